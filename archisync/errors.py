@@ -1,0 +1,140 @@
+"""The error tree and the exit-code table: one class for each reaction.
+
+    ArchisyncError
+    ├── UsageError             2   what was typed is not allowed; type something else
+    ├── ConfigurationError     3   fix the environment or the schema
+    │   └── SchemaError        3   run `archisync db migrate`
+    ├── UnreachableError       4   PostgreSQL or Redis does not answer; try again later
+    ├── NotFoundError          5   no such agent, run or held export
+    ├── HeldError              6   a person must decide: `archisync held show RUN`
+    ├── BusyError              7   the same thing is already running elsewhere
+    ├── WaitTimeoutError     124   --timeout passed; the run itself goes on
+    └── SyncError              1   a sync failed
+        ├── TransientSourceError   retried in place, then by later ticks
+        ├── SourceError            wrong credentials, no such export: no use in retrying in place
+        ├── ExportError            the export can't be trusted: the run is *held*, nothing is written
+        └── LeaseLostError         another worker owns the run now: stop, write nothing
+
+Every error has `message` (what happened), `hint` (the next command to type) and `exit_code`, and survives pickling.
+Never put a connection string into a message without `archisync.config.redact`.
+"""
+
+from enum import IntEnum
+from typing import Self
+
+
+class ExitCode(IntEnum):
+    """What `archisync` tells the shell; the README's table is checked against this class."""
+
+    DONE = 0
+    SYNC_FAILED = 1
+    USAGE = 2
+    CONFIGURATION = 3
+    UNREACHABLE = 4
+    NOT_FOUND = 5
+    HELD = 6
+    BUSY = 7
+    BUG = 70  # sysexits.h EX_SOFTWARE: neither the user nor the ERP can do anything about it
+    TIMEOUT = 124  # as timeout(1)
+    INTERRUPTED = 130  # 128 + SIGINT
+
+
+EXIT_CODE_MEANING: dict[ExitCode, str] = {
+    ExitCode.DONE: "done (also: nothing was due)",
+    ExitCode.SYNC_FAILED: "the sync failed",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.CONFIGURATION: "configuration or schema is missing or wrong",
+    ExitCode.UNREACHABLE: "PostgreSQL or Redis is out of reach",
+    ExitCode.NOT_FOUND: "no such agent, run or held export",
+    ExitCode.HELD: "the export is held for a person to decide",
+    ExitCode.BUSY: "already running elsewhere",
+    ExitCode.BUG: "a bug in archisync",
+    ExitCode.TIMEOUT: "--timeout passed (the run goes on)",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C (a run that was waited for goes on)",
+}
+
+
+class ArchisyncError(Exception):
+    """The root of every error that archisync raises on purpose."""
+
+    exit_code: ExitCode = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint))
+
+    def with_hint(self, hint: str) -> Self:
+        """The same error with another hint."""
+        return type(self)(self.message, hint=hint)
+
+
+def _rebuild(kind: type[ArchisyncError], message: str, hint: str) -> ArchisyncError:
+    return kind(message, hint=hint)
+
+
+class UsageError(ArchisyncError):
+    exit_code = ExitCode.USAGE
+
+
+class ConfigurationError(ArchisyncError):
+    exit_code = ExitCode.CONFIGURATION
+
+
+class SchemaError(ConfigurationError):
+    pass
+
+
+class UnreachableError(ArchisyncError):
+    exit_code = ExitCode.UNREACHABLE
+
+
+class NotFoundError(ArchisyncError):
+    exit_code = ExitCode.NOT_FOUND
+
+
+class HeldError(ArchisyncError):
+    exit_code = ExitCode.HELD
+
+
+class BusyError(ArchisyncError):
+    exit_code = ExitCode.BUSY
+
+
+class WaitTimeoutError(ArchisyncError):
+    exit_code = ExitCode.TIMEOUT
+
+
+class SyncError(ArchisyncError):
+    """A sync could not be done. `reason` is the machine-readable word that the run row keeps."""
+
+    exit_code = ExitCode.SYNC_FAILED
+    reason = "error"
+
+
+class TransientSourceError(SyncError):
+    """The source may answer in a moment: a timeout, a reset, a file that changed while it was read."""
+
+    reason = "source-unavailable"
+
+
+class SourceError(SyncError):
+    """The source answered, and asking again at once is of no use: no such export, no permission."""
+
+    reason = "source-refused"
+
+
+class ExportError(SyncError):
+    """The export can't be trusted as a whole: unreadable, truncated, without a required column."""
+
+    exit_code = ExitCode.HELD
+    reason = "unreadable"
+
+
+class LeaseLostError(SyncError):
+    """The run's fence has moved on: somebody else owns it."""
+
+    reason = "lease-lost"
