@@ -1,0 +1,62 @@
+"""Bytes to rows. The format is chosen by the name's suffix, else by the first bytes; what is no export is refused."""
+
+from archisync.errors import ExportError
+from archisync.formats.csv import CsvTable
+from archisync.formats.interface import BadRow, NumberText, RawRow, Table
+from archisync.formats.jsonl import JsonlTable
+from archisync.sources.interface import Export
+
+__all__ = ["BadRow", "NumberText", "RawRow", "Table", "open_table"]
+
+_HEAD_BYTES = 64 * 1024
+_CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
+_JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+_UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+# First bytes of what people put in an export folder by mistake.
+_FOREIGN = {
+    b"%PDF": "a PDF report, which this version does not read",
+    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx)",
+    b"\xd0\xcf\x11\xe0": "an old Office document (.xls)",
+    b"\x1f\x8b": "compressed twice",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+}
+_FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped)"
+
+
+def open_table(export: Export) -> Table:
+    """Open a fetched export and read its labels.
+
+    Raises ExportError when it is empty, no table (a login page, a PDF, binary data) or visibly truncated.
+    """
+    with export.path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    _refuse_foreign(head)
+    if export.suffix in _JSONL_SUFFIXES:
+        return JsonlTable(export.path)
+    if export.suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{"):
+        return JsonlTable(export.path)
+    return CsvTable(export.path)
+
+
+def _refuse_foreign(head: bytes) -> None:
+    if not head:
+        raise ExportError("the export is empty (0 bytes)", hint="look whether the ERP's export job ran to its end")
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise ExportError(f"the export is {what}", hint=_FORMAT_HINT)
+    if _text_start(head).startswith("<"):
+        raise ExportError(
+            "the export looks like an HTML page, probably a login page",
+            hint="check the credentials and the session of whatever fetches the export",
+        )
+    # A NUL inside a cell is a blemish that is removed and counted; in the header it says that this is no text.
+    if not head.startswith(_UTF16_BOMS) and b"\0" in head.split(b"\n", 1)[0]:
+        raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
+
+
+def _text_start(head: bytes) -> str:
+    encoding = "utf-16" if head.startswith(_UTF16_BOMS) else "utf-8-sig"
+    return head[:1024].decode(encoding, errors="replace").lstrip()

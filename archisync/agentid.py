@@ -1,0 +1,29 @@
+"""What an agent id may look like: it ends up in paths, lock keys and on terminals, so it is checked first."""
+
+import re
+
+from archisync.errors import UsageError
+
+MAX_AGENT_ID_LENGTH = 128
+_SHOWN_CHARS = 40  # enough to recognise a typing mistake, too little to flood a terminal
+_AGENT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{MAX_AGENT_ID_LENGTH - 1}}}")
+
+
+def check_agent_id(agent_id: str) -> str:
+    """The same id, when it is allowed; raises UsageError otherwise.
+
+    Neither `/` nor `..` can occur, so an id is always one harmless path component.
+    """
+    if _AGENT_ID.fullmatch(agent_id) and ".." not in agent_id:
+        return agent_id
+    raise UsageError(
+        f"{_shown(agent_id)} is not an agent id",
+        hint=f"an agent id is 1 to {MAX_AGENT_ID_LENGTH} ASCII letters, digits and . _ @ + -, "
+        "starts with a letter or digit and has no two dots in a row",
+    )
+
+
+def _shown(text: str) -> str:
+    """The beginning of the text, quoted; control characters and the openers of markup are escaped."""
+    shown = ascii(text[:_SHOWN_CHARS]).replace("[", "\\x5b").replace("<", "\\x3c")
+    return f"{shown}…" if len(text) > _SHOWN_CHARS else shown

@@ -1,0 +1,245 @@
+"""Applying a read export to its table: COPY into a temporary table, then a few set-based statements, in the caller's transaction.
+
+What holds for every statement here: it is filtered by agent (shared tables have none); it touches the columns that the export
+owns and no other; a row that is already as the export says is not written. Absence is confirmed twice: a row that is missing
+is marked, and deleted by the next export in a row without it. A row that was quarantined is present all the same when its key
+could be read; when even that failed, nothing is taken for absent in this run.
+
+The SQL is built from the registry of types, so that six types have one apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from archisync.database import Database, Params
+from archisync.records import Quarantined, Record
+from archisync.store.runs import Counts
+from archisync.synctypes import Field, Kind, Scope, SyncType
+
+STAGE = sql.Identifier("archisync_stage")
+SAMPLE_SIZE = 20
+
+_SQL_TYPE = {
+    Kind.TEXT: "text",
+    Kind.IDENTIFIER: "text",
+    Kind.NUMBER: "numeric",
+    Kind.INTEGER: "bigint",
+    Kind.DATE: "date",
+    Kind.TIMESTAMP: "timestamptz",
+    Kind.BOOLEAN: "boolean",
+}
+
+
+@dataclass(kw_only=True)
+class Staged:
+    """What lies in the temporary table. `unkeyed`: quarantined rows without a readable key. `conflicting`: keys with
+    different values; `repeated`: rows dropped because an identical one is there."""
+
+    seen: int = 0
+    valid: int = 0
+    quarantined: int = 0
+    unkeyed: int = 0
+    repeated: int = 0
+    conflicting: int = 0
+    quarantine_sample: list[dict[str, object]] = field(default_factory=list)
+
+
+class Apply:
+    """One export of one agent on its way into `sync_type.table`. `columns`: what the export owns, all key fields first."""
+
+    def __init__(self, db: Database, sync_type: SyncType, agent_id: str, columns: tuple[Field, ...]) -> None:
+        self._db = db
+        self._type = sync_type
+        self._columns = columns
+        self._owned = tuple(c for c in columns if c.name not in sync_type.key)
+        self._agent: Params = {"agent_id": agent_id}
+        schema, _, table = sync_type.table.partition(".")
+        self._table = sql.Identifier(schema, table)
+
+    # --- pieces of SQL ----------------------------------------------------------------------------------------
+
+    def _mine(self, alias: str) -> sql.Composable:
+        """`alias.agent_id = …` for tables of agents, `true` for shared ones."""
+        if self._type.scope is Scope.SHARED:
+            return sql.SQL("true")
+        return sql.SQL("{}.agent_id = %(agent_id)s").format(sql.Identifier(alias))
+
+    def _same_key(self, left: str, right: str) -> sql.Composable:
+        """Equality that a hash join can use, also for a key part that may be NULL."""
+        return sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(self._key_part(left, name), self._key_part(right, name)) for name in self._type.key
+        )
+
+    def _key_part(self, alias: str, name: str) -> sql.Composable:
+        column = sql.Identifier(alias, name)
+        if name in self._type.nullable_key:
+            return sql.SQL("coalesce({}, '-infinity')").format(column)
+        return column
+
+    def _names(self, fields: Iterable[Field]) -> list[sql.Identifier]:
+        return [sql.Identifier(f.name) for f in fields]
+
+    def _in_stage(self, alias: str) -> sql.Composable:
+        return sql.SQL("exists (select from {stage} s where {same})").format(
+            stage=STAGE, same=self._same_key("s", alias)
+        )
+
+    def _run(self, template: str, **parts: sql.Composable) -> int:
+        statement = sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._mine("t"), **parts)
+        return self._db.execute(statement, self._agent).rowcount
+
+    def _count(self, template: str, **parts: sql.Composable) -> int:
+        statement = sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._mine("t"), **parts)
+        row = self._db.execute(statement, self._agent).fetchone()
+        assert row is not None
+        return int(row["n"])
+
+    # --- staging ----------------------------------------------------------------------------------------------
+
+    def stage(self, records: Iterable[Record | Quarantined]) -> Staged:
+        """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
+        definitions = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind])) for c in self._columns
+        )
+        self._db.execute(sql.SQL("create temp table {} (ok boolean, {}) on commit drop").format(STAGE, definitions))
+        staged = self._copy(records)
+        self._db.execute(sql.SQL("analyze {}").format(STAGE))  # without it an anti-join of a first load is ten times slower
+        self._drop_repeated(staged)
+        staged.valid = self._count("select count(*) as n from {stage} where ok")
+        return staged
+
+    def _copy(self, records: Iterable[Record | Quarantined]) -> Staged:
+        staged = Staged()
+        names = sql.SQL(", ").join(self._names(self._columns))
+        empty = (None,) * (len(self._columns) - len(self._type.key))
+        with (
+            self._db.cursor() as cursor,
+            cursor.copy(sql.SQL("copy {} (ok, {}) from stdin").format(STAGE, names)) as copy,
+        ):
+            for record in records:
+                staged.seen += 1
+                if isinstance(record, Record):
+                    copy.write_row((True, *record.values))
+                    continue
+                staged.quarantined += 1
+                if len(staged.quarantine_sample) < SAMPLE_SIZE:
+                    staged.quarantine_sample.append(
+                        {"line": record.line, "field": record.field, "reason": record.reason}
+                    )
+                if record.key is None:
+                    staged.unkeyed += 1
+                else:
+                    copy.write_row((False, *record.key, *empty))
+        return staged
+
+    def _drop_repeated(self, staged: Staged) -> None:
+        """Identical rows become one; keys that remain twice with different values are counted. A quarantined twin of a
+        valid row goes as well: its key is present either way."""
+        keys = sql.SQL(", ").join(self._key_part("d", name) for name in self._type.key)
+        row = sql.SQL(", ").join(sql.Identifier("d", c.name) for c in self._columns)
+        ranked = "select ctid, ok, row_number() over (partition by {keys}, ok, {row} order by ctid) as n, row_number() over (partition by {keys} order by ok desc, ctid) as of_key from {stage} d"  # noqa: E501
+        staged.repeated = self._run(
+            "delete from {stage} s using (" + ranked + ") r where s.ctid = r.ctid and (r.n > 1 or (r.of_key > 1 and not r.ok))",
+            keys=keys,
+            row=row,
+        )
+        staged.conflicting = self._count(
+            "select count(*) as n from (select from {stage} d where ok group by {keys} having count(*) > 1) c", keys=keys
+        )
+
+    # --- what would vanish ------------------------------------------------------------------------------------
+
+    def vanishing_sample(self) -> tuple[int, list[list[str]]]:
+        """How many known rows the staged export lacks, and the keys of some: what a person decides about."""
+        missing = sql.SQL("not {}").format(self._in_stage("t"))
+        total = self._count("select count(*) as n from {table} t where {mine} and {missing}", missing=missing)
+        key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key)
+        statement = sql.SQL(
+            "select array[{key}] as key from {table} t where {mine} and {missing} order by 1 limit {size}"
+        ).format(key=key, table=self._table, mine=self._mine("t"), missing=missing, size=sql.Literal(SAMPLE_SIZE))
+        rows = self._db.execute(statement, self._agent).fetchall()
+        return total, [[part if part is not None else "" for part in row["key"]] for row in rows]
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def write(self, staged: Staged, run_id: int) -> Counts:
+        """Make the table what the export says. The caller holds the run's fence and commits."""
+        self._agent["run_id"] = run_id
+        counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
+        if not staged.unkeyed:
+            counts.deleted, counts.absent = self._vanish()
+        counts.restored = self._run(
+            "update {table} t set absent_since = null, updated_at = system.clock(), run_id = %(run_id)s"
+            " where {mine} and t.absent_since is not null and {present}",
+            present=self._in_stage("t"),
+        )
+        counts.updated = self._update()
+        counts.inserted = self._insert()
+        counts.unchanged = staged.valid - counts.updated - counts.inserted
+        return counts
+
+    def _vanish(self) -> tuple[int, int]:
+        missing = sql.SQL("not {}").format(self._in_stage("t"))
+        deleted = self._run(
+            "delete from {table} t where {mine} and t.absent_since is not null and {missing}", missing=missing
+        )
+        absent = self._run(
+            "update {table} t set absent_since = system.clock(), run_id = %(run_id)s"
+            " where {mine} and t.absent_since is null and {missing}",
+            missing=missing,
+        )
+        return deleted, absent
+
+    def _update(self) -> int:
+        if not self._owned:
+            return 0
+        return self._run(
+            "update {table} t set {assign}, updated_at = system.clock(), run_id = %(run_id)s from {stage} s"
+            " where {mine} and s.ok and {same} and ({old}) is distinct from ({new})",
+            assign=sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(f.name), sql.Identifier("s", f.name)) for f in self._owned
+            ),
+            same=self._same_key("t", "s"),
+            old=sql.SQL(", ").join(sql.Identifier("t", f.name) for f in self._owned),
+            new=sql.SQL(", ").join(sql.Identifier("s", f.name) for f in self._owned),
+        )
+
+    def _insert(self) -> int:
+        agent_column, agent_value = sql.SQL(""), sql.SQL("")
+        if self._type.scope is Scope.AGENT:
+            agent_column, agent_value = sql.SQL("agent_id, "), sql.SQL("%(agent_id)s, ")
+        return self._run(
+            "insert into {table} ({agent_column}{names}, run_id) select {agent_value}{values}, %(run_id)s from {stage} s"
+            " where s.ok and not exists (select from {table} t where {mine} and {same})",
+            agent_column=agent_column,
+            agent_value=agent_value,
+            names=sql.SQL(", ").join(self._names(self._columns)),
+            values=sql.SQL(", ").join(sql.Identifier("s", c.name) for c in self._columns),
+            same=self._same_key("t", "s"),
+        )
+
+    # --- warnings ---------------------------------------------------------------------------------------------
+
+    def unknown_orders(self) -> int:
+        """Rows that name an order which this agent does not have (yet): exports arrive independently."""
+        reference = self._type.order_reference
+        if reference is None:
+            return 0
+        return self._count(
+            "select count(*) as n from {stage} s where s.ok and {number} is not null and not exists"
+            " (select from agents.orders o where o.agent_id = %(agent_id)s and o.order_number = {number})",
+            number=sql.Identifier("s", reference),
+        )
+
+    def repeated_order_numbers(self) -> int:
+        """Order numbers that several orders of the export share. Only for orders; others give 0."""
+        if self._type.name != "orders" or not any(c.name == "order_number" for c in self._columns):
+            return 0
+        return self._count(
+            "select count(*) as n from (select from {stage} s where s.ok and s.order_number is not null"
+            " group by s.order_number having count(*) > 1) d"
+        )

@@ -1,0 +1,51 @@
+"""What every command gets: where to write, the configuration, a connection."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from archisync.config import Config
+from archisync.output import Output
+
+if TYPE_CHECKING:
+    from archisync.database import Database
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """The invocation's context; commands get it with `app(ctx)`."""
+
+    output: Output
+    config: Config
+
+    @contextmanager
+    def database(self, purpose: str) -> Iterator[Database]:
+        """A connection for one command; database errors come out as archisync errors."""
+        from archisync.database import connected
+
+        with connected(self.config.database_url, purpose=purpose) as db:
+            yield db
+
+
+def app(ctx: typer.Context) -> App:
+    found = ctx.find_object(App)
+    assert found is not None  # the callback of the root command sets it
+    return found
+
+
+def user_name() -> str:
+    """Who types: recorded with decisions and forced runs."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no passwd entry for this uid, as in many containers
+        import os
+
+        return f"uid {os.getuid()}"

@@ -1,0 +1,60 @@
+"""`archisync db`: the schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import Json, app
+from archisync.errors import ExitCode
+
+commands = typer.Typer(help="The database schema.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@commands.command()
+def migrate(ctx: typer.Context, json: Json = False) -> None:
+    """Create or update the schema. Harmless to run twice, or twice at once.
+
+    Example: archisync db migrate
+    """
+    from archisync.store import migrations
+
+    a = app(ctx)
+    with a.database("db migrate") as db:
+        done = migrations.migrate(db, a.config.environment)
+    if json:
+        a.output.json(applied=done)
+        return
+    for name in done:
+        a.output.line(f"applied {name}")
+    if not done:
+        a.output.line("the schema is current")
+
+
+@commands.command()
+def status(
+    ctx: typer.Context,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help=f"Exit {ExitCode.CONFIGURATION.value} when migrations are missing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Tell whether the schema is current.
+
+    Example, in a deployment: archisync db status --exit-code || archisync db migrate
+    """
+    from archisync.store import migrations
+
+    a = app(ctx)
+    with a.database("db status") as db:
+        applied, missing = migrations.applied_versions(db), migrations.pending(db)
+    names = [f"{m.version:04d} {m.name}" for m in missing]
+    if json:
+        a.output.json(current=not missing, applied=applied, missing=names)
+    else:
+        a.output.line("the schema is current" if not missing else f"missing: {', '.join(names)}")
+    if missing:
+        a.output.say("hint: archisync db migrate")
+        if exit_code:
+            raise typer.Exit(ExitCode.CONFIGURATION)

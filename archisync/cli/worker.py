@@ -1,0 +1,33 @@
+"""`archisync worker`: run the syncs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import app
+
+
+def worker(
+    ctx: typer.Context,
+    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=256, help="Workers on this host.")] = 1,
+    burst: Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")] = False,
+    single: Annotated[bool, typer.Option("--single", hidden=True)] = False,
+) -> None:
+    """Run syncs from the queue, until SIGTERM or Ctrl-C (the current run is finished first).
+
+    Example: archisync worker --processes 4
+    """
+    a = app(ctx)
+    a.config.require_all()
+    if single:
+        from archisync.worker import work
+
+        work(a.config, burst=burst)
+        return
+    from archisync.log import EventLog
+    from archisync.worker import Supervisor
+
+    code = Supervisor(processes=processes, burst=burst, log=EventLog()).run()
+    raise typer.Exit(code)

@@ -1,0 +1,177 @@
+"""Configuration: environment variables, read once, checked with a hint, never printed with a secret in them.
+
+`VARIABLES` is the one list of them; the README's table is checked against it. Nothing here falls back to an embedded
+database: what is missing is an error that says what to set.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+from zoneinfo import ZoneInfo
+
+from archisync.errors import ConfigurationError
+from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
+
+Locale = Literal["iso", "it"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variable:
+    name: str
+    default: str
+    meaning: str
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(name="ARCHISYNC_DATABASE_URL", default="(required)", meaning="PostgreSQL, `postgresql://user@host/db`"),
+    Variable(name="ARCHISYNC_REDIS_URL", default="(required)", meaning="Redis or Valkey, `redis://host:6379/0`"),
+    Variable(
+        name="ARCHISYNC_SOURCE", default="(required)", meaning="where exports are: a path with `{agent}` and `{type}`"
+    ),
+    Variable(name="ARCHISYNC_SOURCE_<TYPE>", default="", meaning="the same for one type, `ARCHISYNC_SOURCE_ORDERS`"),
+    Variable(name="ARCHISYNC_INTERVAL_<TYPE>", default="", meaning="minutes that `db migrate` seeds; later the table decides"),
+    Variable(name="ARCHISYNC_LOCALE", default="iso", meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56)"),
+    Variable(name="ARCHISYNC_LOCALE_<TYPE>", default="", meaning="the same for one type"),
+    Variable(name="ARCHISYNC_TIMEZONE", default="Europe/Rome", meaning="of times in exports that don't name one"),
+    Variable(name="ARCHISYNC_QUEUE", default="archisync", meaning="name of the RQ queue"),
+    Variable(name="ARCHISYNC_LEASE_S", default="120", meaning="seconds after which a silent worker's run is taken back"),
+    Variable(name="ARCHISYNC_REDELIVER_AFTER_S", default="120", meaning="seconds after which a lost delivery is repeated"),
+    Variable(name="ARCHISYNC_MAX_ATTEMPTS", default="3", meaning="attempts of one run before it is `failed`"),
+    Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
+    Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
+    Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
+    Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
+)
+_DEFAULTS = {v.name: v.default for v in VARIABLES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the environment says. Build it with `Config.from_environment`; each accessor raises ConfigurationError."""
+
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
+        return cls(environment=environment)
+
+    def __repr__(self) -> str:
+        return "Config(…)"  # the environment holds passwords
+
+    def _get(self, name: str) -> str:
+        return self.environment.get(name, "").strip()
+
+    def _require(self, name: str, example: str) -> str:
+        value = self._get(name)
+        if not value:
+            raise ConfigurationError(f"{name} is not set", hint=f"export {name}={example}   (or try: archisync demo)")
+        return value
+
+    @property
+    def database_url(self) -> str:
+        return self._require("ARCHISYNC_DATABASE_URL", "postgresql://user@host/db")
+
+    @property
+    def redis_url(self) -> str:
+        url = self._require("ARCHISYNC_REDIS_URL", "redis://host:6379/0")
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigurationError(
+                f"ARCHISYNC_REDIS_URL is {redact(url)!r}, which is not a Redis URL",
+                hint="it begins with redis://, rediss:// or unix://",
+            )
+        return url
+
+    def source(self, sync_type: SyncType) -> str:
+        """The source template of a type: its own variable, or the common one."""
+        own = self._get(f"ARCHISYNC_SOURCE_{sync_type.name.upper()}")
+        return own or self._require("ARCHISYNC_SOURCE", "'/exports/{agent}/{type}.csv'")
+
+    def seed_interval(self, sync_type: SyncType) -> int:
+        """Minutes that `db migrate` seeds for a type that has no row yet."""
+        name = f"ARCHISYNC_INTERVAL_{sync_type.name.upper()}"
+        if not self._get(name):
+            return sync_type.default_interval_minutes
+        return self._number(name, MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)
+
+    def locale(self, sync_type: SyncType) -> Locale:
+        own = f"ARCHISYNC_LOCALE_{sync_type.name.upper()}"
+        name = own if self._get(own) else "ARCHISYNC_LOCALE"
+        value = self._get(name) or "iso"
+        if value not in ("iso", "it"):
+            raise ConfigurationError(f"{name} is {value!r}", hint="allowed: iso, it")
+        return cast(Locale, value)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        name = self._get("ARCHISYNC_TIMEZONE") or _DEFAULTS["ARCHISYNC_TIMEZONE"]
+        try:
+            return ZoneInfo(name)
+        except (OSError, ValueError) as exc:  # ZoneInfoNotFoundError is a KeyError subclass in the stdlib
+            raise ConfigurationError(f"ARCHISYNC_TIMEZONE is {name!r}", hint="for example Europe/Rome") from exc
+        except KeyError:
+            raise ConfigurationError(
+                f"there is no time zone {name!r} (ARCHISYNC_TIMEZONE)", hint="for example Europe/Rome"
+            ) from None
+
+    @property
+    def queue(self) -> str:
+        value = self._get("ARCHISYNC_QUEUE") or "archisync"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+            raise ConfigurationError(f"ARCHISYNC_QUEUE is {value!r}", hint="letters, digits, dot, dash, underscore")
+        return value
+
+    @property
+    def lease_s(self) -> int:
+        return self._number("ARCHISYNC_LEASE_S", 10, 3600)
+
+    @property
+    def redeliver_after_s(self) -> int:
+        return self._number("ARCHISYNC_REDELIVER_AFTER_S", 5, 3600)
+
+    @property
+    def max_attempts(self) -> int:
+        return self._number("ARCHISYNC_MAX_ATTEMPTS", 1, 20)
+
+    @property
+    def retry_delay_s(self) -> int:
+        return self._number("ARCHISYNC_RETRY_DELAY_S", 0, 3600)
+
+    @property
+    def run_timeout_s(self) -> int:
+        return self._number("ARCHISYNC_RUN_TIMEOUT_S", 10, 86400)
+
+    @property
+    def max_export_bytes(self) -> int:
+        return self._number("ARCHISYNC_MAX_EXPORT_BYTES", 1024, 1 << 40)
+
+    @property
+    def history_days(self) -> int:
+        return self._number("ARCHISYNC_HISTORY_DAYS", 1, 36500)
+
+    def _number(self, name: str, low: int, high: int) -> int:
+        text = self._get(name) or _DEFAULTS.get(name, "")
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
+            raise ConfigurationError(f"{name} is {text!r}", hint=f"a whole number from {low} to {high}")
+        return int(text)
+
+    def require_all(self) -> None:
+        """Check that everything a scheduled sync needs is set, before anything is written."""
+        _ = self.database_url, self.redis_url
+        for sync_type in SYNC_TYPES.values():
+            self.source(sync_type)
+
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")
+_KEYWORD_SECRET = re.compile(r"\b(password|passwd|pwd|token|secret|sslpassword)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)", re.I)
+
+
+def redact(text: str) -> str:
+    """The text with the password of every URL and of every `password=…` replaced by `***`."""
+
+    def hide(match: re.Match[str]) -> str:
+        user, colon, _password = match.group().partition(":")
+        return f"{user}:***" if colon else user
+
+    return _KEYWORD_SECRET.sub(r"\1=***", _CREDENTIALS.sub(hide, text))

@@ -1,0 +1,154 @@
+"""The rule of what is due, in words that a person can be told: pure, without a database.
+
+The tick decides for millions of pairs in one statement (`store.runs.SQL_INSERT_DUE`); this module decides for one pair, with
+the reason and the time of the next run, for `why`, `tick --dry-run` and `status`. A property test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+LONGEST_BACKOFF = timedelta(hours=25)
+"""No back-off is longer (a day at most, for a type of 1440 min): one that is was written by a wrong clock and is ignored."""
+
+
+class Reason(StrEnum):
+    """Why a pair is, or is not, due. The order is the order of precedence: the first that holds is told."""
+
+    UNKNOWN_AGENT = "unknown-agent"
+    NOT_WHITELISTED = "not-whitelisted"
+    RUNNING = "running"
+    QUEUED = "queued"
+    TYPE_DISABLED = "type-disabled"
+    PAUSED = "paused"
+    BACKING_OFF = "backing-off"
+    NOT_YET = "not-yet"
+    DUE = "due"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """All that the decision on one pair depends on. Times are aware; `pause_*` describe the widest standing pause."""
+
+    sync_type: str
+    agent_id: str
+    known: bool
+    whitelisted: bool
+    enabled: bool
+    interval_minutes: int
+    last_slot_at: datetime | None = None
+    backoff_until: datetime | None = None
+    consecutive_failures: int = 0
+    run_id: int | None = None
+    run_state: str | None = None
+    run_since: datetime | None = None
+    run_worker: str | None = None
+    run_not_before: datetime | None = None
+    run_attempt: int = 1
+    pause_scope: str | None = None
+    pause_until: datetime | None = None
+    pause_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """`next_at`: when the pair will be due if nothing changes; None when only a person can change that."""
+
+    reason: Reason
+    sentence: str
+    next_at: datetime | None
+
+    @property
+    def due(self) -> bool:
+        return self.reason is Reason.DUE
+
+
+def next_slot(last: datetime | None, every: timedelta, now: datetime) -> datetime:
+    """The slot of a run that becomes due at `now`: one interval after the last, so that jitter does not add up; after a
+    gap of more than an interval, `now`, so that there is one catch-up run and not a burst."""
+    if last is not None and last + every > now - every:
+        return last + every
+    return now
+
+
+def due_at(facts: Facts) -> datetime | None:
+    """When the interval has passed; None: at once (never scheduled)."""
+    if facts.last_slot_at is None:
+        return None
+    return facts.last_slot_at + timedelta(minutes=facts.interval_minutes)
+
+
+def decide(facts: Facts, now: datetime) -> Decision:
+    """Whether the pair is due at `now`, with the reason as a word and as a sentence."""
+    reason = _reason(facts, now)
+    return Decision(reason=reason, sentence=_sentence(reason, facts, now), next_at=_next_at(reason, facts, now))
+
+
+def _reason(facts: Facts, now: datetime) -> Reason:
+    if not facts.known:
+        return Reason.UNKNOWN_AGENT
+    if not facts.whitelisted:
+        return Reason.NOT_WHITELISTED
+    if facts.run_state is not None:
+        return Reason.RUNNING if facts.run_state == "running" else Reason.QUEUED
+    if not facts.enabled:
+        return Reason.TYPE_DISABLED
+    if facts.pause_scope is not None and (facts.pause_until is None or facts.pause_until > now):
+        return Reason.PAUSED
+    slot = due_at(facts)
+    if slot is not None and slot > now:
+        return Reason.NOT_YET
+    if facts.backoff_until is not None and now < facts.backoff_until <= now + LONGEST_BACKOFF:
+        return Reason.BACKING_OFF
+    return Reason.DUE
+
+
+def _next_at(reason: Reason, facts: Facts, now: datetime) -> datetime | None:
+    slot = max(due_at(facts) or now, now)
+    rested = max(slot, facts.backoff_until or slot)
+    match reason:
+        case Reason.DUE:
+            return now
+        case Reason.NOT_YET | Reason.BACKING_OFF | Reason.RUNNING | Reason.QUEUED:
+            return rested
+        case Reason.PAUSED:
+            return max(rested, facts.pause_until) if facts.pause_until else None
+        case Reason.UNKNOWN_AGENT | Reason.NOT_WHITELISTED | Reason.TYPE_DISABLED:
+            return None
+
+
+def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
+    match reason:
+        case Reason.UNKNOWN_AGENT:
+            return f"there is no agent {facts.agent_id}"
+        case Reason.NOT_WHITELISTED:
+            return f"the agent {facts.agent_id} is not on the whitelist"
+        case Reason.RUNNING:
+            return f"run {facts.run_id} is running on {facts.run_worker} since {_stamp(facts.run_since)}"
+        case Reason.QUEUED:
+            waiting = f"run {facts.run_id} is queued since {_stamp(facts.run_since)}"
+            if facts.run_not_before is not None and facts.run_not_before > now:
+                return f"{waiting}; attempt {facts.run_attempt} begins after {_stamp(facts.run_not_before)}"
+            return waiting
+        case Reason.TYPE_DISABLED:
+            return f"the type {facts.sync_type} is disabled"
+        case Reason.PAUSED:
+            until = f"until {_stamp(facts.pause_until)}" if facts.pause_until else "until somebody resumes"
+            why = f" ({facts.pause_reason})" if facts.pause_reason else ""
+            return f"{facts.pause_scope} is paused {until}{why}"
+        case Reason.BACKING_OFF:
+            return f"it failed {facts.consecutive_failures} times in a row and rests until {_stamp(facts.backoff_until)}"
+        case Reason.NOT_YET:
+            return f"its interval of {facts.interval_minutes} min has not passed; due at {_stamp(due_at(facts))}"
+        case Reason.DUE:
+            if facts.last_slot_at is None:
+                return "it is due: it has never been scheduled"
+            return f"it is due: its interval of {facts.interval_minutes} min passed at {_stamp(due_at(facts))}"
+
+
+def _stamp(moment: datetime | None) -> str:
+    from datetime import UTC
+
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else "?"

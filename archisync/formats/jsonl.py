@@ -1,0 +1,132 @@
+"""JSON Lines exports: one object a line, always UTF-8. Numbers keep their source text: no float ever touches them.
+
+The labels are the union of all keys, so the file is read twice. An object ends with its brace: a last line without a
+line end is complete when it parses, truncated when it doesn't.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from archisync.errors import ExportError
+from archisync.formats.interface import BadRow, NumberText, RawRow
+
+MAX_LINE_BYTES = 8 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB
+MAX_LABELS = 4096  # a file that has new keys in every line must not grow in memory
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+
+class _BadLineError(ValueError):
+    """The sentence that becomes a BadRow."""
+
+
+class _InvalidJsonError(_BadLineError):
+    """Not JSON at all: in a last line without line end this means a truncated file."""
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as read: its keys may repeat."""
+
+
+class JsonlTable:
+    """A JSON Lines file. Raises ExportError when no line of it is an object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.labels = self._read_labels()
+        self.detected = {"format": "jsonl", "encoding": "utf-8"}
+        if not self.labels:
+            raise ExportError(
+                "the export has no JSON object with a key",
+                hint="JSON Lines is one object a line, without an array around them",
+            )
+
+    def rows(self) -> Iterator[RawRow | BadRow]:
+        """One row a line, blank lines skipped; a missing key and null are None. Raises ExportError when truncated."""
+        for line, text in self._lines():
+            try:
+                yield RawRow(line, self._cells(_object(text)))
+            except _InvalidJsonError as exc:
+                if not text.endswith(b"\n"):
+                    raise ExportError(
+                        f"truncated: line {line}, the last one, is not complete",
+                        hint="the transfer or the ERP's export job was cut off; export it again",
+                    ) from exc
+                yield BadRow(line, str(exc))
+            except _BadLineError as exc:
+                yield BadRow(line, str(exc))
+
+    def _cells(self, pairs: _Pairs) -> tuple[str | None, ...]:
+        values = {key: _cell(key, value) for key, value in pairs}
+        return tuple(map(values.get, self.labels))
+
+    def _read_labels(self) -> tuple[str, ...]:
+        """The union of the keys of all objects, in the order in which they first occur."""
+        labels: dict[str, None] = {}
+        for _, text in self._lines():
+            try:
+                labels.update(dict.fromkeys(key for key, _ in _object(text)))
+            except _BadLineError:
+                continue  # the second pass says what is wrong with it
+            if len(labels) > MAX_LABELS:
+                raise ExportError(
+                    f"the export has more than {MAX_LABELS} different keys", hint="an object's keys are its columns"
+                )
+        return tuple(labels)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        with self._path.open("rb") as file:
+            if file.read(len(_UTF8_BOM)) != _UTF8_BOM:
+                file.seek(0)
+            yield from _bounded_lines(file)
+
+
+def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes, line end included, of each line that is not blank."""
+    line = 0
+    while text := file.readline(MAX_LINE_BYTES + 1):
+        line += 1
+        if len(text) > MAX_LINE_BYTES:
+            raise ExportError(
+                f"line {line} is longer than {MAX_LINE_BYTES} bytes", hint="JSON Lines is one object a line"
+            )
+        if not text.isspace():
+            yield line, text
+
+
+def _object(text: bytes) -> _Pairs:
+    """The line's object; raises _BadLineError when it is something else."""
+    try:
+        value = _DECODER.decode(text.decode("utf-8").strip())
+    except UnicodeDecodeError as exc:
+        raise _InvalidJsonError("is not valid UTF-8") from exc
+    except json.JSONDecodeError as exc:
+        raise _InvalidJsonError(f"is not valid JSON ({exc.msg}, column {exc.colno})") from exc
+    except RecursionError:
+        raise _BadLineError("is nested too deeply") from None
+    if not isinstance(value, _Pairs):
+        raise _BadLineError("is not a JSON object")
+    if len({key for key, _ in value}) < len(value):
+        raise _BadLineError("has a key twice")
+    return value
+
+
+def _cell(key: str, value: object) -> str | None:
+    match value:
+        case None | str():
+            return value
+        case True:
+            return "true"
+        case False:
+            return "false"
+    raise _BadLineError(f"has an object or array under {key[:40]!a}")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _BadLineError(f"has {name}, which is no JSON number")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_Pairs, parse_int=NumberText, parse_float=NumberText, parse_constant=_refuse_constant
+)

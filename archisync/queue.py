@@ -1,0 +1,108 @@
+"""The wake-up call: pushing runs to RQ and reading its list. Importing this module imports redis and rq, so an idle tick
+does not.
+
+What is built on, as measured on RQ 3.0: one queue (a worker of one queue moves a job to `:intermediate` instead of popping
+it), a fresh job id for every push, JSON payloads of run id and fence and nothing more, results kept for 0 s and failures for
+an hour. Not built on: `unique=True`, `ttl`, `Retry`, RQ's scheduler and `WorkerPool`. Only the queue's list proves that a
+delivery is still to come; job hashes and registries prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from secrets import token_hex
+
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from archisync.config import redact
+from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
+from archisync.store.runs import Delivery
+
+JOB_FUNCTION = "archisync.jobs.sync"
+"""The only function that a worker of ours runs."""
+FAILURE_TTL_S = 3600
+CONNECT_TIMEOUT_S = 5
+COMMAND_TIMEOUT_S = 20
+_PAGE = 10_000
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that fails fast: a tick must end by itself. Nothing is sent yet."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            health_check_interval=30,
+            client_name="archisync",
+        )
+    except (ValueError, TypeError):
+        raise ConfigurationError("ARCHISYNC_REDIS_URL can't be read", hint="redis://[:password@]host:6379/0") from None
+
+
+def translate(exc: redis.RedisError) -> ArchisyncError:
+    """The archisync error that says what to do about a redis error; never shows a password."""
+    said = redact(" ".join(str(exc).split())) or type(exc).__name__
+    if isinstance(exc, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
+        return ConfigurationError(f"Redis refused the credentials: {said}", hint="check ARCHISYNC_REDIS_URL")
+    return UnreachableError(f"Redis is out of reach: {said}", hint="queued runs wait in PostgreSQL; the next tick delivers them")
+
+
+@contextmanager
+def connected(url: str) -> Iterator[redis.Redis]:
+    """`connect`, closed at the end; redis errors inside come out as archisync errors."""
+    client = connect(url)
+    try:
+        yield client
+    except redis.RedisError as exc:
+        raise translate(exc) from exc
+    finally:
+        client.close()
+
+
+def queue(client: redis.Redis, name: str) -> Queue:
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+def push(client: redis.Redis, name: str, deliveries: Sequence[Delivery], *, timeout_s: int) -> list[tuple[int, str]]:
+    """Push a batch in one round trip, forced runs to the front; (run id, job id) of each.
+
+    `timeout_s` bounds the whole job: a worker may go on with further runs of the same agent.
+    """
+    forced = [d for d in deliveries if d.forced]
+    jobs = [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in deliveries if not d.forced]
+    jobs += [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in reversed(forced)]  # each goes before the last
+    queue(client, name).enqueue_many(
+        [
+            Queue.prepare_data(
+                JOB_FUNCTION,
+                args=[d.run_id, d.fence],
+                job_id=job_id,
+                timeout=timeout_s,
+                result_ttl=0,
+                failure_ttl=FAILURE_TTL_S,
+                description=f"archisync run {d.run_id}",
+                at_front=d.forced,
+            )
+            for d, job_id in jobs
+        ]
+    )
+    return [(d.run_id, job_id) for d, job_id in jobs]
+
+
+def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
+    """Ids in the queue's list: the deliveries that a worker will still see. Read in pages."""
+    ids: set[str] = set()
+    q = queue(client, name)
+    offset = 0
+    while page := q.get_job_ids(offset, _PAGE):
+        ids.update(page)
+        offset += len(page)
+    return ids
+
+
+def length(client: redis.Redis, name: str) -> int:
+    return queue(client, name).count

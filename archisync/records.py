@@ -1,0 +1,246 @@
+"""A table's raw rows to typed records of a sync type; what can't be read is quarantined, never repaired by guessing.
+
+Columns are found by their labels, so a moved or added column changes nothing, and a field without a column is not owned
+by the export. Two columns for one field hold the export: which of them is right can't be known.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from archisync.errors import ConfigurationError, ExportError
+from archisync.formats.interface import BadRow, NumberText, RawRow, Table
+from archisync.synctypes import Field, Kind, SyncType
+from archisync.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
+
+_SHOWN_LABELS = 40
+_SHOWN_CHARS = 40
+_NO_ALIASES: Mapping[str, str] = {}
+
+
+class MissingColumnError(ExportError):
+    """The export lacks a column that the sync type can't do without."""
+
+    reason = "missing-column"
+
+
+def fold_label(label: str) -> str:
+    """How labels are compared: upper case, no accents, no trailing colon, blanks collapsed; `_` is kept."""
+    folded = strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").upper())
+    return " ".join(folded.split()).rstrip(": ")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Which column of the table holds which field.
+
+    `columns` are all key fields in key order, then every other field that has a column, in the type's order.
+    `positions[i]` is the table column of `columns[i]`, or -1 for a key field without one; `ignored` are unknown labels.
+    """
+
+    columns: tuple[Field, ...]
+    positions: tuple[int, ...]
+    ignored: tuple[str, ...]
+
+
+def map_labels(labels: Sequence[str], sync_type: SyncType, extra_aliases: Mapping[str, str] = _NO_ALIASES) -> Layout:
+    """Find the type's fields among the labels.
+
+    `extra_aliases` is label → field name and wins over the type's own aliases; an empty field name means that the
+    column is ignored. A column without a label is ignored too, and not listed.
+    Raises MissingColumnError, ExportError (two columns for one field) and ConfigurationError (unknown field).
+    """
+    names = _names_by_label(sync_type, extra_aliases)
+    found: dict[str, int] = {}
+    ignored: list[str] = []
+    for position, label in enumerate(labels):
+        name = names.get(fold_label(label))
+        if not name:
+            ignored.extend([label] if label.strip() else [])
+        elif name in found:
+            raise _twice(labels[found[name]], label, name)
+        else:
+            found[name] = position
+    _require_columns(labels, sync_type, found)
+    columns = _ordered(sync_type, found)
+    return Layout(
+        columns=columns, positions=tuple(found.get(field.name, -1) for field in columns), ignored=tuple(ignored)
+    )
+
+
+def _names_by_label(sync_type: SyncType, extra_aliases: Mapping[str, str]) -> dict[str, str]:
+    """Folded label → field name."""
+    names = {fold_label(label): field.name for field in sync_type.fields for label in (field.name, *field.aliases)}
+    known = {field.name for field in sync_type.fields}
+    for label, name in extra_aliases.items():
+        if name and name not in known:
+            raise ConfigurationError(
+                f"the column {_shown(label)} is assigned to {name!r}, which is no field of {sync_type.name}",
+                hint="fields: " + ", ".join(field.name for field in sync_type.fields),
+            )
+        names[fold_label(label)] = name
+    return names
+
+
+def _twice(first: str, second: str, name: str) -> ExportError:
+    hint = "remove one of them from the ERP's export"
+    if fold_label(first) == fold_label(second):
+        return ExportError(f"column {_shown(second)} stands twice", hint=hint)
+    return ExportError(f"columns {_shown(first)} and {_shown(second)} both stand for {name}", hint=hint)
+
+
+def _require_columns(labels: Sequence[str], sync_type: SyncType, found: Mapping[str, int]) -> None:
+    missing = [field.name for field in sync_type.fields if _needs_column(field, sync_type) and field.name not in found]
+    if not missing:
+        return
+    shown = ", ".join(_shown(label) for label in labels[:_SHOWN_LABELS])
+    if len(labels) > _SHOWN_LABELS:
+        shown += f" and {len(labels) - _SHOWN_LABELS} more"
+    raise MissingColumnError(
+        f"the export has no column for {', '.join(missing)}; its columns are {shown}",
+        hint="make the column visible in the ERP's export, or give its label as an alias",
+    )
+
+
+def _needs_column(field: Field, sync_type: SyncType) -> bool:
+    return field.required or (field.name in sync_type.key and _key_must_be_filled(field, sync_type))
+
+
+def _key_must_be_filled(field: Field, sync_type: SyncType) -> bool:
+    return field.empty is None and field.name not in sync_type.nullable_key
+
+
+def _ordered(sync_type: SyncType, found: Mapping[str, int]) -> tuple[Field, ...]:
+    key = tuple(sync_type.field(name) for name in sync_type.key)
+    return key + tuple(field for field in sync_type.fields if field.name in found and field.name not in sync_type.key)
+
+
+def _shown(label: str) -> str:
+    return repr(label[:_SHOWN_CHARS]) + ("…" if len(label) > _SHOWN_CHARS else "")
+
+
+class Record(NamedTuple):
+    """One good row: `values` in the order of `layout.columns`."""
+
+    line: int
+    values: tuple[Value, ...]
+
+
+class Quarantined(NamedTuple):
+    """One bad row. `field` is None when the row as a whole is bad.
+
+    `key` is the row's key when all of it could be read: a bad row of a known key must not be taken for a vanished one.
+    """
+
+    line: int
+    field: str | None
+    reason: str
+    key: tuple[Value, ...] | None
+
+
+class RecordReader:
+    """The records of one table; counts what passes while it is iterated, and starts again with each iteration.
+
+    `seen` are all rows that are not blank, bad ones included. Iterating raises what `Table.rows` raises.
+    """
+
+    def __init__(self, table: Table, layout: Layout, cells: "Sequence[_Cell]", key_length: int) -> None:
+        self.layout = layout
+        self.seen = 0
+        self.quarantined = 0
+        self.control_characters_removed = 0
+        self._table = table
+        self._cells = cells
+        self._key_length = key_length
+
+    def __iter__(self) -> Iterator[Record | Quarantined]:
+        self.seen = self.quarantined = self.control_characters_removed = 0
+        for row in self._table.rows():
+            self.seen += 1
+            result = self._unreadable(row) if isinstance(row, BadRow) else self._read(row)
+            if isinstance(result, Quarantined):
+                self.quarantined += 1
+            yield result
+
+    def _unreadable(self, row: BadRow) -> Quarantined:
+        return Quarantined(row.line, None, row.reason, None)
+
+    def _read(self, row: RawRow) -> Record | Quarantined:
+        values: list[Value] = []
+        add = values.append
+        raw = row.cells
+        try:
+            for position, read in self._cells:
+                add(read(raw[position] if position >= 0 else None, self))
+        except BadValueError as exc:
+            bad = len(values)  # the key comes first, so it is complete when a later cell is bad
+            key = tuple(values[: self._key_length]) if bad >= self._key_length else None
+            return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key)
+        return Record(row.line, tuple(values))
+
+
+_ReadCell = Callable[[str | None, RecordReader], Value]
+_Cell = tuple[int, _ReadCell]  # position in the table, function
+
+
+def read_records(
+    table: Table,
+    sync_type: SyncType,
+    *,
+    locale: Locale,
+    zone: ZoneInfo,
+    extra_aliases: Mapping[str, str] = _NO_ALIASES,
+) -> RecordReader:
+    """Map the table's labels and prepare a function for each column; reads no row. Raises what `map_labels` raises."""
+    layout = map_labels(table.labels, sync_type, extra_aliases)
+    cells = [
+        (position, _cell_reader(field, sync_type, locale, zone))
+        for field, position in zip(layout.columns, layout.positions, strict=True)
+    ]
+    return RecordReader(table, layout, cells, len(sync_type.key))
+
+
+def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneInfo) -> _ReadCell:
+    """The function that reads one column's cells."""
+    parse_text = parser(field.kind, locale, zone)
+    parse_literal = _literal_parser(field.kind, locale, zone)
+    empty = _empty_value(field, zone)
+    must_be_filled = _needs_column(field, sync_type)
+
+    def read(cell: str | None, reader: RecordReader) -> Value:
+        text: str | None = None
+        if cell:
+            text, removed = clean(cell)
+            if removed:
+                reader.control_characters_removed += removed
+        if text is None:
+            if must_be_filled:
+                raise BadValueError("is empty")
+            return empty
+        return parse_literal(text) if type(cell) is NumberText else parse_text(text)
+
+    return read
+
+
+def _empty_value(field: Field, zone: ZoneInfo) -> Value:
+    """What an empty cell means. `empty` comes from the registry, so it is `iso`; for text it may be the empty text."""
+    if field.empty is None:
+        return False if field.kind is Kind.BOOLEAN else None
+    if field.kind in (Kind.TEXT, Kind.IDENTIFIER):
+        return field.empty
+    return parse(field.kind, field.empty, "iso", zone)
+
+
+def _literal_parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Callable[[str], Value]:
+    """How a JSON number literal is read: its dot is a decimal sign even where the export's text follows `it`."""
+    if kind in (Kind.NUMBER, Kind.INTEGER):
+        return parser(kind, "iso", zone)
+    return _identifier_literal if kind is Kind.IDENTIFIER else parser(kind, locale, zone)
+
+
+def _identifier_literal(text: str) -> str:
+    """An id that went through a float has lost its trailing zeros (`54.280` → `54.28`): it can't be known any more."""
+    if not text.isdecimal():
+        raise BadValueError(f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole")
+    return text

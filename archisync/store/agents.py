@@ -1,0 +1,100 @@
+"""`agents.users`: who is synced. The table may be the company's own, with columns that archisync does not know.
+
+Only `id` and `whitelisted` are relied on; a name is shown when the table has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from archisync.database import Database
+from archisync.errors import ConfigurationError, NotFoundError
+
+# Purpose: the registry with what each agent's syncs did last. Caller: agents, agent. to_jsonb: columns may be missing.
+SQL_LIST = """
+select u.id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
+       u.whitelisted is true as whitelisted,
+       (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity') from system.sync_state s where s.agent_id = u.id) as oldest,
+       exists (select from system.pauses p where p.agent_id = u.id and p.sync_type is null
+               and (p.until is null or p.until > system.clock())) as paused
+from agents.users u
+where %(id)s::text is null or u.id = %(id)s
+order by u.id
+"""
+SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
+SQL_COUNT = "select count(*) as n from agents.users where whitelisted"
+SQL_COLUMNS = """
+select column_name from information_schema.columns where table_schema = 'agents' and table_name = 'users'
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agent:
+    """`oldest_success_at`: the least fresh of the agent's types; None when one of them never succeeded."""
+
+    agent_id: str
+    name: str | None
+    whitelisted: bool
+    paused: bool
+    oldest_success_at: datetime | None
+
+
+def agents(db: Database, agent_id: str | None = None) -> list[Agent]:
+    rows = db.execute(SQL_LIST, {"id": agent_id}).fetchall()
+    return [
+        Agent(
+            agent_id=row["id"],
+            name=row["name"],
+            whitelisted=row["whitelisted"],
+            paused=row["paused"],
+            oldest_success_at=row["oldest"],
+        )
+        for row in rows
+    ]
+
+
+def agent(db: Database, agent_id: str) -> Agent:
+    """Raises NotFoundError."""
+    found = agents(db, agent_id)
+    if not found:
+        raise NotFoundError(f"there is no agent {ascii(agent_id)[:60]}", hint="archisync agent list")
+    return found[0]
+
+
+def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
+    """Triggers on agents.users do the rest (see the first migration). Raises NotFoundError."""
+    if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
+        raise NotFoundError(
+            f"there is no agent {ascii(agent_id)[:60]}", hint=f"archisync agent add {agent_id}   (or: archisync agent list)"
+        )
+
+
+def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> bool:
+    """Register an agent; False when the id is there already (which is left as it is)."""
+    columns = {row["column_name"] for row in db.execute(SQL_COLUMNS).fetchall()}
+    values: dict[str, object] = {"id": agent_id, "whitelisted": whitelisted}
+    if name is not None:
+        column = next((c for c in ("full_name", "name", "username") if c in columns), None)
+        if column is None:
+            raise ConfigurationError("agents.users has no column for a name", hint="leave out --name")
+        values[column] = name
+    statement = sql.SQL("insert into agents.users ({}) values ({}) on conflict (id) do nothing").format(
+        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
+    )
+    try:
+        return db.execute(statement, values).rowcount > 0
+    except psycopg.errors.NotNullViolation as exc:
+        raise ConfigurationError(
+            f"agents.users requires a column that archisync doesn't know: {exc.diag.column_name}",
+            hint="add the agent with SQL, then: archisync agent allow ID",
+        ) from None
+
+
+def count_whitelisted(db: Database) -> int:
+    row = db.execute(SQL_COUNT).fetchone()
+    assert row is not None
+    return int(row["n"])

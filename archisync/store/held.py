@@ -1,0 +1,158 @@
+"""`system.held_exports`: exports that the guard did not let through, and what a person decided about each.
+
+An acceptance is bound to the export's sha256 and to the version of the data that the person looked at; it works once and
+lasts 24 hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from archisync.database import Database, Params
+from archisync.errors import NotFoundError, UsageError
+
+ACCEPTANCE_HOURS = 24
+
+# Purpose: what the guard stopped; the same export again keeps the older row, so that nobody decides twice.
+# Caller: sync, in the transaction that ends the run.
+SQL_SUPERSEDE = """
+update system.held_exports set decision = 'superseded', decided_at = system.clock()
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
+"""
+SQL_RECORD = """
+insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,
+                                 data_version, sample)
+select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
+       st.known_rows, st.data_version, %(sample)s
+  from system.sync_state st where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
+"""
+# Purpose: a good export answers the question by itself. Caller: sync, in the apply's transaction.
+SQL_CLEAR = """
+update system.held_exports set decision = 'cleared', decided_at = system.clock()
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
+"""
+SQL_LIST = """
+select h.*, (h.decision = 'accepted' and h.used_by_run is null and h.expires_at <= system.clock()) as expired
+  from system.held_exports h
+ where (%(run_id)s::bigint is null or h.run_id = %(run_id)s)
+   and (%(run_id)s::bigint is not null or %(all)s or h.decision is null)
+ order by h.run_id desc limit %(limit)s
+"""
+SQL_OPEN_OF_PAIR = """
+select run_id from system.held_exports
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
+"""
+# Purpose: a person's decision, once. Caller: accept, reject. Locks: the row.
+SQL_DECIDE = """
+update system.held_exports
+   set decision = %(decision)s, decided_at = system.clock(), decided_by = %(by)s, decided_why = %(why)s,
+       expires_at = case when %(decision)s = 'accepted' then system.clock() + make_interval(hours => %(hours)s) end
+ where run_id = %(run_id)s and decision is null
+"""
+# Purpose: is this very export, over this very data, accepted? Consumed in the same transaction as the apply: it works
+# once, and only if the apply commits. Caller: sync. Locks: the row.
+SQL_USE = """
+update system.held_exports h set used_by_run = %(run_id)s
+  from system.sync_state st
+ where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null
+   and h.sha256 = %(sha256)s and h.expires_at > system.clock() and h.acceptable
+   and st.sync_type = h.sync_type and st.agent_id = h.agent_id and st.data_version = h.data_version
+returning h.run_id, h.decided_by
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """`rule` is the guard's word; `sample` are keys of rows that would have vanished; `known_rows` the baseline."""
+
+    run_id: int
+    sync_type: str
+    agent_id: str
+    rule: str
+    message: str
+    acceptable: bool
+    sha256: str | None
+    rows_valid: int
+    known_rows: int | None
+    data_version: int
+    sample: list[list[str]]
+    held_at: datetime
+    decision: str | None
+    decided_at: datetime | None
+    decided_by: str | None
+    decided_why: str | None
+    expires_at: datetime | None
+    used_by_run: int | None
+    expired: bool | None
+
+
+def record(db: Database, params: Params) -> None:
+    """Keep what was held; an undecided older one of the pair is superseded."""
+    db.execute(SQL_SUPERSEDE, params)
+    db.execute(SQL_RECORD, params | {"sample": Jsonb(params["sample"])})
+
+
+def clear(db: Database, sync_type: str, agent_id: str) -> bool:
+    return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}).rowcount > 0
+
+
+def use_acceptance(db: Database, *, run_id: int, sync_type: str, agent_id: str, sha256: str) -> tuple[int, str] | None:
+    """(held run, who accepted) when a person accepted exactly this; consumes the acceptance."""
+    params: Params = {"run_id": run_id, "sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
+    row = db.execute(SQL_USE, params).fetchone()
+    return (row["run_id"], row["decided_by"]) if row else None
+
+
+def held_exports(db: Database, *, include_decided: bool = False, limit: int = 1000) -> list[Held]:
+    """Newest first; only those that wait for a decision unless `include_decided`."""
+    return [Held(**row) for row in _rows(db, None, include_decided, limit)]
+
+
+def held_export(db: Database, run_id: int) -> Held:
+    """Raises NotFoundError."""
+    rows = _rows(db, run_id, True, 1)
+    if not rows:
+        raise NotFoundError(f"run {run_id} has no held export", hint="archisync held list")
+    return Held(**rows[0])
+
+
+def open_of_pair(db: Database, sync_type: str, agent_id: str) -> int | None:
+    """The run whose export of this pair waits for a decision."""
+    row = db.execute(SQL_OPEN_OF_PAIR, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
+    return row["run_id"] if row else None
+
+
+def _rows(db: Database, run_id: int | None, include_decided: bool, limit: int) -> list[dict[str, Any]]:
+    return db.execute(SQL_LIST, {"run_id": run_id, "all": include_decided, "limit": limit}).fetchall()
+
+
+def decide(db: Database, run_id: int, *, accept: bool, by: str, why: str) -> Held:
+    """Record the decision and return the row as decided.
+
+    Raises NotFoundError; UsageError when it was decided before or can't be accepted at all.
+    """
+    held = held_export(db, run_id)
+    if accept and not held.acceptable:
+        raise UsageError(
+            f"the export of run {run_id} can't be accepted: {held.message}",
+            hint="correct it in the ERP; the next good export clears the hold by itself",
+        )
+    params: Params = {
+        "run_id": run_id,
+        "decision": "accepted" if accept else "rejected",
+        "by": by,
+        "why": why,
+        "hours": ACCEPTANCE_HOURS,
+    }
+    if db.execute(SQL_DECIDE, params).rowcount == 0:
+        decided = held_export(db, run_id)
+        raise UsageError(
+            f"the export of run {run_id} is {decided.decision} already"
+            + (f" by {decided.decided_by}" if decided.decided_by else ""),
+            hint="archisync held list",
+        )
+    return held_export(db, run_id)

@@ -1,0 +1,145 @@
+"""`system.sync_state` as people ask about it: the facts of a pair, and the health of a type. Read only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from archisync.database import Database
+from archisync.due import Facts
+from archisync.synctypes import SHARED_AGENT, Scope, SyncType
+
+_FACTS = """
+  s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,
+  r.id as run_id, r.state as run_state, coalesce(r.started_at, r.queued_at) as run_since, r.worker as run_worker,
+  r.not_before as run_not_before, coalesce(r.attempt, 1) as run_attempt,
+  case when x.id is null then null when x.sync_type is null and x.agent_id is null then 'everything'
+       when x.agent_id is null then 'the type ' || x.sync_type
+       when x.sync_type is null then 'the agent ' || x.agent_id
+       else x.sync_type || ' of ' || x.agent_id end as pause_scope,
+  x.until as pause_until, x.reason as pause_reason
+"""
+_JOINS = """
+  left join system.sync_runs r on r.sync_type = p.sync_type and r.agent_id = p.agent_id and r.state in ('queued', 'running')
+  left join lateral (
+    select x.* from system.pauses x
+     where (x.sync_type is null or x.sync_type = p.sync_type) and (x.agent_id is null or x.agent_id = p.agent_id)
+       and (x.until is null or x.until > system.clock())
+     order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x on true
+"""
+# Purpose: the facts of one pair, also of one that does not exist. Caller: why. No locks.
+SQL_FACTS = f"""
+select p.sync_type, p.agent_id, coalesce(st.active, false) as active,
+       exists (select from agents.users u where u.id = p.agent_id) as in_users, {_FACTS}
+  from (select %(sync_type)s::text as sync_type, %(agent_id)s::text as agent_id) p
+  join system.sync_settings s on s.sync_type = p.sync_type
+  left join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
+{_JOINS}
+"""  # noqa: S608 - both parts are constants of this module
+# Purpose: the facts of every pair on the whitelist. Caller: tick --dry-run, through a server-side cursor. No locks.
+SQL_ALL_FACTS = f"""
+select p.sync_type, p.agent_id, true as active, true as in_users, {_FACTS}
+  from system.sync_state p
+  join system.sync_settings s on s.sync_type = p.sync_type
+  join system.sync_types t on t.sync_type = p.sync_type
+  join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
+{_JOINS}
+ where p.active
+ order by t.level, p.sync_type, p.agent_id
+"""  # noqa: S608
+# Purpose: one line a type for `status`. Caller: health. No locks.
+SQL_HEALTH = """
+select t.sync_type, s.enabled, s.interval_minutes,
+       count(st.agent_id) filter (where st.active) as pairs,
+       count(*) filter (where st.active and coalesce(st.last_slot_at, '-infinity'::timestamptz)
+                        <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
+       count(*) filter (where st.active and (st.last_success_at is null or
+                        st.last_success_at <= system.clock() - 2 * make_interval(mins => s.interval_minutes))) as stale,
+       count(*) filter (where st.active and st.consecutive_failures > 0) as failing,
+       count(*) filter (where st.active and st.consecutive_failures >= 3) as degraded,
+       count(*) filter (where st.active and st.backoff_until > system.clock()) as backing_off,
+       max(st.last_success_at) filter (where st.active) as newest_success_at,
+       nullif(min(coalesce(st.last_success_at, '-infinity'::timestamptz)) filter (where st.active), '-infinity')
+         as oldest_success_at,
+       min(coalesce(st.last_slot_at, '-infinity'::timestamptz) + make_interval(mins => s.interval_minutes))
+         filter (where st.active and st.last_slot_at is not null) as next_due_at,
+       (select count(*) from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'queued') as queued,
+       (select count(*) from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'running') as running,
+       (select count(*) from system.held_exports h where h.sync_type = t.sync_type and h.decision is null) as held,
+       exists (select from system.pauses x where x.agent_id is null and (x.sync_type is null or x.sync_type = t.sync_type)
+                and (x.until is null or x.until > system.clock())) as paused
+  from system.sync_types t
+  join system.sync_settings s using (sync_type)
+  left join system.sync_state st on st.sync_type = t.sync_type
+ group by t.sync_type, t.level, s.enabled, s.interval_minutes
+ order by t.level, t.sync_type
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TypeHealth:
+    """One type over all its pairs. Counts are pairs, except queued, running (runs) and held (exports)."""
+
+    sync_type: str
+    enabled: bool
+    interval_minutes: int
+    pairs: int
+    past_slot: int
+    stale: int
+    failing: int
+    degraded: int
+    backing_off: int
+    newest_success_at: datetime | None
+    oldest_success_at: datetime | None
+    next_due_at: datetime | None
+    queued: int
+    running: int
+    held: int
+    paused: bool
+
+    @property
+    def word(self) -> str:
+        """The one word for the type's health: the worst that holds. Never `healthy` while something is wrong."""
+        if not self.enabled:
+            return "disabled"
+        if self.paused:
+            return "paused"
+        if self.held:
+            return "held"
+        if self.degraded:
+            return "degraded"
+        if not self.pairs:
+            return "no agents"
+        if self.stale:
+            return "stale"
+        if self.failing:
+            return "failing"
+        return "running" if self.running else "healthy"
+
+
+def _facts(row: dict[str, object], scope: Scope) -> Facts:
+    active, in_users = row.pop("active"), row.pop("in_users")
+    shared = scope is Scope.SHARED
+    return Facts(
+        known=bool(in_users) or (shared and row["agent_id"] == SHARED_AGENT), whitelisted=bool(active), **row  # type: ignore[arg-type]
+    )
+
+
+def facts(db: Database, sync_type: SyncType, agent_id: str) -> Facts:
+    """The facts of one pair, existing or not."""
+    row = db.execute(SQL_FACTS, {"sync_type": sync_type.name, "agent_id": agent_id}).fetchone()
+    assert row is not None  # the join is with a row of constants and sync_settings, which has every type
+    return _facts(row, sync_type.scope)
+
+
+def all_facts(db: Database) -> Iterator[Facts]:
+    """Every whitelisted pair, in the order in which a tick would queue; streamed."""
+    with db.transaction(), db.cursor("archisync_facts") as cursor:
+        cursor.itersize = 5000
+        for row in cursor.execute(SQL_ALL_FACTS):
+            yield _facts(row, Scope.AGENT)
+
+
+def health(db: Database) -> list[TypeHealth]:
+    return [TypeHealth(**row) for row in db.execute(SQL_HEALTH).fetchall()]

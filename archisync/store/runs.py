@@ -1,0 +1,616 @@
+"""`system.sync_runs`: the life of a run. The row is the truth; Redis only delivers its id and fence.
+
+    queued ──claim──▶ running ──▶ succeeded | held | failed | skipped
+      ▲                  │
+      └── retry, lease expired (attempt + 1, fence + 1)
+
+Whoever changes a run names the fence that it knows, and changes nothing when the fence has moved on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from archisync.database import Database, Params
+from archisync.errors import LeaseLostError, NotFoundError
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    HELD = "held"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+    @property
+    def unfinished(self) -> bool:
+        return self in (State.QUEUED, State.RUNNING)
+
+
+class Trigger(StrEnum):
+    SCHEDULED = "scheduled"
+    FORCED = "forced"
+
+
+BACKOFF_CAP_MINUTES = 360
+"""Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
+
+# Purpose: a slot, lease or delivery in the future comes from a clock that was wrong; put right so that it delays nothing by
+# more than a tick. Caller: tick. Locks: the rows concerned (normally none).
+SQL_MEND_CLOCK = """
+with slots as (
+  update system.sync_state set last_slot_at = null
+   where active and coalesce(last_slot_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
+     and sync_type = any (array(select sync_type from system.sync_types))
+  returning 1),
+deliveries as (
+  update system.sync_runs set delivered_at = null
+   where state = 'queued' and delivered_at is not null and delivered_at > system.clock() + interval '1 minute'
+  returning 1)
+select (select count(*) from slots) + (select count(*) from deliveries) as mended
+"""
+
+# Purpose: take back runs whose worker fell silent; beyond the bound they are failed. Caller: tick, first step.
+# Locks: the expired rows; SKIP LOCKED, because a run that is committing its apply right now holds its own row.
+SQL_REAP = """
+with expired as (
+  select id from system.sync_runs
+   where state = 'running'
+     and (lease_until <= system.clock() or lease_until > system.clock() + make_interval(secs => %(lease_s)s + 60))
+   order by id limit %(limit)s for update skip locked),
+reaped as (
+  update system.sync_runs r
+     set fence = fence + 1, lease_until = null, delivered_at = null, not_before = null,
+         attempt = case when attempt < %(max_attempts)s then attempt + 1 else attempt end,
+         state = case when attempt < %(max_attempts)s then 'queued' else 'failed' end,
+         finished_at = case when attempt < %(max_attempts)s then null else system.clock() end,
+         reason = 'lease-expired',
+         message = 'the worker ' || coalesce(worker, '?') || ' fell silent'
+    from expired where r.id = expired.id
+  returning r.id, r.sync_type, r.agent_id, r.state),
+failed as (
+  update system.sync_state st
+     set consecutive_failures = st.consecutive_failures + 1, last_run_id = reaped.id,
+         backoff_until = system.clock() + system.backoff(st.sync_type, st.consecutive_failures + 1)
+    from reaped where reaped.state = 'failed' and st.sync_type = reaped.sync_type and st.agent_id = reaped.agent_id
+  returning 1)
+select count(*) as reaped, count(*) filter (where state = 'failed') as failed from reaped
+"""
+
+# Purpose: a queued run for each due pair, and the pair's slot moved, in one statement. Caller: tick, second step.
+# Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due, and a
+# property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
+SQL_INSERT_DUE = """
+with due as (
+  select st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every,
+         extract(epoch from system.clock() - st.last_slot_at) / extract(epoch from every.i) as overdue
+    from system.sync_settings s
+    join system.sync_types t using (sync_type)
+    cross join lateral (select make_interval(mins => s.interval_minutes) as i) every
+    cross join lateral (
+      select p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
+       where p.sync_type = s.sync_type and p.active
+         and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= system.clock() - every.i
+         and (p.backoff_until is null or p.backoff_until <= system.clock()
+              or p.backoff_until > system.clock() + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
+         and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
+                          and r.state in ('queued', 'running'))
+         and not exists (select from system.pauses x where x.agent_id = p.agent_id
+                          and (x.sync_type is null or x.sync_type = p.sync_type)
+                          and (x.until is null or x.until > system.clock()))
+       order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
+       limit %(limit)s
+       for update of p skip locked) st
+   where s.enabled
+     and not exists (select from system.pauses x where x.agent_id is null
+                      and (x.sync_type is null or x.sync_type = s.sync_type)
+                      and (x.until is null or x.until > system.clock()))),
+moved as (
+  update system.sync_state st
+     set last_slot_at = case when due.last_slot_at + due.every > system.clock() - due.every
+                             then due.last_slot_at + due.every else system.clock() end
+    from due where st.sync_type = due.sync_type and st.agent_id = due.agent_id
+  returning st.sync_type, st.agent_id, st.last_slot_at, due.level, due.overdue),
+queued as (
+  insert into system.sync_runs (sync_type, agent_id, trigger, slot_at)
+  select sync_type, agent_id, 'scheduled', last_slot_at from moved
+   order by level, overdue desc nulls first, agent_id, sync_type
+  on conflict (sync_type, agent_id) where state in ('queued', 'running') do nothing
+  returning 1)
+select (select count(*) from moved) as moved, (select count(*) from queued) as due
+"""
+
+# Purpose: pairs past their slot that are not run, by reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
+# range holds only what something stands in the way of. No locks.
+SQL_COUNT_SKIPPED = """
+select why.reason, sum(why.n)::bigint as n
+  from system.sync_settings s
+  cross join lateral (
+    select case
+             when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = p.sync_type)
+                           and (x.agent_id is null or x.agent_id = p.agent_id)
+                           and (x.until is null or x.until > system.clock())) then 'paused'
+             when exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
+                           and r.state = 'running') then 'running'
+             when exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
+                           and r.state = 'queued') then 'queued'
+             when p.backoff_until > system.clock() then 'backing-off'
+             else 'left-for-next-tick' end as reason, count(*) as n
+      from (select * from system.sync_state q where q.sync_type = s.sync_type and q.active
+             and coalesce(q.last_slot_at, '-infinity'::timestamptz)
+                 <= system.clock() - make_interval(mins => s.interval_minutes)
+             order by coalesce(q.last_slot_at, '-infinity'::timestamptz) limit %(limit)s) p
+     group by 1) why
+ where s.enabled
+ group by 1 order by 1
+"""
+
+# Purpose: a batch of runs to push, forced ones first, then in the order of insertion (level, then most overdue).
+# Caller: deliver, whose transaction holds the rows locked while it pushes: an overlapping tick takes others, and a
+# worker that is faster than our commit waits for it. A crash in between delivers twice, which a claim makes harmless.
+SQL_LOCK_UNDELIVERED = """
+select id, fence, trigger from system.sync_runs
+ where state = 'queued' and delivered_at is null and (not_before is null or not_before <= system.clock())
+ order by trigger = 'forced' desc, id
+ limit %(limit)s
+   for update skip locked
+"""
+SQL_ANY_UNDELIVERED = """
+select exists (select from system.sync_runs where state = 'queued' and delivered_at is null
+                and (not_before is null or not_before <= system.clock())) as some
+"""
+SQL_MARK_DELIVERED = """
+update system.sync_runs r set delivered_at = system.clock(), job_id = d.job_id
+  from unnest(%(ids)s::bigint[], %(job_ids)s::text[]) as d(id, job_id) where r.id = d.id
+"""
+# Purpose: runs whose delivery may be lost. A run that waits for its agent's running one is not among them: the worker that
+# finishes goes on with it. Caller: tick. No locks.
+SQL_LONG_DELIVERED = """
+select r.id, r.job_id from system.sync_runs r
+ where r.state = 'queued' and r.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
+   and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
+ order by r.delivered_at limit %(limit)s
+"""
+SQL_MARK_UNDELIVERED = """
+update system.sync_runs r set delivered_at = null
+  from unnest(%(ids)s::bigint[], %(job_ids)s::text[]) as d(id, job_id)
+ where r.id = d.id and r.job_id = d.job_id and r.state = 'queued'
+"""
+
+# Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
+# partial unique index decides when two workers claim at the same instant). Caller: worker. Locks: the row.
+SQL_CLAIM = """
+update system.sync_runs r
+   set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
+       lease_until = system.clock() + make_interval(secs => %(lease_s)s)
+ where r.id = %(id)s and r.fence = %(fence)s and r.state = 'queued'
+   and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
+returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
+  (select case
+     when r.trigger = 'forced' then null
+     when not (select s.enabled from system.sync_settings s where s.sync_type = r.sync_type) then 'type-disabled'
+     when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
+                   and (x.agent_id is null or x.agent_id = r.agent_id)
+                   and (x.until is null or x.until > system.clock())) then 'paused' end) as blocked,
+  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active
+"""
+# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it.
+SQL_NEXT_OF_AGENT = """
+select r.id, r.fence from system.sync_runs r
+ where r.agent_id = %(agent_id)s and r.state = 'queued' and (r.not_before is null or r.not_before <= system.clock())
+ order by r.trigger = 'forced' desc, r.id limit 1
+"""
+# Purpose: the worker is alive. SKIP LOCKED: while the apply transaction holds the row there is nothing to extend (the
+# reaper passes it by as well). Caller: the worker's heartbeat thread.
+SQL_HEARTBEAT = """
+with mine as (select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running'
+                 for update skip locked)
+update system.sync_runs r set lease_until = system.clock() + make_interval(secs => %(lease_s)s)
+  from mine where r.id = mine.id
+"""
+SQL_HOLDS_FENCE = """
+select exists (select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running') as held
+"""
+# Purpose: nobody may take the run from us until our transaction ends. Caller: apply. Locks: the row.
+SQL_LOCK_FENCE = """
+select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update
+"""
+# Purpose: the end of a run, whatever it is. Caller: finish. Locks: the row.
+SQL_FINISH = """
+update system.sync_runs
+   set state = %(state)s, reason = %(reason)s, message = %(message)s, finished_at = system.clock(), lease_until = null,
+       rows_seen = %(seen)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s, rows_unchanged = %(unchanged)s,
+       rows_absent = %(absent)s, rows_restored = %(restored)s, rows_deleted = %(deleted)s,
+       rows_quarantined = %(quarantined)s, export = %(export)s, steps = %(steps)s, warnings = %(warnings)s
+ where id = %(id)s and fence = %(fence)s and state = 'running'
+returning sync_type, agent_id
+"""
+SQL_STATE_SUCCEEDED = """
+update system.sync_state
+   set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock(),
+       known_rows = %(known_rows)s, applied_sha256 = %(sha256)s,
+       data_version = data_version + case when %(changed)s then 1 else 0 end
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+SQL_STATE_FAILED = """
+update system.sync_state
+   set consecutive_failures = consecutive_failures + 1, last_run_id = %(id)s,
+       backoff_until = system.clock() + system.backoff(sync_type, consecutive_failures + 1)
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+SQL_STATE_LAST_RUN = """
+update system.sync_state set last_run_id = %(id)s where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+# Purpose: give a run back to be tried later, by a later tick. Caller: worker. Locks: the row.
+SQL_REQUEUE = """
+update system.sync_runs
+   set state = 'queued', attempt = attempt + %(spent)s, fence = fence + 1, lease_until = null, delivered_at = null,
+       not_before = system.clock() + make_interval(secs => %(delay_s)s), reason = %(reason)s, message = %(message)s
+ where id = %(id)s and fence = %(fence)s and state = 'running'
+"""
+# Purpose: a forced run, unless one of the pair is unfinished. Caller: force.
+SQL_FORCE = """
+insert into system.sync_runs (sync_type, agent_id, trigger, requested_by, request_reason)
+values (%(sync_type)s, %(agent_id)s, 'forced', %(by)s, %(why)s)
+on conflict (sync_type, agent_id) where state in ('queued', 'running') do nothing
+returning id
+"""
+# Purpose: the unfinished run that a forced one joins; a queued one becomes forced, so that it runs though its type is
+# disabled or its agent paused, and is pushed again to the front of the queue. Caller: force. Locks: that row.
+SQL_JOIN = """
+with unfinished as (
+  select id, state, trigger from system.sync_runs
+   where sync_type = %(sync_type)s and agent_id = %(agent_id)s and state in ('queued', 'running') for update)
+update system.sync_runs r
+   set trigger = case when u.state = 'queued' then 'forced' else r.trigger end,
+       requested_by = coalesce(r.requested_by, %(by)s), request_reason = coalesce(r.request_reason, %(why)s),
+       not_before = case when u.state = 'queued' then null else r.not_before end,
+       delivered_at = case when u.state = 'queued' and u.trigger <> 'forced' then null else r.delivered_at end
+  from unfinished u where r.id = u.id
+returning r.id
+"""
+# Purpose: the guard's baseline. Caller: sync, in the apply's transaction. No locks.
+SQL_KNOWN_ROWS = """
+select known_rows from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+SQL_STATE_OF = "select state, reason, message, fence from system.sync_runs where id = %(id)s"
+SQL_GET = "select * from system.sync_runs where id = %(id)s"
+SQL_HISTORY = """
+select * from system.sync_runs
+ where (%(sync_type)s::text is null or sync_type = %(sync_type)s)
+   and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
+   and (%(state)s::text is null or state = %(state)s)
+   and (%(since)s::timestamptz is null or queued_at >= %(since)s)
+ order by id desc limit %(limit)s
+"""
+SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
+# Purpose: history retention in small batches, so that no lock is held for long. Caller: tick and `prune`.
+SQL_PRUNE = """
+with old as (
+  select id from system.sync_runs where finished_at < system.clock() - make_interval(days => %(days)s)
+   order by finished_at limit %(limit)s for update skip locked)
+delete from system.sync_runs r using old where r.id = old.id
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A run in a worker's hands. `blocked`: why it must be skipped instead of done, or None."""
+
+    run_id: int
+    fence: int
+    sync_type: str
+    agent_id: str
+    trigger: Trigger
+    attempt: int
+    blocked: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    run_id: int
+    fence: int
+    forced: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Counts:
+    """Rows of one run. `seen` are those of the export; `restored` came back after an absence; quarantined were refused."""
+
+    seen: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    absent: int = 0
+    restored: int = 0
+    deleted: int = 0
+    quarantined: int = 0
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.inserted or self.updated or self.absent or self.restored or self.deleted)
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNT_NAMES}
+
+
+COUNT_NAMES = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a run leaves in its row beside its state: counts, the export it saw, milliseconds a step, warnings."""
+
+    counts: Counts | None = None
+    export: dict[str, Any] | None = None
+    steps: dict[str, int] | None = None
+    warnings: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One row of the history. Times are UTC-aware; counts are None until the run has seen an export."""
+
+    run_id: int
+    sync_type: str
+    agent_id: str
+    state: State
+    reason: str | None
+    message: str | None
+    trigger: Trigger
+    requested_by: str | None
+    request_reason: str | None
+    slot_at: datetime | None
+    attempt: int
+    fence: int
+    not_before: datetime | None
+    queued_at: datetime
+    delivered_at: datetime | None
+    started_at: datetime | None
+    lease_until: datetime | None
+    worker: str | None
+    finished_at: datetime | None
+    counts: Counts | None
+    export: dict[str, Any] | None
+    steps: dict[str, int] | None
+    warnings: list[dict[str, Any]]
+
+    @property
+    def duration_s(self) -> float | None:
+        if self.steps and "total" in self.steps:
+            return self.steps["total"] / 1000
+        if self.started_at and self.finished_at:
+            return (self.finished_at - self.started_at).total_seconds()
+        return None
+
+
+def _run(row: dict[str, Any]) -> Run:
+    counts = None
+    if row["rows_seen"] is not None:
+        counts = Counts(**{name: row[f"rows_{name}"] or 0 for name in COUNT_NAMES})
+    plain = {
+        name: row[name]
+        for name in Run.__dataclass_fields__
+        if name not in ("run_id", "state", "trigger", "counts")
+    }
+    return Run(run_id=row["id"], state=State(row["state"]), trigger=Trigger(row["trigger"]), counts=counts, **plain)
+
+
+def _one(db: Database, statement: str, params: Params) -> dict[str, Any]:
+    row = db.execute(statement, params).fetchone()
+    assert row is not None
+    return row
+
+
+# --- tick ---------------------------------------------------------------------------------------------------------
+
+
+def mend_clock(db: Database) -> int:
+    return int(_one(db, SQL_MEND_CLOCK, {})["mended"])
+
+
+def reap(db: Database, *, lease_s: int, max_attempts: int, limit: int = 10_000) -> int:
+    """Runs taken back from workers that fell silent."""
+    return int(_one(db, SQL_REAP, {"lease_s": lease_s, "max_attempts": max_attempts, "limit": limit})["reaped"])
+
+
+def insert_due(db: Database, *, limit: int) -> tuple[int, int]:
+    """Queue what is due, at most `limit` pairs a type: (slots moved, runs queued)."""
+    row = _one(db, SQL_INSERT_DUE, {"limit": limit})
+    return int(row["moved"]), int(row["due"])
+
+
+def count_skipped(db: Database, *, limit: int = 100_000) -> dict[str, int]:
+    return {row["reason"]: int(row["n"]) for row in db.execute(SQL_COUNT_SKIPPED, {"limit": limit}).fetchall()}
+
+
+def any_undelivered(db: Database) -> bool:
+    return bool(_one(db, SQL_ANY_UNDELIVERED, {})["some"])
+
+
+def lock_undelivered(db: Database, *, limit: int) -> list[Delivery]:
+    """A batch for this transaction alone."""
+    rows = db.execute(SQL_LOCK_UNDELIVERED, {"limit": limit}).fetchall()
+    return [Delivery(run_id=r["id"], fence=r["fence"], forced=r["trigger"] == Trigger.FORCED) for r in rows]
+
+
+def mark_delivered(db: Database, jobs: Iterable[tuple[int, str]]) -> None:
+    pairs = list(jobs)
+    db.execute(SQL_MARK_DELIVERED, {"ids": [run for run, _ in pairs], "job_ids": [job for _, job in pairs]})
+
+
+def long_delivered(db: Database, *, after_s: int, limit: int = 200_000) -> list[tuple[int, str]]:
+    """(run id, job id) of queued runs that were pushed more than `after_s` seconds ago."""
+    rows = db.execute(SQL_LONG_DELIVERED, {"after_s": after_s, "limit": limit}).fetchall()
+    return [(r["id"], r["job_id"]) for r in rows]
+
+
+def mark_undelivered(db: Database, jobs: Sequence[tuple[int, str]]) -> int:
+    """Their delivery is lost: push them again. Runs that moved on meanwhile are left alone."""
+    params = {"ids": [run for run, _ in jobs], "job_ids": [job for _, job in jobs]}
+    return db.execute(SQL_MARK_UNDELIVERED, params).rowcount
+
+
+def prune(db: Database, *, days: int, limit: int) -> int:
+    return db.execute(SQL_PRUNE, {"days": days, "limit": limit}).rowcount
+
+
+# --- worker -------------------------------------------------------------------------------------------------------
+
+
+def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -> Claim | None:
+    """The run, if it is still queued under that fence and its agent is free; None otherwise."""
+    try:
+        row = db.execute(SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}).fetchone()
+    except psycopg.errors.UniqueViolation:
+        return None  # another worker claimed a run of this agent at the same instant
+    if row is None:
+        return None
+    return Claim(
+        run_id=row["id"],
+        fence=row["fence"],
+        sync_type=row["sync_type"],
+        agent_id=row["agent_id"],
+        trigger=Trigger(row["trigger"]),
+        attempt=row["attempt"],
+        blocked="not-whitelisted" if not row["active"] else row["blocked"],
+    )
+
+
+def next_of_agent(db: Database, agent_id: str) -> tuple[int, int] | None:
+    """(run id, fence) of the agent's next queued run."""
+    row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}).fetchone()
+    return (row["id"], row["fence"]) if row else None
+
+
+def heartbeat(db: Database, run_id: int, fence: int, *, lease_s: int) -> bool:
+    """Extend the lease; False when the run is no longer ours."""
+    if db.execute(SQL_HEARTBEAT, {"id": run_id, "fence": fence, "lease_s": lease_s}).rowcount:
+        return True
+    return bool(_one(db, SQL_HOLDS_FENCE, {"id": run_id, "fence": fence})["held"])
+
+
+def lock_fence(db: Database, claim: Claim) -> None:
+    """Raises LeaseLostError when another worker has the run; else nobody takes it until our transaction ends."""
+    if db.execute(SQL_LOCK_FENCE, {"id": claim.run_id, "fence": claim.fence}).fetchone() is None:
+        raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
+
+
+def finish(db: Database, claim: Claim, state: State, *, reason: str, message: str, report: Report) -> None:
+    """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
+    params: Params = {
+        "id": claim.run_id,
+        "fence": claim.fence,
+        "state": state,
+        "reason": reason,
+        "message": message,
+        "export": Jsonb(report.export) if report.export is not None else None,
+        "steps": Jsonb(report.steps) if report.steps is not None else None,
+        "warnings": Jsonb(list(report.warnings)),
+        **counts,
+    }
+    if db.execute(SQL_FINISH, params).fetchone() is None:
+        raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
+    if state is State.FAILED:
+        db.execute(SQL_STATE_FAILED, _pair(claim))
+    elif state is not State.SUCCEEDED:
+        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
+
+
+def known_rows(db: Database, *, sync_type: str, agent_id: str) -> int | None:
+    """Rows of the pair's last applied export; None before the first."""
+    row = db.execute(SQL_KNOWN_ROWS, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
+    return row["known_rows"] if row else None
+
+
+def record_success(db: Database, claim: Claim, *, known_rows: int, sha256: str, changed: bool) -> None:
+    """The pair's state after an apply; in the apply's transaction."""
+    db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | {"known_rows": known_rows, "sha256": sha256, "changed": changed})
+
+
+def _pair(claim: Claim) -> Params:
+    return {"id": claim.run_id, "sync_type": claim.sync_type, "agent_id": claim.agent_id}
+
+
+def requeue(db: Database, claim: Claim, *, delay_s: int, reason: str, message: str, spent_attempt: bool = True) -> None:
+    """Give the run back for a later tick. Raises LeaseLostError."""
+    params: Params = {
+        "id": claim.run_id,
+        "fence": claim.fence,
+        "delay_s": delay_s,
+        "reason": reason,
+        "message": message,
+        "spent": int(spent_attempt),
+    }
+    if db.execute(SQL_REQUEUE, params).rowcount == 0:
+        raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
+
+
+# --- people -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forced:
+    """`joined`: the pair had an unfinished run, which serves instead of a second one."""
+
+    run_id: int
+    sync_type: str
+    agent_id: str
+    joined: bool
+
+
+def force(db: Database, sync_type: str, agent_id: str, *, by: str, why: str | None) -> Forced:
+    """A run of the pair at the front of the queue, or the unfinished one that there is."""
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "by": by, "why": why}
+    while True:  # the unfinished run may end between the two statements: then there is room for ours
+        with db.transaction():
+            row = db.execute(SQL_FORCE, params).fetchone()
+            joined = row is None
+            if row is None:
+                row = db.execute(SQL_JOIN, params).fetchone()
+        if row is not None:
+            return Forced(run_id=row["id"], sync_type=sync_type, agent_id=agent_id, joined=joined)
+
+
+def get(db: Database, run_id: int) -> Run:
+    """Raises NotFoundError."""
+    row = db.execute(SQL_GET, {"id": run_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+    return _run(row)
+
+
+def state_of(db: Database, run_id: int) -> State:
+    """Raises NotFoundError (the history may have been pruned)."""
+    row = db.execute(SQL_STATE_OF, {"id": run_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+    return State(row["state"])
+
+
+def history(
+    db: Database,
+    *,
+    sync_type: str | None = None,
+    agent_id: str | None = None,
+    state: State | None = None,
+    since: datetime | None = None,
+    limit: int = 20,
+) -> list[Run]:
+    """Newest first."""
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "state": state, "since": since, "limit": limit}
+    return [_run(row) for row in db.execute(SQL_HISTORY, params).fetchall()]
+
+
+def running(db: Database, *, limit: int = 100) -> list[Run]:
+    return [_run(row) for row in db.execute(SQL_RUNNING, {"limit": limit}).fetchall()]

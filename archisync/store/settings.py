@@ -1,0 +1,110 @@
+"""`system.sync_settings`: how often each type is fetched, and whether at all. `system.pauses`: what stands still for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from archisync.config import Config
+from archisync.database import Database
+from archisync.errors import UsageError
+from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
+
+# Purpose: a row for each type that has none; existing rows win over the environment. Caller: seed.
+SQL_SEED = """
+insert into system.sync_settings (sync_type, interval_minutes) values (%(sync_type)s, %(minutes)s)
+on conflict (sync_type) do nothing
+"""
+# Purpose: all settings in the registry's order. Caller: settings.
+SQL_LIST = "select sync_type, interval_minutes, enabled, updated_at from system.sync_settings"
+# Purpose: change one type's interval; no other row is touched. Caller: set_interval. Locks: that row.
+SQL_SET_INTERVAL = """
+update system.sync_settings set interval_minutes = %(minutes)s, updated_at = system.clock()
+where sync_type = %(sync_type)s
+"""
+SQL_SET_ENABLED = """
+update system.sync_settings set enabled = %(enabled)s, updated_at = system.clock() where sync_type = %(sync_type)s
+"""
+# Purpose: one pause a scope; a second replaces the first. Caller: pause.
+SQL_PAUSE = """
+insert into system.pauses (sync_type, agent_id, until, reason, paused_by)
+values (%(sync_type)s, %(agent_id)s, %(until)s, %(reason)s, %(paused_by)s)
+on conflict (sync_type, agent_id) do update
+   set until = excluded.until, reason = excluded.reason, paused_by = excluded.paused_by, paused_at = system.clock()
+"""
+SQL_RESUME = """
+delete from system.pauses
+where sync_type is not distinct from %(sync_type)s and agent_id is not distinct from %(agent_id)s
+  and (until is null or until > system.clock())
+"""
+SQL_PAUSES = """
+select sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
+where until is null or until > system.clock() order by sync_type nulls first, agent_id nulls first
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TypeSettings:
+    sync_type: str
+    interval_minutes: int
+    enabled: bool
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """A standing pause; `sync_type` and `agent_id` both None: everything stands still."""
+
+    sync_type: str | None
+    agent_id: str | None
+    until: datetime | None
+    reason: str | None
+    paused_by: str | None
+    paused_at: datetime
+
+
+def check_interval(text: str) -> int:
+    """Minutes from what a person typed. Raises UsageError naming the allowed range."""
+    allowed = f"allowed: a whole number of minutes from {MIN_INTERVAL_MINUTES} to {MAX_INTERVAL_MINUTES}"
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise UsageError(f"the interval {ascii(text)[:40]} is not a whole number", hint=allowed)
+    if not MIN_INTERVAL_MINUTES <= int(text) <= MAX_INTERVAL_MINUTES:
+        raise UsageError(f"the interval {int(text)} is out of range", hint=allowed)
+    return int(text)
+
+
+def seed(db: Database, config: Config) -> None:
+    for sync_type in SYNC_TYPES.values():
+        db.execute(SQL_SEED, {"sync_type": sync_type.name, "minutes": config.seed_interval(sync_type)})
+
+
+def all_settings(db: Database) -> list[TypeSettings]:
+    """One for each type, in the registry's order."""
+    rows = {row["sync_type"]: TypeSettings(**row) for row in db.execute(SQL_LIST).fetchall()}
+    return [rows[name] for name in SYNC_TYPES if name in rows]
+
+
+def set_interval(db: Database, sync_type: SyncType, minutes: int) -> None:
+    db.execute(SQL_SET_INTERVAL, {"sync_type": sync_type.name, "minutes": minutes})
+
+
+def set_enabled(db: Database, sync_type: SyncType, enabled: bool) -> None:
+    db.execute(SQL_SET_ENABLED, {"sync_type": sync_type.name, "enabled": enabled})
+
+
+def pause(
+    db: Database, *, sync_type: str | None, agent_id: str | None, until: datetime | None, reason: str | None, by: str
+) -> None:
+    db.execute(
+        SQL_PAUSE,
+        {"sync_type": sync_type, "agent_id": agent_id, "until": until, "reason": reason, "paused_by": by},
+    )
+
+
+def resume(db: Database, *, sync_type: str | None, agent_id: str | None) -> bool:
+    """Lift the pause of exactly that scope; False when there was none."""
+    return db.execute(SQL_RESUME, {"sync_type": sync_type, "agent_id": agent_id}).rowcount > 0
+
+
+def pauses(db: Database) -> list[Pause]:
+    return [Pause(**row) for row in db.execute(SQL_PAUSES).fetchall()]

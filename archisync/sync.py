@@ -1,0 +1,282 @@
+"""One sync of one agent: fetch → read → guard → apply. Reads everything before it writes anything; writes all or nothing.
+
+`perform` leaves the run finished (`succeeded`, `held`, `failed`, `skipped`) or queued again for a later tick, and says which.
+It raises only LeaseLostError (somebody else owns the run: nothing was written) and what a broken database raises.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+from archisync import sources
+from archisync.apply import Apply, Staged
+from archisync.config import Config, redact
+from archisync.database import Database, translate
+from archisync.errors import (
+    ArchisyncError,
+    ExportError,
+    ConfigurationError,
+    LeaseLostError,
+    SourceError,
+    SyncError,
+    TransientSourceError,
+    UnreachableError,
+    UsageError,
+)
+from archisync.formats import open_table
+from archisync.guard import Evidence, Hold, Rule, judge
+from archisync.records import read_records
+from archisync.sources.interface import Export, Request
+from archisync.store import held, runs
+from archisync.store.runs import Claim, Counts, Report, State
+from archisync.synctypes import SyncType, sync_type
+
+FETCH_ATTEMPTS = 3
+FETCH_FIRST_WAIT_S = 0.5
+FETCH_LONGEST_WAIT_S = 10.0
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What is known of the run so far: its report survives a failure half-way."""
+
+    export: dict[str, Any] | None = None
+    counts: Counts | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=monotonic)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure a step, also one that fails. Milliseconds."""
+        begun = monotonic()
+        try:
+            yield
+        finally:
+            self.steps[name] = round((monotonic() - begun) * 1000)
+
+    def warn(self, code: str, message: str, count: int, **more: Any) -> None:
+        self.warnings.append({"code": code, "message": message, "count": count, **more})
+
+    def report(self) -> Report:
+        steps = self.steps | {"total": round((monotonic() - self.started) * 1000)}
+        return Report(counts=self.counts, export=self.export, steps=steps, warnings=self.warnings)
+
+
+class HeldExport(Exception):  # noqa: N818 - not an error: the guard's answer, which unwinds the apply's transaction
+    def __init__(self, hold: Hold, staged: Staged, sample: list[list[str]]) -> None:
+        super().__init__(hold.message)
+        self.hold = hold
+        self.staged = staged
+        self.sample = sample
+
+
+def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> State:
+    """Do the claimed run. `may_retry`: a transient failure gives it back to the queue, up to the bound of attempts.
+
+    Returns the state that the run is left in; QUEUED means that a later tick tries again. Raises LeaseLostError.
+    """
+    if claim.blocked is not None:
+        runs.finish(
+            db, claim, State.SKIPPED, reason=claim.blocked, message=_BLOCKED[claim.blocked], report=Report()
+        )
+        return State.SKIPPED
+    progress = Progress()
+    try:
+        return _sync(db, config, claim, progress)
+    except HeldExport as exc:
+        return _hold(db, claim, exc.hold, progress, exc.staged.valid, exc.sample)
+    except ExportError as exc:
+        rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
+        return _hold(db, claim, Hold(rule=rule, message=exc.message), progress, 0, [])
+    except LeaseLostError:
+        raise
+    except ArchisyncError as exc:
+        return _fail(db, config, claim, exc, progress, may_retry=may_retry)
+    except psycopg.Error as exc:
+        if db.closed or db.broken:
+            raise  # nobody to tell; the lease runs out and the reaper takes the run back
+        return _fail(db, config, claim, translate(exc), progress, may_retry=may_retry)
+    except Exception as exc:  # noqa: BLE001 - a bug in reading one export must end that run visibly, not the worker
+        error = SyncError(f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}")
+        return _fail(db, config, claim, error, progress, may_retry=may_retry)
+
+
+_BLOCKED = {
+    "type-disabled": "the type was disabled before the run began",
+    "paused": "a pause began before the run did",
+    "not-whitelisted": "the agent left the whitelist before the run began",
+}
+
+
+def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> State:
+    kind = sync_type(claim.sync_type)
+    with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
+        with progress.step("fetch"):
+            export = _fetch(config, kind, claim, Path(spool))
+        progress.export = {"origin": export.origin, "bytes": export.size_bytes, "sha256": export.sha256}
+        return _read_and_apply(db, config, claim, kind, export, progress)
+
+
+def _fetch(config: Config, kind: SyncType, claim: Claim, spool: Path) -> Export:
+    """Fetch the whole export; transient faults are retried here, a few seconds at most, before a later tick does."""
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+    request = Request(
+        template=config.source(kind),
+        agent_id=claim.agent_id,
+        sync_type=kind.name,
+        spool_dir=spool,
+        max_bytes=config.max_export_bytes,
+    )
+    retrying = Retrying(
+        retry=retry_if_exception_type(TransientSourceError),
+        stop=stop_after_attempt(FETCH_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=FETCH_FIRST_WAIT_S, max=FETCH_LONGEST_WAIT_S),
+        reraise=True,
+    )
+    return retrying(sources.fetch, request)
+
+
+def _read_and_apply(
+    db: Database, config: Config, claim: Claim, kind: SyncType, export: Export, progress: Progress
+) -> State:
+    table = open_table(export)
+    records = read_records(table, kind, locale=config.locale(kind), zone=config.zone)
+    assert progress.export is not None
+    progress.export["detected"] = dict(table.detected)
+    if records.layout.ignored:
+        names = list(records.layout.ignored)
+        progress.warn("ignored-columns", f"{len(names)} unknown column(s) ignored", len(names), columns=names[:20])
+    apply = Apply(db, kind, claim.agent_id, records.layout.columns)
+    with db.transaction():
+        with progress.step("read"):
+            staged = apply.stage(records)
+        _warn_about(staged, records.control_characters_removed, progress)
+        _guard(db, claim, apply, staged, export.sha256, progress)
+        with progress.step("apply"):
+            runs.lock_fence(db, claim)
+            progress.counts = apply.write(staged, claim.run_id)
+        _warn_about_references(apply, progress)
+        held.clear(db, claim.sync_type, claim.agent_id)
+        runs.record_success(
+            db, claim, known_rows=staged.valid, sha256=export.sha256, changed=progress.counts.changed
+        )
+        reason = "applied-with-warnings" if progress.warnings else "applied"
+        runs.finish(
+            db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report()
+        )
+    return State.SUCCEEDED
+
+
+def _guard(
+    db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress
+) -> None:
+    """Raise HeldExport unless the export may be applied, by itself or because a person accepted exactly this one."""
+    pair = {"sync_type": claim.sync_type, "agent_id": claim.agent_id}
+    evidence = Evidence(
+        seen=staged.seen,
+        valid=staged.valid,
+        quarantined=staged.quarantined,
+        conflicting=staged.conflicting,
+        known=runs.known_rows(db, **pair),
+    )
+    hold = judge(evidence)
+    if hold is None:
+        return
+    if hold.rule.acceptable:
+        accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
+        if accepted is not None:
+            progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
+            return
+    progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
+    vanishing, sample = apply.vanishing_sample()
+    if vanishing:
+        hold = Hold(rule=hold.rule, message=f"{hold.message}; {vanishing} known row(s) would vanish")
+    raise HeldExport(hold, staged, sample)
+
+
+def _warn_about(staged: Staged, control_characters: int, progress: Progress) -> None:
+    if staged.quarantined:
+        message = f"{staged.quarantined} row(s) quarantined"
+        if staged.unkeyed:
+            message += f"; {staged.unkeyed} of them have no readable key, so nothing was taken for absent"
+        progress.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
+    if staged.repeated:
+        progress.warn("repeated-rows", f"{staged.repeated} identical row(s) left out", staged.repeated)
+    if control_characters:
+        progress.warn("control-characters", f"{control_characters} control character(s) removed", control_characters)
+
+
+def _warn_about_references(apply: Apply, progress: Progress) -> None:
+    if unknown := apply.unknown_orders():
+        progress.warn("unknown-orders", f"{unknown} row(s) name an order that is not known yet", unknown)
+    if repeated := apply.repeated_order_numbers():
+        progress.warn("repeated-order-numbers", f"{repeated} order number(s) belong to several orders", repeated)
+
+
+def _told(counts: Counts) -> str:
+    told = ", ".join(f"{n} {name}" for name, n in counts.as_dict().items() if n and name != "seen")
+    return f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
+
+
+def _hold(
+    db: Database, claim: Claim, hold: Hold, progress: Progress, valid: int, sample: list[list[str]]
+) -> State:
+    """End the run as held and keep what a person needs to decide, in one transaction."""
+    with db.transaction():
+        runs.finish(
+            db, claim, State.HELD, reason=hold.rule, message=hold.message, report=progress.report()
+        )
+        held.record(
+            db,
+            {
+                "run_id": claim.run_id,
+                "sync_type": claim.sync_type,
+                "agent_id": claim.agent_id,
+                "rule": hold.rule,
+                "message": hold.message,
+                "acceptable": hold.rule.acceptable,
+                "sha256": (progress.export or {}).get("sha256"),
+                "rows_valid": valid,
+                "sample": sample,
+            },
+        )
+    return State.HELD
+
+
+def _fail(
+    db: Database, config: Config, claim: Claim, exc: ArchisyncError, progress: Progress, *, may_retry: bool
+) -> State:
+    """Queue the run again for a later tick while it has attempts, unless asking again can't help; else it is failed, and
+    the pair may back off."""
+    reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
+    message = redact(exc.message)
+    hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
+    if may_retry and not hopeless and claim.attempt < config.max_attempts:
+        delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)
+        runs.requeue(db, claim, delay_s=delay_s, reason="retry", message=message)
+        return State.QUEUED
+    with db.transaction():
+        runs.finish(db, claim, State.FAILED, reason=reason, message=message, report=progress.report())
+    return State.FAILED
+
+
+_REASONS: dict[type[ArchisyncError], str] = {
+    ConfigurationError: "configuration",
+    UsageError: "invalid-agent-id",
+    UnreachableError: "database-unavailable",
+}
+
+
+def retry_delay_s(attempt: int, *, first_s: int) -> int:
+    """Seconds until the next attempt of a run: doubles with each, an hour at most."""
+    return int(min(first_s * 2 ** (attempt - 1), 3600))

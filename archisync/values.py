@@ -1,0 +1,268 @@
+"""One cell's text to one value, exactly once: pure, no guessing, no float. What is not clear is a BadValueError.
+
+Decisions where the rules leave room:
+
+* Numbers. `iso`: a dot is the decimal sign, any comma is refused (`1,234` may be either). `it`: a comma is the decimal
+  sign, dots must be well placed (`1.234.567`), so `1234.56` and `0.123` are refused. Blanks between digits are accepted
+  only as well-placed thousands separators. An exponent (`1E+3`) is accepted under `iso` only: machines write it.
+  `5.` is refused: it may be the beginning of `5.60`.
+* Integers may have a fraction of zeros (`5.0`), but under `iso` not exactly three (`1.000` may be a thousand).
+* Dates: two digits for day and month. A date loses its time of day, after conversion into the zone if it has an
+  offset.
+* Timestamps are returned in UTC. An ambiguous local time (clocks go back) is the first of the two; a skipped one
+  (clocks go forward) is read with the offset before the change.
+* Identifiers lose thousands dots only where a number would have them: `70.962`, but not `001.234`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Literal, assert_never
+from zoneinfo import ZoneInfo
+
+from archisync.synctypes import Kind
+
+Locale = Literal["iso", "it"]
+Value = str | Decimal | int | date | datetime | bool | None
+Parser = Callable[[str], Value]
+
+MAX_CELL_BYTES = 64 * 1024
+MAX_DIGITS = 30  # of a number, both sides of the decimal sign together
+MAX_DECIMALS = 12
+MIN_YEAR = 1900
+_MAX_NUMBER_CHARS = 80  # 30 digits with blanks, signs and separators have room; nothing longer is worth a regex
+_SHOWN_CHARS = 40
+_INT64_MAX = 2**63 - 1
+
+
+class BadValueError(ValueError):
+    """A cell that quarantines its row; the text is the reason, and shows at most 40 characters of the cell."""
+
+
+# Cc without the white space that `str.split` splits at, and lone surrogates (JSON's "\ud800"), which UTF-8 can't hold.
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+
+
+def clean(text: str) -> tuple[str | None, int]:
+    """The text with white space collapsed, None when nothing is left; and how many control characters were removed.
+
+    Raises BadValueError for a cell above 64 KiB of UTF-8.
+    """
+    if len(text) > MAX_CELL_BYTES // 4 and len(text.encode("utf-8", "surrogatepass")) > MAX_CELL_BYTES:
+        raise BadValueError(f"is longer than {MAX_CELL_BYTES // 1024} KiB")
+    removed = 0
+    if not text.isprintable():  # most cells are, and skip the regex
+        kept = _CONTROL.sub("", text)
+        removed = len(text) - len(kept)
+        text = kept
+    return " ".join(text.split()) or None, removed
+
+
+def strip_accents(text: str) -> str:
+    """The text without accents: `Città` → `Citta`."""
+    if text.isascii():
+        return text
+    bare = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", bare)
+
+
+def parse(kind: Kind, text: str, locale: Locale, zone: ZoneInfo) -> Value:
+    """The value of one cell; None when it is empty, except that an empty boolean is false.
+
+    Naive times are in `zone`. Raises BadValueError.
+    """
+    cleaned, _ = clean(text)
+    if cleaned is None:
+        return False if kind is Kind.BOOLEAN else None
+    return parser(kind, locale, zone)(cleaned)
+
+
+def parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Parser:
+    """The function that parses non-empty text which `clean` has returned; for a whole column."""
+    match kind:
+        case Kind.TEXT:
+            return _text
+        case Kind.IDENTIFIER:
+            return _identifier
+        case Kind.NUMBER:
+            return _number_iso if locale == "iso" else _number_it
+        case Kind.INTEGER:
+            return _integer_iso if locale == "iso" else _integer_it
+        case Kind.DATE:
+            return lambda text: _date(text, zone)
+        case Kind.TIMESTAMP:
+            return lambda text: _timestamp(text, zone)
+        case Kind.BOOLEAN:
+            return _boolean
+        case _:
+            assert_never(kind)
+
+
+def _bad(text: str, why: str) -> BadValueError:
+    shown = repr(text[:_SHOWN_CHARS]) + ("…" if len(text) > _SHOWN_CHARS else "")
+    return BadValueError(f"{shown} {why}")
+
+
+# -- text, identifiers, booleans
+
+
+def _text(text: str) -> str:
+    return text
+
+
+_DOTTED_ID = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
+
+
+def _identifier(text: str) -> str:
+    return text.replace(".", "") if _DOTTED_ID.fullmatch(text) else text
+
+
+_BOOLEANS = {
+    **dict.fromkeys(("si", "yes", "true", "checked", "1"), True),
+    **dict.fromkeys(("no", "false", "unchecked", "0"), False),
+}
+
+
+def _boolean(text: str) -> bool:
+    value = _BOOLEANS.get(strip_accents(text).casefold())
+    if value is None:
+        raise _bad(text, "is not yes or no")
+    return value
+
+
+# -- numbers
+
+_MINUS = "-\N{MINUS SIGN}"
+# A sign, a currency or percent sign and brackets around the digits, in any usual order; `_negative` refuses two signs.
+_DRESSED = re.compile(
+    rf"(?P<open>\()? ?(?P<before>[+{_MINUS}])? ?€? ?(?P<inner>[+{_MINUS}])? ?"
+    rf"(?P<digits>[0-9.,][0-9., ]*(?:[eE][+-]?[0-9]{{1,3}})?)"
+    rf" ?(?P<after>[{_MINUS}])? ?[€%]? ?(?P<last>[{_MINUS}])? ?(?P<close>\))?"
+)
+_DIGITS_ISO = re.compile(r"(?:[0-9]+|[1-9][0-9]{0,2}(?: [0-9]{3})+)?(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_DIGITS_IT = re.compile(r"(?:[0-9]+|[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+|(?: [0-9]{3})+))?(?:,[0-9]+)?")
+_PLAIN_ISO = re.compile(r"-?[0-9]{1,17}(?:\.[0-9]{1,12})?")  # nearly every cell; within all limits
+
+
+def _number_iso(text: str) -> Decimal:
+    if _PLAIN_ISO.fullmatch(text):
+        return _limited(Decimal(text), text)
+    negative, digits = _undress(text)
+    if not _DIGITS_ISO.fullmatch(digits) or digits[0] in "eE":
+        raise _bad(text, "is not a number with a decimal point")
+    return _signed(digits.replace(" ", ""), text, negative=negative)
+
+
+def _number_it(text: str) -> Decimal:
+    negative, digits = _undress(text)
+    if not _DIGITS_IT.fullmatch(digits):
+        raise _bad(text, "is not a number with a decimal comma")
+    return _signed(digits.replace(" ", "").replace(".", "").replace(",", "."), text, negative=negative)
+
+
+def _undress(text: str) -> tuple[bool, str]:
+    """Whether the number is negative, and its digits with separators."""
+    found = _DRESSED.fullmatch(text) if len(text) <= _MAX_NUMBER_CHARS else None
+    if found is None:
+        raise _bad(text, "is not a number")
+    signs = [sign for sign in found.group("before", "inner", "after", "last") if sign]
+    brackets = found.group("open", "close") == ("(", ")")
+    if len(signs) + brackets > 1 or (found["open"] is None) != (found["close"] is None):
+        raise _bad(text, "is not a number: its signs contradict each other")
+    return brackets or (bool(signs) and signs[0] != "+"), found["digits"].strip()
+
+
+def _signed(digits: str, text: str, *, negative: bool) -> Decimal:
+    value = Decimal(digits)
+    # copy_negate, not the minus operator: that one rounds to the context's 28 digits.
+    return _limited(value.copy_negate() if negative else value, text)
+
+
+def _limited(value: Decimal, text: str) -> Decimal:
+    """The value without exponent and without negative zero; raises BadValueError when it has too many digits."""
+    exponent = int(value.as_tuple().exponent)
+    whole_digits = max(value.adjusted() + 1, 0)
+    if exponent < -MAX_DECIMALS or whole_digits + max(-exponent, 0) > MAX_DIGITS:
+        raise _bad(text, f"has more than {MAX_DIGITS} digits or {MAX_DECIMALS} decimals")
+    if exponent > 0:
+        value = Decimal(format(value, "f"))
+    return value if value else value.copy_abs()
+
+
+_THREE_DECIMALS = re.compile(r"\.[0-9]{3}(?![0-9])")
+
+
+def _integer_iso(text: str) -> int:
+    if _THREE_DECIMALS.search(text):
+        raise _bad(text, "may have a thousands dot, which is not clear where the dot is the decimal sign")
+    return _integer(_number_iso(text), text)
+
+
+def _integer_it(text: str) -> int:
+    return _integer(_number_it(text), text)
+
+
+def _integer(value: Decimal, text: str) -> int:
+    whole = int(value)
+    if whole != value:
+        raise _bad(text, "is not a whole number")
+    if not -_INT64_MAX - 1 <= whole <= _INT64_MAX:
+        raise _bad(text, "is too large for a 64-bit integer")
+    return whole
+
+
+# -- dates and timestamps
+
+_CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})"
+_ISO_MOMENT = re.compile(
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
+    rf"(?:[T ]{_CLOCK}(?:\.(?P<fraction>[0-9]{{1,9}}))?)?"
+    r" ?(?P<offset>[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?"
+)
+_DAY_FIRST = re.compile(rf"(?P<day>[0-9]{{2}})/(?P<month>[0-9]{{2}})/(?P<year>[0-9]{{4}})(?: {_CLOCK})?)?")
+
+
+def _date(text: str, zone: ZoneInfo) -> date:
+    local = _moment(text, "a date")
+    try:
+        return (local.astimezone(zone) if local.tzinfo else local).date()
+    except OverflowError as exc:
+        raise _bad(text, "is out of range") from exc
+
+
+def _timestamp(text: str, zone: ZoneInfo) -> datetime:
+    local = _moment(text, "a time")
+    try:
+        return (local if local.tzinfo else local.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError as exc:
+        raise _bad(text, "is out of range") from exc
+
+
+def _moment(text: str, what: str) -> datetime:
+    """The moment as written: aware if it has an offset, else naive."""
+    found = _ISO_MOMENT.fullmatch(text) or _DAY_FIRST.fullmatch(text)
+    if found is None:
+        raise _bad(text, f"is not {what} (YYYY-MM-DD or DD/MM/YYYY)")
+    parts = found.groupdict()
+    if int(parts["year"]) < MIN_YEAR:
+        raise _bad(text, f"is before the year {MIN_YEAR}")
+    # Digits below a microsecond are cut off: PostgreSQL has no room for them.
+    microsecond = int((parts.get("fraction") or "0")[:6].ljust(6, "0"))
+    hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
+    try:
+        day = date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
+        return datetime.combine(day, time(hour, minute, second, microsecond, tzinfo=_offset(parts.get("offset"))))
+    except ValueError:
+        raise _bad(text, "is an impossible date or time") from None
+
+
+def _offset(text: str | None) -> timezone | None:
+    if text is None:
+        return None
+    if text in "Zz":
+        return UTC
+    digits = text[1:].replace(":", "").ljust(4, "0")
+    delta = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return timezone(-delta if text[0] == "-" else delta)

@@ -1,0 +1,220 @@
+"""What every test can ask for: real servers, a database of its own, the real command.
+
+PostgreSQL and Valkey are started once, when the first test asks for them. Each test gets a copy of a migrated template
+database; a test that leaves a connection open fails, and the message names it.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from hypothesis import settings
+from psycopg import sql
+
+from archisync.database import Database, connected
+from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+
+REPOSITORY = Path(__file__).parent.parent
+TEMPLATE = "archisync_template"
+CLIENTS_GONE_TIMEOUT_S = 5.0  # the backend of a killed client needs a moment
+COMMAND_TIMEOUT_S = 120.0
+# What would change the command's output between a developer's terminal and CI.
+TERMINAL_VARIABLES = frozenset(
+    {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR", "CLICOLOR_FORCE"}
+    | {"TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"}
+)
+
+settings.register_profile("ci", deadline=None, print_blob=True)
+settings.load_profile("ci")
+
+
+class Cli(Protocol):
+    """Runs `archisync ARGS` as a user would, without a terminal; `env` is added to the environment."""
+
+    def __call__(
+        self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def session_postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """The server that all tests share: never stop it, ask for `own_postgres` instead."""
+    with EmbeddedPostgres(servers_folder, durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def session_valkey(servers_folder: Path) -> Iterator[EmbeddedValkey]:
+    """The server that all tests share: never stop it, ask for `own_valkey` instead."""
+    with EmbeddedValkey(servers_folder, durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL of this test's own, with an empty database at `.url`, to be killed and restarted.
+
+    What was committed survives `kill`, as on a real server (only a power cut would harm it).
+    """
+    kept = {"synchronous_commit": "on"}
+    with temporary_folder() as folder, EmbeddedPostgres(folder, durable=False, settings=kept) as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[EmbeddedValkey]:
+    """A running Valkey of this test's own, to be killed and restarted; it comes back empty."""
+    with temporary_folder() as folder, EmbeddedValkey(folder, durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def admin(session_postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    """An autocommit connection that creates and drops the tests' databases."""
+    with psycopg.connect(session_postgres.url, autocommit=True, application_name="conftest") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def template(admin: psycopg.Connection, session_postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database to copy."""
+    from archisync.store.migrations import migrate
+
+    admin.execute(f"create database {TEMPLATE}")
+    with connected(_url_of(session_postgres, TEMPLATE), purpose="template") as connection:
+        migrate(connection, {})
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def database_names() -> Iterator[str]:
+    return (f"t_{number}" for number in itertools.count(1))
+
+
+@pytest.fixture
+def database_url(
+    admin: psycopg.Connection, session_postgres: EmbeddedPostgres, template: str, database_names: Iterator[str]
+) -> Iterator[str]:
+    """The URL of a migrated database of this test's own."""
+    name = next(database_names)
+    admin.execute(f"create database {name} template {template}")
+    yield _url_of(session_postgres, name)
+    _drop(admin, name)
+
+
+@pytest.fixture
+def empty_database_url(
+    admin: psycopg.Connection, session_postgres: EmbeddedPostgres, database_names: Iterator[str]
+) -> Iterator[str]:
+    """The URL of a database of this test's own that has never seen archisync."""
+    name = next(database_names)
+    admin.execute(f"create database {name} template template0")
+    yield _url_of(session_postgres, name)
+    _drop(admin, name)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Database]:
+    """An autocommit connection, rows as dictionaries, to this test's database."""
+    with connected(database_url, purpose="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def redis_url(session_valkey: EmbeddedValkey) -> str:
+    """The URL of a Valkey that is empty when the test begins."""
+    with redis.Redis.from_url(session_valkey.url) as client:
+        client.flushall()
+    return session_valkey.url
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Path:
+    """The empty folder that `cli`'s ARCHISYNC_SOURCE reads, as `{agent}/{type}.csv`."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cli(database_url: str, redis_url: str, exports: Path) -> Cli:
+    own = {
+        "ARCHISYNC_DATABASE_URL": database_url,
+        "ARCHISYNC_REDIS_URL": redis_url,
+        "ARCHISYNC_SOURCE": str(exports / "{agent}" / "{type}.csv"),
+    }
+
+    def run(
+        *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "archisync", *args],
+            cwd=REPOSITORY,
+            env=_clean_environment() | own | dict(env or {}),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def northwind() -> Path:
+    """The Northwind sample exports, `{agent}/{type}.csv`, which are not part of the project."""
+    given = os.environ.get("ARCHISYNC_TEST_NORTHWIND")
+    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data" / "northwind"
+    if not folder.is_dir():
+        pytest.skip(f"the Northwind sample exports are not at {folder} (set ARCHISYNC_TEST_NORTHWIND)")
+    return folder
+
+
+def _clean_environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ARCHISYNC_", "PG")) and name not in TERMINAL_VARIABLES
+    }
+
+
+def _url_of(server: EmbeddedPostgres, database: str) -> str:
+    return urlsplit(server.url)._replace(path=f"/{database}").geturl()
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    """Drop a test's database; fail, naming them, when clients are still connected to it."""
+    left = _until_empty(lambda: _clients(admin, name), admin)
+    admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    if left:
+        pytest.fail(f"connections left open to the test's database: {', '.join(left)}")
+
+
+def _until_empty(look: Callable[[], list[str]], admin: psycopg.Connection) -> list[str]:
+    deadline = time.monotonic() + CLIENTS_GONE_TIMEOUT_S
+    while (found := look()) and time.monotonic() < deadline:
+        admin.execute("select pg_sleep(0.002)")
+    return found
+
+
+def _clients(admin: psycopg.Connection, name: str) -> list[str]:
+    rows = admin.execute(
+        "select application_name from pg_stat_activity where datname = %s and backend_type = 'client backend'", [name]
+    ).fetchall()
+    return [application or "(no application_name)" for (application,) in rows]
