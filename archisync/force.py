@@ -1,0 +1,176 @@
+"""Forcing a resync: which pairs, one run each at the front of the queue, and waiting for what becomes of them.
+
+A forced run joins an unfinished one of its pair instead of doubling it. It works while a type is disabled or an agent paused, and the
+caller is told so. It never touches an agent that is not on the whitelist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from archisync.agentid import check_agent_id
+from archisync.config import Config
+from archisync.database import Database
+from archisync.errors import (
+    ArchisyncError,
+    BusyError,
+    ExitCode,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+    WaitTimeoutError,
+)
+from archisync.store import agents, pairs, runs, ticks
+from archisync.store.runs import Forced, Run, State
+from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
+
+POLL_S = 0.25
+ALL_TYPES = "all"
+
+_EXIT_CODES = {
+    State.SUCCEEDED: ExitCode.DONE,
+    State.HELD: ExitCode.HELD,
+    State.FAILED: ExitCode.SYNC_FAILED,
+    State.SKIPPED: ExitCode.SYNC_FAILED,
+    State.CANCELLED: ExitCode.SYNC_FAILED,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    sync_type: SyncType
+    agent_id: str
+
+
+def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list[Pair]:
+    """The pairs that `run TYPE|all [--agent]…` means, in the order in which a tick would queue them.
+
+    Raises UsageError (unknown type, an agent for a shared type), NotFoundError (unknown agent, or none on the whitelist).
+    """
+    types = list(SYNC_TYPES.values()) if type_name == ALL_TYPES else [_one_type(type_name)]
+    types.sort(key=lambda t: t.level)
+    if agent_ids:
+        own = [t for t in types if t.scope is Scope.AGENT]
+        if not own:
+            raise UsageError(f"{type_name} is shared by all agents", hint=f"archisync run {type_name}   (without --agent)")
+        chosen = [_whitelisted(db, agent_id) for agent_id in dict.fromkeys(agent_ids)]
+        return [Pair(sync_type=t, agent_id=a) for t in own for a in chosen]
+    everyone = [a.agent_id for a in agents.agents(db) if a.whitelisted]
+    found = [
+        Pair(sync_type=t, agent_id=a) for t in types for a in (everyone if t.scope is Scope.AGENT else [SHARED_AGENT])
+    ]
+    if not found:
+        raise NotFoundError("no agent is on the whitelist", hint="archisync agent allow ID")
+    return found
+
+
+def _one_type(name: str) -> SyncType:
+    try:
+        return sync_type(name)
+    except UsageError as exc:
+        raise exc.with_hint(f"{exc.hint}, {ALL_TYPES}") from None
+
+
+def _whitelisted(db: Database, agent_id: str) -> str:
+    check_agent_id(agent_id)
+    if not agents.agent(db, agent_id).whitelisted:
+        raise UsageError(f"the agent {agent_id} is not on the whitelist", hint=f"archisync agent allow {agent_id}")
+    return agent_id
+
+
+def force(db: Database, chosen: Sequence[Pair], *, by: str, why: str | None) -> list[Forced]:
+    """A run for each pair: a new one, or the unfinished one that it joins."""
+    return [runs.force(db, pair.sync_type.name, pair.agent_id, by=by, why=why) for pair in chosen]
+
+
+def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
+    """Sentences about what these runs override: a disabled type, a standing pause. At most one for each cause."""
+    told: dict[str, None] = {}
+    for pair in chosen:
+        facts = pairs.facts(db, pair.sync_type, pair.agent_id)
+        if not facts.enabled:
+            told[f"the type {facts.sync_type} is disabled; this run is done all the same"] = None
+        if facts.pause_scope is not None:
+            told[f"{facts.pause_scope} is paused; this run is done all the same"] = None
+    return list(told)
+
+
+def deliver(db: Database, config: Config) -> None:
+    """Push what is queued now, without waiting for the next tick. Raises UnreachableError; then the next tick delivers."""
+    from archisync.tick import Summary
+    from archisync.tick import deliver as push
+
+    try:
+        push(db, config, Summary(), monotonic())
+    except UnreachableError as exc:
+        raise exc.with_hint("the run is queued in PostgreSQL; the next tick delivers it") from exc
+
+
+def wait(db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], None]) -> list[Run]:
+    """Block until every run is finished; `changed` is called with each as it ends. The runs themselves are never touched.
+
+    Raises WaitTimeoutError when `timeout_s` passes first.
+    """
+    deadline = None if timeout_s is None else monotonic() + timeout_s
+    waiting, ended = list(run_ids), {}
+    while waiting:
+        for run_id in [r for r in waiting if not runs.state_of(db, r).unfinished]:
+            ended[run_id] = runs.get(db, run_id)
+            waiting.remove(run_id)
+            changed(ended[run_id])
+        if waiting and deadline is not None and monotonic() >= deadline:
+            first = runs.get(db, waiting[0])
+            detail = f": {first.message}" if first.message else ""
+            raise WaitTimeoutError(
+                f"{len(waiting)} run(s) not finished after {timeout_s:g} s (run {first.run_id} is {first.state}{detail})",
+                hint=f"the run goes on; archisync show {first.run_id}",
+            )
+        if waiting:
+            sleep(POLL_S)
+    return [ended[run_id] for run_id in run_ids]
+
+
+def exit_code(ended: Sequence[Run]) -> ExitCode:
+    """The outcome of several runs as one code: a failure outweighs a hold, a hold outweighs success."""
+    codes = {_EXIT_CODES[run.state] for run in ended}
+    return next((c for c in (ExitCode.SYNC_FAILED, ExitCode.HELD) if c in codes), ExitCode.DONE)
+
+
+def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterator[Run]:
+    """Do the forced runs in this process, one after the other, without Redis or a worker. No later retries.
+
+    Raises BusyError when a run is in another worker's hands, or its agent is.
+    """
+    from archisync.log import EventLog
+    from archisync.serve import serve_claim, worker_name
+
+    log = EventLog()
+    for one in forced:
+        run = runs.get(db, one.run_id)
+        claim = runs.claim(db, run.run_id, run.fence, worker=worker_name(), lease_s=config.lease_s)
+        if claim is None:
+            raise _busy(db, one)
+        if serve_claim(db, config, log, claim, may_retry=False) is None:
+            raise _busy(db, one)
+        yield runs.get(db, one.run_id)
+
+
+def _busy(db: Database, forced: Forced) -> ArchisyncError:
+    run = runs.get(db, forced.run_id)
+    where = f"it runs on {run.worker}" if run.state is State.RUNNING else f"another run of {run.agent_id} is in progress"
+    return BusyError(
+        f"run {run.run_id} ({run.sync_type} of {run.agent_id}) can't start here: {where}",
+        hint=f"archisync show {run.run_id}   (it stays in the queue)",
+    )
+
+
+def last_tick_note(db: Database) -> str | None:
+    """A sentence when nobody calls tick: a waiting person should know why nothing may happen after a retry."""
+    beat = ticks.last(db)
+    if beat is None:
+        return "no tick has ever run: is cron calling archisync tick?"
+    if beat.age_s > 180:
+        return f"no tick for {beat.age_s / 60:.0f} minutes: is cron calling archisync tick?"
+    return None
