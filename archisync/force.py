@@ -22,7 +22,7 @@ from archisync.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from archisync.store import agents, pairs, runs, ticks
+from archisync.store import agents, pairs, runs
 from archisync.store.runs import Forced, Run, State
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 
@@ -108,7 +108,7 @@ def deliver(db: Database, config: Config) -> None:
         raise exc.with_hint("the run is queued in PostgreSQL; the next tick delivers it") from exc
 
 
-def wait(db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], None]) -> list[Run]:
+def wait(db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], object]) -> list[Run]:
     """Block until every run is finished; `changed` is called with each as it ends. The runs themselves are never touched.
 
     Raises WaitTimeoutError when `timeout_s` passes first.
@@ -164,13 +164,3 @@ def _busy(db: Database, forced: Forced) -> ArchisyncError:
         f"run {run.run_id} ({run.sync_type} of {run.agent_id}) can't start here: {where}",
         hint=f"archisync show {run.run_id}   (it stays in the queue)",
     )
-
-
-def last_tick_note(db: Database) -> str | None:
-    """A sentence when nobody calls tick: a waiting person should know why nothing may happen after a retry."""
-    beat = ticks.last(db)
-    if beat is None:
-        return "no tick has ever run: is cron calling archisync tick?"
-    if beat.age_s > 180:
-        return f"no tick for {beat.age_s / 60:.0f} minutes: is cron calling archisync tick?"
-    return None

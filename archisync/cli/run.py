@@ -73,16 +73,17 @@ def _finish(
 ) -> list[Run]:
     """The ended runs; empty when nobody waits for them."""
     from archisync import force
+    from archisync.store import ticks
 
     if inline:
         return [_told(a, run) for run in force.run_inline(db, a.config, forced)]
     force.deliver(db, a.config)
     if not wait:
         return []
-    if note := force.last_tick_note(db):
+    if note := ticks.overdue_note(ticks.last(db)):
         a.output.say(f"note: {note}")
     try:
-        return force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=lambda r: _told(a, r) and None)
+        return force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=lambda r: _told(a, r))
     except KeyboardInterrupt:
         a.output.say(f"no longer waiting; the run goes on (archisync show {forced[0].run_id})")
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -59,3 +59,16 @@ def last(db: Database) -> Heartbeat | None:
 
 def prune(db: Database, *, limit: int) -> int:
     return db.execute(SQL_PRUNE, {"limit": limit}).rowcount
+
+
+SILENCE_S = 180
+"""Three missed ticks: whoever should call `archisync tick` each minute does not."""
+
+
+def overdue_note(beat: Heartbeat | None) -> str | None:
+    """A sentence when nobody calls tick any more; None when all is well."""
+    if beat is None:
+        return "no tick has ever run: is cron calling archisync tick?"
+    if beat.age_s > SILENCE_S:
+        return f"no tick for {beat.age_s / 60:.0f} minutes: is cron calling archisync tick?"
+    return None

@@ -1,0 +1,140 @@
+"""`archisync agent`: who is synced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archisync.agentid import check_agent_id
+from archisync.cli.context import App, Json, app
+from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
+from archisync.errors import UsageError
+from archisync.synctypes import SYNC_TYPES, Scope
+
+if TYPE_CHECKING:
+    from archisync.store.agents import Agent
+
+commands = typer.Typer(help="The agent registry.", no_args_is_help=True, rich_markup_mode=None)
+Ids = Annotated[list[str], typer.Argument(metavar="ID...")]
+Id = Annotated[str, typer.Argument(metavar="ID")]
+
+
+@commands.command("list")
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """Show every agent.
+
+    Example: archisync agent list
+    """
+    from archisync.output import Ago
+    from archisync.store import agents, ticks
+
+    a = app(ctx)
+    with a.database("agent list") as db:
+        found, now = agents.agents(db), ticks.clock(db)
+    if json:
+        a.output.json(agents=found)
+        return
+    rows = [[g.agent_id, g.name, g.whitelisted, g.paused, Ago(g.oldest_success_at, now)] for g in found]
+    a.output.table(["agent", "name", "whitelisted", "paused", "all fresh since"], rows, empty="no agents yet")
+
+
+@commands.command()
+def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
+    """Show one agent, with what is decided about each of its types.
+
+    Example: archisync agent show anna.bianchi
+    """
+    from archisync.due import decide
+    from archisync.store import agents, pairs, ticks
+
+    a = app(ctx)
+    with a.database("agent show") as db:
+        found, now = agents.agent(db, agent_id), ticks.clock(db)
+        kinds = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
+        decisions = [(t.name, decide(pairs.facts(db, t, agent_id), now)) for t in kinds]
+    rows: list[list[Any]] = [[name, d.reason.value, d.next_at, d.sentence] for name, d in decisions]
+    if json:
+        keys = ("sync_type", "reason", "next_at", "message")
+        a.output.json(agent=found, types=[dict(zip(keys, row, strict=True)) for row in rows])
+        return
+    a.output.fields(_fields(found))
+    a.output.line()
+    a.output.table(["type", "decision", "next", "because"], rows)
+
+
+def _fields(found: Agent) -> dict[str, Any]:
+    return {"agent": found.agent_id, "name": found.name, "whitelisted": found.whitelisted, "paused": found.paused}
+
+
+@commands.command()
+def add(
+    ctx: typer.Context,
+    agent_ids: Ids,
+    name: Annotated[str | None, typer.Option("--name", help="Full name (with one ID).")] = None,
+    allow: Annotated[bool, typer.Option("--allow", help="Put on the whitelist at once.")] = False,
+) -> None:
+    """Register agents.
+
+    Example: archisync agent add anna.bianchi --name "Anna Bianchi" --allow
+    """
+    from archisync.store import agents
+
+    a = app(ctx)
+    if name is not None and len(agent_ids) > 1:
+        raise UsageError("--name goes with one ID", hint="add the agents one by one")
+    for agent_id in agent_ids:
+        check_agent_id(agent_id)
+    with a.database("agent add") as db, db.transaction():
+        for agent_id in agent_ids:
+            added = agents.add(db, agent_id, name=name, whitelisted=allow)
+            if allow and not added:
+                agents.set_whitelisted(db, agent_id, True)
+            state = "on the whitelist" if allow else "not on the whitelist" if added else "left as it is"
+            a.output.line(f"{agent_id}: {'added' if added else 'was there already'}, {state}")
+
+
+@commands.command()
+def allow(ctx: typer.Context, agent_ids: Ids) -> None:
+    """Put agents on the whitelist; the next tick schedules them.
+
+    Example: archisync agent allow anna.bianchi
+    """
+    _set(app(ctx), agent_ids, True)
+
+
+@commands.command()
+def deny(ctx: typer.Context, agent_ids: Ids) -> None:
+    """Take agents off the whitelist; their queued runs end skipped, their data stays.
+
+    Example: archisync agent deny anna.bianchi
+    """
+    _set(app(ctx), agent_ids, False)
+
+
+def _set(a: App, agent_ids: list[str], whitelisted: bool) -> None:
+    from archisync.store import agents
+
+    with a.database("agent allow" if whitelisted else "agent deny") as db, db.transaction():
+        for agent_id in agent_ids:
+            agents.set_whitelisted(db, agent_id, whitelisted)
+    for agent_id in agent_ids:
+        a.output.line(f"{agent_id}: {'on' if whitelisted else 'off'} the whitelist")
+
+
+@commands.command("pause")
+def pause_(ctx: typer.Context, agent_id: Id, until: UntilOption = None, reason: ReasonOption = None) -> None:
+    """Pause one agent.
+
+    Example: archisync agent pause anna.bianchi --until 1d
+    """
+    apply_pause(app(ctx), None, agent_id, until, reason)
+
+
+@commands.command("resume")
+def resume_(ctx: typer.Context, agent_id: Id) -> None:
+    """Lift an agent's pause.
+
+    Example: archisync agent resume anna.bianchi
+    """
+    apply_resume(app(ctx), None, agent_id)

@@ -1,0 +1,125 @@
+"""`archisync held`: exports that wait for a person to decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archisync.cli.context import Json, app, user_name
+
+if TYPE_CHECKING:
+    from archisync.store.held import Held
+
+commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
+RunId = Annotated[int, typer.Argument(metavar="RUN", help="The run that was held.")]
+Why = Annotated[str, typer.Option("--why", help="Recorded with your name.")]
+
+
+@commands.command("list")
+def list_(
+    ctx: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the held exports.
+
+    Example: archisync held list
+    """
+    from archisync.output import Ago
+    from archisync.store import held, ticks
+
+    a = app(ctx)
+    with a.database("held list") as db:
+        found, now = held.held_exports(db, include_decided=everything), ticks.clock(db)
+    if json:
+        a.output.json(held=found)
+        return
+    rows = [
+        [h.run_id, h.sync_type, h.agent_id, h.rule, Ago(h.held_at, now), h.decision or "open", h.message] for h in found
+    ]
+    a.output.table(["run", "type", "agent", "rule", "held", "decision", "why"], rows, empty="nothing is held")
+
+
+@commands.command()
+def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
+    """Show why an export was held, what would vanish, and the commands to decide.
+
+    Example: archisync held show 42
+    """
+    from archisync.store import held
+
+    a = app(ctx)
+    with a.database("held show") as db:
+        h = held.held_export(db, run_id)
+    if json:
+        a.output.json(held=h)
+        return
+    a.output.fields(
+        {
+            "run": h.run_id,
+            "export": f"{h.sync_type} of {h.agent_id}",
+            "held": h.held_at,
+            "rule": h.rule,
+            "why": h.message,
+            "rows in the export": h.rows_valid,
+            "rows known": h.known_rows,
+            "sha256": h.sha256,
+            "decision": _decision(h),
+        }
+    )
+    if h.sample:
+        a.output.line("keys of known rows that would vanish (some):")
+        for key in h.sample:
+            a.output.line("  " + " / ".join(key))
+    if h.decision is None:
+        if h.acceptable:
+            a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
+        a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
+        a.output.line("a later good export clears it by itself")
+
+
+def _decision(h: Held) -> str:
+    if h.decision is None:
+        return "open"
+    told = f"{h.decision} by {h.decided_by}: {h.decided_why}" if h.decided_by else h.decision
+    if h.used_by_run:
+        return f"{told} (applied by run {h.used_by_run})"
+    return f"{told} (expired)" if h.expired else told
+
+
+@commands.command()
+def accept(
+    ctx: typer.Context,
+    run_id: RunId,
+    why: Why,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Record it only; the next sync applies it.")] = False,
+) -> None:
+    """Let this very export be applied: once, within 24 hours, and only if neither it nor the data changes meanwhile.
+
+    Example: archisync held accept 42 --why "the branch in Torino was closed"
+    """
+    from archisync.store import held, runs
+
+    a = app(ctx)
+    with a.database("held accept") as db:
+        with db.transaction():
+            h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
+            forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
+    a.output.line(f"the export of run {run_id} is accepted for 24 hours")
+    if forced is not None:
+        a.output.line(f"run {forced.run_id} will apply it; the next tick delivers it to a worker")
+
+
+@commands.command()
+def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
+    """Refuse this export; the known rows stay.
+
+    Example: archisync held reject 42 --why "a filter was set in the ERP"
+    """
+    from archisync.store import held
+
+    a = app(ctx)
+    with a.database("held reject") as db:
+        held.decide(db, run_id, accept=False, by=user_name(), why=why)
+    a.output.line(f"the export of run {run_id} is rejected")

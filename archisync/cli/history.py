@@ -1,0 +1,131 @@
+"""`archisync history`, `show`, `prune`: what ran, and what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archisync.cli.context import Json, app
+from archisync.errors import UsageError
+from archisync.synctypes import sync_type
+
+if TYPE_CHECKING:
+    from archisync.store.runs import Run, State
+
+_COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
+
+
+def history(
+    ctx: typer.Context,
+    type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="A span like 2h, or an ISO time.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Newest so many.")] = 20,
+    json: Json = False,
+) -> None:
+    """Show runs, newest first.
+
+    Example: archisync history orders --state failed --since 1d
+    """
+    from archisync.cli.times import parse_moment
+    from archisync.store import runs, ticks
+
+    a = app(ctx)
+    name = sync_type(type_name).name if type_name else None
+    wanted = _state(state)
+    with a.database("history") as db:
+        start = parse_moment(since, ticks.clock(db), sign=-1) if since else None
+        found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
+    if json:
+        a.output.json(runs=found)
+        return
+    heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS]
+    a.output.table(heads, [_row(run) for run in found], empty="no runs")
+
+
+def _state(text: str | None) -> State | None:
+    from archisync.store.runs import State
+
+    if text is None:
+        return None
+    if text not in list(State):
+        raise UsageError(f"there is no state {ascii(text)[:40]}", hint="allowed: " + ", ".join(State))
+    return State(text)
+
+
+def _row(run: Run) -> list[Any]:
+    counts = run.counts.as_dict() if run.counts else {}
+    head: list[Any] = [run.run_id, run.sync_type, run.agent_id, run.state.value, run.reason, run.trigger.value]
+    return [*head, run.queued_at, run.duration_s, *(counts.get(name) for name in _COUNTS)]
+
+
+def show(
+    ctx: typer.Context, run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number.")], json: Json = False
+) -> None:
+    """Show one run in full.
+
+    Example: archisync show 42
+    """
+    from archisync.store import runs
+
+    a = app(ctx)
+    with a.database("show") as db:
+        run = runs.get(db, run_id)
+    if json:
+        a.output.json(run=run)
+        return
+    counts = run.counts.as_dict() if run.counts else {}
+    export, steps = run.export or {}, run.steps or {}
+    a.output.fields(
+        {
+            "run": run.run_id,
+            "sync": f"{run.sync_type} of {run.agent_id}",
+            "state": run.state.value,
+            "reason": run.reason,
+            "message": run.message,
+            "trigger": run.trigger.value,
+            "requested by": run.requested_by,
+            "request reason": run.request_reason,
+            "slot": run.slot_at,
+            "attempt": run.attempt,
+            "not before": run.not_before,
+            "queued": run.queued_at,
+            "delivered": run.delivered_at,
+            "started": run.started_at,
+            "lease until": run.lease_until,
+            "finished": run.finished_at,
+            "worker": run.worker,
+            **{f"rows {name}": counts.get(name) for name in _COUNTS},
+            **{f"export {name}": value for name, value in export.items()},
+            **{f"{name} ms": value for name, value in steps.items()},
+        }
+    )
+    for warning in run.warnings:
+        a.output.line(f"warning: {warning['message']}")
+        for row in warning.get("rows", []):
+            a.output.line(f"  line {row['line']}: {row['field'] or 'row'}: {row['reason']}")
+
+
+def prune(
+    ctx: typer.Context,
+    older_than: Annotated[str, typer.Option("--older-than", help="Days, as in 90d.")] = "90d",
+) -> None:
+    """Delete finished runs older than that, in batches (each tick does it too).
+
+    Example: archisync prune --older-than 90d
+    """
+    from archisync.cli.times import parse_span
+    from archisync.store import runs
+    from archisync.tick import PRUNE_BATCH
+
+    a = app(ctx)
+    days = parse_span(older_than).days
+    if days < 1:
+        raise UsageError(f"{ascii(older_than)[:40]} is less than a day", hint="archisync prune --older-than 90d")
+    total = 0
+    with a.database("prune") as db:
+        while deleted := runs.prune(db, days=days, limit=PRUNE_BATCH):
+            total += deleted
+    a.output.line(f"{total} run(s) deleted")

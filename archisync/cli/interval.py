@@ -1,0 +1,95 @@
+"""`archisync interval`, `enable`, `disable`: how often each type is fetched, and whether at all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import App, Json, app
+from archisync.synctypes import SYNC_TYPES, sync_type
+
+commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
+TypeArgument = Annotated[str, typer.Argument(metavar="TYPE", help="orders, customers, products, prices, ddt, invoices")]
+
+
+@commands.command("list")
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """Show every type's interval.
+
+    Example: archisync interval list
+    """
+    from archisync.store import settings
+
+    a = app(ctx)
+    with a.database("interval list") as db:
+        found = settings.all_settings(db)
+    if json:
+        a.output.json(intervals=found)
+        return
+    rows = [
+        [s.sync_type, s.interval_minutes, SYNC_TYPES[s.sync_type].default_interval_minutes, s.enabled, s.updated_at]
+        for s in found
+    ]
+    a.output.table(["type", "minutes", "default", "enabled", "changed"], rows)
+
+
+@commands.command("set")
+def set_(
+    ctx: typer.Context,
+    type_name: TypeArgument,
+    minutes: Annotated[str, typer.Argument(metavar="MINUTES", help="5 to 1440")],
+) -> None:
+    """Change one type's interval; it counts from the next tick, and no other type changes.
+
+    Example: archisync interval set orders 15
+    """
+    from archisync.store import settings
+
+    a = app(ctx)
+    kind, every = sync_type(type_name), settings.check_interval(minutes)
+    with a.database("interval set") as db:
+        settings.set_interval(db, kind, every)
+    a.output.line(f"{kind.name}: every {every} min")
+
+
+@commands.command()
+def reset(ctx: typer.Context, type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None) -> None:
+    """Put one type, or all, back to the default interval.
+
+    Example: archisync interval reset orders
+    """
+    from archisync.store import settings
+
+    a = app(ctx)
+    kinds = [sync_type(type_name)] if type_name else list(SYNC_TYPES.values())
+    with a.database("interval reset") as db, db.transaction():
+        for kind in kinds:
+            settings.set_interval(db, kind, a.config.seed_interval(kind))
+    for kind in kinds:
+        a.output.line(f"{kind.name}: every {a.config.seed_interval(kind)} min")
+
+
+def enable(ctx: typer.Context, type_name: TypeArgument) -> None:
+    """Schedule a type again.
+
+    Example: archisync enable prices
+    """
+    _set_enabled(app(ctx), type_name, True)
+
+
+def disable(ctx: typer.Context, type_name: TypeArgument) -> None:
+    """Stop scheduling a type; `archisync run` still works.
+
+    Example: archisync disable prices
+    """
+    _set_enabled(app(ctx), type_name, False)
+
+
+def _set_enabled(a: App, type_name: str, enabled: bool) -> None:
+    from archisync.store import settings
+
+    kind = sync_type(type_name)
+    with a.database("enable" if enabled else "disable") as db:
+        settings.set_enabled(db, kind, enabled)
+    a.output.line(f"{kind.name}: {'enabled' if enabled else 'disabled'}")

@@ -1,0 +1,127 @@
+"""`archisync demo`: the whole path on this machine, told in a screenful. Every line that begins with $ is the real command.
+
+Embedded PostgreSQL and Valkey in a temporary folder, the sample agents and exports, a tick, two workers; then a changed row, a
+vanished row and an export cut to a third are forced through the queue. Everything is stopped and removed at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+
+from archisync.embedded import embedded_servers, temporary_folder
+from archisync.errors import ArchisyncError, ConfigurationError, ExitCode
+from archisync.output import Output
+
+AGENT = "anna.bianchi"
+COMMAND_TIMEOUT_S = 120
+
+
+def examples_folder() -> Path:
+    """The sample exports beside the package. Raises ConfigurationError when this is not a checkout."""
+    folder = Path(__file__).resolve().parent.parent / "examples"
+    if not (folder / "exports").is_dir():
+        raise ConfigurationError("the sample exports are not here", hint="run it in a checkout of archisync: make demo")
+    return folder
+
+
+class Demo:
+    """One run of the demo in `folder`, which it fills with a copy of the examples."""
+
+    def __init__(self, output: Output, folder: Path, environment: Mapping[str, str]) -> None:
+        self._output = output
+        self._exports = folder / "exports"
+        self._environment = dict(environment)
+
+    def run(self) -> None:
+        started = monotonic()
+        self._first_round()
+        self._change_exports()
+        self._second_round()
+        self._output.line(f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
+
+    def _first_round(self) -> None:
+        self._tell("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
+        self._type("db", "migrate")
+        with (self._exports.parent / "agents.csv").open(newline="", encoding="utf-8") as file:
+            ids = [row["id"] for row in csv.DictReader(file) if row["whitelisted"] == "true"]
+        self._type("agent", "add", *ids, "--allow")
+        self._tell("What cron does each minute, and two workers until the queue is empty:")
+        self._type("tick")
+        self._type("worker", "--processes", "2", "--burst", quiet=True)
+        self._type("status")
+
+    def _change_exports(self) -> None:
+        self._tell(f"Now the ERP of {AGENT} changes: customers gets a new phone number in one row and loses")
+        self._tell("another row; the export of orders is cut to a third (a broken filter, say).", gap=False)
+        customers = self._exports / AGENT / "customers.csv"
+        with customers.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        rows[1][rows[0].index("phone")] = "+39 02 000 9999"
+        del rows[2]
+        with customers.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        orders = self._exports / AGENT / "orders.csv"
+        lines = orders.read_text("utf-8").splitlines(keepends=True)
+        orders.write_text("".join(lines[: len(lines) // 3]), encoding="utf-8")
+
+    def _second_round(self) -> None:
+        worker = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "archisync", "worker"],
+            env=self._environment,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            self._type("run", "customers", "--agent", AGENT, "--wait", "--timeout", "60")
+            self._type("run", "orders", "--agent", AGENT, "--wait", "--timeout", "60", expect=ExitCode.HELD)
+        finally:
+            worker.terminate()
+            worker.wait(timeout=COMMAND_TIMEOUT_S)
+        self._tell("The phone number is updated, the vanished customer marked absent (deleted when the next export lacks it")
+        self._tell("too), and no order is lost: the suspicious export waits for a person.", gap=False)
+        self._type("held", "list")
+
+    def _tell(self, text: str, *, gap: bool = True) -> None:
+        if gap:
+            self._output.line()
+        self._output.line(f"# {text}")
+
+    def _type(self, *args: str, expect: ExitCode = ExitCode.DONE, quiet: bool = False) -> None:
+        """Run a command as a user would and show what it says; `quiet`: only when it fails."""
+        self._output.line(f"$ archisync {' '.join(args)}")
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "archisync", *args],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        if not quiet or done.returncode != expect:
+            for line in (done.stderr + done.stdout).splitlines():
+                self._output.line(f"  {line}")
+        if expect is not ExitCode.DONE:
+            self._output.line(f"  (exit code {done.returncode})")
+        if done.returncode != expect:
+            raise ArchisyncError(f"archisync {args[0]} ended {done.returncode} instead of {expect.value}")
+
+
+def demo(output: Output) -> None:
+    """Run the demo. Raises ConfigurationError when the embedded servers are not installed."""
+    source = examples_folder()
+    output.line("archisync demo: starting PostgreSQL and Valkey in a temporary folder …")
+    with temporary_folder() as folder, embedded_servers(folder, durable=False) as servers:
+        work = folder / "demo"
+        shutil.copytree(source, work)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ARCHISYNC_")} | {
+            "ARCHISYNC_DATABASE_URL": servers.database_url,
+            "ARCHISYNC_REDIS_URL": servers.redis_url,
+            "ARCHISYNC_SOURCE": str(work / "exports" / "{agent}" / "{type}.csv"),
+        }
+        Demo(output, work, environment).run()
