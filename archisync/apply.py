@@ -71,7 +71,8 @@ class Apply:
     def _same_key(self, left: str, right: str) -> sql.Composable:
         """Equality that a hash join can use, also for a key part that may be NULL."""
         return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(self._key_part(left, name), self._key_part(right, name)) for name in self._type.key
+            sql.SQL("{} = {}").format(self._key_part(left, name), self._key_part(right, name))
+            for name in self._type.key
         )
 
     def _key_part(self, alias: str, name: str) -> sql.Composable:
@@ -107,7 +108,9 @@ class Apply:
         )
         self._db.execute(sql.SQL("create temp table {} (ok boolean, {}) on commit drop").format(STAGE, definitions))
         staged = self._copy(records)
-        self._db.execute(sql.SQL("analyze {}").format(STAGE))  # without it an anti-join of a first load is ten times slower
+        self._db.execute(
+            sql.SQL("analyze {}").format(STAGE)
+        )  # without it an anti-join of a first load is ten times slower
         self._drop_repeated(staged)
         staged.valid = self._count("select count(*) as n from {stage} where ok")
         return staged
@@ -141,14 +144,20 @@ class Apply:
         valid row goes as well: its key is present either way."""
         keys = sql.SQL(", ").join(self._key_part("d", name) for name in self._type.key)
         row = sql.SQL(", ").join(sql.Identifier("d", c.name) for c in self._columns)
-        ranked = "select ctid, ok, row_number() over (partition by {keys}, ok, {row} order by ctid) as n, row_number() over (partition by {keys} order by ok desc, ctid) as of_key from {stage} d"  # noqa: E501
         staged.repeated = self._run(
-            "delete from {stage} s using (" + ranked + ") r where s.ctid = r.ctid and (r.n > 1 or (r.of_key > 1 and not r.ok))",
+            """
+            delete from {stage} s using (
+              select ctid, ok, row_number() over (partition by {keys}, ok, {row} order by ctid) as n,
+                     row_number() over (partition by {keys} order by ok desc, ctid) as of_key
+                from {stage} d) r
+            where s.ctid = r.ctid and (r.n > 1 or (r.of_key > 1 and not r.ok))
+            """,
             keys=keys,
             row=row,
         )
         staged.conflicting = self._count(
-            "select count(*) as n from (select from {stage} d where ok group by {keys} having count(*) > 1) c", keys=keys
+            "select count(*) as n from (select from {stage} d where ok group by {keys} having count(*) > 1) c",
+            keys=keys,
         )
 
     # --- what would vanish ------------------------------------------------------------------------------------

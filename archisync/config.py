@@ -31,13 +31,19 @@ VARIABLES: tuple[Variable, ...] = (
         name="ARCHISYNC_SOURCE", default="(required)", meaning="where exports are: a path with `{agent}` and `{type}`"
     ),
     Variable(name="ARCHISYNC_SOURCE_<TYPE>", default="", meaning="the same for one type, `ARCHISYNC_SOURCE_ORDERS`"),
-    Variable(name="ARCHISYNC_INTERVAL_<TYPE>", default="", meaning="minutes that `db migrate` seeds; later the table decides"),
+    Variable(
+        name="ARCHISYNC_INTERVAL_<TYPE>", default="", meaning="minutes that `db migrate` seeds; later the table decides"
+    ),
     Variable(name="ARCHISYNC_LOCALE", default="iso", meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56)"),
     Variable(name="ARCHISYNC_LOCALE_<TYPE>", default="", meaning="the same for one type"),
     Variable(name="ARCHISYNC_TIMEZONE", default="Europe/Rome", meaning="of times in exports that don't name one"),
     Variable(name="ARCHISYNC_QUEUE", default="archisync", meaning="name of the RQ queue"),
-    Variable(name="ARCHISYNC_LEASE_S", default="120", meaning="seconds after which a silent worker's run is taken back"),
-    Variable(name="ARCHISYNC_REDELIVER_AFTER_S", default="120", meaning="seconds after which a lost delivery is repeated"),
+    Variable(
+        name="ARCHISYNC_LEASE_S", default="120", meaning="seconds after which a silent worker's run is taken back"
+    ),
+    Variable(
+        name="ARCHISYNC_REDELIVER_AFTER_S", default="120", meaning="seconds after which a lost delivery is repeated"
+    ),
     Variable(name="ARCHISYNC_MAX_ATTEMPTS", default="3", meaning="attempts of one run before it is `failed`"),
     Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
     Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
@@ -164,7 +170,9 @@ class Config:
 
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")
-_KEYWORD_SECRET = re.compile(r"\b(password|passwd|pwd|token|secret|sslpassword)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)", re.I)
+_KEYWORD_SECRET = re.compile(
+    r"\b(password|passwd|pwd|token|secret|sslpassword)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)", re.I
+)
 
 
 def redact(text: str) -> str:

@@ -31,7 +31,7 @@ def connect(url: str, *, purpose: str, statement_timeout_s: int | None = None) -
     `statement_timeout_s` is for workers, which hold a connection of their own for long: it also bounds how long the server
     waits for a client that stopped in the middle of a COPY.
     """
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     if statement_timeout_s is not None:
         settings = {
             "statement_timeout": f"{statement_timeout_s * 1000}",
@@ -67,14 +67,20 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     """The archisync error that says what to do about a psycopg error; never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
     errors = psycopg.errors
-    if isinstance(exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)):
+    if isinstance(
+        exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
+    ):
         return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
     if isinstance(exc, errors.InsufficientPrivilege):
-        return ConfigurationError(f"the database role may not do that: {said}", hint="grant the rights, or use another role")
+        return ConfigurationError(
+            f"the database role may not do that: {said}", hint="grant the rights, or use another role"
+        )
     if isinstance(exc, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName)):
         return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")
     if isinstance(exc, psycopg.ProgrammingError) and exc.sqlstate is None:
-        return ConfigurationError("ARCHISYNC_DATABASE_URL can't be read as a connection string", hint="postgresql://user@host/db")
+        return ConfigurationError(
+            "ARCHISYNC_DATABASE_URL can't be read as a connection string", hint="postgresql://user@host/db"
+        )
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
         if "password authentication failed" in said or "does not exist" in said:
             return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")

@@ -44,7 +44,9 @@ class Demo:
         self._first_round()
         self._change_exports()
         self._second_round()
-        self._output.line(f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
+        self._output.line(
+            f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind."
+        )
 
     def _first_round(self) -> None:
         self._tell("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
@@ -72,7 +74,7 @@ class Demo:
         orders.write_text("".join(lines[: len(lines) // 3]), encoding="utf-8")
 
     def _second_round(self) -> None:
-        worker = subprocess.Popen(  # noqa: S603 - our own command
+        worker = subprocess.Popen(
             [sys.executable, "-m", "archisync", "worker"],
             env=self._environment,
             stderr=subprocess.DEVNULL,
@@ -83,7 +85,9 @@ class Demo:
         finally:
             worker.terminate()
             worker.wait(timeout=COMMAND_TIMEOUT_S)
-        self._tell("The phone number is updated, the vanished customer marked absent (deleted when the next export lacks it")
+        self._tell(
+            "The phone number is updated, the vanished customer marked absent (deleted when the next export lacks it"
+        )
         self._tell("too), and no order is lost: the suspicious export waits for a person.", gap=False)
         self._type("held", "list")
 

@@ -139,7 +139,9 @@ def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
             why = f" ({facts.pause_reason})" if facts.pause_reason else ""
             return f"{facts.pause_scope} is paused {until}{why}"
         case Reason.BACKING_OFF:
-            return f"it failed {facts.consecutive_failures} times in a row and rests until {_stamp(facts.backoff_until)}"
+            return (
+                f"it failed {facts.consecutive_failures} times in a row and rests until {_stamp(facts.backoff_until)}"
+            )
         case Reason.NOT_YET:
             return f"its interval of {facts.interval_minutes} min has not passed; due at {_stamp(due_at(facts))}"
         case Reason.DUE:

@@ -54,7 +54,9 @@ def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list
     if agent_ids:
         own = [t for t in types if t.scope is Scope.AGENT]
         if not own:
-            raise UsageError(f"{type_name} is shared by all agents", hint=f"archisync run {type_name}   (without --agent)")
+            raise UsageError(
+                f"{type_name} is shared by all agents", hint=f"archisync run {type_name}   (without --agent)"
+            )
         chosen = [_whitelisted(db, agent_id) for agent_id in dict.fromkeys(agent_ids)]
         return [Pair(sync_type=t, agent_id=a) for t in own for a in chosen]
     everyone = [a.agent_id for a in agents.agents(db) if a.whitelisted]
@@ -108,7 +110,9 @@ def deliver(db: Database, config: Config) -> None:
         raise exc.with_hint("the run is queued in PostgreSQL; the next tick delivers it") from exc
 
 
-def wait(db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], object]) -> list[Run]:
+def wait(
+    db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], object]
+) -> list[Run]:
     """Block until every run is finished; `changed` is called with each as it ends. The runs themselves are never touched.
 
     Raises WaitTimeoutError when `timeout_s` passes first.
@@ -159,7 +163,9 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterat
 
 def _busy(db: Database, forced: Forced) -> ArchisyncError:
     run = runs.get(db, forced.run_id)
-    where = f"it runs on {run.worker}" if run.state is State.RUNNING else f"another run of {run.agent_id} is in progress"
+    where = (
+        f"it runs on {run.worker}" if run.state is State.RUNNING else f"another run of {run.agent_id} is in progress"
+    )
     return BusyError(
         f"run {run.run_id} ({run.sync_type} of {run.agent_id}) can't start here: {where}",
         hint=f"archisync show {run.run_id}   (it stays in the queue)",

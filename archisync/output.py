@@ -133,7 +133,9 @@ class Output:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         for index, header in enumerate(headers):
-            numbers = all(isinstance(row[index], int | float | None) and not isinstance(row[index], bool) for row in rows)
+            numbers = all(
+                isinstance(row[index], int | float | None) and not isinstance(row[index], bool) for row in rows
+            )
             table.add_column(header, justify="right" if numbers else "left", overflow="fold")
         for line in cells:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))

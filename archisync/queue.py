@@ -48,7 +48,9 @@ def translate(exc: redis.RedisError) -> ArchisyncError:
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
     if isinstance(exc, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
         return ConfigurationError(f"Redis refused the credentials: {said}", hint="check ARCHISYNC_REDIS_URL")
-    return UnreachableError(f"Redis is out of reach: {said}", hint="queued runs wait in PostgreSQL; the next tick delivers them")
+    return UnreachableError(
+        f"Redis is out of reach: {said}", hint="queued runs wait in PostgreSQL; the next tick delivers them"
+    )
 
 
 @contextmanager

@@ -32,7 +32,13 @@ def worker_name() -> str:
 
 
 def serve(
-    db: Database, config: Config, log: EventLog, run_id: int, fence: int, *, stopping: Callable[[], bool] = lambda: False
+    db: Database,
+    config: Config,
+    log: EventLog,
+    run_id: int,
+    fence: int,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """Do the delivered run, then whatever else its agent has queued, within AGENT_BOUND_S; the number of runs done.
 
@@ -80,7 +86,11 @@ def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, ma
             return None
         run = runs.get(db, claim.run_id)
         log.event(
-            "run-finished", **ids, state=state, reason=run.reason, message=run.message,
+            "run-finished",
+            **ids,
+            state=state,
+            reason=run.reason,
+            message=run.message,
             seconds=round(monotonic() - begun, 3),
         )
         return state

@@ -22,8 +22,8 @@ from archisync.config import Config, redact
 from archisync.database import Database, translate
 from archisync.errors import (
     ArchisyncError,
-    ExportError,
     ConfigurationError,
+    ExportError,
     LeaseLostError,
     SourceError,
     SyncError,
@@ -71,7 +71,7 @@ class Progress:
         return Report(counts=self.counts, export=self.export, steps=steps, warnings=self.warnings)
 
 
-class HeldExport(Exception):  # noqa: N818 - not an error: the guard's answer, which unwinds the apply's transaction
+class HeldExport(Exception):
     def __init__(self, hold: Hold, staged: Staged, sample: list[list[str]]) -> None:
         super().__init__(hold.message)
         self.hold = hold
@@ -85,9 +85,7 @@ def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> S
     Returns the state that the run is left in; QUEUED means that a later tick tries again. Raises LeaseLostError.
     """
     if claim.blocked is not None:
-        runs.finish(
-            db, claim, State.SKIPPED, reason=claim.blocked, message=_BLOCKED[claim.blocked], report=Report()
-        )
+        runs.finish(db, claim, State.SKIPPED, reason=claim.blocked, message=_BLOCKED[claim.blocked], report=Report())
         return State.SKIPPED
     progress = Progress()
     try:
@@ -167,19 +165,13 @@ def _read_and_apply(
             progress.counts = apply.write(staged, claim.run_id)
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
-        runs.record_success(
-            db, claim, known_rows=staged.valid, sha256=export.sha256, changed=progress.counts.changed
-        )
+        runs.record_success(db, claim, known_rows=staged.valid, sha256=export.sha256, changed=progress.counts.changed)
         reason = "applied-with-warnings" if progress.warnings else "applied"
-        runs.finish(
-            db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report()
-        )
+        runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report())
     return State.SUCCEEDED
 
 
-def _guard(
-    db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress
-) -> None:
+def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress) -> None:
     """Raise HeldExport unless the export may be applied, by itself or because a person accepted exactly this one."""
     pair = {"sync_type": claim.sync_type, "agent_id": claim.agent_id}
     evidence = Evidence(
@@ -228,14 +220,10 @@ def _told(counts: Counts) -> str:
     return f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
 
 
-def _hold(
-    db: Database, claim: Claim, hold: Hold, progress: Progress, valid: int, sample: list[list[str]]
-) -> State:
+def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, valid: int, sample: list[list[str]]) -> State:
     """End the run as held and keep what a person needs to decide, in one transaction."""
     with db.transaction():
-        runs.finish(
-            db, claim, State.HELD, reason=hold.rule, message=hold.message, report=progress.report()
-        )
+        runs.finish(db, claim, State.HELD, reason=hold.rule, message=hold.message, report=progress.report())
         held.record(
             db,
             {

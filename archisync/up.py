@@ -57,7 +57,7 @@ def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
 
 def _tick_until(stop: threading.Event, environment: dict[str, str]) -> None:
     while not stop.is_set():
-        subprocess.run(  # noqa: S603 - our own command
+        subprocess.run(
             [sys.executable, "-m", "archisync", "tick"], env=environment, check=False, start_new_session=True
         )
         stop.wait(TICK_EVERY_S)

@@ -73,7 +73,9 @@ class SyncQueue(Queue):
     """A queue that sets aside what can't be run, instead of ending the worker."""
 
     @classmethod
-    def _fetch_dequeued_job(cls, connection: redis.Redis, queue_key: str, job_id: str, **kwargs: Any) -> Any:
+    def _fetch_dequeued_job(  # type: ignore[override]  # passes on whatever RQ passes
+        cls, connection: redis.Redis, queue_key: str, job_id: str, **kwargs: Any
+    ) -> Any:
         try:
             found = super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
         except redis.ConnectionError:
@@ -112,20 +114,20 @@ class SyncWorker(Worker):
             signal.signal(number, _stop_after_this_run)
 
     def handle_warm_shutdown_request(self) -> None:
-        super().handle_warm_shutdown_request()
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self.horse_pid:
             self.kill_horse(signal.SIGUSR1)
 
     def run_maintenance_tasks(self) -> None:
         """RQ's own housekeeping; a damaged registry must not end the worker."""
         try:
-            super().run_maintenance_tasks()
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         except redis.ConnectionError:
             raise
         except Exception as exc:  # noqa: BLE001 - nothing of ours depends on RQ's registries
             from rq.utils import now
 
-            self.last_cleaned_at = now()
+            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it by its first value, None
             EventLog().event("maintenance-failed", because=f"{type(exc).__name__}: {exc}")
 
 
@@ -207,5 +209,3 @@ class Supervisor:
 
 _NOT_WORTH_A_RESTART = (2, 3)
 """Usage and configuration errors stay as they are however often a worker starts."""
-
-

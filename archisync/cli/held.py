@@ -102,10 +102,9 @@ def accept(
     from archisync.store import held, runs
 
     a = app(ctx)
-    with a.database("held accept") as db:
-        with db.transaction():
-            h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
-            forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
+    with a.database("held accept") as db, db.transaction():
+        h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
+        forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
     a.output.line(f"the export of run {run_id} is accepted for 24 hours")
     if forced is not None:
         a.output.line(f"run {forced.run_id} will apply it; the next tick delivers it to a worker")

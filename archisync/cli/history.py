@@ -20,7 +20,9 @@ def history(
     ctx: typer.Context,
     type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None,
     agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent.")] = None,
-    state: Annotated[str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")
+    ] = None,
     since: Annotated[str | None, typer.Option("--since", help="A span like 2h, or an ISO time.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Newest so many.")] = 20,
     json: Json = False,
@@ -33,10 +35,10 @@ def history(
     from archisync.store import runs, ticks
 
     a = app(ctx)
-    name = sync_type(type_name).name if type_name else None
+    name = sync_type(type_name).name if type_name is not None else None
     wanted = _state(state)
     with a.database("history") as db:
-        start = parse_moment(since, ticks.clock(db), sign=-1) if since else None
+        start = parse_moment(since, ticks.clock(db), sign=-1) if since is not None else None
         found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
     if json:
         a.output.json(runs=found)

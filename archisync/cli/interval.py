@@ -62,7 +62,7 @@ def reset(ctx: typer.Context, type_name: Annotated[str | None, typer.Argument(me
     from archisync.store import settings
 
     a = app(ctx)
-    kinds = [sync_type(type_name)] if type_name else list(SYNC_TYPES.values())
+    kinds = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
     with a.database("interval reset") as db, db.transaction():
         for kind in kinds:
             settings.set_interval(db, kind, a.config.seed_interval(kind))

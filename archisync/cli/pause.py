@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 TypeOption = Annotated[str | None, typer.Option("--type", help="Only this type.")]
 AgentOption = Annotated[str | None, typer.Option("--agent", help="Only this agent.")]
-UntilOption = Annotated[str | None, typer.Option("--until", help="A span like 2h, or an ISO time (UTC unless it says).")]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", help="A span like 2h, or an ISO time (UTC unless it says).")
+]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Shown by why and status.")]
 
 
 def scope(type_name: str | None, agent: str | None) -> str:
     """The words for what is paused."""
-    if type_name and agent:
+    if type_name is not None and agent is not None:
         return f"{type_name} of {agent}"
-    return f"the type {type_name}" if type_name else f"the agent {agent}" if agent else "everything"
+    if type_name is not None:
+        return f"the type {type_name}"
+    return "everything" if agent is None else f"the agent {agent}"
 
 
 def pause(
@@ -48,7 +52,7 @@ def apply_pause(a: App, type_name: str | None, agent: str | None, until: str | N
     with a.database("pause") as db:
         _check_scope(db, type_name, agent)
         now = ticks.clock(db)
-        end = parse_moment(until, now, sign=1) if until else None
+        end = parse_moment(until, now, sign=1) if until is not None else None
         if end is not None and end <= now:
             raise UsageError(f"--until {iso(end)} is in the past", hint=f"it is {iso(now)} now")
         settings.pause(db, sync_type=type_name, agent_id=agent, until=end, reason=reason, by=user_name())
@@ -67,7 +71,7 @@ def apply_resume(a: App, type_name: str | None, agent: str | None) -> None:
     from archisync.store import settings
 
     with a.database("resume") as db:
-        if type_name:
+        if type_name is not None:
             sync_type(type_name)
         lifted = settings.resume(db, sync_type=type_name, agent_id=agent)
         others = settings.pauses(db)
@@ -79,7 +83,7 @@ def apply_resume(a: App, type_name: str | None, agent: str | None) -> None:
 def _check_scope(db: Database, type_name: str | None, agent: str | None) -> None:
     from archisync.store import agents
 
-    if type_name:
+    if type_name is not None:
         sync_type(type_name)
-    if agent and agent != SHARED_AGENT:
+    if agent is not None and agent != SHARED_AGENT:
         agents.agent(db, agent)

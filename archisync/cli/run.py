@@ -53,7 +53,8 @@ def run(
             _say_queued(a, one)
         ended = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
     if json:
-        a.output.json(runs=[_as_json(one, found) for one, found in zip(forced, ended or [None] * len(forced), strict=True)])
+        by_id = {run.run_id: run for run in ended}
+        a.output.json(runs=[_as_json(one, by_id.get(one.run_id)) for one in forced])
     elif ended:
         _table(a, ended)
     else:
@@ -105,7 +106,8 @@ def _table(a: App, ended: list[Run]) -> None:
             + [counts.get(name) for name in ("seen", "inserted", "updated", "absent", "deleted", "quarantined")]
         )
     a.output.table(
-        ["run", "type", "agent", "state", "reason", "seen", "inserted", "updated", "absent", "deleted", "quarantined"], rows
+        ["run", "type", "agent", "state", "reason", "seen", "inserted", "updated", "absent", "deleted", "quarantined"],
+        rows,
     )
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def tick(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each decision with its reason; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print each decision with its reason; write nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Decide what is due and enqueue it. Call it each minute; ticks may overlap.

@@ -15,7 +15,9 @@ def parse_span(text: str) -> timedelta:
     """30s, 30m, 2h, 90d. Raises UsageError."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text.strip())
     if match is None:
-        raise UsageError(f"{ascii(text)[:40]} is not a span of time", hint="allowed: a number and s, m, h or d, as in 90d")
+        raise UsageError(
+            f"{ascii(text)[:40]} is not a span of time", hint="allowed: a number and s, m, h or d, as in 90d"
+        )
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
@@ -25,6 +27,6 @@ def parse_moment(text: str, now: datetime, *, sign: int) -> datetime:
         if re.fullmatch(r"[0-9]{1,6}[smhd]", text.strip()):
             return now + sign * parse_span(text)
         moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(f"{ascii(text)[:40]} is not a time", hint=_ALLOWED) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -26,7 +26,7 @@ def why(
 
     a = app(ctx)
     kind = sync_type(type_name)
-    if kind.scope is Scope.AGENT and agent is None:
+    if kind.scope is Scope.AGENT and not agent:
         raise UsageError(f"{kind.name} are fetched for each agent: which one?", hint=f"archisync why {kind.name} AGENT")
     agent_id = agent if kind.scope is Scope.AGENT and agent else SHARED_AGENT
     with a.database("why") as db:
@@ -39,7 +39,9 @@ def why(
     if open_hold is not None:
         notes.append(f"an export of it is held since run {open_hold}: archisync held show {open_hold}")
     if facts.consecutive_failures and decision.reason is not Reason.BACKING_OFF:
-        notes.append(f"its last {facts.consecutive_failures} run(s) failed: archisync history {kind.name} --agent {agent_id}")
+        notes.append(
+            f"its last {facts.consecutive_failures} run(s) failed: archisync history {kind.name} --agent {agent_id}"
+        )
     if tick_note:
         notes.append(tick_note)
     if json:

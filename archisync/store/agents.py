@@ -18,7 +18,8 @@ from archisync.errors import ConfigurationError, NotFoundError
 SQL_LIST = """
 select u.id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
        u.whitelisted is true as whitelisted,
-       (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity') from system.sync_state s where s.agent_id = u.id) as oldest,
+       (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity')
+          from system.sync_state s where s.agent_id = u.id) as oldest,
        exists (select from system.pauses p where p.agent_id = u.id and p.sync_type is null
                and (p.until is null or p.until > system.clock())) as paused
 from agents.users u
@@ -69,7 +70,8 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
     """Triggers on agents.users do the rest (see the first migration). Raises NotFoundError."""
     if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
         raise NotFoundError(
-            f"there is no agent {ascii(agent_id)[:60]}", hint=f"archisync agent add {agent_id}   (or: archisync agent list)"
+            f"there is no agent {ascii(agent_id)[:60]}",
+            hint=f"archisync agent add {agent_id}   (or: archisync agent list)",
         )
 
 

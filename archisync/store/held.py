@@ -16,6 +16,7 @@ from archisync.database import Database, Params
 from archisync.errors import NotFoundError, UsageError
 
 ACCEPTANCE_HOURS = 24
+_LARGEST_RUN_ID = 2**63 - 1
 
 # Purpose: what the guard stopped; the same export again keeps the older row, so that nobody decides twice.
 # Caller: sync, in the transaction that ends the run.
@@ -114,7 +115,7 @@ def held_exports(db: Database, *, include_decided: bool = False, limit: int = 10
 
 def held_export(db: Database, run_id: int) -> Held:
     """Raises NotFoundError."""
-    rows = _rows(db, run_id, True, 1)
+    rows = _rows(db, run_id, True, 1) if abs(run_id) <= _LARGEST_RUN_ID else []
     if not rows:
         raise NotFoundError(f"run {run_id} has no held export", hint="archisync held list")
     return Held(**rows[0])

@@ -122,7 +122,9 @@ def _facts(row: dict[str, object], scope: Scope) -> Facts:
     active, in_users = row.pop("active"), row.pop("in_users")
     shared = scope is Scope.SHARED
     return Facts(
-        known=bool(in_users) or (shared and row["agent_id"] == SHARED_AGENT), whitelisted=bool(active), **row  # type: ignore[arg-type]
+        known=bool(in_users) or (shared and row["agent_id"] == SHARED_AGENT),
+        whitelisted=bool(active),
+        **row,  # type: ignore[arg-type]
     )
 
 

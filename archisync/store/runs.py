@@ -398,9 +398,7 @@ def _run(row: dict[str, Any]) -> Run:
     if row["rows_seen"] is not None:
         counts = Counts(**{name: row[f"rows_{name}"] or 0 for name in COUNT_NAMES})
     plain = {
-        name: row[name]
-        for name in Run.__dataclass_fields__
-        if name not in ("run_id", "state", "trigger", "counts")
+        name: row[name] for name in Run.__dataclass_fields__ if name not in ("run_id", "state", "trigger", "counts")
     }
     return Run(run_id=row["id"], state=State(row["state"]), trigger=Trigger(row["trigger"]), counts=counts, **plain)
 

@@ -227,7 +227,9 @@ def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
         # An undetected cut lies exactly behind a row.
         kept = io.StringIO(newline="")
         csv.writer(kept, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("ida", "idb", "idc"), *read])
-        assert content[:length] == kept.getvalue().encode(encoding)
+        whole = kept.getvalue().encode(encoding)
+        assert whole.startswith(content[:length])
+        assert whole[length:] in (b"", "\n".encode(encoding)[-1:])  # between \r and \n nothing is lost
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
