@@ -13,6 +13,7 @@
         ├── TransientSourceError   retried in place, then by later ticks
         ├── SourceError            wrong credentials, no such export: no use in retrying in place
         ├── ExportError            the export can't be trusted: the run is *held*, nothing is written
+        │   └── TruncatedError     it ends before it is complete
         └── LeaseLostError         another worker owns the run now: stop, write nothing
 
 Every error has `message` (what happened), `hint` (the next command to type) and `exit_code`, and survives pickling.
@@ -132,6 +133,12 @@ class ExportError(SyncError):
 
     exit_code = ExitCode.HELD
     reason = "unreadable"
+
+
+class TruncatedError(ExportError):
+    """The export ends before it is complete: a cut-off download, an unfinished write."""
+
+    reason = "truncated"
 
 
 class LeaseLostError(SyncError):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from archisync.errors import ExportError
+from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
 
 MAX_LINE_CHARS = 8 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB
@@ -54,7 +54,7 @@ class CsvTable:
                 else:
                     yield row
         if short is not None:
-            raise ExportError(f"truncated: the last row, line {short.line}, {short.reason}", hint=_AGAIN_HINT)
+            raise TruncatedError(f"truncated: the last row, line {short.line}, {short.reason}", hint=_AGAIN_HINT)
 
     def _row(self, line: int, cells: list[str] | str) -> RawRow | BadRow:
         if isinstance(cells, str):
@@ -68,7 +68,17 @@ class CsvTable:
 
     def _read_header(self) -> tuple[str, tuple[str, ...]]:
         """The delimiter that cuts the header into the most labels, and these labels."""
-        found = [(delimiter, self._labels_by(delimiter)) for delimiter in DELIMITERS]
+        found: list[tuple[str, tuple[str, ...]]] = []
+        refusals: list[ExportError] = []
+        for delimiter in DELIMITERS:
+            try:
+                found.append((delimiter, self._labels_by(delimiter)))
+            except TruncatedError:
+                raise
+            except ExportError as exc:  # quotes look damaged under a wrong delimiter
+                refusals.append(exc)
+        if not found:
+            raise refusals[0]
         most = max(len(labels) for _, labels in found)
         best = [(delimiter, labels) for delimiter, labels in found if len(labels) == most]
         if most == 0:
@@ -105,6 +115,7 @@ class _Lines:
 
     def start_record(self) -> None:
         self.first = self.number + 1
+        self.quotes = 0
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
 
     def __iter__(self) -> "_Lines":
@@ -121,8 +132,12 @@ class _Lines:
                 f"line {self.number} is longer than {MAX_LINE_CHARS} characters",
                 hint="look whether the export is a CSV file",
             )
-        if line.count('"') % 2:
+        quotes = line.replace('""', "").count('"')  # a doubled quote neither opens nor closes
+        self.quotes += line.count('"')
+        if quotes % 2:
             self.opened = None if self.opened else self.number
+        elif quotes and self.opened:
+            self.opened = self.number  # closed and opened again in this line
         return line
 
 
@@ -146,17 +161,20 @@ def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | st
 def _malformed(exc: csv.Error, lines: _Lines) -> str:
     """Why the record is bad; raises ExportError when one can't tell where the next record starts.
 
-    An even number of quotes since the record's start means that the next line starts outside quotes.
+    Only one pair of quotes, opened and closed, is sure to leave the next line outside quotes: with more of them, a wrong
+    reading of the damage would take the rest of a quoted cell for a row.
     """
     opened = lines.opened or lines.first
     if lines.ended:
-        raise ExportError(f"truncated: quoted cell opened in line {opened} is never closed", hint=_AGAIN_HINT) from exc
+        raise TruncatedError(
+            f"truncated: quoted cell opened in line {opened} is never closed", hint=_AGAIN_HINT
+        ) from exc
     if "field limit" in str(exc):
         raise ExportError(
             f"a cell of the row in line {lines.first} is longer than {MAX_CELL_CHARS} characters",
             hint="look for a quote that is never closed",
         ) from exc
-    if lines.opened is not None:
+    if lines.opened is not None or lines.quotes > 2:
         raise ExportError(
             f"damaged quotes in line {lines.number}: it is not clear where the next row starts",
             hint="a quote inside a quoted cell must be doubled",
@@ -175,7 +193,9 @@ def _check_line_ends(path: Path) -> str:
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         line_end = "\r" if file.readline(MAX_LINE_CHARS).endswith("\r") else "\n"
     if not _ends_with(path, line_end, wide=wide):
-        raise ExportError("truncated: the final line end is missing, so the last row may be cut off", hint=_AGAIN_HINT)
+        raise TruncatedError(
+            "truncated: the final line end is missing, so the last row may be cut off", hint=_AGAIN_HINT
+        )
     return line_end
 
 
@@ -184,7 +204,7 @@ def _ends_with(path: Path, line_end: str, *, wide: bool) -> bool:
         bom = file.read(2)
         size_bytes = path.stat().st_size
         width = 2 if wide else 1
-        if size_bytes % width:
+        if size_bytes < width or size_bytes % width:
             return False
         file.seek(size_bytes - width)
         last = file.read()

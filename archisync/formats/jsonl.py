@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from archisync.errors import ExportError
+from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, NumberText, RawRow
 
 MAX_LINE_BYTES = 8 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB
@@ -49,7 +49,7 @@ class JsonlTable:
                 yield RawRow(line, self._cells(_object(text)))
             except _InvalidJsonError as exc:
                 if not text.endswith(b"\n"):
-                    raise ExportError(
+                    raise TruncatedError(
                         f"truncated: line {line}, the last one, is not complete",
                         hint="the transfer or the ERP's export job was cut off; export it again",
                     ) from exc

@@ -21,7 +21,14 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from archisync.agentid import check_agent_id
-from archisync.errors import ConfigurationError, ExportError, SourceError, SyncError, TransientSourceError
+from archisync.errors import (
+    ConfigurationError,
+    ExportError,
+    SourceError,
+    SyncError,
+    TransientSourceError,
+    TruncatedError,
+)
 from archisync.sources.interface import Export, Request
 from archisync.synctypes import sync_type
 
@@ -213,7 +220,7 @@ def _read_block(content: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
     try:
         return content.read(_BLOCK_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
-        raise ExportError(
+        raise TruncatedError(
             f"{path}: the gzip data is truncated or damaged ({exc})", hint=f"gzip --test {path}; export it again"
         ) from exc
     except OSError as exc:

@@ -229,7 +229,10 @@ def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
         csv.writer(kept, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("ida", "idb", "idc"), *read])
         whole = kept.getvalue().encode(encoding)
         assert whole.startswith(content[:length])
-        assert whole[length:] in (b"", "\n".encode(encoding)[-1:])  # between \r and \n nothing is lost
+        assert whole[length:] in (
+            b"",
+            "\n".encode("utf-16-le" if encoding == "utf-16" else "ascii"),
+        )  # between \r and \n nothing is lost
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
