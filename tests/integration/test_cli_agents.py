@@ -1,0 +1,164 @@
+"""`archisync agent`: the registry, and what joining or leaving it does to the pairs."""
+
+import json
+
+import pytest
+
+from archisync.database import Database
+from archisync.errors import ExitCode
+from tests.conftest import Cli
+
+ALLOWED = (
+    "hint: an agent id is 1 to 128 ASCII letters, digits and . _ @ + -, "
+    "starts with a letter or digit and has no two dots in a row\n"
+)
+
+
+def _users(db: Database) -> list[tuple[object, ...]]:
+    rows = db.execute("select id, full_name, whitelisted from agents.users order by id").fetchall()
+    return [tuple(row.values()) for row in rows]
+
+
+def _active(db: Database, agent_id: str) -> list[str]:
+    rows = db.execute(
+        "select sync_type from system.sync_state where agent_id = %s and active order by 1", [agent_id]
+    ).fetchall()
+    return [row["sync_type"] for row in rows]
+
+
+def test_an_agent_is_added_off_the_whitelist_unless_asked(cli: Cli, connection: Database) -> None:
+    assert cli("agent", "add", "anna", "--name", "Anna Bianchi").stdout == "anna: added, not on the whitelist\n"
+    assert cli("agent", "add", "marco", "--allow").stdout == "marco: added, on the whitelist\n"
+    assert _users(connection) == [("anna", "Anna Bianchi", False), ("marco", None, True)]
+    assert _active(connection, "anna") == []
+    assert _active(connection, "marco") == ["customers", "ddt", "invoices", "orders"]
+
+
+def test_adding_an_agent_twice_leaves_it_as_it_is(cli: Cli, connection: Database) -> None:
+    cli("agent", "add", "anna", "--name", "Anna Bianchi")
+    done = cli("agent", "add", "anna", "--name", "Somebody else")
+    assert (done.returncode, done.stdout) == (0, "anna: was there already, left as it is\n")
+    assert _users(connection) == [("anna", "Anna Bianchi", False)]
+    assert cli("agent", "add", "anna", "--allow").stdout == "anna: was there already, on the whitelist\n"
+    assert _users(connection) == [("anna", "Anna Bianchi", True)]
+
+
+@pytest.mark.parametrize(
+    ("agent_id", "shown"), [("a/b", "'a/b'"), ("..", "'..'"), ("", "''"), ("anna bianchi", "'anna bianchi'")]
+)
+def test_an_id_that_is_not_allowed_adds_none_of_those_given(
+    cli: Cli, connection: Database, agent_id: str, shown: str
+) -> None:
+    done = cli("agent", "add", "marco", agent_id)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr == f"error: {shown} is not an agent id\n{ALLOWED}"
+    assert _users(connection) == []
+
+
+def test_a_name_goes_with_one_id(cli: Cli, connection: Database) -> None:
+    done = cli("agent", "add", "anna", "marco", "--name", "Anna")
+    assert (done.returncode, done.stderr) == (
+        ExitCode.USAGE,
+        "error: --name goes with one ID\nhint: add the agents one by one\n",
+    )
+    assert _users(connection) == []
+
+
+def test_allow_and_deny_take_several_ids(cli: Cli, connection: Database) -> None:
+    cli("agent", "add", "anna", "marco")
+    done = cli("agent", "allow", "anna", "marco")
+    assert done.stdout == "anna: on the whitelist\nmarco: on the whitelist\n"
+    assert _active(connection, "anna") == _active(connection, "marco") == ["customers", "ddt", "invoices", "orders"]
+    assert cli("agent", "deny", "anna").stdout == "anna: off the whitelist\n"
+    assert _active(connection, "anna") == []
+    assert len(_active(connection, "marco")) == 4
+
+
+@pytest.mark.parametrize("verb", ["allow", "deny"])
+def test_an_unknown_agent_among_several_changes_none(cli: Cli, connection: Database, verb: str) -> None:
+    cli("agent", "add", "anna", *(["--allow"] if verb == "deny" else []))
+    before = _users(connection)
+    done = cli("agent", verb, "anna", "nobody")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        ExitCode.NOT_FOUND,
+        "",
+        "error: there is no agent 'nobody'\nhint: archisync agent add nobody   (or: archisync agent list)\n",
+    )
+    assert _users(connection) == before
+
+
+def test_a_denied_agents_queued_run_ends_skipped(cli: Cli, connection: Database) -> None:
+    cli("agent", "add", "anna", "--allow")
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger) values ('orders', 'anna', 'scheduled')"
+    )
+    cli("agent", "deny", "anna")
+    assert connection.execute("select state, reason from system.sync_runs").fetchall() == [
+        {"state": "skipped", "reason": "not-whitelisted"}
+    ]
+
+
+def test_agents_are_listed_as_a_plain_table_and_as_json(cli: Cli, connection: Database) -> None:
+    assert cli("agent", "list").stderr == "no agents yet\n"
+    cli("agent", "add", "anna", "--name", "Anna Bianchi", "--allow")
+    cli("agent", "add", "marco")
+    cli("agent", "pause", "anna")
+    connection.execute("update system.sync_state set last_success_at = '2026-03-01T12:00:00Z' where agent_id = 'anna'")
+    assert cli("agent", "list").stdout.splitlines() == [
+        "AGENT  NAME          WHITELISTED  PAUSED  ALL FRESH SINCE",
+        "anna   Anna Bianchi  yes          yes     2026-03-01T12:00:00Z",
+        "marco  -             no           no      never",
+    ]
+    document = json.loads(cli("agent", "list", "--json").stdout)
+    assert document["agents"] == [
+        {
+            "agent_id": "anna",
+            "name": "Anna Bianchi",
+            "whitelisted": True,
+            "paused": True,
+            "oldest_success_at": "2026-03-01T12:00:00Z",
+        },
+        {"agent_id": "marco", "name": None, "whitelisted": False, "paused": False, "oldest_success_at": None},
+    ]
+
+
+def test_show_tells_the_decision_on_each_type_of_the_agent(cli: Cli) -> None:
+    cli("agent", "add", "anna", "--name", "Anna Bianchi", "--allow")
+    cli("disable", "ddt")
+    shown = cli("agent", "show", "anna").stdout
+    assert shown.startswith("agent        anna\nname         Anna Bianchi\nwhitelisted  yes\npaused       no\n\n")
+    assert [line.split("  ")[0] for line in shown.splitlines()[6:]] == ["orders", "customers", "ddt", "invoices"]
+    types = json.loads(cli("agent", "show", "anna", "--json").stdout)["types"]
+    assert {t["sync_type"]: t["reason"] for t in types} == {
+        "orders": "due",
+        "customers": "due",
+        "ddt": "type-disabled",
+        "invoices": "due",
+    }
+
+
+@pytest.mark.parametrize("verb", ["show", "pause"])
+def test_an_unknown_agent_is_not_found(cli: Cli, verb: str) -> None:
+    done = cli("agent", verb, "nobody")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        ExitCode.NOT_FOUND,
+        "",
+        "error: there is no agent 'nobody'\nhint: archisync agent list\n",
+    )
+
+
+def test_an_agent_is_paused_and_resumed(cli: Cli, connection: Database) -> None:
+    cli("agent", "add", "anna", "--allow")
+    noon = {"PGOPTIONS": "-c archisync.now=2026-03-01T12:00:00Z"}
+    done = cli("agent", "pause", "anna", "--until", "2h", "--reason", "holiday", env=noon)
+    assert done.stdout == "the agent anna: paused until 2026-03-01T14:00:00Z\n"
+    assert connection.execute("select sync_type, agent_id, reason from system.pauses").fetchall() == [
+        {"sync_type": None, "agent_id": "anna", "reason": "holiday"}
+    ]
+    assert cli("agent", "resume", "anna", env=noon).stdout == "the agent anna: resumed\n"
+    assert cli("agent", "resume", "anna", env=noon).stdout == "the agent anna: was not paused\n"
+
+
+def test_a_hostile_name_does_not_move_the_cursor(cli: Cli, connection: Database) -> None:
+    connection.execute("insert into agents.users (id, full_name) values ('anna', E'\\x1b[2Jgone')")
+    assert "\x1b" not in cli("agent", "list").stdout
