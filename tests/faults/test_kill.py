@@ -1,0 +1,76 @@
+"""kill -9 at the worst moments, on real servers: what was due still runs once, by itself."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.store import agents
+from tests.conftest import Cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENT = "anna.bianchi"
+
+
+@pytest.fixture
+def config(database_url: str, redis_url: str) -> Config:
+    return Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+        }
+    )
+
+
+def number(db: Database, statement: str) -> int:
+    row = db.execute(statement).fetchone()
+    assert row is not None
+    return int(next(iter(row.values())))
+
+
+def killed_tick(config: Config, locked: str) -> None:
+    """Start a tick while another session holds `locked`; kill it with SIGKILL once it waits for that lock."""
+    with connected(config.database_url, purpose="blocker") as blocker, blocker.transaction():
+        blocker.execute(f"lock table {locked} in access exclusive mode")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "archisync", "tick"],
+            env=os.environ | dict(config.environment),
+            stdout=subprocess.DEVNULL,
+        )
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync tick'"
+        with connected(config.database_url, purpose="watch") as watch:
+            while number(watch, waiting) == 0:
+                assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    # PostgreSQL notices a dead client only when it next talks to it: the statement that waited may still commit.
+    left = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
+    with connected(config.database_url, purpose="watch") as watch:
+        while number(watch, left):
+            continue
+
+
+def run_everything(cli: Cli, config: Config) -> None:
+    env = dict(config.environment)
+    assert cli("tick", env=env).returncode == 0
+    assert cli("worker", "--burst", env=env).returncode == 0
+
+
+# agents.users is not read by a tick; system.pauses is read by the insert of due runs (nothing is committed yet, the server may do so), and
+# system.ticks is written last (everything is committed and pushed).
+@pytest.mark.parametrize(("locked", "queued"), [("system.pauses", {0, 6}), ("system.ticks", {6})])
+def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_nothing(
+    cli: Cli, connection: Database, config: Config, locked: str, queued: set[int]
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    killed_tick(config, locked)
+    assert number(connection, "select count(*) from system.sync_runs") in queued
+    run_everything(cli, config)
+    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 6
+    assert number(connection, "select count(*) from system.sync_runs") == 6
