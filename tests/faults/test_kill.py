@@ -74,3 +74,24 @@ def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_nothing(
     run_everything(cli, config)
     assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 6
     assert number(connection, "select count(*) from system.sync_runs") == 6
+
+
+def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, config: Config) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute("update system.sync_settings set enabled = sync_type = 'customers'")
+    assert cli("tick", env=dict(config.environment)).returncode == 0
+    with connected(config.database_url, purpose="blocker") as blocker:
+        with blocker.transaction():
+            blocker.execute("lock table agents.customers in access exclusive mode")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "archisync", "worker"],
+                env=os.environ | dict(config.environment),
+                stderr=subprocess.DEVNULL,
+            )
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync worker'"
+            with connected(config.database_url, purpose="watch") as watch:
+                while number(watch, waiting) == 0:
+                    assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 1
