@@ -100,14 +100,21 @@ def _reason(facts: Facts, now: datetime) -> Reason:
     slot = due_at(facts)
     if slot is not None and slot > now:
         return Reason.NOT_YET
-    if facts.backoff_until is not None and now < facts.backoff_until <= now + LONGEST_BACKOFF:
+    if _rests_until(facts, now) > now:
         return Reason.BACKING_OFF
     return Reason.DUE
 
 
+def _rests_until(facts: Facts, now: datetime) -> datetime:
+    """The end of the back-off; `now` when there is none, or one that only a wrong clock can have written."""
+    if facts.backoff_until is None or facts.backoff_until > now + LONGEST_BACKOFF:
+        return now
+    return facts.backoff_until
+
+
 def _next_at(reason: Reason, facts: Facts, now: datetime) -> datetime | None:
     slot = max(due_at(facts) or now, now)
-    rested = max(slot, facts.backoff_until or slot)
+    rested = max(slot, _rests_until(facts, now))
     match reason:
         case Reason.DUE:
             return now

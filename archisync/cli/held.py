@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archisync.cli.context import Json, app, user_name
+from archisync.errors import UsageError
 
 if TYPE_CHECKING:
     from archisync.store.held import Held
@@ -88,6 +89,11 @@ def _decision(h: Held) -> str:
     return f"{told} (expired)" if h.expired else told
 
 
+def _check_why(why: str) -> None:
+    if not why.strip():
+        raise UsageError("--why is empty", hint="say in a few words why; it is recorded with your name")
+
+
 @commands.command()
 def accept(
     ctx: typer.Context,
@@ -102,6 +108,7 @@ def accept(
     from archisync.store import held, runs
 
     a = app(ctx)
+    _check_why(why)
     with a.database("held accept") as db, db.transaction():
         h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
         forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
@@ -119,6 +126,7 @@ def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
     from archisync.store import held
 
     a = app(ctx)
+    _check_why(why)
     with a.database("held reject") as db:
         held.decide(db, run_id, accept=False, by=user_name(), why=why)
     a.output.line(f"the export of run {run_id} is rejected")

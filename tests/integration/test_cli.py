@@ -145,3 +145,9 @@ def test_help_and_an_idle_tick_import_nothing_heavy(cli: Cli, database_url: str,
 
 def test_every_exit_code_has_a_meaning() -> None:
     assert set(EXIT_CODE_MEANING) == set(ExitCode)
+
+
+def test_a_decision_needs_a_reason(cli: Cli) -> None:
+    for verb in ("accept", "reject"):
+        said = cli("held", verb, "1", "--why", " ")
+        assert (said.returncode, said.stderr.splitlines()[0]) == (2, "error: --why is empty")

@@ -239,3 +239,18 @@ def test_only_a_person_can_end_what_has_no_next_time(facts: Facts, now: datetime
         decision.reason in (Reason.UNKNOWN_AGENT, Reason.NOT_WHITELISTED, Reason.TYPE_DISABLED)
         or (decision.reason is Reason.PAUSED and facts.pause_until is None)
     )
+
+
+def test_a_back_off_that_only_a_wrong_clock_can_have_written_delays_nothing() -> None:
+    now = datetime(2026, 5, 5, 12, tzinfo=UTC)
+    facts = Facts(
+        sync_type="orders",
+        agent_id="anna",
+        known=True,
+        whitelisted=True,
+        enabled=True,
+        interval_minutes=10,
+        last_slot_at=now - timedelta(minutes=4),
+        backoff_until=now + timedelta(days=3650),
+    )
+    assert decide(facts, now).next_at == now + timedelta(minutes=6)

@@ -1,0 +1,97 @@
+"""An ERP that fails for a moment, and one that goes on failing. The ERP is the one thing that is faked here."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archisync import sources
+from archisync.config import Config
+from archisync.database import Database
+from archisync.errors import TransientSourceError
+from archisync.log import EventLog
+from archisync.serve import serve
+from archisync.sources.interface import Export, Request
+from archisync.store import agents, runs
+from archisync.tick import tick
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENT = "anna.bianchi"
+_real_fetch = sources.fetch
+
+
+def flaky(failures: int) -> Callable[[Request], Export]:
+    """An ERP whose first `failures` answers are timeouts."""
+    calls = iter(range(failures))
+
+    def fetch(request: Request) -> Export:
+        if next(calls, None) is not None:
+            raise TransientSourceError("the ERP does not answer")
+        return _real_fetch(request)
+
+    return fetch
+
+
+@pytest.fixture
+def config(database_url: str, redis_url: str) -> Config:
+    return Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+        }
+    )
+
+
+def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
+    """What a worker does with the run as it stands."""
+    serve(db, config, EventLog(io.StringIO()), run_id, runs.get(db, run_id).fence)
+    return runs.get(db, run_id)
+
+
+@pytest.fixture
+def forced(connection: Database) -> int:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
+    return runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+
+
+def test_a_fault_of_a_moment_is_retried_in_place(
+    monkeypatch: pytest.MonkeyPatch, connection: Database, config: Config, forced: int
+) -> None:
+    monkeypatch.setattr(sources, "fetch", flaky(2))
+    done = deliver(connection, config, forced)
+    assert (done.state, done.attempt) == ("succeeded", 1)
+
+
+def test_a_lasting_fault_is_retried_by_later_ticks_with_growing_delay_then_failed(
+    monkeypatch: pytest.MonkeyPatch, connection: Database, config: Config, forced: int
+) -> None:
+    monkeypatch.setattr(sources, "fetch", flaky(100))
+    connection.execute("update system.sync_settings set enabled = false")
+    delays = []
+    for attempt in (2, 3):
+        run = deliver(connection, config, forced)
+        assert (run.state, run.reason, run.attempt, run.message) == (
+            "queued",
+            "retry",
+            attempt,
+            "the ERP does not answer",
+        )
+        assert run.not_before is not None
+        row = connection.execute("select system.clock() as now").fetchone()
+        assert row is not None
+        delays.append((run.not_before - row["now"]).total_seconds())
+        assert tick(connection, config).enqueued == 0  # not before its time
+        connection.execute(f"set archisync.now = '{run.not_before.isoformat()}'")
+        assert tick(connection, config).enqueued == 1
+    assert delays == [60, 120]
+    last = deliver(connection, config, forced)
+    assert (last.state, last.reason) == ("failed", "source-unavailable")
+    state = connection.execute(
+        "select consecutive_failures, backoff_until from system.sync_state where sync_type = 'orders'"
+    )
+    found = state.fetchone()
+    assert found is not None
+    assert (found["consecutive_failures"], found["backoff_until"]) == (1, None)
