@@ -1,6 +1,7 @@
 """The whole path on real servers: tick, queue, workers, tables; what a force and a hold do; what the shell is told."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -381,3 +382,54 @@ def test_bad_rows_are_quarantined_and_their_known_rows_stay(
     assert found.counts is not None
     assert (found.state, found.counts.quarantined, found.counts.absent) == ("succeeded", 1, 0)
     assert found.warnings[0]["rows"][0]["line"] == 2
+
+
+HEADER = "customer_id,name,phone\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("", "unreadable"),
+        (HEADER, "zero-rows"),
+        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre,", "truncated"),
+        (HEADER + "1,Uno\n", "truncated"),
+        ("customer_id,phone\n1,2\n", "missing-column"),
+        (HEADER + "1,,\n2,,\n3,,\n4,,\n", "all-rejected"),
+        (HEADER + "1,Uno,1\n1,Due,2\n2,a,\n3,b,\n", "duplicate-keys"),
+        (HEADER + "1,Uno,1\n", "row-drop"),
+        ("<!DOCTYPE html><html>login</html>\n", "unreadable"),
+    ],
+)
+def test_a_suspicious_export_is_held_and_changes_nothing(
+    registered: Database, config: Config, exports: Path, cli: Cli, content: str, rule: str
+) -> None:
+    path = exports / AGENTS[0] / "customers.csv"
+    table = f"select md5(string_agg(c::text, chr(10) order by customer_id)) as hash from agents.customers c where agent_id = '{AGENTS[0]}'"
+    path.write_text(HEADER + "".join(f"{n},Name {n},{n}\n" for n in range(4)), "utf-8")
+    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    before = registered.execute(table).fetchone()
+    path.write_text(content, "utf-8")
+    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    found = runs.get(registered, run.run_id)
+    assert (found.state, found.reason) == ("held", rule)
+    assert registered.execute(table).fetchone() == before
+    assert f"held: customers of {AGENTS[0]}" in cli("status").stdout
+
+
+def test_json_lines_and_gzip_are_read_like_csv(registered: Database, config: Config, exports: Path) -> None:
+    path = exports / AGENTS[0] / "customers.csv"
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.unlink()
+    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    as_json = Config.from_environment({**config.environment, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.jsonl"})
+    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, as_json)
+    found = runs.get(registered, run.run_id)
+    assert found.counts is not None
+    assert (found.state, found.counts.unchanged, found.counts.changed) == ("succeeded", len(rows), False)
