@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.protocol import (
+from tests.model.protocol import (
     WORLD,
     Action,
     Kind,
@@ -42,9 +42,9 @@ class Exploration:
     violation: Violation | None
 
 
-def explore(model: Model) -> Exploration:
-    """Walk through every state, or up to the first unsafe step."""
-    graph = _Graph(model)
+def explore(model: Model, *, tolerated: frozenset[Property] = frozenset()) -> Exploration:
+    """Walk through every state, or up to the first unsafe step that is not tolerated."""
+    graph = _Graph(model, tolerated)
     violation = graph.walk() or graph.first_cut_off()
     return Exploration(states=len(graph.states), transitions=graph.transitions, violation=violation)
 
@@ -52,13 +52,14 @@ def explore(model: Model) -> Exploration:
 class _Graph:
     """States in the order in which they are found, each with the one that it was found from; steps backwards."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, tolerated: frozenset[Property]) -> None:
         self._model = model
+        self._tolerated = tolerated
         self.states = [canonical(model.start)]
         self.transitions = 0
         self._found_from = [-1]
         self._before: list[list[int]] = [[]]
-        self._before_with_help: list[tuple[int, int]] = []
+        self._before_by_slot: list[tuple[int, int]] = []
 
     def walk(self) -> Violation | None:
         numbers = {self.states[0]: 0}
@@ -67,7 +68,7 @@ class _Graph:
             for action, _, raw, broken in self._model.steps(self.states[number]):
                 self.transitions += 1
                 state = canonical(raw)
-                if broken is not None:
+                if broken is not None and broken not in self._tolerated:
                     return Violation(broken=broken, trace=self._story(number, (action, state)))
                 then = numbers.setdefault(state, len(self.states))
                 if then == len(self.states):
@@ -81,17 +82,17 @@ class _Graph:
         return None
 
     def _remember(self, number: int, action: Action, then: int) -> None:
-        if action.kind is Kind.STEP or action.kind is Kind.TIME:
+        if action.comes_by_itself:
             self._before[then].append(number)
-        elif action.kind is not Kind.FAULT:
-            self._before_with_help.append((then, number))
+        elif action.kind is Kind.SLOT:
+            self._before_by_slot.append((then, number))
 
     def first_cut_off(self) -> Violation | None:
         """After `walk` has seen everything: the first state whose slot or run can't come to an end."""
         lost = self._cut_off()
         if not lost:
             return None
-        for then, number in self._before_with_help:
+        for then, number in self._before_by_slot:
             self._before[then].append(number)
         blocked = self._cut_off()
         if blocked:
@@ -136,24 +137,5 @@ class _Graph:
 def _line(action: Action, who: int) -> str:
     if who == WORLD:
         return action.sentence
-    actor = "tick" if action in _OF_A_TICK else "worker"
+    actor = "tick" if action.kind is Kind.TICK or action is Action.CRASH_TICK else "worker"
     return f"{actor} {'AB'[who]} {action.sentence}"
-
-
-_OF_A_TICK = frozenset(
-    {
-        Action.REAP,
-        Action.READ_DUE,
-        Action.INSERT_DUE,
-        Action.MOVE_SLOT,
-        Action.PUSH_UNCOMMITTED,
-        Action.COMMIT_PUSHED,
-        Action.LOOK,
-        Action.READ_LIST,
-        Action.MARK_UNDELIVERED,
-        Action.LOCK_UNDELIVERED,
-        Action.PUSH,
-        Action.MARK_DELIVERED,
-        Action.CRASH_TICK,
-    }
-)

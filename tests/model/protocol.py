@@ -10,8 +10,9 @@ What is abstract, and why nothing is missed by it:
 * A fence is current or not, because it only grows. References (in jobs and in workers' hands) to an older fence or to an older
   run are told apart only for mutants that would confuse them.
 * A job id is `NAMED` (`sync_runs.job_id` names it), `PUSHED` (pushed, its tick has not committed yet) or neither. Its hash outlives
-  the list only after a crash: that is `leak`. The list is the set of the kinds of jobs in it, so it has no bound: there may be many
-  jobs of a kind, and any may be popped next.
+  the list only after a crash: that is `leak`, followed where somebody asks for it (the code does not).
+* The queue's list is the set of the kinds of jobs in it, so it has no bound: there may be many of a kind, and any may be popped
+  next. A popped job is in the intermediate list until it starts; no step leads from there, as nothing in the code does.
 * A statement that waits for a row lock is not enabled; one that skips locked rows passes by. SQL_INSERT_DUE is two steps, its
   snapshot and its writes: between them a forced run may be committed, which its `not exists` does not see.
 * `held`, `skipped` and `failed` end a run without data in the same way; the model has `failed`, at the bound of attempts.
@@ -64,17 +65,20 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How large the world is. `faults`: crashes, lost Redis, duplicates, failing fetches, and time that runs out on the living."""
+    """How large the world is. `faults`: crashes, a Redis that loses all, double deliveries, failing fetches and applies, and leases
+    and deliveries that grow too old."""
 
     ticks: int = 2
     workers: int = 2
     attempts: int = 2
+    forced: bool = True
     faults: bool = True
     sessions_cut_in_erp: bool = False
 
 
 class Kind(StrEnum):
-    STEP = "a step of a tick or a worker"
+    TICK = "a tick takes a step"
+    WORKER = "a worker takes a step"
     TIME = "time passes"
     SLOT = "the next slot comes"
     PERSON = "somebody forces a run"
@@ -87,9 +91,9 @@ class Property(StrEnum):
     OVERLAP = "overlapping"
     """Two workers are in the ERP for the agent, or the pair has two unfinished runs."""
     LOST = "lost"
-    """A due slot or an unfinished run comes to no end, unless a later slot or a person helps."""
+    """A due slot or an unfinished run comes to no end without a later slot."""
     BLOCKED = "blocked"
-    """No run of the pair comes to an end ever again."""
+    """No run of the pair comes to an end again, unless a person helps."""
     LATE = "late"
     """Though nothing broke, a run waits for its redelivery."""
 
@@ -102,63 +106,93 @@ class Action(Enum):
         self.kind = kind
         self.sentence = sentence
         self.mirrors = mirrors
+        self.comes_by_itself = kind in (Kind.TICK, Kind.WORKER, Kind.TIME)
 
     # a tick, in the order of tick.tick
-    REAP = (Kind.STEP, "takes back the run if its lease has expired", "tick:tick", "store.runs:SQL_REAP")
-    READ_DUE = (Kind.STEP, "sees whether the pair is due", "tick:_insert_due", "store.runs:SQL_INSERT_DUE")
+    BEGIN = (Kind.TICK, "begins and finds no run to take back", "tick:tick", "store.runs:reap")
+    REAP = (Kind.TICK, "takes the run back from its silent worker", "tick:tick", "store.runs:SQL_REAP")
+    SEE_DUE = (Kind.TICK, "sees that the pair is due", "tick:_insert_due", "store.runs:SQL_INSERT_DUE")
+    SEE_NOT_DUE = (Kind.TICK, "sees that the pair is not due", "tick:_insert_due", "store.runs:SQL_INSERT_DUE")
     INSERT_DUE = (
-        Kind.STEP,
+        Kind.TICK,
         "locks the slot, moves it and inserts the run",
         "store.runs:insert_due",
         "store.runs:SQL_INSERT_DUE",
     )
-    MOVE_SLOT = (Kind.STEP, "moves the slot in a commit of its own (mutant)")
-    PUSH_UNCOMMITTED = (Kind.STEP, "pushes a run that is not committed yet (mutant)")
-    COMMIT_PUSHED = (Kind.STEP, "commits the run that it has pushed (mutant)")
-    LOOK = (
-        Kind.STEP,
-        "asks for runs delivered long ago and for undelivered ones",
+    NOT_DUE_ANY_MORE = (Kind.TICK, "finds the slot locked or moved", "store.runs:SQL_INSERT_DUE")
+    MOVE_SLOT = (Kind.TICK, "moves the slot in a commit of its own (mutant)")
+    PUSH_UNCOMMITTED = (Kind.TICK, "pushes a run that is not committed yet (mutant)")
+    COMMIT_PUSHED = (Kind.TICK, "commits the run that it has pushed (mutant)")
+    SEE_LONG_AGO = (
+        Kind.TICK,
+        "sees a run that was delivered long ago",
         "tick:deliver",
         "store.runs:SQL_LONG_DELIVERED",
-        "store.runs:SQL_ANY_UNDELIVERED",
     )
-    READ_LIST = (Kind.STEP, "looks for the job in Redis", "queue:waiting_job_ids")
-    MARK_UNDELIVERED = (Kind.STEP, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
+    SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
+    SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
+    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:waiting_job_ids")
+    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:waiting_job_ids")
+    MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
-        Kind.STEP,
+        Kind.TICK,
         "locks the undelivered run",
         "tick:_deliver_batch",
         "store.runs:SQL_LOCK_UNDELIVERED",
     )
-    PUSH = (Kind.STEP, "pushes a job", "queue:push")
-    MARK_DELIVERED = (Kind.STEP, "marks the run delivered and commits", "store.runs:SQL_MARK_DELIVERED")
+    LOCK_NOTHING = (Kind.TICK, "has nothing to push and ends", "tick:_deliver_batch", "store.runs:SQL_LOCK_UNDELIVERED")
+    PUSH = (Kind.TICK, "pushes a job", "queue:push")
+    PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
+    MARK_DELIVERED = (Kind.TICK, "marks the run delivered and commits", "store.runs:SQL_MARK_DELIVERED")
     # a worker, in the order of serve.serve, serve.serve_claim and sync.perform
-    POP = (Kind.STEP, "moves a job to the intermediate list", "worker:SyncQueue", "worker:SyncWorker")
-    START = (Kind.STEP, "starts the job", "worker:SyncWorker.main_work_horse", "jobs:sync")
-    CLAIM = (Kind.STEP, "claims the run", "serve:serve", "store.runs:SQL_CLAIM")
-    IGNORE = (Kind.STEP, "can't claim and ends the job", "serve:serve", "store.runs:claim")
-    TRY_AGENT = (Kind.STEP, "locks the agent and enters the ERP", "serve:serve_claim", "store.locks:SQL_TRY_AGENT")
-    AGENT_LOCKED = (Kind.STEP, "finds the agent locked", "store.locks:agent_lock")
-    GIVE_BACK = (Kind.STEP, "gives the run back without spending an attempt", "store.runs:SQL_REQUEUE")
-    FETCH = (Kind.STEP, "has the whole export", "sync:_fetch")
-    LOCK_FENCE = (Kind.STEP, "locks the run's row under its fence", "sync:_read_and_apply", "store.runs:SQL_LOCK_FENCE")
+    POP = (Kind.WORKER, "moves a job to the intermediate list", "worker:SyncQueue", "worker:SyncWorker")
+    START = (Kind.WORKER, "starts the job", "worker:SyncWorker.main_work_horse", "jobs:sync")
+    CLAIM = (Kind.WORKER, "claims the run", "serve:serve", "store.runs:SQL_CLAIM")
+    IGNORE = (Kind.WORKER, "can't claim and ends the job", "serve:serve", "store.runs:claim")
+    TRY_AGENT = (Kind.WORKER, "locks the agent and enters the ERP", "serve:serve_claim", "store.locks:SQL_TRY_AGENT")
+    AGENT_LOCKED = (Kind.WORKER, "finds the agent locked", "store.locks:agent_lock")
+    GIVE_BACK = (
+        Kind.WORKER,
+        "gives the run back without spending an attempt",
+        "serve:_give_back",
+        "store.runs:SQL_REQUEUE",
+    )
+    FETCH = (Kind.WORKER, "has the whole export", "sync:_fetch")
+    LOCK_FENCE = (
+        Kind.WORKER,
+        "locks the run's row under its fence",
+        "sync:_read_and_apply",
+        "store.runs:SQL_LOCK_FENCE",
+    )
     APPLY_AND_FINISH = (
-        Kind.STEP,
+        Kind.WORKER,
         "commits data and the run's end",
         "sync:_read_and_apply",
         "apply:Apply.write",
         "store.runs:SQL_FINISH",
         "store.runs:SQL_STATE_SUCCEEDED",
     )
-    APPLY_ALONE = (Kind.STEP, "commits the data alone (mutant)")
-    FINISH_ALONE = (Kind.STEP, "commits the run's end alone (mutant)")
-    LEASE_LOST = (Kind.STEP, "learns that the run is no longer its own", "store.runs:lock_fence", "errors:LeaseLostError")
-    REQUEUE = (Kind.STEP, "queues the run again for a later tick", "sync:_fail", "store.runs:SQL_REQUEUE")
-    FINISH_FAILED = (Kind.STEP, "ends the run as failed", "sync:_fail", "store.runs:SQL_FINISH", "store.runs:SQL_STATE_FAILED")
-    FREE_AGENT = (Kind.STEP, "frees the agent", "store.locks:SQL_FREE_AGENT")
-    NEXT_OF_AGENT = (Kind.STEP, "goes on with the agent's next run", "serve:serve", "store.runs:SQL_NEXT_OF_AGENT")
-    END_JOB = (Kind.STEP, "ends the job", "serve:AGENT_BOUND_S", "jobs:STOP_AFTER_THIS_RUN")
-    HEARTBEAT = (Kind.STEP, "extends the lease", "serve:heartbeat", "store.runs:SQL_HEARTBEAT")
+    APPLY_ALONE = (Kind.WORKER, "commits the data alone (mutant)")
+    FINISH_ALONE = (Kind.WORKER, "commits the run's end alone (mutant)")
+    LEASE_LOST = (
+        Kind.WORKER,
+        "learns that the run is no longer its own",
+        "store.runs:lock_fence",
+        "errors:LeaseLostError",
+    )
+    SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync:perform")
+    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync:_fail", "store.runs:SQL_REQUEUE")
+    FINISH_FAILED = (
+        Kind.WORKER,
+        "ends the run as failed",
+        "sync:_fail",
+        "store.runs:SQL_FINISH",
+        "store.runs:SQL_STATE_FAILED",
+    )
+    FREE_AGENT = (Kind.WORKER, "frees the agent", "store.locks:SQL_FREE_AGENT")
+    NEXT_OF_AGENT = (Kind.WORKER, "goes on with the agent's next run", "serve:serve", "store.runs:SQL_NEXT_OF_AGENT")
+    END_JOB = (Kind.WORKER, "ends the job", "serve:AGENT_BOUND_S", "jobs:STOP_AFTER_THIS_RUN")
+    HEARTBEAT = (Kind.WORKER, "extends the lease", "serve:heartbeat", "store.runs:SQL_HEARTBEAT")
     # the world
     SLOT_COMES = (Kind.SLOT, "the pair is due", "due:decide")
     FORCE = (Kind.PERSON, "a forced run is queued, or joins", "store.runs:SQL_FORCE", "store.runs:SQL_JOIN")
@@ -179,8 +213,9 @@ class Action(Enum):
 FINISHED, QUEUED, RUNNING = range(3)
 # When the run was delivered.
 UNDELIVERED, DELIVERED, DELIVERED_LONG_AGO = range(3)
-# The pair's slot. The last two only where it is moved after the push: its run is queued, its run has been applied.
-NOT_DUE, DUE, DUE_AND_QUEUED, DUE_AND_APPLIED = range(4)
+# The pair's slot. The last three only where it is moved after the push: the run that there is is the slot's; the slot's run has
+# been applied; the run that there is is the slot's second one.
+NOT_DUE, DUE, DUE_AND_QUEUED, DUE_AND_APPLIED, DUE_AND_QUEUED_AGAIN = range(5)
 # The run and fence that a job or a worker knows: another run's, an older fence of this one, this one's.
 OTHER_RUN, OLD_FENCE, CURRENT = range(3)
 # The id of a job.
@@ -188,13 +223,39 @@ ANY_ID, NAMED, PUSHED = range(3)
 # What a crash has left in Redis of the named job.
 NOTHING, HASH, HASH_AND_INTERMEDIATE = range(3)
 # What a tick does next.
-(T_REAP, T_READ_DUE, T_INSERT, T_INSERT_MOVED, T_COMMIT_PUSHED, T_LOOK, T_LIST, T_UNMARK, T_LOCK, T_PUSH, T_MARK, T_MOVE_SLOT) = range(12)
+(
+    T_REAP,
+    T_READ_DUE,
+    T_INSERT,
+    T_INSERT_MOVED,
+    T_COMMIT_PUSHED,
+    T_LOOK,
+    T_LIST,
+    T_UNMARK,
+    T_LOCK,
+    T_PUSH,
+    T_MARK,
+    T_MOVE_SLOT,
+) = range(12)
 # What a worker does next.
-(W_POP, W_START, W_CLAIM, W_TRY_AGENT, W_GIVE_BACK, W_ERP, W_ERP_CUT, W_FAIL, W_FENCE, W_COMMIT, W_FINISH, W_FREE, W_NEXT) = range(13)
+(
+    W_POP,
+    W_START,
+    W_CLAIM,
+    W_TRY_AGENT,
+    W_GIVE_BACK,
+    W_ERP,
+    W_ERP_CUT,
+    W_FAIL,
+    W_FENCE,
+    W_COMMIT,
+    W_FINISH,
+    W_FREE,
+    W_NEXT,
+) = range(13)
 
 HOLDS_AGENT = frozenset({W_ERP, W_FAIL, W_FENCE, W_COMMIT, W_FINISH, W_FREE})
 IN_ERP = frozenset({W_ERP, W_ERP_CUT})
-BEATS = frozenset({W_ERP, W_ERP_CUT, W_FAIL, W_FENCE})
 
 
 class Row(NamedTuple):
@@ -257,9 +318,8 @@ class Model:
         self.bounds = bounds
         compared = protocol.finish_checks_fence and protocol.claim_compares_and_sets
         self._old = OTHER_RUN if compared else OLD_FENCE  # where fences are compared, an old one is another run's
-        self.start = State(
-            NOT_DUE, False, _NO_ROW, NOTHING, (), (T_REAP,) * bounds.ticks, (_IDLE,) * bounds.workers
-        )
+        self.start = State(NOT_DUE, False, _NO_ROW, NOTHING, (), (T_REAP,) * bounds.ticks, (_IDLE,) * bounds.workers)
+        self._hashes_count = protocol.fresh_job_ids and protocol.redelivery_proof is not Proof.LIST
         self._tick_does: dict[int, Callable[[State], Tick | None]] = {
             T_REAP: self._reap,
             T_READ_DUE: self._read_due,
@@ -331,7 +391,9 @@ class Model:
 
     def _end_run(self, state: State) -> State:
         """An end of any kind. It serves the slot, unless another one has come."""
-        return self._take_away(self._unname(state))._replace(row=_NO_ROW, owed=state.owed and state.slot == DUE)
+        slot = {DUE_AND_QUEUED: DUE, DUE_AND_QUEUED_AGAIN: DUE_AND_APPLIED}.get(state.slot, state.slot)
+        owed = state.owed and state.slot == DUE
+        return self._take_away(self._unname(state))._replace(row=_NO_ROW, slot=slot, owed=owed)
 
     def _new_run(self, state: State, delivered: int = UNDELIVERED) -> tuple[State, Property | None]:
         """An insert; the unique index over unfinished runs makes it do nothing when there is one."""
@@ -349,7 +411,7 @@ class Model:
         row = state.row
         expired = row.state == RUNNING and row.expired and not _row_locked(state)
         if not expired or not self.protocol.reaper:
-            return Action.REAP, T_READ_DUE, state, None
+            return Action.BEGIN, T_READ_DUE, state, None
         if row.attempt >= self.bounds.attempts:
             return Action.REAP, T_READ_DUE, self._end_run(state), None
         moves = self.protocol.reap_moves_fence
@@ -358,19 +420,19 @@ class Model:
 
     def _read_due(self, state: State) -> Tick:
         due = state.slot != NOT_DUE and state.row.state == FINISHED and T_COMMIT_PUSHED not in state.ticks
-        return Action.READ_DUE, T_INSERT if due else T_LOOK, state, None
+        return (Action.SEE_DUE, T_INSERT, state, None) if due else (Action.SEE_NOT_DUE, T_LOOK, state, None)
 
     def _insert_due(self, state: State) -> Tick:
         if state.slot == NOT_DUE or T_COMMIT_PUSHED in state.ticks:  # another tick was faster
-            return Action.INSERT_DUE, T_LOOK, state, None
+            return Action.NOT_DUE_ANY_MORE, T_LOOK, state, None
         if not self.protocol.commit_before_push:
             return self._push_uncommitted(state)
         if self.protocol.slot_moved is SlotMoved.BEFORE_INSERT:
             return Action.MOVE_SLOT, T_INSERT_MOVED, state._replace(slot=NOT_DUE), None
-        slot = NOT_DUE
-        if self.protocol.slot_moved is SlotMoved.AFTER_PUSH:
-            slot = max(state.slot, DUE_AND_QUEUED)
         after, broken = self._new_run(state)
+        slot = NOT_DUE
+        if self.protocol.slot_moved is SlotMoved.AFTER_PUSH and state.row.state == FINISHED:
+            slot = DUE_AND_QUEUED_AGAIN if state.slot == DUE_AND_APPLIED else DUE_AND_QUEUED
         return Action.INSERT_DUE, T_LOOK, after._replace(slot=slot), broken
 
     def _insert_moved(self, state: State) -> Tick:
@@ -393,11 +455,15 @@ class Model:
     def _look(self, state: State) -> Tick:
         row = state.row
         if self.protocol.redelivery and row.state == QUEUED and row.delivered == DELIVERED_LONG_AGO:
-            return Action.LOOK, T_LIST, state, None
-        return Action.LOOK, T_LOCK if _undelivered(row) else T_REAP, state, None
+            return Action.SEE_LONG_AGO, T_LIST, state, None
+        if _undelivered(row):
+            return Action.SEE_UNDELIVERED, T_LOCK, state, None
+        return Action.SEE_NOTHING, T_REAP, state, None
 
     def _read_list(self, state: State) -> Tick:
-        return Action.READ_LIST, T_LOCK if self._still_to_come(state) else T_UNMARK, state, None
+        if self._still_to_come(state):
+            return Action.FIND_JOB, T_LOCK, state, None
+        return Action.MISS_JOB, T_UNMARK, state, None
 
     def _still_to_come(self, state: State) -> bool:
         named = [w.at for w in state.workers if w.id == NAMED]
@@ -421,12 +487,13 @@ class Model:
         return Action.MARK_UNDELIVERED, T_LOCK, after, None
 
     def _lock_undelivered(self, state: State) -> Tick:
-        locks = _undelivered(state.row) and not _row_locked(state)
-        return Action.LOCK_UNDELIVERED, T_PUSH if locks else T_REAP, state, None
+        if _undelivered(state.row) and not _row_locked(state):
+            return Action.LOCK_UNDELIVERED, T_PUSH, state, None
+        return Action.LOCK_NOTHING, T_REAP, state, None
 
     def _push(self, state: State) -> Tick:
         if not self.protocol.fresh_job_ids and state.leak != NOTHING:
-            return Action.PUSH, T_MARK, state, None  # the key is there: nothing is pushed, and nobody says so
+            return Action.PUSH_NOTHING, T_MARK, state, None
         leak = state.leak if self.protocol.fresh_job_ids else HASH
         return Action.PUSH, T_MARK, state._replace(jobs=_kinds((*state.jobs, Job(CURRENT, PUSHED))), leak=leak), None
 
@@ -462,11 +529,10 @@ class Model:
 
     def _claim(self, state: State, me: Worker) -> list[Work]:
         row = state.row
-        if self.protocol.claim_compares_and_sets:
-            mine = me.ref == CURRENT and row.state == QUEUED
-        else:
-            mine = me.ref != OTHER_RUN
-        if not mine:
+        found = me.ref == CURRENT and row.state == QUEUED
+        if not self.protocol.claim_compares_and_sets:
+            found = me.ref != OTHER_RUN
+        if not found:
             return [(Action.IGNORE, _IDLE, self._job_ended(state), None)]
         if _row_locked(state):
             return []
@@ -504,7 +570,7 @@ class Model:
 
     def _fetch_cut(self, state: State, me: Worker) -> list[Work]:
         """Its heartbeat has a session of its own and goes on; the first statement of its own ends the job."""
-        return [(Action.LEASE_LOST, _IDLE, self._job_ended(state), None), *self._heartbeat(state, me)]
+        return [(Action.SESSION_GONE, _IDLE, self._job_ended(state), None), *self._heartbeat(state, me)]
 
     def _heartbeat(self, state: State, me: Worker) -> list[Work]:
         if not self._holds(state, me) or not state.row.expired or _row_locked(state):
@@ -529,14 +595,15 @@ class Model:
         return [(Action.LOCK_FENCE, me._replace(at=W_COMMIT), state, None), *self._heartbeat(state, me)]
 
     def _commit(self, state: State, me: Worker) -> list[Work]:
-        twice = state.row.applied or not me.mine or state.slot == DUE_AND_APPLIED
+        twice = state.row.applied or not me.mine or state.slot == DUE_AND_QUEUED_AGAIN
         broken = Property.TWICE if twice else None
-        if state.slot == DUE_AND_QUEUED:
-            state = state._replace(slot=DUE_AND_APPLIED)
         if not self.protocol.apply_and_finish_at_once:
             applied = state._replace(row=state.row._replace(applied=True))
             return [(Action.APPLY_ALONE, me._replace(at=W_FINISH), applied, broken)]
-        return [(Action.APPLY_AND_FINISH, _FREEING, self._end_run(state), broken)]
+        after = self._end_run(state)
+        if state.slot == DUE_AND_QUEUED:
+            after = after._replace(slot=DUE_AND_APPLIED)
+        return [(Action.APPLY_AND_FINISH, _FREEING, after, broken)]
 
     def _finish_alone(self, state: State, me: Worker) -> list[Work]:
         if not self._holds(state, me):
@@ -560,7 +627,7 @@ class Model:
             steps.append((Action.SLOT_COMES, WORLD, state._replace(slot=DUE, owed=True), None))
         if row.delayed:
             steps.append((Action.DELAY_OVER, WORLD, state._replace(row=row._replace(delayed=False)), None))
-        if T_COMMIT_PUSHED not in state.ticks and not _row_locked(state):
+        if self.bounds.forced and T_COMMIT_PUSHED not in state.ticks and not _row_locked(state):
             self._force(state, steps)
         if self.bounds.faults and row.state == RUNNING and not row.expired:
             steps.append((Action.LEASE_EXPIRES, WORLD, state._replace(row=row._replace(expired=True)), None))
@@ -599,7 +666,7 @@ class Model:
     def _crash(self, state: State, number: int) -> State:
         """Its session, locks and open transaction are gone; what RQ keeps of its job stays in Redis."""
         worker = state.workers[number]
-        if self.protocol.fresh_job_ids and worker.id == NAMED:
+        if self._hashes_count and worker.id == NAMED:
             state = state._replace(leak=HASH_AND_INTERMEDIATE if worker.at == W_START else HASH)
         return _with_worker(state, number, _IDLE)
 
@@ -623,7 +690,8 @@ def waits_for_redelivery(state: State) -> bool:
 
 def canonical(state: State) -> State:
     """Ticks are alike and workers are alike: which is which does not matter."""
-    return state._replace(ticks=tuple(sorted(state.ticks)), workers=tuple(sorted(state.workers)))
+    slot, owed, row, leak, jobs, ticks, workers = state
+    return State(slot, owed, row, leak, jobs, tuple(sorted(ticks)), tuple(sorted(workers)))
 
 
 def _undelivered(row: Row) -> bool:
@@ -650,8 +718,10 @@ def _kinds(jobs: Iterable[Job]) -> tuple[Job, ...]:
 
 
 def _with_tick(state: State, number: int, at: int) -> State:
-    return state._replace(ticks=state.ticks[:number] + (at,) + state.ticks[number + 1 :])
+    slot, owed, row, leak, jobs, ticks, workers = state
+    return State(slot, owed, row, leak, jobs, (*ticks[:number], at, *ticks[number + 1 :]), workers)
 
 
 def _with_worker(state: State, number: int, worker: Worker) -> State:
-    return state._replace(workers=state.workers[:number] + (worker,) + state.workers[number + 1 :])
+    slot, owed, row, leak, jobs, ticks, workers = state
+    return State(slot, owed, row, leak, jobs, ticks, (*workers[:number], worker, *workers[number + 1 :]))
