@@ -65,20 +65,13 @@ def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, ma
     given back because another process still holds the agent."""
     ids = {"run": claim.run_id, "type": claim.sync_type, "agent": claim.agent_id, "attempt": claim.attempt}
     with agent_lock(db, claim.agent_id) as locked:
-        if not locked:
-            log.event("agent-locked", **ids)
-            runs.requeue(
-                db,
-                claim,
-                delay_s=LOCKED_DELAY_S,
-                reason="agent-locked",
-                message="another process still talks to the ERP for this agent",
-                spent_attempt=False,
-            )
-            return None
-        log.event("run-started", **ids)
         begun = monotonic()
         try:
+            if not locked:
+                log.event("agent-locked", **ids)
+                _give_back(db, claim)
+                return None
+            log.event("run-started", **ids)
             with heartbeat(config, claim, log):
                 state = sync.perform(db, config, claim, may_retry=may_retry)
         except LeaseLostError as exc:
@@ -94,6 +87,17 @@ def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, ma
             seconds=round(monotonic() - begun, 3),
         )
         return state
+
+
+def _give_back(db: Database, claim: Claim) -> None:
+    runs.requeue(
+        db,
+        claim,
+        delay_s=LOCKED_DELAY_S,
+        reason="agent-locked",
+        message="another process still talks to the ERP for this agent",
+        spent_attempt=False,
+    )
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""A worker that was silent for longer than its lease ends quietly, wherever it wakes up."""
+
+import io
+import json
+
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.log import EventLog
+from archisync.serve import serve_claim
+from archisync.store import agents, runs
+from archisync.store.locks import agent_lock
+from archisync.store.runs import State
+
+AGENT = "anna.bianchi"
+
+
+def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly(
+    connection: Database, database_url: str
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    forced = runs.force(connection, "orders", AGENT, by="test", why=None)
+    claim = runs.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
+    assert claim is not None
+    connection.execute("update system.sync_runs set lease_until = system.clock() - interval '1 second'")
+    assert runs.reap(connection, lease_s=60, max_attempts=3) == 1
+    lines = io.StringIO()
+
+    with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:
+        assert locked
+        left = serve_claim(connection, Config(environment={}), EventLog(lines, as_json=True), claim, may_retry=True)
+
+    assert left is None
+    events = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [event["event"] for event in events] == ["agent-locked", "lease-lost"]
+    assert events[-1]["message"] == f"run {claim.run_id} belongs to another worker now"
+    run = runs.get(connection, claim.run_id)
+    assert (run.state, run.fence, run.attempt, run.reason) == (State.QUEUED, 2, 2, "lease-expired")
