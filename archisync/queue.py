@@ -79,7 +79,7 @@ def clear_the_way(client: redis.Redis, name: str, log: EventLog) -> None:
 
     Nothing is deleted. Called by whoever pushes and by a worker that starts.
     """
-    expected = _expected_types(name)
+    expected = expected_types(name)
     with client.pipeline(transaction=False) as pipe:
         for key in expected:
             pipe.type(key)
@@ -99,7 +99,7 @@ def _move(pipe: Pipeline, *, key: str, wanted: bytes, aside: str) -> None:
         pipe.rename(key, aside)
 
 
-def _expected_types(name: str) -> dict[str, bytes]:
+def expected_types(name: str) -> dict[str, bytes]:
     """The keys that RQ shares between jobs, those of rq 3."""
     lists = [f"{RQ_KEY_PREFIX}:queue:{name}{part}" for part in ("", ":intermediate")]
     sets = [f"{RQ_KEY_PREFIX}:{part}" for part in ("queues", "workers", f"workers:{name}", "groups")]
