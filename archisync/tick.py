@@ -108,7 +108,7 @@ def deliver(db: Database, config: Config, summary: Summary, started: float) -> N
             lost = [(run_id, job_id) for run_id, job_id in lost_maybe if job_id not in waiting]
             lost_count = runs.mark_undelivered(db, lost) if lost else 0
         pushed = 0
-        while monotonic() - started < DEADLINE_S:
+        while monotonic() - started < DEADLINE_S - queue.COMMAND_TIMEOUT_S:
             batch = _deliver_batch(db, config, client)
             pushed += batch
             summary.redelivered = min(lost_count, pushed)

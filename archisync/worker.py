@@ -15,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from secrets import token_hex
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -41,8 +42,12 @@ LONGEST_PAYLOAD_BYTES = 1024
 LONGEST_REASON = 300
 CONNECTION_RETRIES = 3
 """A worker rides out a restart of Redis that takes a moment; a tick leaves that to the next tick."""
+LONGEST_RECONNECT_WAIT_S = 10.0
+"""RQ's own is 60 s: too long a wait after Redis is back."""
 RESTART_DELAY_S = 1.0
 LONGEST_RESTART_DELAY_S = 30.0
+STEADY_S = 60.0
+"""After this long without a crash the next one is restarted without the delay that earlier ones have built up."""
 
 
 class ForeignJobError(Exception):
@@ -142,6 +147,7 @@ class SyncWorker(Worker):
     job_class = SyncJob
     log_job_description = False
     log_result_lifespan = False
+    max_connection_wait_time = LONGEST_RECONNECT_WAIT_S
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         die_with_parent(self.pid or 0)
@@ -205,7 +211,9 @@ class Supervisor:
         self._burst = burst
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
-        self._stopping = False
+        self._stopping = threading.Event()
+        self._delay_s = RESTART_DELAY_S
+        self._last_crash = -STEADY_S
 
     def run(self) -> int:
         """Until stopped, or in burst mode until all are done; the worst exit code of the last workers."""
@@ -226,7 +234,6 @@ class Supervisor:
 
     def _watch(self) -> list[int]:
         codes: list[int] = []
-        delay_s = RESTART_DELAY_S
         while self._children:
             for child in list(self._children):
                 try:
@@ -234,20 +241,31 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     continue
                 self._children.remove(child)
-                if self._burst or self._stopping or code in _NOT_WORTH_A_RESTART:
+                if self._burst or self._stopping.is_set() or code in _NOT_WORTH_A_RESTART:
                     codes.append(abs(code))
-                    continue
-                self._log.event("worker-restarted", exit_code=code, delay_s=delay_s)
-                time.sleep(delay_s)
-                delay_s = min(delay_s * 2, LONGEST_RESTART_DELAY_S)
-                if not self._stopping:
-                    self._children.append(self._start())
+                else:
+                    self._restart(code)
         return codes
 
+    def _restart(self, code: int) -> None:
+        """Another worker after a delay that doubles with each crash; SIGTERM meanwhile ends the delay."""
+        if monotonic() - self._last_crash > STEADY_S:
+            self._delay_s = RESTART_DELAY_S
+        self._log.event("worker-restarted", exit_code=code, delay_s=self._delay_s)
+        stopping = self._stopping.wait(self._delay_s)
+        self._delay_s = min(self._delay_s * 2, LONGEST_RESTART_DELAY_S)
+        self._last_crash = monotonic()
+        if stopping:
+            return
+        child = self._start()
+        self._children.append(child)
+        if self._stopping.is_set():  # asked between the two lines above
+            child.send_signal(signal.SIGTERM)
+
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._stopping:
+        if not self._stopping.is_set():
             self._log.event("workers-stopping", hint="each finishes its current run")
-        self._stopping = True
+        self._stopping.set()
         for child in self._children:
             child.send_signal(signal.SIGTERM)
 
