@@ -12,6 +12,7 @@ from typing import Any
 from archisync.config import Config
 from archisync.database import Database
 from archisync.store import agents
+from archisync.tick import tick
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
@@ -40,6 +41,12 @@ def one_due_pair(db: Database) -> None:
     """The agent's customers are due, and nothing else ever is."""
     agents.add(db, AGENT, name=None, whitelisted=True)
     db.execute("update system.sync_settings set enabled = sync_type = 'customers'")
+
+
+def push_due_run(db: Database, config: Config) -> None:
+    """One due pair, queued and pushed by a tick."""
+    one_due_pair(db)
+    assert tick(db, config).enqueued == 1
 
 
 def succeeded(db: Database) -> int:

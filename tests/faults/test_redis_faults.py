@@ -17,7 +17,17 @@ from archisync.config import Config
 from archisync.database import Database
 from archisync.embedded import EmbeddedValkey, temporary_folder
 from tests.conftest import Cli
-from tests.faults.queued import AGENT, QUEUE_KEY, config_for, count, env_of, one_due_pair, queued, succeeded
+from tests.faults.queued import (
+    AGENT,
+    QUEUE_KEY,
+    config_for,
+    count,
+    env_of,
+    one_due_pair,
+    push_due_run,
+    queued,
+    succeeded,
+)
 
 CRON_BOUND_S = 55
 """A tick is over before cron starts the next."""
@@ -193,8 +203,7 @@ def test_a_tick_that_cannot_deliver_says_so_in_time_and_loses_nothing(
 def test_a_run_delivered_before_the_outage_is_not_forgotten_by_a_tick_during_it(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     own_valkey.kill()
     assert cli("tick", env=env_of(config, later_s=60)).returncode == UNREACHABLE
     own_valkey.start()
@@ -239,8 +248,7 @@ def list_lost(server: EmbeddedValkey) -> None:
 def test_lost_jobs_are_pushed_again_by_the_next_tick(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, lose: Callable[[EmbeddedValkey], None]
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     lose(own_valkey)
     assert "redelivered 1" in cli("tick", env=env_of(config, later_s=50)).stdout
     assert cli("worker", "--burst", "--single", env=env_of(config, later_s=50)).returncode == 0
@@ -250,8 +258,7 @@ def test_lost_jobs_are_pushed_again_by_the_next_tick(
 def test_lost_job_hashes_are_noticed_by_the_worker_and_mended_by_the_next_tick(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     hashes_lost(own_valkey)
     assert cli("worker", "--burst", "--single", env=env_of(config)).returncode == 0
     assert succeeded(connection) == 0
@@ -265,8 +272,7 @@ def test_a_replica_promoted_without_the_last_jobs(
     with temporary_folder() as folder, EmbeddedValkey(folder, durable=False) as replica:
         replicate(own_valkey, replica)
         cut_off(own_valkey)
-        one_due_pair(connection)
-        assert cli("tick", env=env_of(config)).returncode == 0
+        push_due_run(connection, config)
         own_valkey.kill()
         with ask(replica) as client:
             assert client.get("replicated") == b"1"
@@ -339,8 +345,7 @@ def a_foreign_key_in_the_queues_place(server: EmbeddedValkey) -> None:
 def test_a_living_worker_goes_on_by_itself(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, harm: Callable[[EmbeddedValkey], None]
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     with living_worker(config, connection) as process:
         harm(own_valkey)
         forced = cli("run", "customers", "--agent", AGENT, env=env_of(config))

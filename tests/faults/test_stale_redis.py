@@ -19,6 +19,7 @@ from tests.faults.queued import (
     env_of,
     events,
     one_due_pair,
+    push_due_run,
     succeeded,
 )
 
@@ -141,8 +142,7 @@ LEFT: dict[str, Stale] = {
 def test_a_run_that_was_delivered_is_done_within_two_ticks_whatever_was_left(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, left: Stale
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     [job_id] = client.lrange(QUEUE_KEY, 0, -1)
     left(client, bytes(job_id).decode())  # type: ignore[arg-type]
     two_ticks(cli, connection, config)
@@ -202,8 +202,7 @@ def test_every_shared_key_may_be_foreign_at_once(
 def test_a_worker_that_starts_moves_foreign_keys_aside_too(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     client.delete("rq:workers")
     client.set("rq:workers", "foreign")
     worker = cli("worker", "--burst", "--single", env=env_of(config))
@@ -214,8 +213,7 @@ def test_a_worker_that_starts_moves_foreign_keys_aside_too(
 def test_a_foreign_key_in_the_place_of_a_delivered_queue_is_found_by_the_second_tick(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    one_due_pair(connection)
-    assert cli("tick", env=env_of(config)).returncode == 0
+    push_due_run(connection, config)
     client.set(QUEUE_KEY, "overwritten")
     two_ticks(cli, connection, config)
     assert succeeded(connection) == 1

@@ -33,6 +33,7 @@ from tests.faults.queued import (
     env_of,
     events,
     one_due_pair,
+    push_due_run,
     succeeded,
 )
 
@@ -63,8 +64,7 @@ def write_job(
 
 def run_behind(cli: Cli, connection: Database, config: Config) -> subprocess.CompletedProcess[str]:
     """Queue a real run behind whatever stands in the list and let one worker empty it."""
-    one_due_pair(connection)
-    assert tick(connection, config).enqueued == 1
+    push_due_run(connection, config)
     return cli("worker", "--burst", "--single", env=env_of(config))
 
 
@@ -338,8 +338,7 @@ def test_an_id_that_can_be_none_of_ours_is_set_aside(
 def test_the_damaged_delivery_of_a_run_is_repeated(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    one_due_pair(connection)
-    assert tick(connection, config).enqueued == 1
+    push_due_run(connection, config)
     [job_id] = client.lrange(QUEUE_KEY, 0, -1)
     client.hset(b"rq:job:" + bytes(job_id), "data", b"garbage")  # type: ignore[arg-type]
     done = cli("worker", "--burst", "--single", env=env_of(config))
@@ -356,8 +355,7 @@ def test_a_delivery_counts_whatever_status_its_hash_claims(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, status: str
 ) -> None:
     """PostgreSQL decides whether the run is still to be done."""
-    one_due_pair(connection)
-    assert tick(connection, config).enqueued == 1
+    push_due_run(connection, config)
     [job_id] = client.lrange(QUEUE_KEY, 0, -1)
     client.hset(b"rq:job:" + bytes(job_id), "status", status)  # type: ignore[arg-type]
     cli("worker", "--burst", "--single", env=env_of(config))
