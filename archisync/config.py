@@ -42,7 +42,7 @@ VARIABLES: tuple[Variable, ...] = (
         name="ARCHISYNC_LEASE_S", default="120", meaning="seconds after which a silent worker's run is taken back"
     ),
     Variable(
-        name="ARCHISYNC_REDELIVER_AFTER_S", default="120", meaning="seconds after which a lost delivery is repeated"
+        name="ARCHISYNC_REDELIVER_AFTER_S", default="30", meaning="seconds after which a lost delivery is repeated"
     ),
     Variable(name="ARCHISYNC_MAX_ATTEMPTS", default="3", meaning="attempts of one run before it is `failed`"),
     Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),

@@ -163,10 +163,11 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterat
 
 def _busy(db: Database, forced: Forced) -> ArchisyncError:
     run = runs.get(db, forced.run_id)
-    where = (
-        f"it runs on {run.worker}" if run.state is State.RUNNING else f"another run of {run.agent_id} is in progress"
-    )
+    if run.state is State.RUNNING:
+        where, after = f"it runs on {run.worker}", ""
+    else:
+        where, after = f"another run of {run.agent_id} is in progress", "   (it stays in the queue)"
     return BusyError(
         f"run {run.run_id} ({run.sync_type} of {run.agent_id}) can't start here: {where}",
-        hint=f"archisync show {run.run_id}   (it stays in the queue)",
+        hint=f"archisync show {run.run_id}{after}",
     )

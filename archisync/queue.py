@@ -11,31 +11,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from secrets import token_hex
 
 import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import Pipeline
+from redis.retry import Retry
 from rq import Queue
+from rq.defaults import RQ_KEY_PREFIX
 from rq.serializers import JSONSerializer
 
 from archisync.config import redact
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
+from archisync.log import EventLog
 from archisync.store.runs import Delivery
 
 JOB_FUNCTION = "archisync.jobs.sync"
 """The only function that a worker of ours runs."""
 FAILURE_TTL_S = 3600
 CONNECT_TIMEOUT_S = 5
-COMMAND_TIMEOUT_S = 20
+COMMAND_TIMEOUT_S = 10
+"""A server that accepts and never answers is given up after this long, and not asked again by the same tick."""
 _PAGE = 10_000
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, retries: int = 0) -> redis.Redis:
     """A client that fails fast: a tick must end by itself. Nothing is sent yet."""
     try:
         return redis.Redis.from_url(
             url,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=COMMAND_TIMEOUT_S,
+            retry=Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
             health_check_interval=30,
             client_name="archisync",
         )
@@ -46,23 +54,58 @@ def connect(url: str) -> redis.Redis:
 def translate(exc: redis.RedisError) -> ArchisyncError:
     """The archisync error that says what to do about a redis error; never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
+    hint = "queued runs wait in PostgreSQL; the next tick delivers them"
     if isinstance(exc, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
         return ConfigurationError(f"Redis refused the credentials: {said}", hint="check ARCHISYNC_REDIS_URL")
-    return UnreachableError(
-        f"Redis is out of reach: {said}", hint="queued runs wait in PostgreSQL; the next tick delivers them"
-    )
+    if isinstance(exc, redis.ResponseError):  # full, a read-only replica, a failing disk
+        return UnreachableError(f"Redis takes no jobs: {said}", hint=hint)
+    return UnreachableError(f"Redis is out of reach: {said}", hint=hint)
 
 
 @contextmanager
-def connected(url: str) -> Iterator[redis.Redis]:
+def connected(url: str, *, retries: int = 0) -> Iterator[redis.Redis]:
     """`connect`, closed at the end; redis errors inside come out as archisync errors."""
-    client = connect(url)
+    client = connect(url, retries=retries)
     try:
         yield client
     except redis.RedisError as exc:
         raise translate(exc) from exc
     finally:
         client.close()
+
+
+def clear_the_way(client: redis.Redis, name: str, log: EventLog) -> None:
+    """Rename whatever stands where RQ keeps its own and is of another type: it would fail every push and every worker.
+
+    Nothing is deleted. Called by whoever pushes and by a worker that starts.
+    """
+    expected = expected_types(name)
+    with client.pipeline(transaction=False) as pipe:
+        for key in expected:
+            pipe.type(key)
+        found = pipe.execute()
+    for (key, wanted), kind in zip(expected.items(), found, strict=True):
+        if kind not in (b"none", wanted):
+            aside = f"{key}:foreign:{token_hex(4)}"
+            client.transaction(partial(_move, key=key, wanted=wanted, aside=aside), key)
+            log.event("key-moved-aside", key=key, type=str(kind, "ascii"), to=aside)
+
+
+def _move(pipe: Pipeline, *, key: str, wanted: bytes, aside: str) -> None:
+    """The key is watched: nobody's push can slip in between the look and the renaming."""
+    kind = pipe.type(key)
+    pipe.multi()
+    if kind not in (b"none", wanted):
+        pipe.rename(key, aside)
+
+
+def expected_types(name: str) -> dict[str, bytes]:
+    """The keys that RQ shares between jobs, those of rq 3."""
+    lists = [f"{RQ_KEY_PREFIX}:queue:{name}{part}" for part in ("", ":intermediate")]
+    sets = [f"{RQ_KEY_PREFIX}:{part}" for part in ("queues", "workers", f"workers:{name}", "groups")]
+    registries = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
+    sorted_sets = [f"{RQ_KEY_PREFIX}:{registry}:{name}" for registry in registries]
+    return dict.fromkeys(lists, b"list") | dict.fromkeys(sets, b"set") | dict.fromkeys(sorted_sets, b"zset")
 
 
 def queue(client: redis.Redis, name: str) -> Queue:
@@ -96,12 +139,11 @@ def push(client: redis.Redis, name: str, deliveries: Sequence[Delivery], *, time
 
 
 def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
-    """Ids in the queue's list: the deliveries that a worker will still see. Read in pages."""
+    """Ids in the queue's list: the deliveries that a worker will still see. Read in pages; what isn't UTF-8 is not ours."""
     ids: set[str] = set()
-    q = queue(client, name)
-    offset = 0
-    while page := q.get_job_ids(offset, _PAGE):
-        ids.update(page)
+    key, offset = queue(client, name).key, 0
+    while page := client.lrange(key, offset, offset + _PAGE - 1):
+        ids.update(job_id if isinstance(job_id, str) else job_id.decode(errors="replace") for job_id in page)
         offset += len(page)
     return ids
 

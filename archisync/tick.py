@@ -16,6 +16,7 @@ from archisync.config import Config
 from archisync.database import Database
 from archisync.due import Decision, Facts, decide
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
+from archisync.log import EventLog
 from archisync.store import pairs, runs, ticks
 
 DEADLINE_S = 50.0
@@ -100,13 +101,14 @@ def deliver(db: Database, config: Config, summary: Summary, started: float) -> N
     from archisync import queue  # here, and not above: importing redis and rq costs more than an idle tick
 
     with queue.connected(config.redis_url) as client:
+        queue.clear_the_way(client, config.queue, EventLog())
         lost_count = 0
         if lost_maybe:
             waiting = queue.waiting_job_ids(client, config.queue)
             lost = [(run_id, job_id) for run_id, job_id in lost_maybe if job_id not in waiting]
             lost_count = runs.mark_undelivered(db, lost) if lost else 0
         pushed = 0
-        while monotonic() - started < DEADLINE_S:
+        while monotonic() - started < DEADLINE_S - queue.COMMAND_TIMEOUT_S:
             batch = _deliver_batch(db, config, client)
             pushed += batch
             summary.redelivered = min(lost_count, pushed)
@@ -117,13 +119,16 @@ def deliver(db: Database, config: Config, summary: Summary, started: float) -> N
 
 def _deliver_batch(db: Database, config: Config, client: object) -> int:
     from archisync import queue
+    from archisync.serve import AGENT_BOUND_S
 
+    # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
+    timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60
     # CRITICAL SECTION: the one place where row locks are held during a network call. The locks keep an overlapping tick from
     # pushing the same runs; it skips them instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
     with db.transaction():
         batch = runs.lock_undelivered(db, limit=DELIVER_BATCH)
         if batch:
-            jobs = queue.push(client, config.queue, batch, timeout_s=config.run_timeout_s + 60)  # type: ignore[arg-type]
+            jobs = queue.push(client, config.queue, batch, timeout_s=timeout_s)  # type: ignore[arg-type]
             runs.mark_delivered(db, jobs)
     return len(batch)
 

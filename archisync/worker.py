@@ -15,12 +15,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
+from secrets import token_hex
+from time import monotonic
 from types import FrameType
 from typing import Any
 
 import redis
 from rq import Queue, Worker
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -34,12 +37,21 @@ PR_SET_PDEATHSIG = 1
 WORKER_TTL_S = 75
 """RQ blocks this long less 15 s for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""
 SET_ASIDE_S = 3600
+LONGEST_PAYLOAD_BYTES = 1024
+"""Of a job, compressed; ours take about 60."""
+LONGEST_REASON = 300
+CONNECTION_RETRIES = 3
+"""A worker rides out a restart of Redis that takes a moment; a tick leaves that to the next tick."""
+LONGEST_RECONNECT_WAIT_S = 10.0
+"""RQ's own is 60 s: too long a wait after Redis is back."""
 RESTART_DELAY_S = 1.0
 LONGEST_RESTART_DELAY_S = 30.0
+STEADY_S = 60.0
+"""After this long without a crash the next one is restarted without the delay that earlier ones have built up."""
 
 
 class ForeignJobError(Exception):
-    """A job that is not ours, or not readable: never run."""
+    """A job that is not ours: never run."""
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -51,48 +63,81 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)  # the parent died before the call
 
 
+_NEVER_OURS = (
+    "_success_callback_name",
+    "_failure_callback_name",
+    "_stopped_callback_name",
+    "_dependency_ids",
+    "rate_limit_key",
+    "repeats_left",
+    "retries_left",
+    "webhooks",
+)
+"""What RQ would call, send or queue on behalf of whoever wrote the job's hash; a push of ours has none of it."""
+
+
 class SyncJob(Job):
-    """A job that can be restored only if it is `archisync.jobs.sync` with two whole numbers, in JSON."""
+    """A job that can be restored only if it is `archisync.jobs.sync` with two whole numbers, in JSON, and nothing else.
+
+    To RQ's worker and housekeeping, any other hash is a job that does not exist.
+    """
+
+    @classmethod
+    def fetch(cls, id: str, connection: redis.Redis | None = None, serializer: Any = None) -> Job:
+        try:
+            return super().fetch(id, connection=connection, serializer=serializer)
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as exc:
+            _set_aside(connection, id, exc)
+            raise NoSuchJobError(f"set aside: {id}") from exc
 
     def restore(self, raw_data: Any) -> Any:
+        if len(raw_data.get(b"data", b"")) > LONGEST_PAYLOAD_BYTES:
+            raise ForeignJobError("its payload is too long")
         super().restore(raw_data)
         if (
             self.func_name != queue.JOB_FUNCTION
             or self.instance is not None
-            or self.kwargs
-            or len(self.args) != 2
-            or not all(type(part) is int for part in self.args)
+            or self.kwargs != {}
+            or not isinstance(self.args, list)
+            or [type(part) for part in self.args] != [int, int]
         ):
-            raise ForeignJobError("not a run of archisync")
-        for callback in ("success", "failure", "stopped"):
-            if getattr(self, f"_{callback}_callback_name", None):
-                raise ForeignJobError(f"it brings a {callback} callback")
+            raise ForeignJobError("it is not a run of archisync")
+        for name in _NEVER_OURS:
+            if getattr(self, name, None):
+                raise ForeignJobError(f"it brings {name.strip('_').replace('_', ' ')}")
+
+
+def _set_aside(connection: redis.Redis | None, job_id: str, exc: Exception) -> None:
+    """Keep it for an hour to be looked at. If it stood for a run, a tick pushes that run again."""
+    if connection is not None:
+        connection.expire(Job.key_for(job_id), SET_ASIDE_S)
+    EventLog().event("job-set-aside", job=job_id, because=f"{type(exc).__name__}: {exc}"[:LONGEST_REASON])
 
 
 class SyncQueue(Queue):
-    """A queue that sets aside what can't be run, instead of ending the worker."""
+    """A queue that drops from `:intermediate` what can't be run."""
+
+    @classmethod
+    def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
+        """RQ decodes the id outside of any guard: one that is not UTF-8 would end the worker."""
+        moved = super().lmove(connection, queue_key, timeout)
+        if moved is None:
+            return None
+        shown = moved[1].decode(errors="backslashreplace")
+        if shown.encode() != moved[1]:
+            connection.lrem(f"{queue_key}:intermediate", 0, moved[1])
+        return queue_key, shown
 
     @classmethod
     def _fetch_dequeued_job(  # type: ignore[override]  # passes on whatever RQ passes
         cls, connection: redis.Redis, queue_key: str, job_id: str, **kwargs: Any
     ) -> Any:
-        try:
-            found = super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
-        except redis.ConnectionError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever a forged or damaged hash makes RQ raise
-            cls._set_aside(connection, queue_key, job_id, exc)
-            return None
+        found = super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
         if found is None:
             connection.lrem(f"{queue_key}:intermediate", 0, job_id)
         return found
-
-    @classmethod
-    def _set_aside(cls, connection: redis.Redis, queue_key: str, job_id: str, exc: Exception) -> None:
-        """Out of the way, kept for an hour to be looked at. If it stood for a run, a tick pushes that run again."""
-        connection.lrem(f"{queue_key}:intermediate", 0, job_id)
-        connection.expire(Job.key_for(job_id), SET_ASIDE_S)
-        EventLog().event("job-set-aside", job=job_id, because=f"{type(exc).__name__}: {exc}")
 
 
 class SyncWorker(Worker):
@@ -102,6 +147,7 @@ class SyncWorker(Worker):
     job_class = SyncJob
     log_job_description = False
     log_result_lifespan = False
+    max_connection_wait_time = LONGEST_RECONNECT_WAIT_S
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         die_with_parent(self.pid or 0)
@@ -118,11 +164,14 @@ class SyncWorker(Worker):
         if self.horse_pid:
             self.kill_horse(signal.SIGUSR1)
 
+    def check_for_suspension(self, burst: bool) -> None:
+        """`rq suspend` leaves a key that stops every worker for good, and nobody sees why. Ours is `archisync pause`."""
+
     def run_maintenance_tasks(self) -> None:
         """RQ's own housekeeping; a damaged registry must not end the worker."""
         try:
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             raise
         except Exception as exc:  # noqa: BLE001 - nothing of ours depends on RQ's registries
             from rq.utils import now
@@ -144,9 +193,11 @@ def work(config: Config, *, burst: bool) -> None:
     with connected(config.database_url, purpose="worker start") as db:
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)
-    with queue.connected(config.redis_url) as client:
-        client.ping()
-        name = f"archisync.{socket.gethostname()}.{os.getpid()}"
+    with queue.connected(config.redis_url, retries=CONNECTION_RETRIES) as client:
+        queue.clear_the_way(client, config.queue, EventLog())
+        name = (
+            f"archisync.{socket.gethostname()}.{os.getpid()}.{token_hex(4)}"  # a restarted container has the same pid
+        )
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker([q], name=name, connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S)
         worker.work(burst=burst, logging_level="WARNING")
@@ -160,7 +211,9 @@ class Supervisor:
         self._burst = burst
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
-        self._stopping = False
+        self._stopping = threading.Event()
+        self._delay_s = RESTART_DELAY_S
+        self._last_crash = -STEADY_S
 
     def run(self) -> int:
         """Until stopped, or in burst mode until all are done; the worst exit code of the last workers."""
@@ -181,7 +234,6 @@ class Supervisor:
 
     def _watch(self) -> list[int]:
         codes: list[int] = []
-        delay_s = RESTART_DELAY_S
         while self._children:
             for child in list(self._children):
                 try:
@@ -189,20 +241,31 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     continue
                 self._children.remove(child)
-                if self._burst or self._stopping or code in _NOT_WORTH_A_RESTART:
+                if self._burst or self._stopping.is_set() or code in _NOT_WORTH_A_RESTART:
                     codes.append(abs(code))
-                    continue
-                self._log.event("worker-restarted", exit_code=code, delay_s=delay_s)
-                time.sleep(delay_s)
-                delay_s = min(delay_s * 2, LONGEST_RESTART_DELAY_S)
-                if not self._stopping:
-                    self._children.append(self._start())
+                else:
+                    self._restart(code)
         return codes
 
+    def _restart(self, code: int) -> None:
+        """Another worker after a delay that doubles with each crash; SIGTERM meanwhile ends the delay."""
+        if monotonic() - self._last_crash > STEADY_S:
+            self._delay_s = RESTART_DELAY_S
+        self._log.event("worker-restarted", exit_code=code, delay_s=self._delay_s)
+        stopping = self._stopping.wait(self._delay_s)
+        self._delay_s = min(self._delay_s * 2, LONGEST_RESTART_DELAY_S)
+        self._last_crash = monotonic()
+        if stopping:
+            return
+        child = self._start()
+        self._children.append(child)
+        if self._stopping.is_set():  # asked between the two lines above
+            child.send_signal(signal.SIGTERM)
+
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._stopping:
+        if not self._stopping.is_set():
             self._log.event("workers-stopping", hint="each finishes its current run")
-        self._stopping = True
+        self._stopping.set()
         for child in self._children:
             child.send_signal(signal.SIGTERM)
 

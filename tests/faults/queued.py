@@ -1,0 +1,69 @@
+"""One agent with one due type, its deliveries, and what a worker says: shared by the tests that break the queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from archisync.config import Config
+from archisync.database import Database
+from archisync.store import agents
+from archisync.tick import tick
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENT = "anna.bianchi"
+QUEUE = "archisync"
+QUEUE_KEY = f"rq:queue:{QUEUE}"
+INTERMEDIATE_KEY = f"{QUEUE_KEY}:intermediate"
+
+
+def config_for(database_url: str, redis_url: str) -> Config:
+    return Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+        }
+    )
+
+
+def env_of(config: Config, *, later_s: float = 0) -> Mapping[str, str]:
+    """The command's environment; `later_s` steps its clock."""
+    now = (datetime.now(UTC) + timedelta(seconds=later_s)).isoformat()
+    return {**config.environment, **({"PGOPTIONS": f"-c archisync.now={now}"} if later_s else {})}
+
+
+def one_due_pair(db: Database) -> None:
+    """The agent's customers are due, and nothing else ever is."""
+    agents.add(db, AGENT, name=None, whitelisted=True)
+    db.execute("update system.sync_settings set enabled = sync_type = 'customers'")
+
+
+def push_due_run(db: Database, config: Config) -> None:
+    """One due pair, queued and pushed by a tick."""
+    one_due_pair(db)
+    assert tick(db, config).enqueued == 1
+
+
+def succeeded(db: Database) -> int:
+    return count(db, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1")
+
+
+def queued(db: Database) -> int:
+    return count(db, "select count(*) from system.sync_runs where state = 'queued'")
+
+
+def count(db: Database, statement: str) -> int:
+    row = db.execute(statement).fetchone()
+    assert row is not None
+    return int(next(iter(row.values())))
+
+
+def events(done: CompletedProcess[str], name: str) -> list[dict[str, Any]]:
+    """The log lines of that name in what a command said."""
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('{"time"')]
+    return [line for line in lines if line["event"] == name]

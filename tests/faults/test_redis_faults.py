@@ -1,0 +1,353 @@
+"""Redis goes away, loses its data, or refuses: a tick says so with its exit code and loses nothing, and what is due runs
+within two ticks of its return."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import monotonic
+
+import pytest
+import redis
+
+from archisync.config import Config
+from archisync.database import Database
+from archisync.embedded import EmbeddedValkey, temporary_folder
+from tests.conftest import Cli
+from tests.faults.queued import (
+    AGENT,
+    QUEUE_KEY,
+    config_for,
+    count,
+    env_of,
+    one_due_pair,
+    push_due_run,
+    queued,
+    succeeded,
+)
+
+CRON_BOUND_S = 55
+"""A tick is over before cron starts the next."""
+UNREACHABLE = 4
+CONFIGURATION = 3
+WAITING_HINT = "hint: queued runs wait in PostgreSQL; the next tick delivers them"
+
+
+@pytest.fixture
+def config(database_url: str, own_valkey: EmbeddedValkey) -> Config:
+    return config_for(database_url, own_valkey.url)
+
+
+def ask(server: EmbeddedValkey) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
+
+
+def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
+    """A tick and a worker each minute after Redis is back, two times at most; the delivery before was late in its minute."""
+    for later_s in (50, 110):
+        assert cli("tick", env=env_of(config, later_s=later_s)).returncode == 0
+        assert cli("worker", "--burst", "--single", env=env_of(config, later_s=later_s)).returncode == 0
+        if succeeded(connection):
+            return
+
+
+# --- refusals: the server is away, full, read-only or wants a password ----------------------------------------------
+
+Fault = Callable[[EmbeddedValkey, Config], AbstractContextManager[Config]]
+"""Redis is at fault while the block lasts; gives the configuration with which a tick meets it."""
+
+
+@contextmanager
+def killed(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    server.kill()
+    yield config
+    server.start()
+
+
+@contextmanager
+def wrong_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with ask(server) as client:
+        client.config_set("requirepass", "secret-of-the-server")
+        yield config_for(config.database_url, config.redis_url.replace("unix://", "unix://:secret-of-ours@"))
+        client.config_set("requirepass", "")
+
+
+@contextmanager
+def no_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with ask(server) as client:
+        client.config_set("requirepass", "secret-of-the-server")
+        yield config
+        client.config_set("requirepass", "")
+
+
+@contextmanager
+def full_memory(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with ask(server) as client:
+        client.config_set("maxmemory", "1")
+        yield config
+        client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def read_only_replica(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with ask(server) as client, closed_port() as port:
+        client.replicaof("127.0.0.1", port)
+        yield config
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def replica_without_its_primary(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with ask(server) as client:
+        client.config_set("replica-serve-stale-data", "no")
+        with read_only_replica(server, config):
+            yield config
+
+
+@contextmanager
+def failing_disk(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    """The server can't write its snapshot and stops taking writes, as it does by default."""
+    with ask(server) as client:
+        [folder] = client.config_get("dir").values()
+        client.config_set("save", "3600 1")
+        os.mkdir(os.path.join(folder, "dump.rdb"))  # noqa: PTH102,PTH118 - the server's answer is a plain string
+        client.set("before", "1")
+        client.bgsave()
+        while client.info("persistence")["rdb_bgsave_in_progress"]:
+            continue
+        assert client.info("persistence")["rdb_last_bgsave_status"] == "err"
+        yield config
+        client.config_set("save", "")
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, and nobody else can take meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextmanager
+def unreachable_host(_server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    with closed_port() as port:
+        yield config_for(config.database_url, f"redis://:secret-of-ours@127.0.0.1:{port}/0")
+
+
+@contextmanager
+def silent_host(_server: EmbeddedValkey, config: Config) -> Iterator[Config]:
+    """The kernel accepts the connection, and nobody ever answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield config_for(config.database_url, f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+
+
+REFUSALS: dict[str, tuple[Fault, int, str, str]] = {
+    "killed": (killed, UNREACHABLE, "error: Redis is out of reach: ", WAITING_HINT),
+    "wrong password": (
+        wrong_password,
+        CONFIGURATION,
+        "error: Redis refused the credentials: invalid username-password pair or user is disabled.",
+        "hint: check ARCHISYNC_REDIS_URL",
+    ),
+    "no password": (
+        no_password,
+        CONFIGURATION,
+        "error: Redis refused the credentials: Authentication required.",
+        "hint: check ARCHISYNC_REDIS_URL",
+    ),
+    "full memory": (full_memory, UNREACHABLE, "error: Redis takes no jobs: ", WAITING_HINT),
+    "read-only replica": (read_only_replica, UNREACHABLE, "error: Redis takes no jobs: ", WAITING_HINT),
+    "replica without its primary": (
+        replica_without_its_primary,
+        UNREACHABLE,
+        "error: Redis takes no jobs: ",
+        WAITING_HINT,
+    ),
+    "failing disk": (failing_disk, UNREACHABLE, "error: Redis takes no jobs: ", WAITING_HINT),
+    "unreachable host": (unreachable_host, UNREACHABLE, "error: Redis is out of reach: ", WAITING_HINT),
+    "silent host": (silent_host, UNREACHABLE, "error: Redis is out of reach: ", WAITING_HINT),
+}
+
+
+@pytest.mark.parametrize(("fault", "code", "error", "hint"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_tick_that_cannot_deliver_says_so_in_time_and_loses_nothing(
+    cli: Cli,
+    connection: Database,
+    config: Config,
+    own_valkey: EmbeddedValkey,
+    fault: Fault,
+    code: int,
+    error: str,
+    hint: str,
+) -> None:
+    one_due_pair(connection)
+    with fault(own_valkey, config) as faulty:
+        begun = monotonic()
+        tick = cli("tick", env=env_of(faulty))
+        assert monotonic() - begun < CRON_BOUND_S
+        assert (tick.returncode, "Traceback" in tick.stderr) == (code, False)
+        assert error in tick.stderr
+        assert hint in tick.stderr
+        assert "secret" not in tick.stdout + tick.stderr
+        assert queued(connection) == 1
+        assert count(connection, "select count(*) from system.sync_runs where delivered_at is not null") == 0
+        assert count(connection, "select count(*) from system.ticks where error is not null") == 1
+    two_ticks(cli, connection, config)
+    assert succeeded(connection) == 1
+    assert count(connection, "select count(*) from system.sync_runs") == 1
+
+
+def test_a_run_delivered_before_the_outage_is_not_forgotten_by_a_tick_during_it(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
+) -> None:
+    push_due_run(connection, config)
+    own_valkey.kill()
+    assert cli("tick", env=env_of(config, later_s=60)).returncode == UNREACHABLE
+    own_valkey.start()
+    assert "redelivered 1" in cli("tick", env=env_of(config, later_s=120)).stdout
+    cli("worker", "--burst", "--single", env=env_of(config, later_s=120))
+    assert succeeded(connection) == 1
+
+
+def test_a_tick_with_nothing_to_deliver_does_not_mind_an_absent_redis(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
+) -> None:
+    connection.execute("update system.sync_settings set enabled = false")
+    own_valkey.kill()
+    assert cli("tick", env=env_of(config)).returncode == 0
+
+
+# --- losses: the server answers, and the jobs are gone --------------------------------------------------------------
+
+
+def emptied(server: EmbeddedValkey) -> None:
+    with ask(server) as client:
+        client.flushall()
+
+
+def restarted_empty(server: EmbeddedValkey) -> None:
+    server.kill()
+    server.start()
+
+
+def hashes_lost(server: EmbeddedValkey) -> None:
+    """An evicting server drops job hashes and keeps the list."""
+    with ask(server) as client:
+        client.delete(*client.keys("rq:job:*"))
+
+
+def list_lost(server: EmbeddedValkey) -> None:
+    with ask(server) as client:
+        client.delete(QUEUE_KEY)
+
+
+@pytest.mark.parametrize("lose", [emptied, restarted_empty, list_lost])
+def test_lost_jobs_are_pushed_again_by_the_next_tick(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, lose: Callable[[EmbeddedValkey], None]
+) -> None:
+    push_due_run(connection, config)
+    lose(own_valkey)
+    assert "redelivered 1" in cli("tick", env=env_of(config, later_s=50)).stdout
+    assert cli("worker", "--burst", "--single", env=env_of(config, later_s=50)).returncode == 0
+    assert succeeded(connection) == 1
+
+
+def test_lost_job_hashes_are_noticed_by_the_worker_and_mended_by_the_next_tick(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
+) -> None:
+    push_due_run(connection, config)
+    hashes_lost(own_valkey)
+    assert cli("worker", "--burst", "--single", env=env_of(config)).returncode == 0
+    assert succeeded(connection) == 0
+    two_ticks(cli, connection, config)
+    assert succeeded(connection) == 1
+
+
+def test_a_replica_promoted_without_the_last_jobs(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
+) -> None:
+    with temporary_folder() as folder, EmbeddedValkey(folder, durable=False) as replica:
+        replicate(own_valkey, replica)
+        cut_off(own_valkey)
+        push_due_run(connection, config)
+        own_valkey.kill()
+        with ask(replica) as client:
+            assert client.get("replicated") == b"1"
+            assert client.llen(QUEUE_KEY) == 0
+            client.replicaof("NO", "ONE")
+        two_ticks(cli, connection, config_for(config.database_url, replica.url))
+    assert succeeded(connection) == 1
+
+
+def replicate(primary: EmbeddedValkey, replica: EmbeddedValkey) -> None:
+    """Return when the replica has what the primary had."""
+    with closed_port() as port:
+        pass
+    with ask(primary) as first, ask(replica) as second:
+        first.config_set("repl-diskless-sync-delay", 0)
+        first.config_set("port", port)
+        second.replicaof("127.0.0.1", port)
+        first.set("replicated", "1")
+        while second.get("replicated") != b"1":
+            continue
+
+
+def cut_off(primary: EmbeddedValkey) -> None:
+    """From now on nothing reaches a replica."""
+    with ask(primary) as client:
+        client.config_set("port", 0)
+        client.client_kill_filter(_type="replica")
+        assert client.info("replication")["connected_slaves"] == 0
+
+
+# --- a worker that lives through it -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def living_worker(config: Config, connection: Database) -> Iterator[subprocess.Popen[str]]:
+    """`archisync worker` as a service runs it, when it has done its first run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker"],
+        env=os.environ | dict(config.environment),
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        wait_for(connection, process, 1)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def wait_for(connection: Database, process: subprocess.Popen[str], runs: int) -> None:
+    while succeeded(connection) < runs:
+        assert process.poll() is None
+
+
+def a_read_only_replica_for_a_while(server: EmbeddedValkey) -> None:
+    with ask(server) as client, closed_port() as port:
+        client.replicaof("127.0.0.1", port)
+        client.replicaof("NO", "ONE")
+
+
+def a_foreign_key_in_the_queues_place(server: EmbeddedValkey) -> None:
+    with ask(server) as client:
+        client.set(QUEUE_KEY, "foreign")
+
+
+@pytest.mark.parametrize(
+    "harm", [restarted_empty, emptied, a_read_only_replica_for_a_while, a_foreign_key_in_the_queues_place]
+)
+def test_a_living_worker_goes_on_by_itself(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, harm: Callable[[EmbeddedValkey], None]
+) -> None:
+    push_due_run(connection, config)
+    with living_worker(config, connection) as process:
+        harm(own_valkey)
+        forced = cli("run", "customers", "--agent", AGENT, env=env_of(config))
+        assert forced.returncode == 0, forced.stderr
+        wait_for(connection, process, 2)

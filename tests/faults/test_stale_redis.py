@@ -1,0 +1,244 @@
+"""Whatever stands in Redis when a tick comes: every due run is executed, without an operator."""
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from archisync import queue
+from archisync.config import Config
+from archisync.database import Database
+from tests.conftest import Cli
+from tests.faults.queued import (
+    INTERMEDIATE_KEY,
+    QUEUE_KEY,
+    config_for,
+    count,
+    env_of,
+    events,
+    one_due_pair,
+    push_due_run,
+    succeeded,
+)
+
+Stale = Callable[[redis.Redis, str], None]
+"""Leaves something behind, given the id of the job that was pushed for the run."""
+
+
+@pytest.fixture
+def config(database_url: str, redis_url: str) -> Config:
+    return config_for(database_url, redis_url)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
+    """What happens by itself after the state was left: a tick and a worker each minute, two times at most.
+
+    The first comes 50 s after the delivery: that one was late in its minute.
+    """
+    for later_s in (50, 110):
+        tick = cli("tick", env=env_of(config, later_s=later_s))
+        assert (tick.returncode, "Traceback" in tick.stderr) == (0, False), tick.stderr
+        worker = cli("worker", "--burst", "--single", env=env_of(config, later_s=later_s))
+        assert (worker.returncode, "Traceback" in worker.stderr) == (0, False), worker.stderr
+        if succeeded(connection):
+            return
+
+
+# --- the delivery was taken by somebody who is gone: the run is queued, its job is not in the queue's list ----------
+
+STATUSES = ["queued", "started", "finished", "failed", "deferred", "scheduled", "stopped", "canceled"]
+
+
+def leave_status(status: str) -> Stale:
+    def leave(client: redis.Redis, job_id: str) -> None:
+        client.delete(QUEUE_KEY)
+        client.hset(f"rq:job:{job_id}", "status", status)
+
+    return leave
+
+
+def in_intermediate(client: redis.Redis, job_id: str) -> None:
+    """The worker died between taking the id and starting the job."""
+    client.lmove(QUEUE_KEY, INTERMEDIATE_KEY)
+
+
+def in_intermediate_without_a_hash(client: redis.Redis, job_id: str) -> None:
+    client.lmove(QUEUE_KEY, INTERMEDIATE_KEY)
+    client.delete(f"rq:job:{job_id}")
+
+
+def in_registry(registry: str, member: str = "{}") -> Stale:
+    def leave(client: redis.Redis, job_id: str) -> None:
+        client.delete(QUEUE_KEY)
+        client.zadd(f"rq:{registry}:archisync", {member.format(job_id): 1})
+
+    return leave
+
+
+def in_started_registry_for_ever(client: redis.Redis, job_id: str) -> None:
+    client.delete(QUEUE_KEY)
+    client.hset(f"rq:job:{job_id}", "status", "started")
+    client.zadd("rq:wip:archisync", {f"{job_id}:execution": "+inf"})
+    client.hset(
+        f"rq:execution:{job_id}:execution", mapping={"job_id": job_id, "created_at": "1", "last_heartbeat": "1"}
+    )
+
+
+def dead_worker(client: redis.Redis, job_id: str) -> None:
+    client.delete(QUEUE_KEY)
+    name = "archisync.gone.7"
+    client.hset(
+        f"rq:worker:{name}", mapping={"birth": "2026-01-01T00:00:00.000000Z", "current_job": job_id, "pid": "7"}
+    )
+    client.sadd("rq:workers", f"rq:worker:{name}")
+    client.sadd("rq:workers:archisync", f"rq:worker:{name}")
+
+
+def leftover_locks(client: redis.Redis, job_id: str) -> None:
+    client.delete(QUEUE_KEY)
+    for lock in ("clean_registries:archisync", "scheduler-lock:archisync", "clean_groups", f"unique:{job_id}"):
+        client.set(f"rq:{lock}", "somebody")
+
+
+def suspended_workers(client: redis.Redis, job_id: str) -> None:
+    client.set("rq:suspended", "1")
+
+
+def the_list_says_twice(client: redis.Redis, job_id: str) -> None:
+    client.rpush(QUEUE_KEY, job_id, job_id)
+
+
+def the_list_has_foreign_ids(client: redis.Redis, job_id: str) -> None:
+    client.delete(QUEUE_KEY)
+    client.rpush(QUEUE_KEY, b"\xff\xfe", "not ours", "another-application")
+
+
+LEFT: dict[str, Stale] = {
+    **{f"a job hash that is {status}": leave_status(status) for status in STATUSES},
+    "an id in :intermediate": in_intermediate,
+    "an id in :intermediate without a hash": in_intermediate_without_a_hash,
+    "an id in the started registry": in_registry("wip", "{}:execution"),
+    "a garbage id in the started registry": in_registry("wip", "what is this"),
+    "a running job in the started registry for ever": in_started_registry_for_ever,
+    "an id in the failed registry": in_registry("failed"),
+    "an id in the scheduled registry": in_registry("scheduled"),
+    "a dead worker's keys": dead_worker,
+    "leftover locks": leftover_locks,
+    "suspended workers": suspended_workers,
+    "an id twice in the queue's list": the_list_says_twice,
+    "foreign ids in the queue's list": the_list_has_foreign_ids,
+}
+
+
+@pytest.mark.parametrize("left", LEFT.values(), ids=LEFT.keys())
+def test_a_run_that_was_delivered_is_done_within_two_ticks_whatever_was_left(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, left: Stale
+) -> None:
+    push_due_run(connection, config)
+    [job_id] = client.lrange(QUEUE_KEY, 0, -1)
+    left(client, bytes(job_id).decode())  # type: ignore[arg-type]
+    two_ticks(cli, connection, config)
+    assert succeeded(connection) == 1
+    assert count(connection, "select count(*) from system.sync_runs") == 1
+
+
+# --- what another application left where RQ keeps its own -----------------------------------------------------------
+
+
+def a_string(client: redis.Redis, key: str) -> None:
+    client.set(key, "not a list")
+
+
+def a_hash(client: redis.Redis, key: str) -> None:
+    client.hset(key, "a", "b")
+
+
+SHARED_KEYS = sorted(queue.expected_types("archisync"))
+
+
+@pytest.mark.parametrize(("kind", "make"), [("string", a_string), ("hash", a_hash)])
+@pytest.mark.parametrize("key", [QUEUE_KEY, INTERMEDIATE_KEY, "rq:workers", "rq:queues", "rq:wip:archisync"])
+def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
+    cli: Cli,
+    connection: Database,
+    config: Config,
+    client: redis.Redis,
+    key: str,
+    kind: str,
+    make: Callable[[redis.Redis, str], None],
+) -> None:
+    make(client, key)
+    before = client.dump(key)
+    one_due_pair(connection)
+    tick = cli("tick", env=env_of(config))
+    [moved] = events(tick, "key-moved-aside")
+    assert (moved["key"], moved["type"]) == (key, kind)
+    assert client.dump(moved["to"]) == before, "nothing of the other application's is lost"
+    assert tick.returncode == 0
+    cli("worker", "--burst", "--single", env=env_of(config))
+    assert succeeded(connection) == 1
+
+
+def test_every_shared_key_may_be_foreign_at_once(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    for key in SHARED_KEYS:
+        client.set(key, "foreign")
+    one_due_pair(connection)
+    tick = cli("tick", env=env_of(config))
+    assert sorted(e["key"] for e in events(tick, "key-moved-aside")) == SHARED_KEYS
+    cli("worker", "--burst", "--single", env=env_of(config))
+    assert succeeded(connection) == 1
+
+
+def test_a_worker_that_starts_moves_foreign_keys_aside_too(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    push_due_run(connection, config)
+    client.delete("rq:workers")
+    client.set("rq:workers", "foreign")
+    worker = cli("worker", "--burst", "--single", env=env_of(config))
+    assert [e["key"] for e in events(worker, "key-moved-aside")] == ["rq:workers"]
+    assert (worker.returncode, succeeded(connection)) == (0, 1)
+
+
+def test_a_foreign_key_in_the_place_of_a_delivered_queue_is_found_by_the_second_tick(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    push_due_run(connection, config)
+    client.set(QUEUE_KEY, "overwritten")
+    two_ticks(cli, connection, config)
+    assert succeeded(connection) == 1
+
+
+def test_keys_of_the_right_type_are_left_where_they_are(cli: Cli, client: redis.Redis, config: Config) -> None:
+    """Another application of the same Redis may use RQ as well."""
+    data = zlib.compress(json.dumps(["other.application", None, [], {}]).encode())
+    client.hset(
+        "rq:job:theirs", mapping={"data": data, "status": "queued", "created_at": "2026-01-01T00:00:00.000000Z"}
+    )
+    client.rpush("rq:queue:other", "theirs")
+    client.sadd("rq:queues", "rq:queue:other")
+    client.sadd("rq:workers", "rq:worker:other")
+    cli("tick", env=env_of(config))
+    cli("worker", "--burst", "--single", env=env_of(config))
+    assert client.lrange("rq:queue:other", 0, -1) == [b"theirs"]
+    assert client.smembers("rq:queues") >= {b"rq:queue:other"}
+    assert client.keys("*foreign*") == []
+
+
+def test_a_second_tick_does_not_push_what_still_waits_in_the_list(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    one_due_pair(connection)
+    for later_s in (0, 60, 120, 3600):
+        cli("tick", env=env_of(config, later_s=later_s))
+    assert client.llen(QUEUE_KEY) == 1

@@ -1,0 +1,450 @@
+"""What anyone with access to Redis may write: nothing of it is run, and nothing of it stops a worker."""
+
+import json
+import os
+import pickle
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.tick import tick
+from tests.conftest import Cli
+from tests.faults.queued import (
+    INTERMEDIATE_KEY,
+    QUEUE,
+    QUEUE_KEY,
+    config_for,
+    count,
+    env_of,
+    events,
+    one_due_pair,
+    push_due_run,
+    succeeded,
+)
+
+Payload = bytes | list[object]
+NOW = "2026-03-01T12:00:00.000000Z"
+
+
+@pytest.fixture
+def config(database_url: str, redis_url: str) -> Config:
+    return config_for(database_url, redis_url)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def write_job(
+    client: redis.Redis, job_id: str, payload: Payload, extra: Mapping[str, str | bytes] | None = None
+) -> None:
+    """A job as RQ writes it, put into the queue's list. A list is the payload of the JSON serializer."""
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    fields: dict[Any, Any] = {"status": "queued", "created_at": NOW, "origin": QUEUE, "timeout": "60"}
+    client.hset(f"rq:job:{job_id}", mapping=fields | {"data": zlib.compress(data)} | dict(extra or {}))
+    client.rpush(QUEUE_KEY, job_id)
+
+
+def run_behind(cli: Cli, connection: Database, config: Config) -> subprocess.CompletedProcess[str]:
+    """Queue a real run behind whatever stands in the list and let one worker empty it."""
+    push_due_run(connection, config)
+    return cli("worker", "--burst", "--single", env=env_of(config))
+
+
+class Touch:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def foreign_functions(marker: Path) -> list[Payload]:
+    touch = f"touch {marker}"
+    return [
+        ["os.system", None, [touch], {}],
+        ["posix.system", None, [touch], {}],
+        ["subprocess.check_call", None, [["touch", str(marker)]], {}],
+        ["builtins.exec", None, [f"open({str(marker)!r}, 'w')"], {}],
+        ["exec", None, [f"open({str(marker)!r}, 'w')"], {}],
+        ["builtins.open", None, [str(marker), "w"], {}],
+    ]
+
+
+def pickles(marker: Path) -> list[Payload]:
+    touch = Touch(marker)
+    return [pickle.dumps(touch), pickle.dumps((touch, None, (), {})), pickle.dumps(("os.system", None, ("",), touch))]
+
+
+def names_like_ours(marker: Path) -> list[Payload]:
+    touch = f"touch {marker}"
+    return [
+        ["archisync.jobs.os.system", None, [touch], {}],
+        ["archisync.worker.os.system", None, [touch], {}],
+        ["archisync.jobs.sync.__globals__", None, [1, 1], {}],
+        ["archisync.jobs.sync ", None, [1, 1], {}],
+        [["archisync.jobs.sync"], None, [1, 1], {}],
+        [None, None, [1, 1], {}],
+    ]
+
+
+def arguments_not_ours(marker: Path) -> list[Payload]:
+    ours = "archisync.jobs.sync"
+    return [
+        [ours, None, [], {}],
+        [ours, None, [1], {}],
+        [ours, None, [1, 1, 1], {}],
+        [ours, None, [True, True], {}],
+        [ours, None, ["1", "1"], {}],
+        [ours, None, "11", {}],
+        [ours, None, [[1], {"a": 1}], {}],
+        [ours, None, [1.0, 1.0], {}],
+        [ours, None, {"run_id": 1, "fence": 1}, {}],
+        [ours, None, [1, 1], {"run_id": 1}],
+        [ours, None, [1, 1], []],
+        [ours, None, [1, 1], None],
+        [ours, None, [1, 1]],
+        {},  # type: ignore[list-item]
+        [],
+    ]
+
+
+def methods(marker: Path) -> list[Payload]:
+    touch = f"touch {marker}"
+    return [
+        ["system", "os", [touch], {}],
+        ["archisync.jobs.sync", {"py/object": "os.system"}, [1, 1], {}],
+        ["__call__", ["os.system"], [touch], {}],
+        ["archisync.jobs.sync", 0, [1, 1], {}],
+    ]
+
+
+def oversized(marker: Path) -> list[Payload]:
+    return [os.urandom(10_000), b"[" * 900_000, json.dumps(["archisync.jobs.sync", None, [1, 1], {}, "x"]).encode()]
+
+
+FORGERIES = [foreign_functions, pickles, names_like_ours, arguments_not_ours, methods, oversized]
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_a_forged_payload_runs_nothing_and_the_run_behind_it_is_done(
+    cli: Cli,
+    connection: Database,
+    config: Config,
+    client: redis.Redis,
+    tmp_path: Path,
+    forge: Callable[[Path], list[Payload]],
+) -> None:
+    marker = tmp_path / "marker"
+    forged = forge(marker)
+    for number, payload in enumerate(forged):
+        write_job(client, f"forged-{number}", payload)
+    done = run_behind(cli, connection, config)
+    assert not marker.exists()
+    assert [e["job"] for e in events(done, "job-set-aside")] == [f"forged-{n}" for n in range(len(forged))]
+    assert len(events(done, "run-started")) == succeeded(connection) == 1
+    assert count(connection, "select count(*) from system.sync_runs") == 1
+    assert client.llen(INTERMEDIATE_KEY) == 0
+    assert 0 < client.ttl("rq:job:forged-0") <= 3600
+
+
+def test_the_marker_of_these_tests_can_appear(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(Touch(marker)))  # noqa: S301 - the proof that the forgery above is one
+    assert marker.exists()
+
+
+CALLBACKS = {
+    "success callback name": {"success_callback_name": "os.abort"},
+    "failure callback name": {"failure_callback_name": "os.abort"},
+    "stopped callback name": {"stopped_callback_name": "os.abort"},
+    "dependency ids": {"dependency_ids": '["other"]'},
+    "rate limit key": {"rate_limit_key": "other"},
+    "repeats left": {"repeats_left": "5", "repeat_intervals": "[0]"},
+    "retries left": {"retries_left": "5"},
+}
+
+
+@pytest.mark.parametrize("what", CALLBACKS)
+def test_a_job_of_ours_that_brings_more_than_a_run_is_set_aside(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, what: str
+) -> None:
+    write_job(client, "forged", ["archisync.jobs.sync", None, [1, 1], {}], CALLBACKS[what])
+    done = run_behind(cli, connection, config)
+    assert [e["because"] for e in events(done, "job-set-aside")] == [f"ForeignJobError: it brings {what}"]
+    assert succeeded(connection) == 1
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A web server's URL and the requests that came."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", requests
+        server.shutdown()
+        thread.join()
+
+
+def test_a_job_of_ours_with_a_webhook_sends_nothing(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    with listening() as (url, requests):
+        hook = json.dumps([{"url": url, "job_status": "finished", "method": "POST", "headers": {}, "timeout": 5}])
+        write_job(client, "forged", ["archisync.jobs.sync", None, [1, 1], {}], {"webhooks": hook})
+        done = run_behind(cli, connection, config)
+    assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it brings webhooks"]
+    assert requests == []
+    assert succeeded(connection) == 1
+
+
+def test_housekeeping_does_not_call_what_an_abandoned_job_names(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    """RQ calls the failure callback of jobs that stand in the started registry for too long."""
+    write_job(
+        client, "forged", ["os.system", None, ["true"], {}], {"status": "started", "failure_callback_name": "os.abort"}
+    )
+    client.delete(QUEUE_KEY)
+    client.zadd("rq:wip:archisync", {"forged:execution": 1})
+    done = run_behind(cli, connection, config)
+    assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it is not a run of archisync"]
+    assert events(done, "maintenance-failed") == []
+    assert client.zcard("rq:wip:archisync") == 0
+    assert succeeded(connection) == 1
+
+
+# --- damaged job hashes -------------------------------------------------------------------------------------------
+
+OURS: list[object] = ["archisync.jobs.sync", None, [1, 1], {}]
+
+
+def no_hash(client: redis.Redis) -> None:
+    client.rpush(QUEUE_KEY, "damaged")
+
+
+def a_hash_without_data(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS)
+    client.hdel("rq:job:damaged", "data")
+
+
+def a_string_instead(client: redis.Redis) -> None:
+    client.set("rq:job:damaged", "hello")
+    client.rpush(QUEUE_KEY, "damaged")
+
+
+def a_list_instead(client: redis.Redis) -> None:
+    client.rpush("rq:job:damaged", "hello")
+    client.rpush(QUEUE_KEY, "damaged")
+
+
+def garbage_data(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"data": b"\x00\xff\xfe garbage"})
+
+
+def truncated_data(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"data": zlib.compress(json.dumps(OURS).encode())[:-9]})
+
+
+def a_bad_time(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"created_at": "yesterday"})
+
+
+def an_unknown_status(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"status": "garbage"})
+
+
+def a_timeout_that_is_no_number(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"timeout": "soon"})
+
+
+def a_field_that_is_not_utf8(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS, {"origin": b"\xff\xfe"})
+
+
+def a_field_name_that_is_not_utf8(client: redis.Redis) -> None:
+    write_job(client, "damaged", OURS)
+    client.hset("rq:job:damaged", b"\xff\xfe", "x")
+
+
+DAMAGES: list[Callable[[redis.Redis], None]] = [
+    no_hash,
+    a_hash_without_data,
+    a_string_instead,
+    a_list_instead,
+    garbage_data,
+    truncated_data,
+    a_bad_time,
+    an_unknown_status,
+    a_timeout_that_is_no_number,
+    a_field_that_is_not_utf8,
+    a_field_name_that_is_not_utf8,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_job_is_set_aside_and_the_run_behind_it_is_done(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, damage: Callable[[redis.Redis], None]
+) -> None:
+    damage(client)
+    done = run_behind(cli, connection, config)
+    assert [e["job"] for e in events(done, "job-set-aside")] == ["damaged"]
+    assert succeeded(connection) == 1
+    assert client.llen(INTERMEDIATE_KEY) == 0
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("job_id", "shown"), [(b"\xff\xfe", r"\xff\xfe"), (b"a b", "a b"), (b"", "")])
+def test_an_id_that_can_be_none_of_ours_is_set_aside(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, job_id: bytes, shown: str
+) -> None:
+    client.rpush(QUEUE_KEY, job_id)
+    done = run_behind(cli, connection, config)
+    assert [e["job"] for e in events(done, "job-set-aside")] == [shown]
+    assert succeeded(connection) == 1
+    assert client.llen(INTERMEDIATE_KEY) == 0
+
+
+def test_the_damaged_delivery_of_a_run_is_repeated(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    push_due_run(connection, config)
+    [job_id] = client.lrange(QUEUE_KEY, 0, -1)
+    client.hset(b"rq:job:" + bytes(job_id), "data", b"garbage")  # type: ignore[arg-type]
+    done = cli("worker", "--burst", "--single", env=env_of(config))
+    assert len(events(done, "job-set-aside")) == 1
+    assert succeeded(connection) == 0
+    again = cli("tick", env=env_of(config, later_s=60))
+    assert "redelivered 1" in again.stdout
+    cli("worker", "--burst", "--single", env=env_of(config, later_s=60))
+    assert succeeded(connection) == 1
+
+
+@pytest.mark.parametrize("status", ["finished", "started", "failed", "canceled", "stopped", "deferred", "scheduled"])
+def test_a_delivery_counts_whatever_status_its_hash_claims(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, status: str
+) -> None:
+    """PostgreSQL decides whether the run is still to be done."""
+    push_due_run(connection, config)
+    [job_id] = client.lrange(QUEUE_KEY, 0, -1)
+    client.hset(b"rq:job:" + bytes(job_id), "status", status)  # type: ignore[arg-type]
+    cli("worker", "--burst", "--single", env=env_of(config))
+    assert succeeded(connection) == 1
+
+
+def test_a_stale_or_invented_run_id_does_nothing(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
+) -> None:
+    for number, args in enumerate(([1, 0], [1, 2], [-1, 1], [99, 1], [10**30, 1], [2**63, 2**63])):
+        write_job(client, f"stale-{number}", ["archisync.jobs.sync", None, args, {}])
+    done = run_behind(cli, connection, config)
+    assert len(events(done, "delivery-ignored")) == 6
+    assert len(events(done, "run-started")) == succeeded(connection) == 1
+    assert "Traceback" not in done.stderr
+
+
+# --- kill -9 of a worker ------------------------------------------------------------------------------------------
+
+KILLS = 5
+WAITING = """select count(*) from pg_stat_activity where application_name = 'archisync worker' and wait_event_type = 'Lock'
+                and datname = current_database()"""
+AT_REST = """select count(*) from pg_stat_activity where application_name = 'archisync worker' and state like 'idle%'
+                and datname = current_database()"""
+LOCKED = """select count(*) from pg_locks l join pg_database d on d.oid = l.database
+             where l.locktype = 'advisory' and d.datname = current_database()"""
+
+
+@contextmanager
+def stopped_work_horse(connection: Database, config: Config) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A worker and its work horse, which holds the agent and can't end by itself: it is stopped in the middle of its apply."""
+    with connected(config.database_url, purpose="blocker") as blocker:
+        with blocker.transaction():
+            blocker.execute("lock table agents.customers in access exclusive mode")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "archisync", "worker", "--single"],
+                env=os.environ | dict(config.environment),
+                stderr=subprocess.DEVNULL,
+            )
+            while count(connection, WAITING) == 0:
+                assert process.poll() is None
+            [horse] = children(process.pid)
+            os.kill(horse, signal.SIGSTOP)
+        while count(connection, AT_REST) == 0:
+            assert process.poll() is None
+    assert count(connection, LOCKED) == 1
+    try:
+        yield process, horse
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill(connection: Database, process: subprocess.Popen[bytes], horse: int) -> tuple[float, float]:
+    """SIGKILL for the worker alone; milliseconds until its work horse is dead, and until the agent is free."""
+    descriptor = os.pidfd_open(horse)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert poll.poll(0) == []
+    killed = monotonic()
+    process.send_signal(signal.SIGKILL)
+    assert poll.poll(30_000), "the work horse outlived its parent"
+    dead = monotonic()
+    os.close(descriptor)
+    while count(connection, LOCKED):
+        continue
+    return (dead - killed) * 1000, (monotonic() - killed) * 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a work horse may outlive its parent until its run ends")
+def test_a_work_horse_dies_with_its_worker_and_the_agent_is_free(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_due_pair(connection)
+    measured = []
+    for _ in range(KILLS):
+        connection.execute("delete from system.sync_runs")
+        connection.execute("update system.sync_state set last_slot_at = null")
+        client.flushall()
+        assert tick(connection, config).enqueued == 1
+        with stopped_work_horse(connection, config) as (process, horse):
+            measured.append(kill(connection, process, horse))
+    dead_ms, free_ms = (statistics.median(sample) for sample in zip(*measured, strict=True))
+    with capsys.disabled():
+        print(f"\nwork horse dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")  # noqa: T201
+    assert cli("tick", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
+    assert cli("worker", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
+    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 2") == 1
