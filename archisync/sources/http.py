@@ -41,7 +41,7 @@ from archisync.sources import checksums
 from archisync.sources.addresses import GuardedBackend
 from archisync.sources.httpsettings import HttpSettings, http_settings, tls_context
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
-from archisync.sources.spool import BLOCK_BYTES, Readable, Spooled, WholeReads, spool, too_large, unzipped
+from archisync.sources.spool import BLOCK_BYTES, Readable, Spooled, Unzipped, spool, too_large
 from archisync.sources.template import fill, has_placeholder
 from archisync.text import printable
 
@@ -70,6 +70,7 @@ _CERTIFICATE_REFUSED = re.compile(r"ALERT_(?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429})
 _CREDENTIALS_HINT = "check ARCHISYNC_HTTP_TOKEN, or whichever ARCHISYNC_HTTP_… the server wants"
+_AGAIN_HINT = "fetch it again: archisync run TYPE --agent AGENT"
 _ADDRESS_HINT = "for example https://erp.example/exports/{agent}/{type}.csv"
 
 # Both write addresses with their queries, which may hold keys, to whoever listens at INFO or DEBUG.
@@ -133,7 +134,7 @@ class _Walk:
         self._deadline = monotonic() + timeout_s
         self._conditions = conditions
         self._stack = stack
-        self._clients: dict[bool, httpx.Client] = {}
+        self._clients: dict[tuple[bool, bool], httpx.Client] = {}
 
     def get(self, url: httpx.URL) -> httpx.Response:
         """The first answer that is no redirect. Its body is not read yet."""
@@ -149,7 +150,7 @@ class _Walk:
         raise SourceError(f"{shown(url)} is redirected more than {MAX_REDIRECTS} times", hint=f"curl -IL {shown(url)}")
 
     def _send(self, url: httpx.URL, trusted: bool) -> httpx.Response:
-        client = self._client(trusted)
+        client = self._client(trusted, secure=url.scheme == "https")
         headers = dict(self._settings.headers) if trusted else {}
         with _faults(shown(url), begun=False):
             response = client.send(
@@ -158,14 +159,15 @@ class _Walk:
         self._stack.callback(response.close)
         return response
 
-    def _client(self, trusted: bool) -> httpx.Client:
+    def _client(self, trusted: bool, *, secure: bool) -> httpx.Client:
         """With the client certificate for the template's host, without it for others; cookies stay with their kind."""
-        if trusted not in self._clients:
-            context = tls_context(self._settings, with_certificate=trusted)
+        key = (trusted, secure)
+        if key not in self._clients:
+            context = tls_context(self._settings, with_certificate=trusted) if secure else None
             transport = _Transport(context, GuardedBackend(self._settings.allowed, self._deadline))
             client = httpx.Client(transport=transport, trust_env=False, timeout=STEP_TIMEOUT_S, headers=_HEADERS)
-            self._clients[trusted] = self._stack.enter_context(client)
-        return self._clients[trusted]
+            self._clients[key] = self._stack.enter_context(client)
+        return self._clients[key]
 
 
 _HEADERS = {"User-Agent": f"archisync/{__version__}", "Accept": "*/*", "Accept-Encoding": "gzip, identity;q=0.5"}
@@ -174,7 +176,7 @@ _HEADERS = {"User-Agent": f"archisync/{__version__}", "Accept": "*/*", "Accept-E
 class _Transport(httpx.BaseTransport):
     """httpx on httpcore with our own backend, which httpx's transport can't be given."""
 
-    def __init__(self, context: ssl.SSLContext, backend: httpcore.NetworkBackend) -> None:
+    def __init__(self, context: ssl.SSLContext | None, backend: httpcore.NetworkBackend) -> None:
         self._pool = httpcore.ConnectionPool(ssl_context=context, network_backend=backend)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -207,10 +209,7 @@ class _Stream(httpx.SyncByteStream):
 
 def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
     """Where a redirect leads. Raises SourceError where it must not be followed."""
-    try:
-        following = url.join(response.headers.get("location", ""))
-    except httpx.InvalidURL as exc:
-        raise SourceError(f"{shown(url)} is redirected to something that is no address", hint=_curl(url)) from exc
+    following = url.join(response.headers.get("location", ""))  # httpx has looked whether it is an address
     if "location" not in response.headers or following.scheme not in ("http", "https") or not following.host:
         raise SourceError(f"{shown(url)} is redirected to nowhere that http can reach", hint=_curl(url))
     if following.userinfo:
@@ -249,16 +248,20 @@ def _faults(origin: str, *, begun: bool) -> Iterator[None]:
         raise TransientSourceError(f"{origin} took too long to answer", hint=f"curl -I {origin}") from exc
     except httpcore.RemoteProtocolError as exc:
         if begun:
-            raise TruncatedError(f"{origin}: the body ended before it was complete", hint="fetch it again") from exc
+            raise TruncatedError(f"{origin}: the body ended before it was complete", hint=_AGAIN_HINT) from exc
         raise TransientSourceError(f"{origin} hung up without an answer", hint=f"curl -I {origin}") from exc
     except httpcore.NetworkError as exc:
         raise _network_fault(origin, exc) from exc
+    except httpx.RemoteProtocolError as exc:  # httpx itself raises it for a Location only
+        raise SourceError(f"{origin} is redirected to something that is no address", hint=f"curl -I {origin}") from exc
     except httpcore.ProtocolError as exc:  # its text may show a header
         raise SourceError(f"{origin} can't be asked: a header is not allowed", hint=_CREDENTIALS_HINT) from exc
 
 
 def _network_fault(origin: str, exc: Exception) -> SourceError | TransientSourceError:
-    cause = exc.__cause__
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return SourceError(
             f"{origin} has a certificate that is not trusted: {cause.verify_message}",
@@ -269,7 +272,7 @@ def _network_fault(origin: str, exc: Exception) -> SourceError | TransientSource
             f"{origin} refuses our client certificate, or the lack of one",
             hint="check ARCHISYNC_HTTP_CERT and ARCHISYNC_HTTP_KEY",
         )
-    said = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(exc)
+    said = cause.strerror if cause is not None and cause.strerror else str(exc)
     return TransientSourceError(f"{origin} can't be reached: {printable(said, limit=200)}", hint=f"curl -I {origin}")
 
 
@@ -349,7 +352,7 @@ def _export(response: httpx.Response, url: httpx.URL, request: Request) -> Expor
     announced = checksums.expected(response.headers)
     wire = checksums.Hashing(_Body(response, origin, request.max_bytes), announced)
     content = checksums.Hashing(_decoded(wire, response, origin), announced)
-    spooled = spool(content, request, origin=origin, damaged_hint="fetch it again")
+    spooled = spool(content, request, origin=origin, damaged_hint=_AGAIN_HINT)
     try:
         _verify(announced, wire, content, origin)
         _refuse_html(spooled, origin)
@@ -372,7 +375,7 @@ def _decoded(wire: Readable, response: httpx.Response, origin: str) -> Readable:
     if [e for e in encodings if e != "identity"] == []:
         return wire
     if encodings in (["gzip"], ["x-gzip"]):
-        return unzipped(WholeReads(wire))
+        return Unzipped(wire, origin=origin, damaged_hint=_AGAIN_HINT)
     names = printable(",".join(encodings), limit=80)
     raise SourceError(f"{origin} answers in the encoding {names}, which was not asked for", hint=f"curl -I {origin}")
 

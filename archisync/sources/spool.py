@@ -48,7 +48,7 @@ def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str
     """
     whole = WholeReads(content)
     packed = whole.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    unpacked = unzipped(whole) if packed else whole
+    unpacked = Unzipped(whole, origin=origin, damaged_hint=damaged_hint) if packed else whole
     with _spool_errors(request.spool_dir):
         fd, name = tempfile.mkstemp(prefix=f"{request.sync_type}-", dir=request.spool_dir)
     target = Path(name)
@@ -56,7 +56,7 @@ def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str
     size_bytes = 0
     try:
         with os.fdopen(fd, "wb", buffering=0) as out:
-            while block := _read_block(unpacked, origin, damaged_hint):
+            while block := unpacked.read(BLOCK_BYTES):
                 size_bytes += len(block)
                 if size_bytes > request.max_bytes:
                     raise too_large(origin, request.max_bytes)
@@ -98,17 +98,22 @@ class WholeReads:
         return self._ahead
 
 
-def unzipped(content: WholeReads) -> Readable:
-    """The content unpacked, a block at a time. Its `read` raises what `_read_block` translates."""
-    return gzip.GzipFile(fileobj=cast(FileIO, content), mode="rb")  # it needs nothing but `read`
+class Unzipped:
+    """Gzip unpacked, at most what is asked for at a time, so that a bomb never unfolds in memory."""
 
+    def __init__(self, content: Readable, *, origin: str, damaged_hint: str) -> None:
+        self._file = gzip.GzipFile(fileobj=cast(FileIO, WholeReads(content)), mode="rb")  # it needs nothing but `read`
+        self._origin = origin
+        self._hint = damaged_hint
 
-def _read_block(content: Readable, origin: str, damaged_hint: str) -> bytes:
-    """The next decompressed bytes, at most a block, so that a gzip bomb never unfolds in memory."""
-    try:
-        return content.read(BLOCK_BYTES)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
-        raise TruncatedError(f"{origin}: the gzip data is truncated or damaged ({exc})", hint=damaged_hint) from exc
+    def read(self, size: int, /) -> bytes:
+        """Raises TruncatedError for gzip that is cut or damaged."""
+        try:
+            return self._file.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+            raise TruncatedError(
+                f"{self._origin}: the gzip data is truncated or damaged ({exc})", hint=self._hint
+            ) from exc
 
 
 def _write_all(out: FileIO, block: bytes) -> None:
