@@ -63,9 +63,7 @@ _SUFFIX_OF_TYPE = {
 }
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)[\s>]", re.I)
-_LOGIN_PATH = re.compile(
-    r"(?:^|[/._-])(?:log-?in|log-?on|sign-?in|sso|saml2?|adfs|oauth2?|cas|authorize)(?:$|[/._-])", re.I
-)
+_LOGIN_PATH = re.compile(r"(?:^|[/._-])(?:log-?in|log-?on|sign-?in|sso|saml2?|adfs|oauth2?)(?:$|[/._-])", re.I)
 _CERTIFICATE_REFUSED = re.compile(r"ALERT_(?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429})
