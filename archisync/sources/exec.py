@@ -54,7 +54,7 @@ from archisync.text import printable
 STOP_GRACE_S = 3.0
 """Between SIGTERM and SIGKILL: time to close an ERP session."""
 OUTPUT_GRACE_S = 5.0
-"""How long the output may stay open after the program's end: a filter at the end of a pipe has something left to write."""
+"""How long the output may stay open in silence after the program's end: a filter may have something left to write."""
 _PASSED = ("PATH", "HOME", "LANG", "TZ")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _SHORTEST_SECRET = 4  # a shorter value would blot out half of the program's words
@@ -163,7 +163,7 @@ class Program:
         self._environment = environment
         self._timeout_s = config.fetch_timeout_s
         self._deadline = monotonic() + self._timeout_s
-        self._output_until: float | None = None
+        self._output_until = self._deadline
         self.stderr = b""
         self._process = _start(arguments, environment, config.exec_memory_bytes, origin)
         self._ended = os.pidfd_open(self._process.pid)
@@ -194,20 +194,19 @@ class Program:
         Raises TransientSourceError when the time is over, SourceError when others hold the output after the program's end.
         """
         while self._out in self._open:
-            ready = self._wait(self._output_until)
-            if self._out in ready:
-                block = os.read(self._out, min(size, BLOCK_BYTES))
-                if block:
-                    return block
-                self._open.discard(self._out)
-            if self._ended in ready:
-                self._output_until = monotonic() + OUTPUT_GRACE_S
+            if self._out not in self._wait():
+                continue
+            block = os.read(self._out, min(size, BLOCK_BYTES))
+            if block:
+                self._extend_output()
+                return block
+            self._open.discard(self._out)
         return b""
 
     def require_success(self) -> None:
         """Wait for the program's end; raise what its exit code means unless that is 0."""
         while self._ended in self._open:
-            self._wait(None)
+            self._wait()
         self._drain()
         code = self._reap()
         if code != 0:
@@ -218,27 +217,32 @@ class Program:
         if select.select([self._ended], [], [], 1.0 if self._out not in self._open else 0.0)[0]:
             self.require_success()
 
-    def _wait(self, output_until: float | None) -> set[int]:
-        """The descriptors that something happened on, the end of the program's among them once; standard error is read here."""
-        until = self._deadline if output_until is None else min(self._deadline, output_until)
+    def _wait(self) -> set[int]:
+        """The descriptors that something happened on, the program's end among them once; standard error is read here."""
+        until = min(self._deadline, self._output_until)
         ready = set(select.select(list(self._open), [], [], max(until - monotonic(), 0.0))[0])
-        if not ready or monotonic() >= until:
-            self._raise_late(output_until)
+        if not ready or monotonic() >= self._deadline:
+            raise self._late()
         if self._err in ready:
             self._read_stderr()
         if self._ended in ready:
             self._open.discard(self._ended)
+            self._extend_output()
         return ready
 
-    def _raise_late(self, output_until: float | None) -> None:
-        if output_until is not None:
-            raise SourceError(
+    def _extend_output(self) -> None:
+        """After the program's end its output may stay silent for a moment only."""
+        if self._ended not in self._open:
+            self._output_until = monotonic() + OUTPUT_GRACE_S
+
+    def _late(self) -> SyncError:
+        if monotonic() < self._deadline:
+            return SourceError(
                 f"{self._origin} ended, but a process that it started still holds its standard output",
                 hint="let the program wait for what it starts, or give that another standard output",
             )
-        said = self._said()
-        raise TransientSourceError(
-            f"{self._origin} did not end within {self._timeout_s} s{said}",
+        return TransientSourceError(
+            f"{self._origin} did not end within {self._timeout_s} s{self._said()}",
             hint="run the program by hand, or raise ARCHISYNC_FETCH_TIMEOUT_S",
         )
 
