@@ -39,6 +39,7 @@ from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs
 from archisync.store.runs import Claim, Counts, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
+from archisync.text import printable
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -311,7 +312,7 @@ def _fail(
     """Queue the run again for a later tick while it has attempts, unless asking again can't help; else it is failed, and
     the pair may back off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    message = redact(exc.message)
+    message = printable(redact(exc.message))
     hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
     if may_retry and not hopeless and claim.attempt < config.max_attempts:
         delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)

@@ -4,9 +4,9 @@ A path or `file://`, `http(s)://`, `exec:` and a program, or a scheme that a plu
 """
 
 from archisync.config import Config
-from archisync.errors import ConfigurationError, PluginError
+from archisync.errors import ConfigurationError
 from archisync.sources.interface import CheckedSource, Export, Fetched, Request, Source, Unchanged
-from archisync.sources.plugin import Plugin, plugin_source, plugins
+from archisync.sources.plugin import Plugin, is_installed, plugin_source, plugins
 from archisync.sources.template import check_placeholders, scheme_of
 from archisync.synctypes import SYNC_TYPES
 
@@ -25,25 +25,25 @@ __all__ = [
 ]
 
 
-def source_for(template: str) -> CheckedSource:
+def source_for(template: str) -> Source:
     """The source that reads such a template.
 
     Raises ConfigurationError for a scheme that nobody reads, without showing the template: an address may hold a password.
     Raises PluginError when the scheme is a plug-in's and the plug-in can't be loaded.
     """
     scheme = scheme_of(template)
-    built_in = _built_in(scheme)
-    if built_in is not None:
-        return built_in
-    assert scheme is not None  # a plain path is built in
-    found = plugin_source(scheme)
-    if found is None:
-        raise ConfigurationError(
-            f"no source reads the scheme {scheme}:",
-            hint="give a path, file://, http://, https:// or exec:, or install the plug-in that brings the scheme; "
-            "a relative path with a colon starts with ./",
-        )
-    return found
+    return _built_in(scheme) or plugin_source(_installed(scheme))
+
+
+def _installed(scheme: str | None) -> str:
+    """The scheme, if a plug-in that is installed brings it (it is not imported here)."""
+    if scheme is not None and is_installed(scheme):
+        return scheme
+    raise ConfigurationError(
+        f"no source reads the scheme {scheme}:",
+        hint="give a path, file://, http://, https:// or exec:, or install the plug-in that brings the scheme; "
+        "a relative path with a colon starts with ./",
+    )
 
 
 def _built_in(scheme: str | None) -> CheckedSource | None:
@@ -76,13 +76,15 @@ def _http_source() -> CheckedSource:
 def check_template(template: str, config: Config | None = None, sync_type: str = "orders") -> None:
     """Raise ConfigurationError unless the template, and what its source is told by the settings, make sense.
 
-    A plug-in that is broken passes: it fails the runs of the types that use it, and nothing else.
+    Of a plug-in only its existence is checked: it is not imported, so that a broken one stops no worker.
     """
     check_placeholders(template)
-    try:
-        source_for(template).check(template, config or Config(environment={}), sync_type)
-    except PluginError:
-        return
+    scheme = scheme_of(template)
+    built_in = _built_in(scheme)
+    if built_in is None:
+        _installed(scheme)
+    else:
+        built_in.check(template, config or Config(environment={}), sync_type)
 
 
 def check_all(config: Config) -> None:

@@ -148,7 +148,8 @@ def _matches(name: str, pattern: str) -> bool:
 def _last_lines(stderr: bytes, passed: Mapping[str, str]) -> list[str]:
     """The last lines that the program wrote for people, fit to be shown: without control characters and passwords."""
     text = stderr.decode("utf-8", errors="replace")
-    secrets = {value for name, value in passed.items() if name not in _PASSED and len(value) >= _SHORTEST_SECRET}
+    values = [value for name, value in passed.items() if name not in _PASSED]
+    secrets = {part for value in values for part in (value, *value.splitlines()) if len(part) >= _SHORTEST_SECRET}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     lines = [printable(redact(line.rstrip()), limit=500) for line in text.splitlines() if line.strip()]
@@ -166,7 +167,7 @@ class Program:
         self._output_until = self._deadline
         self.stderr = b""
         self._process = _start(arguments, environment, config.exec_memory_bytes, origin)
-        self._ended = os.pidfd_open(self._process.pid)
+        self._ended = _end_of(self._process)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._out, self._err = self._process.stdout.fileno(), self._process.stderr.fileno()
@@ -304,6 +305,16 @@ def _start(
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise _not_started(exc, origin) from exc
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that becomes readable when the process ends."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError as exc:  # no descriptor left, or a Linux before 5.3
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise TransientSourceError(f"a program can't be watched: {exc.strerror}", hint="ulimit -n; uname -r") from exc
 
 
 def _prepare(parent_pid: int, memory_bytes: int) -> Callable[[], None]:

@@ -369,8 +369,9 @@ def _export(response: httpx.Response, url: httpx.URL, request: Request) -> Expor
 
 def _decoded(wire: Readable, response: httpx.Response, origin: str) -> Readable:
     """Without the Content-Encoding. Gzip beneath it is `spool`'s to find."""
-    encodings = [e for e in re.split(r"[\s,]+", response.headers.get("content-encoding", "").lower()) if e]
-    if [e for e in encodings if e != "identity"] == []:
+    encodings = re.split(r"[\s,]+", response.headers.get("content-encoding", "").lower())
+    encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
+    if not encodings:
         return wire
     if encodings in (["gzip"], ["x-gzip"]):
         return Unzipped(wire, origin=origin, damaged_hint=_AGAIN_HINT)

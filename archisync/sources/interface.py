@@ -20,7 +20,7 @@ class Request:
     was applied last carried, when an answer that it is unchanged is welcome; empty: the export itself is wanted.
     """
 
-    template: str
+    template: str = field(repr=False)  # a command line or a query may hold a password
     agent_id: str
     sync_type: str
     spool_dir: Path
@@ -73,7 +73,7 @@ class Source(Protocol):
 
 
 class CheckedSource(Source, Protocol):
-    """A source that can say without fetching anything whether a template and its settings make sense."""
+    """A source of our own: it can say without fetching anything whether a template and its settings make sense."""
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
         """Raise ConfigurationError unless they do. Called when a worker starts."""

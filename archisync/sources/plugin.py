@@ -3,7 +3,7 @@
     [project.entry-points."archisync.sources"]
     sftp = "acme_sftp:SftpSource"          # scheme = "module:factory"
 
-The factory is called without arguments and returns a `Source` (see `archisync.sources.interface`; `check` may be left out).
+The factory is called without arguments and returns a `Source` (see `archisync.sources.interface`).
 `archisync.sources.conformance` has the tests that it must pass. A plug-in is imported only when a template has its scheme; the
 schemes of our own can't be replaced. Whatever a plug-in does wrong becomes a PluginError of the run that uses it.
 """
@@ -11,12 +11,13 @@ schemes of our own can't be replaced. Whatever a plug-in does wrong becomes a Pl
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archisync.config import Config, redact
+from archisync.config import redact
 from archisync.errors import (
     ConfigurationError,
     ExportError,
@@ -25,7 +26,7 @@ from archisync.errors import (
     TransientSourceError,
     UsageError,
 )
-from archisync.sources.interface import MAX_VALIDATOR_CHARS, CheckedSource, Export, Fetched, Request, Unchanged
+from archisync.sources.interface import MAX_VALIDATOR_CHARS, Export, Fetched, Request, Source, Unchanged
 from archisync.text import printable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _HINT = "archisync doctor lists the plug-ins; mend it, update it or uninstall it
 _EXPECTED = (UsageError, ConfigurationError, SourceError, TransientSourceError, ExportError)
 _BLOCK_BYTES = 1 << 20
 _MAX_SHOWN_CHARS = 300
+_MAX_RECORD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,15 +78,22 @@ def _error_of(scheme: str) -> str:
     return ""
 
 
-def plugin_source(scheme: str) -> CheckedSource | None:
-    """The plug-in's source, or None when no package brings the scheme. Raises PluginError."""
-    entries = [entry for entry in _entry_points() if entry.name.lower() == scheme]
-    if not entries:
-        return None
+def is_installed(scheme: str) -> bool:
+    """Whether a package brings the scheme. Imports nothing of it."""
+    return bool(_entries_of(scheme))
+
+
+def plugin_source(scheme: str) -> Source:
+    """The source of a plug-in that `is_installed`. Raises PluginError."""
+    entries = _entries_of(scheme)
     if len({entry.value for entry in entries}) > 1:
         names = ", ".join(sorted(_package(entry) for entry in entries))
         raise PluginError(f"several packages bring the scheme {scheme}: ({names})", hint="uninstall all but one")
     return _Guarded(scheme, _load(scheme, entries[0]))
+
+
+def _entries_of(scheme: str) -> list[EntryPoint]:
+    return [entry for entry in _entry_points() if entry.name.lower() == scheme]
 
 
 def _entry_points() -> list[EntryPoint]:
@@ -125,26 +134,24 @@ class _Guarded:
         self._name = f"the source plug-in {scheme}:"
         self._source = source
 
-    def check(self, template: str, config: Config, sync_type: str) -> None:
-        check = getattr(self._source, "check", None)
-        if check is not None:
-            self._call(check, template, config, sync_type)
-
     def fetch(self, request: Request) -> Fetched:
-        found = self._call(self._source.fetch, request)
+        found = self._call(request)
         if isinstance(found, Unchanged):
             if not request.validators:
                 raise self._broken("says that the export is unchanged, but was not asked that")
+            self._check_texts(found.origin)
             return found
         if not isinstance(found, Export):
             raise self._broken(f"returned {_kind(found)}, not an Export")
         self._check_export(found, request)
         return found
 
-    def _call(self, function: Any, *args: Any) -> Any:
+    def _call(self, request: Request) -> Any:
         try:
-            return function(*args)
-        except _EXPECTED:
+            return self._source.fetch(request)
+        except _EXPECTED as exc:
+            if {type(exc.message), type(getattr(exc, "reason", ""))} != {str}:
+                raise self._broken("raised an error without a text") from exc
             raise
         except (Exception, SystemExit) as exc:
             raise self._broken(f"raised {_told(exc)}") from exc
@@ -162,11 +169,20 @@ class _Guarded:
             raise self._broken("returned an export whose size or sha256 is not that of its file")
         if size_bytes > request.max_bytes:
             raise self._broken("returned an export that is larger than it may be")
-        validators = dict(export.validators)
-        if not all(isinstance(part, str) for pair in validators.items() for part in pair):
+        self._check_texts([export.origin, export.suffix], export.validators, export.details)
+        if not all(isinstance(part, str) for pair in export.validators.items() for part in pair):
             raise self._broken("returned validators that are not text")
-        if sum(len(name) + len(value) for name, value in validators.items()) > MAX_VALIDATOR_CHARS:
+        if sum(len(name) + len(value) for name, value in export.validators.items()) > MAX_VALIDATOR_CHARS:
             raise self._broken(f"returned validators of more than {MAX_VALIDATOR_CHARS} characters")
+
+    def _check_texts(self, *texts: object) -> None:
+        """What goes into the run's record must be JSON that PostgreSQL takes."""
+        try:
+            record = json.dumps(texts, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as exc:  # UnicodeEncodeError is a ValueError
+            raise self._broken(f"returned details that can't be recorded: {_told(exc)}") from exc
+        if b"\\u0000" in record or len(record) > _MAX_RECORD_BYTES:
+            raise self._broken("returned details that can't be recorded: a NUL character, or too much")
 
 
 def _measured(path: Path, spool_dir: Path) -> tuple[int, str]:

@@ -310,6 +310,17 @@ def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
     )
 
 
+def test_an_error_with_characters_that_no_database_takes_still_ends_its_run(
+    rounds: Rounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from archisync.errors import SourceError\nclass Source:\n    def fetch(self, r): raise SourceError('a\\0b\\ud800')\n"
+    install(tmp_path / "site", "acme_raw", scheme="acme", code=code)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    rounds.variables["ARCHISYNC_SOURCE"] = "acme://host/{agent}"
+    run = rounds.scheduled()
+    assert (run.state, run.reason, run.message) == ("failed", "source-refused", "a�b�")
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 

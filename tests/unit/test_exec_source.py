@@ -372,6 +372,15 @@ def test_no_credential_of_a_program_is_ever_shown(tmp_path: Path, code: int) -> 
     assert CANARY[::-1] not in said
 
 
+def test_a_credential_of_several_lines_is_hidden_line_by_line(tmp_path: Path) -> None:
+    program = script(tmp_path, 'echo "$ERP_KEY" >&2; exit 1')
+    request = request_of(tmp_path, f"exec:{program}", ARCHISYNC_EXEC_ENV="ERP_KEY", ERP_KEY=f"BEGIN\n{CANARY}\nEND..")
+    assert refused(request).message == "exec:export.sh ended with exit code 1: ***"
+    echo_one = script(tmp_path, 'echo "$ERP_KEY" | sed -n 2p >&2; exit 1', "one.sh")
+    request = request_of(tmp_path, f"exec:{echo_one}", ARCHISYNC_EXEC_ENV="ERP_KEY", ERP_KEY=f"BEGIN\n{CANARY}\nEND..")
+    assert refused(request).message == "exec:one.sh ended with exit code 1: ***"
+
+
 # --- configuration ------------------------------------------------------------------------------------------------
 
 

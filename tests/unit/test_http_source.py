@@ -228,6 +228,13 @@ def test_a_body_that_is_not_encoded_as_it_says_is_truncated(tmp_path: Path, erp:
     assert type(refused(request_of(tmp_path, f"{erp.url}/o.csv"))) is TruncatedError
 
 
+def test_identity_is_no_encoding(tmp_path: Path, erp: Erp) -> None:
+    erp.answers["/o.csv"] = Answer(body=CONTENT, headers={"Content-Encoding": "identity"})
+    erp.answers["/p.csv"] = Answer(body=gzip.compress(CONTENT), headers={"Content-Encoding": "gzip, identity"})
+    for name in ("o", "p"):
+        assert fetched(request_of(tmp_path, f"{erp.url}/{name}.csv")).path.read_bytes() == CONTENT
+
+
 def test_an_encoding_that_was_not_asked_for_is_refused(tmp_path: Path, erp: Erp) -> None:
     erp.answers["/o.csv"] = Answer(body=zlib.compress(CONTENT), headers={"Content-Encoding": "deflate"})
     error = refused(request_of(tmp_path, f"{erp.url}/o.csv"))
