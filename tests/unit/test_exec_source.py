@@ -128,15 +128,28 @@ def test_a_program_gets_the_agent_and_type_and_little_else(tmp_path: Path, monke
     ]
 
 
-def test_standard_input_is_empty_and_no_open_file_is_inherited(tmp_path: Path) -> None:
+def test_standard_input_is_empty(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
-    held = fcntl.fcntl(read_end, fcntl.F_DUPFD, 100)  # inheritable, and no number that a shell uses itself
+    os.write(write_end, b"meant for the worker")
+    os.close(write_end)
+    kept = os.dup(0)
+    os.dup2(read_end, 0)
     try:
-        program = script(tmp_path, "cat; ls /proc/$$/fd")
-        found = fetched(request_of(tmp_path, f"exec:{program}")).path.read_text().split()
+        assert fetched(request_of(tmp_path, "exec:cat")).size_bytes == 0
     finally:
-        for descriptor in (read_end, write_end, held):
-            os.close(descriptor)
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(read_end)
+
+
+def test_no_open_file_is_inherited(tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+        held = fcntl.fcntl(file, fcntl.F_DUPFD, 100)  # inheritable, and no number that a shell uses itself
+        try:
+            program = script(tmp_path, "ls /proc/$$/fd")
+            found = fetched(request_of(tmp_path, f"exec:{program}")).path.read_text().split()
+        finally:
+            os.close(held)
     assert {"0", "1", "2"} <= set(found)
     assert str(held) not in found
 
@@ -300,6 +313,12 @@ def test_a_child_that_only_holds_standard_error_delays_nothing(tmp_path: Path) -
 def test_what_a_filter_writes_after_the_program_s_end_belongs_to_the_export(tmp_path: Path) -> None:
     program = script(tmp_path, "echo first; (sleep 0.3; echo last) & exit 0")
     assert fetched(request_of(tmp_path, f"exec:{program}")).path.read_text() == "first\nlast\n"
+
+
+def test_a_filter_may_take_its_time_as_long_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec, "OUTPUT_GRACE_S", 0.6)
+    program = script(tmp_path, "(for n in 1 2 3 4; do sleep 0.25; echo $n; done) & exit 0")
+    assert fetched(request_of(tmp_path, f"exec:{program}")).path.read_text() == "1\n2\n3\n4\n"
 
 
 def test_output_that_a_child_still_holds_after_the_program_s_end_is_refused(

@@ -136,6 +136,8 @@ def test_a_type_with_a_credential_of_its_own_gets_none_of_the_common_ones(tmp_pa
 def test_a_proxy_from_the_environment_is_not_used(tmp_path: Path, erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     erp.answers["/o.csv"] = Answer(body=CONTENT)
     assert fetched(request_of(tmp_path, f"{erp.url}/o.csv")).size_bytes == len(CONTENT)
 
@@ -322,7 +324,8 @@ def test_a_redirect_to_another_host_is_followed_without_credentials_and_they_nev
 ) -> None:
     with running_erp(host="127.0.0.2") as other:
         erp.answers["/o.csv"] = _redirect(f"{other.url}/o.csv")
-        other.answers["/o.csv"] = _redirect(f"{erp.url}/final.csv")
+        other.answers["/o.csv"] = _redirect("/next.csv")
+        other.answers["/next.csv"] = _redirect(f"{erp.url}/final.csv")
         erp.answers["/final.csv"] = Answer(body=CONTENT)
         request = request_of(
             tmp_path,
@@ -331,7 +334,8 @@ def test_a_redirect_to_another_host_is_followed_without_credentials_and_they_nev
             ARCHISYNC_HTTP_HEADERS=f'{{"X-Api-Key": "{CANARY}"}}',
         )
         assert fetched(request).size_bytes == len(CONTENT)
-        assert CANARY not in str(other.asked[0].headers)
+        assert len(other.asked) == 2
+        assert CANARY not in str(other.asked)
         assert [CANARY in str(asked.headers) for asked in erp.asked] == [True, False]
 
 
