@@ -105,7 +105,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         permitted = [address for address in addresses if self._allowed.permits(host, address)]
         if addresses and not permitted:
             raise SourceError(
-                f"{host} has the address {addresses[0]}, which is not public and not allowed",
+                f"{host} has the address {addresses[0]}, which is not public and not in {_VARIABLE}",
                 hint=f"if it is your ERP: export {_VARIABLE}={addresses[0]}",
             )
         return permitted

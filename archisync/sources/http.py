@@ -83,7 +83,8 @@ class HttpSource:
         """Raises ConfigurationError for an address or settings that can't work."""
         _check_address(template)
         settings = http_settings(config, sync_type)
-        tls_context(settings, with_certificate=True)
+        if settings.cert or settings.ca:
+            tls_context(settings, with_certificate=True)
 
     def fetch(self, request: Request) -> Fetched:
         """One GET, and the redirects that it leads to. Raises as described at `Source.fetch`."""

@@ -380,7 +380,10 @@ def test_a_redirect_to_a_private_address_is_refused(tmp_path: Path, erp: Erp) ->
     erp.answers["/o.csv"] = _redirect("http://169.254.169.254/latest/meta-data/")
     error = refused(request_of(tmp_path, f"{erp.url}/o.csv"))
     assert type(error) is SourceError
-    assert error.message == "169.254.169.254 has the address 169.254.169.254, which is not public and not allowed"
+    assert (
+        error.message
+        == "169.254.169.254 has the address 169.254.169.254, which is not public and not in ARCHISYNC_HTTP_ALLOW_PRIVATE"
+    )
 
 
 # --- what an answer means -----------------------------------------------------------------------------------------
@@ -542,7 +545,7 @@ def test_an_address_that_is_not_public_is_refused_however_it_is_spelled(tmp_path
     request = request_of(tmp_path, f"http://{host}:9/o.csv", ARCHISYNC_HTTP_ALLOW_PRIVATE="")
     error = refused(request)
     assert type(error) is SourceError
-    assert error.message.endswith("which is not public and not allowed")
+    assert error.message.endswith("which is not public and not in ARCHISYNC_HTTP_ALLOW_PRIVATE")
     assert error.hint.startswith("if it is your ERP: export ARCHISYNC_HTTP_ALLOW_PRIVATE=")
 
 
