@@ -28,7 +28,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_DATABASE_URL", default="(required)", meaning="PostgreSQL, `postgresql://user@host/db`"),
     Variable(name="ARCHISYNC_REDIS_URL", default="(required)", meaning="Redis or Valkey, `redis://host:6379/0`"),
     Variable(
-        name="ARCHISYNC_SOURCE", default="(required)", meaning="where exports are: a path with `{agent}` and `{type}`"
+        name="ARCHISYNC_SOURCE",
+        default="(required)",
+        meaning="where exports are: a path, `https://…` or `exec:` and a program, with `{agent}` and `{type}`",
     ),
     Variable(name="ARCHISYNC_SOURCE_<TYPE>", default="", meaning="the same for one type, `ARCHISYNC_SOURCE_ORDERS`"),
     Variable(
@@ -48,6 +50,34 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
     Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
     Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
+    Variable(name="ARCHISYNC_FETCH_TIMEOUT_S", default="300", meaning="seconds that one download or program may take"),
+    Variable(name="ARCHISYNC_HTTP_TOKEN", default="", meaning="bearer token for `http(s)://` sources"),
+    Variable(name="ARCHISYNC_HTTP_USER", default="", meaning="user name for basic authentication"),
+    Variable(name="ARCHISYNC_HTTP_PASSWORD", default="", meaning="its password"),
+    Variable(name="ARCHISYNC_HTTP_HEADERS", default="", meaning='further headers, as JSON: `{"X-Api-Key": "…"}`'),
+    Variable(name="ARCHISYNC_HTTP_CERT", default="", meaning="client certificate, a PEM file"),
+    Variable(name="ARCHISYNC_HTTP_KEY", default="", meaning="its key, a PEM file, unless the certificate's has it"),
+    Variable(
+        name="ARCHISYNC_HTTP_<NAME>_<TYPE>",
+        default="",
+        meaning="one of these six for one type, which then gets none of the common ones: `ARCHISYNC_HTTP_TOKEN_ORDERS`",
+    ),
+    Variable(
+        name="ARCHISYNC_HTTP_CA", default="", meaning="PEM file of the only authorities trusted; else the system's"
+    ),
+    Variable(
+        name="ARCHISYNC_HTTP_ALLOW_PRIVATE",
+        default="",
+        meaning="hosts, addresses or CIDRs that may be fetched from though not public, or `yes` for all",
+    ),
+    Variable(
+        name="ARCHISYNC_EXEC_ENV",
+        default="",
+        meaning="variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)",
+    ),
+    Variable(
+        name="ARCHISYNC_EXEC_MEMORY_BYTES", default="0", meaning="address space of an `exec:` program; 0: no limit"
+    ),
     Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
 )
 _DEFAULTS = {v.name: v.default for v in VARIABLES}
@@ -68,6 +98,10 @@ class Config:
 
     def _get(self, name: str) -> str:
         return self.environment.get(name, "").strip()
+
+    def text(self, name: str) -> str:
+        """The variable as it is set, without blanks around it; empty when it is not. For sources' own settings."""
+        return self._get(name)
 
     def _require(self, name: str, example: str) -> str:
         value = self._get(name)
@@ -153,6 +187,15 @@ class Config:
         return self._number("ARCHISYNC_MAX_EXPORT_BYTES", 1024, 1 << 40)
 
     @property
+    def fetch_timeout_s(self) -> int:
+        return self._number("ARCHISYNC_FETCH_TIMEOUT_S", 1, 86400)
+
+    @property
+    def exec_memory_bytes(self) -> int:
+        """0: no limit."""
+        return self._number("ARCHISYNC_EXEC_MEMORY_BYTES", 0, 1 << 48)
+
+    @property
     def history_days(self) -> int:
         return self._number("ARCHISYNC_HISTORY_DAYS", 1, 36500)
 
@@ -171,15 +214,18 @@ class Config:
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")
 _KEYWORD_SECRET = re.compile(
-    r"\b(password|passwd|pwd|token|secret|sslpassword)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)", re.I
+    r"\b(password|passwd|pwd|token|secret|sslpassword|api[_-]?key|access[_-]?key)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)",
+    re.I,
 )
+_AUTHORIZATION = re.compile(r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+", re.I)
 
 
 def redact(text: str) -> str:
-    """The text with the password of every URL and of every `password=…` replaced by `***`."""
+    """The text with the password of every URL, of every `password=…` and every bearer token replaced by `***`."""
 
     def hide(match: re.Match[str]) -> str:
         user, colon, _password = match.group().partition(":")
         return f"{user}:***" if colon else user
 
+    text = _AUTHORIZATION.sub(r"\1 ***", text)
     return _KEYWORD_SECRET.sub(r"\1=***", _CREDENTIALS.sub(hide, text))

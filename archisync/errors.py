@@ -11,7 +11,10 @@
     ├── WaitTimeoutError     124   --timeout passed; the run itself goes on
     └── SyncError              1   a sync failed
         ├── TransientSourceError   retried in place, then by later ticks
-        ├── SourceError            wrong credentials, no such export: no use in retrying in place
+        ├── SourceError            the source answered, and asking again at once is of no use
+        │   ├── AuthenticationError  wrong credentials, or a login page in place of an export
+        │   ├── NoExportError        no such export
+        │   └── PluginError          a source that a plug-in brings is broken
         ├── ExportError            the export can't be trusted: the run is *held*, nothing is written
         │   └── TruncatedError     it ends before it is complete
         └── LeaseLostError         another worker owns the run now: stop, write nothing
@@ -117,15 +120,47 @@ class SyncError(ArchisyncError):
 
 
 class TransientSourceError(SyncError):
-    """The source may answer in a moment: a timeout, a reset, a file that changed while it was read."""
+    """The source may answer in a moment: a timeout, a reset, a file that changed while it was read.
+
+    `retry_after_s`: how long the source asked us to wait, if it did.
+    """
 
     reason = "source-unavailable"
 
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_transient, (self.message, self.hint, self.retry_after_s))
+
+
+def _rebuild_transient(message: str, hint: str, retry_after_s: float | None) -> TransientSourceError:
+    return TransientSourceError(message, hint=hint, retry_after_s=retry_after_s)
+
 
 class SourceError(SyncError):
-    """The source answered, and asking again at once is of no use: no such export, no permission."""
+    """The source answered, and asking again at once is of no use: no permission, an answer that is no export."""
 
     reason = "source-refused"
+
+
+class AuthenticationError(SourceError):
+    """The source does not accept our credentials, or shows a login page."""
+
+    reason = "authentication"
+
+
+class NoExportError(SourceError):
+    """The source works, but has no such export."""
+
+    reason = "no-export"
+
+
+class PluginError(SourceError):
+    """A plug-in source can't be loaded or breaks the contract. Only the types that use it are concerned."""
+
+    reason = "source-plugin"
 
 
 class ExportError(SyncError):

@@ -6,17 +6,18 @@ It raises only LeaseLostError (somebody else owns the run: nothing was written) 
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from archisync import sources
+from archisync import __version__, sources
 from archisync.apply import Apply, Staged
 from archisync.config import Config, redact
 from archisync.database import Database, translate
@@ -34,14 +35,19 @@ from archisync.errors import (
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Rule, judge
 from archisync.records import read_records
-from archisync.sources.interface import Export, Request
+from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs
-from archisync.store.runs import Claim, Counts, Report, State
+from archisync.store.runs import Claim, Counts, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
+from archisync.text import printable
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 FETCH_ATTEMPTS = 3
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LONGEST_WAIT_S = 10.0
+LONGEST_RETRY_DELAY_S = 3600
 
 
 @dataclass(kw_only=True)
@@ -119,14 +125,47 @@ def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> Sta
     kind = sync_type(claim.sync_type)
     with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
         with progress.step("fetch"):
-            export = _fetch(config, kind, claim, Path(spool))
-        progress.export = {"origin": export.origin, "bytes": export.size_bytes, "sha256": export.sha256}
+            applied = _applied(db, config, claim, kind)
+            export = _fetch(config, kind, claim, Path(spool), applied.get("validators", {}))
+        if isinstance(export, Unchanged):
+            return _unchanged(db, claim, export, applied, progress)
+        progress.export = {
+            "origin": export.origin,
+            "bytes": export.size_bytes,
+            "sha256": export.sha256,
+            **export.details,
+        }
         return _read_and_apply(db, config, claim, kind, export, progress)
 
 
-def _fetch(config: Config, kind: SyncType, claim: Claim, spool: Path) -> Export:
+def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict[str, Any]:
+    """What the source said about the applied export; empty when the export itself is wanted: a person forced the run, the
+    table may not be what that export made of it, or we would read it otherwise today."""
+    if claim.trigger is Trigger.FORCED:
+        return {}
+    applied = runs.applied_source(db, claim)
+    return applied if applied.get("read_as") == _read_as(config, kind) else {}
+
+
+def _read_as(config: Config, kind: SyncType) -> str:
+    """A fingerprint of what decides, beside the export, about the rows that come of it."""
+    parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(kind))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> State:
+    """End the run: the table already is what this export makes of it."""
+    progress.export = {"origin": export.origin, "unchanged_since_run": applied["run_id"]}
+    message = f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
+    with db.transaction():
+        runs.finish(db, claim, State.SUCCEEDED, reason="unchanged-at-source", message=message, report=progress.report())
+        runs.record_unchanged(db, claim)
+    return State.SUCCEEDED
+
+
+def _fetch(config: Config, kind: SyncType, claim: Claim, spool: Path, validators: Mapping[str, str]) -> Fetched:
     """Fetch the whole export; transient faults are retried here, a few seconds at most, before a later tick does."""
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
     request = Request(
         template=config.source(kind),
@@ -134,14 +173,26 @@ def _fetch(config: Config, kind: SyncType, claim: Claim, spool: Path) -> Export:
         sync_type=kind.name,
         spool_dir=spool,
         max_bytes=config.max_export_bytes,
+        config=config,
+        validators=validators,
     )
     retrying = Retrying(
-        retry=retry_if_exception_type(TransientSourceError),
-        stop=stop_after_attempt(FETCH_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=FETCH_FIRST_WAIT_S, max=FETCH_LONGEST_WAIT_S),
-        reraise=True,
+        retry=retry_if_exception(_worth_waiting), stop=stop_after_attempt(FETCH_ATTEMPTS), wait=_wait_s, reraise=True
     )
     return retrying(sources.fetch, request)
+
+
+def _worth_waiting(exc: BaseException) -> bool:
+    """Not for a source that asks for a longer wait than a worker can spend: a later tick comes back then."""
+    return isinstance(exc, TransientSourceError) and (exc.retry_after_s or 0) <= FETCH_LONGEST_WAIT_S
+
+
+def _wait_s(state: RetryCallState) -> float:
+    from tenacity import wait_random_exponential
+
+    exc = state.outcome.exception() if state.outcome else None
+    asked_s = (exc.retry_after_s or 0) if isinstance(exc, TransientSourceError) else 0
+    return max(asked_s, wait_random_exponential(multiplier=FETCH_FIRST_WAIT_S, max=FETCH_LONGEST_WAIT_S)(state))
 
 
 def _read_and_apply(
@@ -165,10 +216,24 @@ def _read_and_apply(
             progress.counts = apply.write(staged, claim.run_id)
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
-        runs.record_success(db, claim, known_rows=staged.valid, sha256=export.sha256, changed=progress.counts.changed)
+        runs.record_success(
+            db,
+            claim,
+            known_rows=staged.valid,
+            sha256=export.sha256,
+            changed=progress.counts.changed,
+            source=_said_of(config, claim, kind, export),
+        )
         reason = "applied-with-warnings" if progress.warnings else "applied"
         runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report())
     return State.SUCCEEDED
+
+
+def _said_of(config: Config, claim: Claim, kind: SyncType, export: Export) -> dict[str, Any] | None:
+    """What `_applied` finds again; None when the source said nothing about the export."""
+    if not export.validators:
+        return None
+    return {"validators": dict(export.validators), "run_id": claim.run_id, "read_as": _read_as(config, kind)}
 
 
 def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress) -> None:
@@ -247,10 +312,12 @@ def _fail(
     """Queue the run again for a later tick while it has attempts, unless asking again can't help; else it is failed, and
     the pair may back off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    message = redact(exc.message)
+    message = printable(redact(exc.message))
     hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
     if may_retry and not hopeless and claim.attempt < config.max_attempts:
         delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)
+        if isinstance(exc, TransientSourceError) and exc.retry_after_s:
+            delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
         runs.requeue(db, claim, delay_s=delay_s, reason="retry", message=message)
         return State.QUEUED
     with db.transaction():
@@ -267,4 +334,4 @@ _REASONS: dict[type[ArchisyncError], str] = {
 
 def retry_delay_s(attempt: int, *, first_s: int) -> int:
     """Seconds until the next attempt of a run: doubles with each, an hour at most."""
-    return int(min(first_s * 2 ** (attempt - 1), 3600))
+    return int(min(first_s * 2 ** (attempt - 1), LONGEST_RETRY_DELAY_S))

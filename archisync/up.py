@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from archisync import sources
 from archisync.config import Config
 from archisync.database import connected
 from archisync.embedded import embedded_servers
 from archisync.output import Output
 from archisync.store import migrations
-from archisync.synctypes import SYNC_TYPES
 
 TICK_EVERY_S = 60.0
 STOP_TIMEOUT_S = 120.0
@@ -24,8 +24,7 @@ STOP_TIMEOUT_S = 120.0
 
 def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
     """Run until SIGINT or SIGTERM. Raises ConfigurationError when the source or the embedded servers are missing."""
-    for sync_type in SYNC_TYPES.values():
-        config.source(sync_type)
+    sources.check_all(config)
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

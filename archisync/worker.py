@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -27,13 +26,13 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from archisync import jobs, queue
+from archisync import jobs, queue, sources
 from archisync.config import Config
 from archisync.database import connected
 from archisync.log import EventLog
+from archisync.processes import die_with_parent
 from archisync.store import migrations
 
-PR_SET_PDEATHSIG = 1
 WORKER_TTL_S = 75
 """RQ blocks this long less 15 s for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""
 SET_ASIDE_S = 3600
@@ -52,15 +51,6 @@ STEADY_S = 60.0
 
 class ForeignJobError(Exception):
     """A job that is not ours: never run."""
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies. Linux only; elsewhere a tick's reaper does it later."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)  # the parent died before the call
 
 
 _NEVER_OURS = (
@@ -190,6 +180,7 @@ def work(config: Config, *, burst: bool) -> None:
     Raises SchemaError or UnreachableError before it takes a job.
     """
     config.require_all()
+    sources.check_all(config)
     with connected(config.database_url, purpose="worker start") as db:
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)

@@ -20,7 +20,10 @@ def worker(
     Example: archisync worker --processes 4
     """
     a = app(ctx)
+    from archisync import sources
+
     a.config.require_all()
+    sources.check_all(a.config)
     if single:
         from archisync.worker import work
 

@@ -1,19 +1,32 @@
 """What a source is asked for and what it hands back: a private copy of one export, on this machine's disk."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
+
+from archisync.config import Config
+
+
+def _no_config() -> Config:
+    return Config(environment={})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One export wanted. `spool_dir` is made, and removed, by the caller; `max_bytes` bounds the decompressed size."""
+    """One export wanted. `spool_dir` is made, and removed, by the caller; `max_bytes` bounds the decompressed size.
 
-    template: str
+    `config` holds the source's settings, credentials among them (it never shows them). `validators` is what the export that
+    was applied last carried, when an answer that it is unchanged is welcome; empty: the export itself is wanted.
+    """
+
+    template: str = field(repr=False)  # a command line or a query may hold a password
     agent_id: str
     sync_type: str
     spool_dir: Path
     max_bytes: int
+    config: Config = field(default_factory=_no_config)
+    validators: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +34,8 @@ class Export:
     """One export, fetched completely: a private regular file in the spool directory, already decompressed.
 
     `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`.
-    `sha256` is the hex digest of the decompressed content.
+    `sha256` is the hex digest of the decompressed content. `validators` are kept with a successful run and come back in the
+    next request (at most `MAX_VALIDATOR_CHARS` in all); `details` go into the run's record, as JSON.
     """
 
     path: Path
@@ -29,15 +43,38 @@ class Export:
     suffix: str
     size_bytes: int
     sha256: str
+    validators: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unchanged:
+    """The source says that the export is the one that the request's `validators` came with. Nothing was fetched."""
+
+    origin: str
+
+
+Fetched: TypeAlias = Export | Unchanged
+
+MAX_VALIDATOR_CHARS = 4096
+"""An ETag is some dozens of characters; more would only bloat the state table."""
 
 
 class Source(Protocol):
     """Where exports come from."""
 
-    def fetch(self, request: Request) -> Export:
+    def fetch(self, request: Request) -> Fetched:
         """Fetch the whole export before anything of it is read.
 
-        Raises UsageError (agent id), ConfigurationError (template), SourceError (no such export, no permission),
-        TransientSourceError (may work in a moment) and ExportError (too large, damaged gzip).
+        Raises UsageError (agent id), ConfigurationError (template, settings), SourceError (no such export, no permission),
+        TransientSourceError (may work in a moment) and ExportError (too large, truncated, damaged gzip).
         """
+        ...
+
+
+class CheckedSource(Source, Protocol):
+    """A source of our own: it can say without fetching anything whether a template and its settings make sense."""
+
+    def check(self, template: str, config: Config, sync_type: str) -> None:
+        """Raise ConfigurationError unless they do. Called when a worker starts."""
         ...

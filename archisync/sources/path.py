@@ -1,40 +1,29 @@
 """The file source: copies an export into the spool directory, so that nobody can change it while it is parsed.
 
 The path's last component must be a regular file and no symbolic link: a link, FIFO or device in a shared folder could
-make a worker read anything, or hang. Gzip is recognised by its first bytes, not by its name.
+make a worker read anything, or hang.
 """
 
-import contextlib
 import errno
-import gzip
-import hashlib
 import os
-import re
 import stat
-import tempfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from archisync.agentid import check_agent_id
+from archisync.config import Config
 from archisync.errors import (
     ConfigurationError,
     ExportError,
+    NoExportError,
     SourceError,
     SyncError,
     TransientSourceError,
-    TruncatedError,
 )
 from archisync.sources.interface import Export, Request
-from archisync.synctypes import sync_type
+from archisync.sources.spool import Spooled, spool
+from archisync.sources.template import fill
 
-_BLOCK_BYTES = 256 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_PLACEHOLDER = re.compile(r"\{(agent|type)\}")
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHECK_HINT = "check the path in ARCHISYNC_SOURCE, and that the ERP has written the export"
@@ -42,6 +31,10 @@ _CHECK_HINT = "check the path in ARCHISYNC_SOURCE, and that the ERP has written 
 
 class PathSource:
     """Reads exports from files; a relative path counts from the working directory."""
+
+    def check(self, template: str, config: Config, sync_type: str) -> None:
+        """Raises ConfigurationError for a `file:` address that can't be one of this machine's."""
+        _local_path(template)
 
     def fetch(self, request: Request) -> Export:
         """Copy one file. `PATH.gz` is read when `PATH` is absent. Raises as described at `Source.fetch`."""
@@ -60,9 +53,7 @@ class PathSource:
 
 def export_path(request: Request) -> Path:
     """The template with its placeholders filled in. Raises UsageError for an agent id or type that isn't allowed."""
-    template = _local_path(request.template)
-    known = {"agent": check_agent_id(request.agent_id), "type": sync_type(request.sync_type).name}
-    return Path(_PLACEHOLDER.sub(lambda found: known[found[1]], template))
+    return Path(fill(_local_path(request.template), request))
 
 
 def _local_path(template: str) -> str:
@@ -96,13 +87,13 @@ def _open(path: Path) -> tuple[BinaryIO, Path]:
         return _open_regular(path), path
     except FileNotFoundError as exc:
         if path.suffix.lower() == ".gz":
-            raise SourceError(f"no export at {path}", hint=_CHECK_HINT) from exc
+            raise NoExportError(f"no export at {path}", hint=_CHECK_HINT) from exc
     except OSError as exc:
         raise _refusal(exc, path) from exc
     try:
         return _open_regular(packed), packed
     except FileNotFoundError as exc:
-        raise SourceError(f"no export at {path}, nor at {packed.name} beside it", hint=_CHECK_HINT) from exc
+        raise NoExportError(f"no export at {path}, nor at {packed.name} beside it", hint=_CHECK_HINT) from exc
     except OSError as exc:
         raise _refusal(exc, packed) from exc
 
@@ -121,7 +112,7 @@ def _refusal(exc: OSError, path: Path) -> SyncError:
     """What an OSError means: most numbers are faults of a disk or network that may pass, a few are final."""
     match exc.errno:
         case errno.ENOTDIR:
-            return SourceError(f"no export at {path}: a part of the path is not a directory", hint=_CHECK_HINT)
+            return NoExportError(f"no export at {path}: a part of the path is not a directory", hint=_CHECK_HINT)
         case errno.EACCES | errno.EPERM:
             return SourceError(f"no permission to read {path}", hint=f"ls -ld {path.parent} {path}")
         case errno.ELOOP:
@@ -145,37 +136,35 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
     raise _irregular(path, "a FIFO" if stat.S_ISFIFO(status.st_mode) else "a device")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Spooled:
-    path: Path
-    size_bytes: int
-    sha256: str
-
-
-def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> _Spooled:
+def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> Spooled:
     """Copy, and refuse a file that somebody wrote to meanwhile: what a torn copy looks like is no evidence."""
     before = os.fstat(file.fileno())
-    packed = _is_gzip(file, path)
-    content: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file, mode="rb") if packed else file
     try:
-        spooled = _spool(content, path, request)
+        spooled = spool(
+            _Reader(file, path), request, origin=str(path), damaged_hint=f"gzip --test {path}; export it again"
+        )
     except ExportError as exc:
         if _changed(before, file):
             raise _changed_error(path) from exc
         raise
-    if _changed(before, file) or (not packed and spooled.size_bytes < before.st_size):
+    if _changed(before, file) or (not spooled.packed and spooled.size_bytes < before.st_size):
         spooled.path.unlink(missing_ok=True)
         raise _changed_error(path)
     return spooled
 
 
-def _is_gzip(file: BinaryIO, path: Path) -> bool:
-    try:
-        start = file.read(len(_GZIP_MAGIC))
-        file.seek(0)
-    except OSError as exc:
-        raise _refusal(exc, path) from exc
-    return start == _GZIP_MAGIC
+class _Reader:
+    """The file, whose faults come out as errors of archisync."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as exc:
+            raise _refusal(exc, self._path) from exc
 
 
 def _changed(before: os.stat_result, file: BinaryIO) -> bool:
@@ -191,61 +180,3 @@ def _changed_error(path: Path) -> TransientSourceError:
         f"{path} changed while it was read",
         hint="let the ERP write to another name in the same directory and rename it when it is complete",
     )
-
-
-def _spool(content: BinaryIO | gzip.GzipFile, path: Path, request: Request) -> _Spooled:
-    """Copy the content into a new file of mode 0600, hashing it. Leaves no file behind when it raises."""
-    with _spool_errors(request.spool_dir):
-        fd, name = tempfile.mkstemp(prefix=f"{request.sync_type}-", dir=request.spool_dir)
-    target = Path(name)
-    digest = hashlib.sha256()
-    size_bytes = 0
-    try:
-        with os.fdopen(fd, "wb", buffering=0) as out:
-            while block := _read_block(content, path):
-                size_bytes += len(block)
-                if size_bytes > request.max_bytes:
-                    raise _too_large(path, request.max_bytes)
-                digest.update(block)
-                with _spool_errors(request.spool_dir):
-                    _write_all(out, block)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return _Spooled(path=target, size_bytes=size_bytes, sha256=digest.hexdigest())
-
-
-def _read_block(content: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
-    """The next decompressed bytes, at most a block, so that a gzip bomb never unfolds in memory."""
-    try:
-        return content.read(_BLOCK_BYTES)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
-        raise TruncatedError(
-            f"{path}: the gzip data is truncated or damaged ({exc})", hint=f"gzip --test {path}; export it again"
-        ) from exc
-    except OSError as exc:
-        raise _refusal(exc, path) from exc
-
-
-def _too_large(path: Path, max_bytes: int) -> ExportError:
-    return ExportError(
-        f"{path} has more than {max_bytes} bytes (decompressed)",
-        hint="raise the limit if the export is really that large",
-    )
-
-
-def _write_all(out: FileIO, block: bytes) -> None:
-    rest = memoryview(block)
-    while rest:
-        rest = rest[out.write(rest) :]
-
-
-@contextlib.contextmanager
-def _spool_errors(spool_dir: Path) -> Iterator[None]:
-    """A full or missing spool directory is nobody's export's fault."""
-    try:
-        yield
-    except OSError as exc:
-        raise TransientSourceError(
-            f"cannot write to the spool directory {spool_dir}: {exc.strerror or exc}", hint=f"df -h {spool_dir}"
-        ) from exc

@@ -237,9 +237,22 @@ returning sync_type, agent_id
 SQL_STATE_SUCCEEDED = """
 update system.sync_state
    set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock(),
-       known_rows = %(known_rows)s, applied_sha256 = %(sha256)s,
+       known_rows = %(known_rows)s, applied_sha256 = %(sha256)s, applied_source = %(source)s,
        data_version = data_version + case when %(changed)s then 1 else 0 end
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+# Purpose: the source says that the export is still the one that was applied. Caller: sync, in the run's last transaction.
+SQL_STATE_UNCHANGED = """
+update system.sync_state
+   set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+# Purpose: what the source said about the applied export, if the table still follows from it: the pair's last run succeeded, and
+# left no row marked absent, which only a second export can delete or restore. Caller: sync. No locks.
+SQL_APPLIED_SOURCE = """
+select st.applied_source from system.sync_state st join system.sync_runs r on r.id = st.last_run_id
+ where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
+   and r.state = 'succeeded' and coalesce(r.rows_absent, 0) = 0
 """
 SQL_STATE_FAILED = """
 update system.sync_state
@@ -531,9 +544,28 @@ def known_rows(db: Database, *, sync_type: str, agent_id: str) -> int | None:
     return row["known_rows"] if row else None
 
 
-def record_success(db: Database, claim: Claim, *, known_rows: int, sha256: str, changed: bool) -> None:
-    """The pair's state after an apply; in the apply's transaction."""
-    db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | {"known_rows": known_rows, "sha256": sha256, "changed": changed})
+def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
+    """What `record_success` was given as `source`, when an unchanged export would leave the table as it is; else empty."""
+    row = db.execute(SQL_APPLIED_SOURCE, _pair(claim)).fetchone()
+    return (row["applied_source"] or {}) if row else {}
+
+
+def record_success(
+    db: Database, claim: Claim, *, known_rows: int, sha256: str, changed: bool, source: dict[str, Any] | None = None
+) -> None:
+    """The pair's state after an apply; in the apply's transaction. `source`: what the source said about the export."""
+    params = {
+        "known_rows": known_rows,
+        "sha256": sha256,
+        "changed": changed,
+        "source": Jsonb(source) if source else None,
+    }
+    db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | params)
+
+
+def record_unchanged(db: Database, claim: Claim) -> None:
+    """The pair's state after a run whose source had nothing new; in the transaction that ends the run."""
+    db.execute(SQL_STATE_UNCHANGED, _pair(claim))
 
 
 def _pair(claim: Claim) -> Params:

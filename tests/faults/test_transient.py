@@ -12,7 +12,7 @@ from archisync.database import Database
 from archisync.errors import TransientSourceError
 from archisync.log import EventLog
 from archisync.serve import serve
-from archisync.sources.interface import Export, Request
+from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, runs
 from archisync.tick import tick
 
@@ -21,11 +21,11 @@ AGENT = "anna.bianchi"
 _real_fetch = sources.fetch
 
 
-def flaky(failures: int) -> Callable[[Request], Export]:
+def flaky(failures: int) -> Callable[[Request], Fetched]:
     """An ERP whose first `failures` answers are timeouts."""
     calls = iter(range(failures))
 
-    def fetch(request: Request) -> Export:
+    def fetch(request: Request) -> Fetched:
         if next(calls, None) is not None:
             raise TransientSourceError("the ERP does not answer")
         return _real_fetch(request)

@@ -1,0 +1,133 @@
+"""Copying an export into the spool directory: hashed, bounded, unpacked. Every source does it with this.
+
+Gzip is recognised by its first bytes, not by a name or a header that may be wrong.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Protocol, cast
+
+from archisync.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.sources.interface import Request
+
+BLOCK_BYTES = 256 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Readable(Protocol):
+    """What an export is read from. Faults of the source must come out of `read` as errors of archisync."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spooled:
+    """`packed`: the content was gzip."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    packed: bool
+
+
+def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str = "export it again") -> Spooled:
+    """Copy the content, unpacked, into a new file of mode 0600, hashing it. Leaves no file behind when it raises.
+
+    Raises ExportError above the request's `max_bytes`, TruncatedError for cut or damaged gzip, TransientSourceError for a
+    full or missing spool directory, and whatever `content.read` raises.
+    """
+    whole = WholeReads(content)
+    packed = whole.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    unpacked = Unzipped(whole, origin=origin, damaged_hint=damaged_hint) if packed else whole
+    with _spool_errors(request.spool_dir):
+        fd, name = tempfile.mkstemp(prefix=f"{request.sync_type}-", dir=request.spool_dir)
+    target = Path(name)
+    digest = hashlib.sha256()
+    size_bytes = 0
+    try:
+        with os.fdopen(fd, "wb", buffering=0) as out:
+            while block := unpacked.read(BLOCK_BYTES):
+                size_bytes += len(block)
+                if size_bytes > request.max_bytes:
+                    raise too_large(origin, request.max_bytes)
+                digest.update(block)
+                with _spool_errors(request.spool_dir):
+                    _write_all(out, block)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return Spooled(path=target, size_bytes=size_bytes, sha256=digest.hexdigest(), packed=packed)
+
+
+def too_large(origin: str, max_bytes: int) -> ExportError:
+    return ExportError(
+        f"{origin} has more than {max_bytes} bytes (decompressed)",
+        hint="raise the limit ARCHISYNC_MAX_EXPORT_BYTES if the export is really that large",
+    )
+
+
+class WholeReads:
+    """Reads exactly what is asked for, except at the end: a pipe or a socket hands out what it has, and gzip's reader takes
+    half a header for a damaged one."""
+
+    def __init__(self, content: Readable) -> None:
+        self._content = content
+        self._ahead = b""
+
+    def read(self, size: int, /) -> bytes:
+        parts, self._ahead = [self._ahead[:size]], self._ahead[size:]
+        missing = size - len(parts[0])
+        while missing > 0 and (block := self._content.read(missing)):
+            parts.append(block)
+            missing -= len(block)
+        return b"".join(parts)
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, which stay to be read. Call it before any `read`."""
+        self._ahead = self.read(size)
+        return self._ahead
+
+
+class Unzipped:
+    """Gzip unpacked, at most what is asked for at a time, so that a bomb never unfolds in memory."""
+
+    def __init__(self, content: Readable, *, origin: str, damaged_hint: str) -> None:
+        self._file = gzip.GzipFile(fileobj=cast(FileIO, WholeReads(content)), mode="rb")  # it needs nothing but `read`
+        self._origin = origin
+        self._hint = damaged_hint
+
+    def read(self, size: int, /) -> bytes:
+        """Raises TruncatedError for gzip that is cut or damaged."""
+        try:
+            return self._file.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+            raise TruncatedError(
+                f"{self._origin}: the gzip data is truncated or damaged ({exc})", hint=self._hint
+            ) from exc
+
+
+def _write_all(out: FileIO, block: bytes) -> None:
+    rest = memoryview(block)
+    while rest:
+        rest = rest[out.write(rest) :]
+
+
+@contextlib.contextmanager
+def _spool_errors(spool_dir: Path) -> Iterator[None]:
+    """A full or missing spool directory is nobody's export's fault."""
+    try:
+        yield
+    except OSError as exc:
+        raise TransientSourceError(
+            f"cannot write to the spool directory {spool_dir}: {exc.strerror or exc}", hint=f"df -h {spool_dir}"
+        ) from exc

@@ -1,0 +1,44 @@
+"""The one URL template of a source: its scheme, and its placeholders `{agent}` and `{type}`."""
+
+import re
+from collections.abc import Callable
+
+from archisync.agentid import check_agent_id
+from archisync.errors import ConfigurationError
+from archisync.sources.interface import Request
+from archisync.synctypes import sync_type
+
+# A scheme ends at a colon before any slash, so `exports/a:b.csv` is a path.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_TOKEN = re.compile(r"\{[^{}]*\}|[{}]")
+_PLACEHOLDER = re.compile(r"\{(agent|type)\}")
+_HINT = "the placeholders are {agent} and {type}, for example /srv/exports/{agent}/{type}.csv"
+
+
+def scheme_of(template: str) -> str | None:
+    """The scheme in lower case; None for a plain path."""
+    found = _SCHEME.match(template)
+    return found[1].lower() if found else None
+
+
+def check_placeholders(template: str) -> None:
+    """Raise ConfigurationError unless the template is non-empty and all its braces are `{agent}` or `{type}`."""
+    if not template.strip():
+        raise ConfigurationError("the source is empty", hint=_HINT)
+    if "\0" in template:
+        raise ConfigurationError("the source has a NUL character", hint=_HINT)
+    for token in _TOKEN.findall(template):
+        if _PLACEHOLDER.fullmatch(token):
+            continue
+        what = f"a lone {token!r}" if len(token) == 1 else f"the unknown placeholder {token!a}"
+        raise ConfigurationError(f"the source has {what}", hint=_HINT)
+
+
+def has_placeholder(text: str) -> bool:
+    return _PLACEHOLDER.search(text) is not None
+
+
+def fill(text: str, request: Request, encode: Callable[[str], str] = str) -> str:
+    """The text with its placeholders filled in. Raises UsageError for an agent id or type that isn't allowed."""
+    known = {"agent": check_agent_id(request.agent_id), "type": sync_type(request.sync_type).name}
+    return _PLACEHOLDER.sub(lambda found: encode(known[found[1]]), text)

@@ -1,0 +1,111 @@
+"""An ERP that serves exports by HTTP, in a thread of the test: real sockets, programmable answers, a record of what was asked."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One request: its path with the query, its headers with lower-case names."""
+
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """`length`: what Content-Length says, if not the truth. `etag`: answered with 304 when the request has it already."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None
+    etag: str | None = None
+
+
+class Handler(BaseHTTPRequestHandler):
+    erp: "Erp"
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.erp.asked.append(Asked(path=self.path, headers=headers))
+        found = self.erp.answers.get(self.path, Answer(status=404))
+        self.close_connection = True
+        if callable(found):
+            found(self)
+        else:
+            self.answer(found, headers)
+
+    def answer(self, answer: Answer, asked: Mapping[str, str]) -> None:
+        if answer.etag is not None and asked.get("if-none-match") == answer.etag:
+            answer = Answer(status=304, headers=answer.headers)
+        elif answer.etag is not None:
+            answer = Answer(body=answer.body, headers={**answer.headers, "ETag": answer.etag})
+        self.send_response(answer.status)
+        length = len(answer.body) if answer.length is None else answer.length
+        if answer.status != 304 and "Transfer-Encoding" not in answer.headers and length >= 0:
+            self.send_header("Content-Length", str(length))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def reset(self) -> None:
+        """Cut the connection the hard way, so that the client sees a reset and not an end."""
+        self.wfile.flush()
+        self.connection.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+        self.connection.close()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # closing the server waits for them
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up, or never gets through the TLS handshake, is what these tests are about."""
+
+
+@dataclass(kw_only=True)
+class Erp:
+    server: _Server
+    scheme: str
+    answers: dict[str, Answer | Callable[[Handler], None]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)  # ends answers that wait for the end of the test
+
+    @property
+    def port(self) -> int:
+        return self.server.server_port
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.server.server_address[0]!s}:{self.port}"
+
+
+@contextmanager
+def running_erp(*, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Erp]:
+    """A server on `host`; https with `tls`."""
+    handler = type("BoundHandler", (Handler,), {})
+    server = _Server((host, port), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    erp = Erp(server=server, scheme="http" if tls is None else "https")
+    handler.erp = erp  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield erp
+    finally:
+        erp.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

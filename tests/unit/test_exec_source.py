@@ -1,0 +1,454 @@
+"""The program source with real programs: what they are given, what their end means, and that nothing of them is left."""
+
+import fcntl
+import gzip
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archisync import sources
+from archisync.config import Config
+from archisync.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ExportError,
+    NoExportError,
+    SourceError,
+    SyncError,
+    TransientSourceError,
+    TruncatedError,
+)
+from archisync.sources import Export, Request, check_template, exec
+from tests.conftest import REPOSITORY
+
+CONTENT = b"order_id,created_at\n1,2026-01-02\n"
+CANARY = "canary-9f3a1c77"
+GONE_TIMEOUT_S = 30.0
+
+
+def request_of(tmp_path: Path, template: str, *, max_bytes: int = 10**6, **variables: str) -> Request:
+    spool = tmp_path / "spool"
+    spool.mkdir(exist_ok=True)
+    return Request(
+        template=template,
+        agent_id="agent-1",
+        sync_type="orders",
+        spool_dir=spool,
+        max_bytes=max_bytes,
+        config=Config.from_environment({"PATH": os.environ["PATH"], "HOME": "/home/x"} | variables),
+    )
+
+
+def fetched(request: Request) -> Export:
+    found = sources.fetch(request)
+    assert isinstance(found, Export)
+    return found
+
+
+def refused(request: Request) -> SyncError:
+    """The error of a fetch that must fail, leaving nothing in the spool directory."""
+    with pytest.raises(SyncError) as caught:
+        sources.fetch(request)
+    assert list(request.spool_dir.iterdir()) == []
+    return caught.value
+
+
+def script(tmp_path: Path, body: str, name: str = "export.sh") -> Path:
+    path = tmp_path / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def wait_until_gone(pid: int) -> None:
+    """Until the process has ended; fails when it lives on."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([process], [], [], GONE_TIMEOUT_S)[0], f"process {pid} lives on"
+    finally:
+        os.close(process)
+
+
+# --- what a program is given --------------------------------------------------------------------------------------
+
+
+def test_standard_output_is_the_export(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_bytes(CONTENT)
+    export = fetched(request_of(tmp_path, f"exec:cat {tmp_path}/{{type}}.csv"))
+    assert export.path.read_bytes() == CONTENT
+    assert stat.S_IMODE(export.path.stat().st_mode) == 0o600
+    assert (export.origin, export.suffix, export.size_bytes, export.details) == ("exec:cat", "", len(CONTENT), {})
+
+
+def test_gzipped_output_is_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv.gz").write_bytes(gzip.compress(CONTENT))
+    assert fetched(request_of(tmp_path, f"exec:cat {tmp_path}/orders.csv.gz")).path.read_bytes() == CONTENT
+
+
+def test_arguments_are_split_once_and_no_shell_sees_them(tmp_path: Path) -> None:
+    template = r"""exec:printf '[%s]\n' '{agent} x' "{type};$HOME" a\ b $(id) * '' """
+    lines = fetched(request_of(tmp_path, template)).path.read_text().splitlines()
+    assert lines == ["[agent-1 x]", "[orders;$HOME]", "[a b]", "[$(id)]", "[*]", "[]"]
+
+
+def test_a_program_gets_the_agent_and_type_and_little_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKED", CANARY)
+    request = request_of(
+        tmp_path,
+        "exec:/usr/bin/env",
+        LANG="it_IT.UTF-8",
+        TZ="Europe/Rome",
+        ARCHISYNC_DATABASE_URL=f"postgresql://{CANARY}@host/db",
+        ARCHISYNC_REDIS_URL="redis://host/0",
+        ARCHISYNC_HTTP_TOKEN=CANARY,
+        ARCHISYNC_EXEC_ENV="ERP_TOKEN, ODBC*",
+        ERP_TOKEN="t0ken",
+        ERP_OTHER="no",
+        ODBCINI="/etc/odbc.ini",
+        ODBC_DSN=f"copy of postgresql://{CANARY}@host/db",
+    )
+    assert sorted(fetched(request).path.read_text().splitlines()) == [
+        "ARCHISYNC_AGENT=agent-1",
+        "ARCHISYNC_TYPE=orders",
+        "ERP_TOKEN=t0ken",
+        "HOME=/home/x",
+        "LANG=it_IT.UTF-8",
+        "ODBCINI=/etc/odbc.ini",
+        f"PATH={os.environ['PATH']}",
+        "TZ=Europe/Rome",
+    ]
+
+
+def test_standard_input_is_empty(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"meant for the worker")
+    os.close(write_end)
+    kept = os.dup(0)
+    os.dup2(read_end, 0)
+    try:
+        assert fetched(request_of(tmp_path, "exec:cat")).size_bytes == 0
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(read_end)
+
+
+def test_no_open_file_is_inherited(tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+        held = fcntl.fcntl(file, fcntl.F_DUPFD, 100)  # inheritable, and no number that a shell uses itself
+        try:
+            program = script(tmp_path, "ls /proc/$$/fd")
+            found = fetched(request_of(tmp_path, f"exec:{program}")).path.read_text().split()
+        finally:
+            os.close(held)
+    assert {"0", "1", "2"} <= set(found)
+    assert str(held) not in found
+
+
+# --- what its end means -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        (1, SourceError, "source-refused"),
+        (2, SourceError, "source-refused"),
+        (64, SourceError, "source-refused"),
+        (66, NoExportError, "no-export"),
+        (68, TransientSourceError, "source-unavailable"),
+        (69, TransientSourceError, "source-unavailable"),
+        (74, TransientSourceError, "source-unavailable"),
+        (75, TransientSourceError, "source-unavailable"),
+        (77, AuthenticationError, "authentication"),
+        (78, SourceError, "source-refused"),
+        (124, TransientSourceError, "source-unavailable"),
+        (255, SourceError, "source-refused"),
+    ],
+)
+def test_an_exit_code_refuses_output_that_looks_complete(
+    tmp_path: Path, code: int, kind: type[SyncError], reason: str
+) -> None:
+    program = script(tmp_path, f"echo order_id,created_at; echo 1,2026-01-02; echo went wrong >&2; exit {code}")
+    error = refused(request_of(tmp_path, f"exec:{program} {{agent}}"))
+    assert (type(error), error.reason) == (kind, reason)
+    assert error.message == f"exec:export.sh ended with exit code {code}: went wrong"
+    assert error.hint == "run the program by hand, as archisync's user"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("KILL", TransientSourceError),
+        ("TERM", TransientSourceError),
+        ("HUP", TransientSourceError),
+        ("SEGV", SourceError),
+        ("ABRT", SourceError),
+        ("PIPE", SourceError),
+    ],
+)
+def test_a_signal_refuses_output_that_looks_complete(tmp_path: Path, name: str, kind: type[SyncError]) -> None:
+    program = script(tmp_path, f"echo order_id,created_at; kill -{name} $$")
+    error = refused(request_of(tmp_path, f"exec:{program}"))
+    assert (type(error), error.message) == (
+        kind,
+        f"exec:export.sh ended with signal SIG{name}, and said nothing on standard error",
+    )
+
+
+def test_the_exit_code_explains_gzip_that_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(CONTENT)[:-9])
+    failing = script(tmp_path, f"cat {tmp_path}/cut.gz; exit 75")
+    assert type(refused(request_of(tmp_path, f"exec:{failing}"))) is TransientSourceError
+    error = refused(request_of(tmp_path, f"exec:cat {tmp_path}/cut.gz"))
+    assert type(error) is TruncatedError
+    assert error.message.startswith("exec:cat: the gzip data is truncated or damaged")
+
+
+def test_a_program_that_writes_nothing_leaves_an_empty_export_for_the_reader_to_refuse(tmp_path: Path) -> None:
+    assert fetched(request_of(tmp_path, "exec:true")).size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "message"),
+    [
+        ("missing", None, 0, "there is no such program"),
+        ("no-interpreter", "#!/no/such/interpreter\n", 0o755, "there is no such program"),
+        ("not-executable", "#!/bin/sh\n", 0o644, "it is not executable"),
+        ("no-program", "just text\n", 0o755, "it is no program"),
+    ],
+)
+def test_a_program_that_can_t_be_started_is_a_source_error_with_a_hint(
+    tmp_path: Path, name: str, content: str | None, mode: int, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    error = refused(request_of(tmp_path, f"exec:{path}"))
+    assert (type(error), error.message) == (SourceError, f"exec:{name} can't be started: {message}")
+    assert error.hint
+
+
+def test_a_program_is_looked_for_in_the_path(tmp_path: Path) -> None:
+    error = refused(request_of(tmp_path, "exec:no-such-program-anywhere"))
+    assert error.message == "exec:no-such-program-anywhere can't be started: there is no such program"
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_beyond_its_time_is_transient_and_ends_with_its_children(tmp_path: Path) -> None:
+    program = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/self; echo hi >&2; wait")
+    error = refused(request_of(tmp_path, f"exec:{program}", ARCHISYNC_FETCH_TIMEOUT_S="1"))
+    assert (type(error), error.message) == (TransientSourceError, "exec:export.sh did not end within 1 s: hi")
+    for name in ("child", "self"):
+        wait_until_gone(int((tmp_path / name).read_text()))
+
+
+def test_a_program_that_closed_its_output_still_has_to_end_in_time(tmp_path: Path) -> None:
+    program = script(tmp_path, "echo order_id; exec >&-; sleep 1000")
+    error = refused(request_of(tmp_path, f"exec:{program}", ARCHISYNC_FETCH_TIMEOUT_S="1"))
+    assert type(error) is TransientSourceError
+
+
+def test_a_program_that_must_stop_gets_a_moment_to_clean_up(tmp_path: Path) -> None:
+    program = script(tmp_path, f"trap 'echo bye > {tmp_path}/closed; exit' TERM; echo x; while :; do sleep 0.05; done")
+    refused(request_of(tmp_path, f"exec:{program}", ARCHISYNC_FETCH_TIMEOUT_S="1"))
+    assert (tmp_path / "closed").read_text() == "bye\n"
+
+
+def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec, "STOP_GRACE_S", 0.1)
+    program = script(tmp_path, f"trap '' TERM; echo $$ > {tmp_path}/self; while :; do sleep 0.05; done")
+    refused(request_of(tmp_path, f"exec:{program}", ARCHISYNC_FETCH_TIMEOUT_S="1"))
+    wait_until_gone(int((tmp_path / "self").read_text()))
+
+
+def test_endless_output_is_refused_at_the_limit_and_the_program_ends(tmp_path: Path) -> None:
+    program = script(tmp_path, f"echo $$ > {tmp_path}/self; exec yes")
+    error = refused(request_of(tmp_path, f"exec:{program}", max_bytes=1_000_000))
+    assert (type(error), error.message) == (
+        ExportError,
+        "exec:export.sh has more than 1000000 bytes (decompressed)",
+    )
+    wait_until_gone(int((tmp_path / "self").read_text()))
+
+
+def test_memory_is_limited_when_that_is_wanted(tmp_path: Path) -> None:
+    program = tmp_path / "hungry.py"
+    program.write_text("x = bytearray(800_000_000); print('order_id')\n")
+    template = f"exec:{sys.executable} -I {program}"
+    assert fetched(request_of(tmp_path, template)).size_bytes == 9
+    for left in (tmp_path / "spool").iterdir():
+        left.unlink()
+    error = refused(request_of(tmp_path, template, ARCHISYNC_EXEC_MEMORY_BYTES="500000000"))
+    assert type(error) is SourceError
+    assert error.message.endswith("MemoryError")
+
+
+# --- nothing is left ----------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_outlives_the_program_is_ended(tmp_path: Path) -> None:
+    program = script(tmp_path, f"sleep 1000 >/dev/null 2>&1 & echo $! > {tmp_path}/child; echo order_id")
+    assert fetched(request_of(tmp_path, f"exec:{program}")).size_bytes == 9
+    wait_until_gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_child_that_only_holds_standard_error_delays_nothing(tmp_path: Path) -> None:
+    program = script(tmp_path, f"sleep 1000 >/dev/null & echo $! > {tmp_path}/child; echo order_id; echo said >&2")
+    assert fetched(request_of(tmp_path, f"exec:{program}")).details == {"stderr": ["said"]}
+    wait_until_gone(int((tmp_path / "child").read_text()))
+
+
+def test_what_a_filter_writes_after_the_program_s_end_belongs_to_the_export(tmp_path: Path) -> None:
+    program = script(tmp_path, "echo first; (sleep 0.3; echo last) & exit 0")
+    assert fetched(request_of(tmp_path, f"exec:{program}")).path.read_text() == "first\nlast\n"
+
+
+def test_a_filter_may_take_its_time_as_long_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec, "OUTPUT_GRACE_S", 0.6)
+    program = script(tmp_path, "(for n in 1 2 3 4; do sleep 0.25; echo $n; done) & exit 0")
+    assert fetched(request_of(tmp_path, f"exec:{program}")).path.read_text() == "1\n2\n3\n4\n"
+
+
+def test_output_that_a_child_still_holds_after_the_program_s_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec, "OUTPUT_GRACE_S", 0.2)
+    program = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/child; echo order_id")
+    error = refused(request_of(tmp_path, f"exec:{program}"))
+    assert (type(error), error.message) == (
+        SourceError,
+        "exec:export.sh ended, but a process that it started still holds its standard output",
+    )
+    wait_until_gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_program_dies_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    program = script(tmp_path, f"echo $$ > {fifo}; exec sleep 1000")
+    fetch = (
+        "import os, pathlib\n"
+        "from archisync.config import Config\n"
+        "from archisync.sources import Request, fetch\n"
+        f"fetch(Request(template='exec:{program}', agent_id='a', sync_type='orders', spool_dir=pathlib.Path({str(tmp_path)!r}),\n"
+        "              max_bytes=1000, config=Config.from_environment(os.environ)))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", fetch], cwd=REPOSITORY) as worker:
+        pid = int(fifo.read_text())
+        worker.send_signal(signal.SIGKILL)
+    wait_until_gone(pid)
+
+
+# --- standard error -----------------------------------------------------------------------------------------------
+
+
+def test_the_last_lines_of_standard_error_are_kept_without_control_characters(tmp_path: Path) -> None:
+    program = script(
+        tmp_path, r"""i=0; while [ $i -lt 30 ]; do i=$((i+1)); printf 'line %s \033[31mred\007\n' $i >&2; done"""
+    )
+    lines = fetched(request_of(tmp_path, f"exec:{program}")).details["stderr"]
+    assert lines == [f"line {number} �[31mred�" for number in range(11, 31)]
+
+
+def test_much_standard_error_blocks_nobody(tmp_path: Path) -> None:
+    program = tmp_path / "talkative.py"
+    program.write_text(
+        "import sys\nfor n in range(20_000): sys.stderr.write('x' * 200 + '\\n'); sys.stdout.write('y' * 20 + '\\n')\n"
+    )
+    export = fetched(request_of(tmp_path, f"exec:{sys.executable} -I {program}"))
+    assert export.size_bytes == 20_000 * 21
+    assert export.details["stderr"] == ["x" * 200] * 20
+
+
+@pytest.mark.parametrize("code", [0, 1, 75])
+def test_no_credential_of_a_program_is_ever_shown(tmp_path: Path, code: int) -> None:
+    body = 'echo order_id; echo "url https://erp:$P@host/ password=$P $T" >&2; echo "Authorization: Bearer $P" >&2'
+    program = script(tmp_path, f"P={CANARY}; T=$ERP_TOKEN; {body}; exit {code}")
+    request = request_of(
+        tmp_path,
+        f"exec:{program} --password {CANARY}",
+        ARCHISYNC_EXEC_ENV="ERP_TOKEN",
+        ERP_TOKEN="second-" + CANARY[::-1],
+    )
+    try:
+        said = repr(sources.fetch(request))
+    except SyncError as exc:
+        said = f"{exc!r} {exc.hint}"
+    assert "url https://erp:***@host/ password=*** ***" in said
+    assert CANARY not in said
+    assert CANARY[::-1] not in said
+
+
+def test_a_credential_of_several_lines_is_hidden_line_by_line(tmp_path: Path) -> None:
+    program = script(tmp_path, 'echo "$ERP_KEY" >&2; exit 1')
+    request = request_of(tmp_path, f"exec:{program}", ARCHISYNC_EXEC_ENV="ERP_KEY", ERP_KEY=f"BEGIN\n{CANARY}\nEND..")
+    assert refused(request).message == "exec:export.sh ended with exit code 1: ***"
+    echo_one = script(tmp_path, 'echo "$ERP_KEY" | sed -n 2p >&2; exit 1', "one.sh")
+    request = request_of(tmp_path, f"exec:{echo_one}", ARCHISYNC_EXEC_ENV="ERP_KEY", ERP_KEY=f"BEGIN\n{CANARY}\nEND..")
+    assert refused(request).message == "exec:one.sh ended with exit code 1: ***"
+
+
+# --- configuration ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("exec:", "the source is exec: without a program"),
+        ("exec:   ", "the source is exec: without a program"),
+        ("exec:''", "the source is exec: without a program"),
+        ("exec:cat 'x", "the program's command line can't be split: No closing quotation"),
+        ("exec:cat x\\", "the program's command line can't be split: No escaped character"),
+        ("exec:/bin/{type}", "the source's program has a placeholder in its name"),
+        ("exec:awk '{print}'", "the source has the unknown placeholder '{print}'"),
+    ],
+)
+def test_a_command_line_that_can_t_be_understood_is_a_configuration_error(
+    tmp_path: Path, template: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_template(template)
+    assert caught.value.message == message
+    with pytest.raises(ConfigurationError):
+        sources.fetch(request_of(tmp_path, template))
+
+
+@pytest.mark.parametrize("name", ["ARCHISYNC_DATABASE_URL", "ARCHISYNC_*", "archisync*", "A=B", "*", "9X"])
+def test_a_program_can_t_be_given_settings_of_ours(name: str) -> None:
+    config = Config.from_environment({"ARCHISYNC_EXEC_ENV": name})
+    with pytest.raises(ConfigurationError) as caught:
+        check_template("exec:cat x", config)
+    assert caught.value.message == f"ARCHISYNC_EXEC_ENV has {name!r}, which is no variable that a program may get"
+
+
+@pytest.mark.parametrize("template", ["exec:cat 'x", "xyz://host/{agent}", "https://u:p@host/x", "/x/{nobody}"])
+def test_a_worker_with_a_wrong_template_exits_3_before_it_connects_anywhere(template: str) -> None:
+    environment = {
+        "ARCHISYNC_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0",
+        "ARCHISYNC_SOURCE": "/exports/{agent}/{type}.csv",
+        "ARCHISYNC_SOURCE_DDT": template,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "archisync", "worker"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: ddt: ")
+    assert "u:p@" not in done.stderr
