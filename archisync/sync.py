@@ -38,10 +38,13 @@ from archisync.sources.interface import Export, Request
 from archisync.store import held, runs
 from archisync.store.runs import Claim, Counts, Report, State
 from archisync.synctypes import SyncType, sync_type
+from archisync.text import printable
 
 FETCH_ATTEMPTS = 3
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LONGEST_WAIT_S = 10.0
+_SHOWN_LABELS = 20
+_SHOWN_LABEL_CHARS = 80
 
 
 @dataclass(kw_only=True)
@@ -94,7 +97,7 @@ def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> S
         return _hold(db, claim, exc.hold, progress, exc.staged.valid, exc.sample)
     except ExportError as exc:
         rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
-        return _hold(db, claim, Hold(rule=rule, message=exc.message), progress, 0, [])
+        return _hold(db, claim, Hold(rule=rule, message=printable(exc.message)), progress, 0, [])
     except LeaseLostError:
         raise
     except ArchisyncError as exc:
@@ -120,7 +123,7 @@ def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> Sta
     with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
         with progress.step("fetch"):
             export = _fetch(config, kind, claim, Path(spool))
-        progress.export = {"origin": export.origin, "bytes": export.size_bytes, "sha256": export.sha256}
+        progress.export = {"origin": printable(export.origin), "bytes": export.size_bytes, "sha256": export.sha256}
         return _read_and_apply(db, config, claim, kind, export, progress)
 
 
@@ -152,8 +155,9 @@ def _read_and_apply(
     assert progress.export is not None
     progress.export["detected"] = dict(table.detected)
     if records.layout.ignored:
-        names = list(records.layout.ignored)
-        progress.warn("ignored-columns", f"{len(names)} unknown column(s) ignored", len(names), columns=names[:20])
+        count = len(records.layout.ignored)
+        names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in records.layout.ignored[:_SHOWN_LABELS]]
+        progress.warn("ignored-columns", f"{count} unknown column(s) ignored", count, columns=names)
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
         with progress.step("read"):
@@ -247,7 +251,7 @@ def _fail(
     """Queue the run again for a later tick while it has attempts, unless asking again can't help; else it is failed, and
     the pair may back off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    message = redact(exc.message)
+    message = printable(redact(exc.message))
     hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
     if may_retry and not hopeless and claim.attempt < config.max_attempts:
         delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)

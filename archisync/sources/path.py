@@ -33,6 +33,9 @@ from archisync.sources.interface import Export, Request
 from archisync.synctypes import sync_type
 
 _BLOCK_BYTES = 256 * 1024
+MAX_UNPACK_RATIO = 200
+"""Exports shrink to a fifth or a thirtieth; what unpacks to more than 200 times its size is a bomb, long before `max_bytes`."""
+_RATIO_FROM_BYTES = 64 * 1024 * 1024  # below it any ratio is harmless: a few rows, many times
 _GZIP_MAGIC = b"\x1f\x8b"
 _PLACEHOLDER = re.compile(r"\{(agent|type)\}")
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
@@ -158,7 +161,7 @@ def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> _Spooled:
     packed = _is_gzip(file, path)
     content: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file, mode="rb") if packed else file
     try:
-        spooled = _spool(content, path, request)
+        spooled = _spool(content, path, request, packed_bytes=before.st_size if packed else None)
     except ExportError as exc:
         if _changed(before, file):
             raise _changed_error(path) from exc
@@ -193,8 +196,13 @@ def _changed_error(path: Path) -> TransientSourceError:
     )
 
 
-def _spool(content: BinaryIO | gzip.GzipFile, path: Path, request: Request) -> _Spooled:
+def _spool(
+    content: BinaryIO | gzip.GzipFile, path: Path, request: Request, *, packed_bytes: int | None
+) -> _Spooled:
     """Copy the content into a new file of mode 0600, hashing it. Leaves no file behind when it raises."""
+    max_bytes = request.max_bytes
+    if packed_bytes is not None:
+        max_bytes = min(max_bytes, max(packed_bytes * MAX_UNPACK_RATIO, _RATIO_FROM_BYTES))
     with _spool_errors(request.spool_dir):
         fd, name = tempfile.mkstemp(prefix=f"{request.sync_type}-", dir=request.spool_dir)
     target = Path(name)
@@ -204,8 +212,8 @@ def _spool(content: BinaryIO | gzip.GzipFile, path: Path, request: Request) -> _
         with os.fdopen(fd, "wb", buffering=0) as out:
             while block := _read_block(content, path):
                 size_bytes += len(block)
-                if size_bytes > request.max_bytes:
-                    raise _too_large(path, request.max_bytes)
+                if size_bytes > max_bytes:
+                    raise _too_large(path, max_bytes, bomb=max_bytes < request.max_bytes)
                 digest.update(block)
                 with _spool_errors(request.spool_dir):
                     _write_all(out, block)
@@ -227,7 +235,12 @@ def _read_block(content: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
         raise _refusal(exc, path) from exc
 
 
-def _too_large(path: Path, max_bytes: int) -> ExportError:
+def _too_large(path: Path, max_bytes: int, *, bomb: bool) -> ExportError:
+    if bomb:
+        return ExportError(
+            f"{path} unpacks to more than {max_bytes} bytes, {MAX_UNPACK_RATIO} times its size",
+            hint="look into it; an export that is really so repetitive can be given unpacked",
+        )
     return ExportError(
         f"{path} has more than {max_bytes} bytes (decompressed)",
         hint="raise the limit if the export is really that large",
