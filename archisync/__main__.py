@@ -25,7 +25,9 @@ def main() -> None:
     except Exception as exc:
         if debug:
             raise
-        if type(exc).__name__ == "NoArgsIsHelpError":  # `archisync` or `archisync agent` alone: its message is the help text
+        if (
+            type(exc).__name__ == "NoArgsIsHelpError"
+        ):  # `archisync` or `archisync agent` alone: its message is the help text
             sys.stderr.write(f"{exc}\n")
             sys.exit(ExitCode.USAGE)
         error = as_archisync_error(exc)

@@ -15,7 +15,7 @@ from typing import BinaryIO, TextIO
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
 
-MAX_LINE_CHARS = 4 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
+MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _BLOCK_BYTES = 256 * 1024

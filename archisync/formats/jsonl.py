@@ -12,7 +12,9 @@ from typing import BinaryIO, NoReturn
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, NumberText, RawRow
 
-MAX_LINE_BYTES = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; as a list of numbers, a line takes 55 times its size in memory
+MAX_LINE_BYTES = (
+    2 * 1024 * 1024
+)  # 25 cells of 64 KiB are 1.6 MiB; as a list of numbers, a line takes 55 times its size in memory
 MAX_LABELS = 4096  # a file that has new keys in every line must not grow in memory,
 MAX_LABEL_CHARS = 1024  # nor one whose keys are long
 _UTF8_BOM = b"\xef\xbb\xbf"

@@ -196,9 +196,7 @@ def _changed_error(path: Path) -> TransientSourceError:
     )
 
 
-def _spool(
-    content: BinaryIO | gzip.GzipFile, path: Path, request: Request, *, packed_bytes: int | None
-) -> _Spooled:
+def _spool(content: BinaryIO | gzip.GzipFile, path: Path, request: Request, *, packed_bytes: int | None) -> _Spooled:
     """Copy the content into a new file of mode 0600, hashing it. Leaves no file behind when it raises."""
     max_bytes = request.max_bytes
     if packed_bytes is not None:
