@@ -138,7 +138,7 @@ def _boolean(text: str) -> bool:
 
 # -- numbers
 
-_MINUS = "-\N{MINUS SIGN}"
+_MINUS = "\\-\N{MINUS SIGN}"  # for use inside [...], where a bare - would span everything between its neighbours
 # A sign, a currency or percent sign and brackets around the digits, in any usual order; `_negative` refuses two signs.
 _DRESSED = re.compile(
     rf"(?P<open>\()? ?(?P<before>[+{_MINUS}])? ?€? ?(?P<inner>[+{_MINUS}])? ?"

@@ -10,12 +10,15 @@ import os
 import socket
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 
 MIB = 1024 * 1024
+Place = Callable[[Path], None]
+"""Puts what is bad at that path; for what is more than a few bytes."""
 
 
 class Outcome(StrEnum):
@@ -32,13 +35,13 @@ class Outcome(StrEnum):
 class BadId:
     """An agent id that is refused with exit code 2 on the command line. `said`: how the message begins.
 
-    `in_sql`: PostgreSQL takes it into agents.users; else the words of its refusal, or None when psycopg can't send it.
+    `{}` stands for the argument's number. `in_sql`: PostgreSQL takes it into agents.users.
     """
 
     id: str
     value: str
     said: str
-    in_sql: bool = True
+    in_sql: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +53,7 @@ class BadExport:
 
     id: str
     kind: str
-    given: bytes | Callable[[], Iterator[bytes]] | Callable[[Path], None]
+    given: bytes | Place
     outcome: Outcome
     words: str
     reason: str = "applied-with-warnings"
@@ -64,13 +67,10 @@ class BadExport:
 
 # -- agent ids
 
-_NOT_AN_ID = "{} is not an agent id"
-
 
 def _bad_id(name: str, value: str, shown: str | None = None, *, in_sql: bool = True) -> BadId:
-    return BadId(
-        id=name, value=value, said=_NOT_AN_ID.format(shown if shown is not None else repr(value)), in_sql=in_sql
-    )
+    said = f"{repr(value) if shown is None else shown} is not an agent id"
+    return BadId(id=name, value=value, said=said, in_sql=in_sql)
 
 
 AGENT_IDS: tuple[BadId, ...] = (
@@ -175,7 +175,7 @@ def _bad_row(
 
 def _held(
     name: str,
-    given: bytes | str | Callable[[], Iterator[bytes]],
+    given: bytes | str | Place,
     words: str,
     *,
     reason: str = "unreadable",
@@ -192,27 +192,22 @@ def _held(
 _FINAL_LINE_END = "truncated: the final line end is missing, so the last row may be cut off"
 
 
-def _long(start: str, unit: bytes, end: bytes = b"\n", *, mib: int = 200) -> Callable[[], Iterator[bytes]]:
-    """A file that is written in pieces: `start`, then `mib` MiB of the unit, then the end."""
+def _written(pieces: Callable[[], Iterable[bytes]]) -> Place:
+    def place(path: Path) -> None:
+        with path.open("wb") as file:
+            file.writelines(pieces())
 
-    def pieces() -> Iterator[bytes]:
-        yield start.encode()
-        piece = unit * (MIB // len(unit))
-        for _ in range(mib):
-            yield piece
-        yield end
-
-    return pieces
+    return place
 
 
-def _just_below_the_limit(start: str, unit: bytes, end: bytes) -> Callable[[], Iterator[bytes]]:
-    """One line of almost 2 MiB, made of as many units as fit."""
+def _long(start: str, unit: bytes, end: bytes = b"\n") -> Place:
+    """200 MiB of the unit between start and end."""
+    return _written(lambda: chain([start.encode()], repeat(unit * (MIB // len(unit)), 200), [end]))
 
-    def pieces() -> Iterator[bytes]:
-        yield start.encode()
-        yield unit * ((2 * MIB - 100) // len(unit)) + end
 
-    return pieces
+def _just_below_the_limit(start: str, unit: bytes, end: bytes) -> Place:
+    """Almost 2 MiB of the unit between start and end."""
+    return _written(lambda: [start.encode(), unit * ((2 * MIB - 100) // len(unit)), end])
 
 
 _WIDE = (2 * MIB - 100) // 4 + 1
@@ -243,7 +238,7 @@ _CSV_ROWS = (
         f"{'bad' * 1000},Due,,1,1,\n",
         f"'{('bad' * 14)[:40]}'… is longer than 256 characters",
         field="customer_id",
-    ),  # fmt: skip
+    ),
     _bad_row("nul-inside-a-cell", "k5\0,Du\0e,,1,1,\n", "2 control character(s) removed", outcome=Outcome.CLEANED),
     _bad_row(
         "escape-inside-a-cell", "k5,\x1b[31mDue\x07,,1,1,\n", "2 control character(s) removed", outcome=Outcome.CLEANED
@@ -350,7 +345,7 @@ _JSON_KNOWN = "".join(_json_row(key) for key in KNOWN_KEYS)
 
 def _json(
     name: str,
-    line: str | bytes | Callable[[], Iterator[bytes]],
+    line: str | bytes | Place,
     words: str,
     *,
     field: str | None = None,
@@ -373,7 +368,7 @@ def _json_cell(name: str, cell: str, words: str, field: str = "sales_amount") ->
 
 def _json_held(
     name: str,
-    given: str | bytes | Callable[[], Iterator[bytes]],
+    given: str | bytes | Place,
     words: str,
     *,
     reason: str = "unreadable",
@@ -453,8 +448,8 @@ _JSONL = (
     ),
     _json(
         "depth-100-thousand",
-        lambda: iter(
-            [
+        _written(
+            lambda: [
                 _JSON_KNOWN.encode(),
                 b'{"customer_id": ' + b"[" * _DEEP + b"]" * _DEEP + b"}\n",
                 _json_row("good").encode(),
@@ -465,8 +460,8 @@ _JSONL = (
     ),
     _json(
         "depth-100-thousand-objects",
-        lambda: iter(
-            [_JSON_KNOWN.encode(), b'{"a":' * _DEEP + b"1" + b"}" * _DEEP + b"\n", _json_row("good").encode()]
+        _written(
+            lambda: [_JSON_KNOWN.encode(), b'{"a":' * _DEEP + b"1" + b"}" * _DEEP + b"\n", _json_row("good").encode()]
         ),
         "is nested too deeply",
         heavy=True,
@@ -627,17 +622,14 @@ _VALUES = (
 
 def _file(
     name: str,
-    place: Callable[[Path], None] | bytes,
+    place: Place | bytes,
     words: str,
     *,
     outcome: Outcome = Outcome.FAILED,
     reason: str = "source-refused",
     heavy: bool = False,
-    pieces: Callable[[], Iterator[bytes]] | None = None,
 ) -> BadExport:
-    return BadExport(
-        id=name, kind="file", given=pieces or place, outcome=outcome, words=words, reason=reason, heavy=heavy
-    )
+    return BadExport(id=name, kind="file", given=place, outcome=outcome, words=words, reason=reason, heavy=heavy)
 
 
 def _link(path: Path) -> None:
@@ -657,7 +649,7 @@ def _socket(path: Path) -> None:
 
 
 def _device(path: Path) -> None:
-    """/dev/zero under another name; only root may make it, anyone else gets a FIFO's sibling, the terminal's device."""
+    """/dev/zero under another name, which only root can make."""
     os.mknod(path, stat.S_IFCHR | 0o644, os.makedev(1, 5))
 
 
@@ -701,8 +693,7 @@ _FILES = (
         reason="unreadable",
     ),
     _file(
-        "gzip-bomb", b"", "bytes, 200 times its size", outcome=Outcome.HELD, reason="unreadable", heavy=True,
-        pieces=_gzip_bomb,
+        "gzip-bomb", _written(_gzip_bomb), "bytes, 200 times its size", outcome=Outcome.HELD, reason="unreadable", heavy=True,
     ),
 )  # fmt: skip
 # Files that need somebody beside the run (an unreadable one, one that is written meanwhile) have tests of their own.
