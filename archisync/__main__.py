@@ -17,7 +17,9 @@ def main() -> None:
         check_arguments(sys.argv[1:])
         from archisync.cli.main import root
 
-        code = root(standalone_mode=False)  # so that wrong usage comes here too, and is told like every other error
+        code = root(
+            prog_name="archisync", standalone_mode=False
+        )  # so that wrong usage comes here too, and is told like every other error
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except BrokenPipeError:  # the reader of our pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -204,12 +204,12 @@ def _long(start: str, unit: bytes, end: bytes = b"\n") -> Place:
     return _written(lambda: chain([start.encode()], repeat(unit * (MIB // len(unit)), 200), [end]))
 
 
-def _just_below_the_limit(start: str, unit: bytes, end: bytes) -> Place:
-    """Almost 2 MiB of the unit between start and end."""
-    return _written(lambda: [start.encode(), unit * ((2 * MIB - 100) // len(unit)), end])
+def _just_below_the_limit(start: str, unit: str, end: str) -> Place:
+    """A line of almost 2 Mi characters of the unit between start and end."""
+    return _written(lambda: [start.encode(), (unit * (_NEARLY // len(unit))).encode(), end.encode()])
 
 
-_WIDE = (2 * MIB - 100) // 4 + 1
+_NEARLY = 2 * MIB - 100
 _CSV_ROWS = (
     _bad_row("short-row", "bad,Short\n", "has 2 cells, the header has 6"),
     _bad_row("long-row", "bad,Long,,1,1,,,\n", "has 8 cells, the header has 6"),
@@ -325,14 +325,17 @@ _CSV_FILES = (
         "the row in line 6 is longer than 2097152 characters",
         heavy=True,
     ),
-    BadExport(
-        id="row-of-500-thousand-cells",
-        kind="csv",
-        given=_just_below_the_limit(known_rows(), b"abc,", b"\n" + good_row("customers", "good").encode()),
-        outcome=Outcome.QUARANTINED,
-        words=f"has {_WIDE} cells, the header has 6",
-        line=FIRST_LINE,
-        heavy=True,
+    *(
+        BadExport(
+            id=f"row-of-many-cells-{name}",
+            kind="csv",
+            given=_just_below_the_limit(known_rows(), unit, "\n" + good_row("customers", "good")),
+            outcome=Outcome.QUARANTINED,
+            words=f"has {_NEARLY // len(unit) + 1} cells, the header has 6",
+            line=FIRST_LINE,
+            heavy=True,
+        )
+        for name, unit in (("empty", ","), ("latin", "abc,"), ("euro", "€x,"), ("emoji", "\U0001f600,"))
     ),
 )
 
@@ -470,11 +473,14 @@ _JSONL = (
         "is nested too deeply",
         heavy=True,
     ),
-    _json(
-        "a-million-numbers",
-        _just_below_the_limit(_JSON_KNOWN + '{"customer_id": [', b"1,", b"1]}\n" + _json_row("good").encode()),
-        "has an object or array under 'customer_id'",
-        heavy=True,
+    *(
+        _json(
+            f"array-of-a-million-{name}",
+            _just_below_the_limit(_JSON_KNOWN + '{"customer_id": [', f"{cell},", f"{cell}]}}\n" + _json_row("good")),
+            "has an object or array under 'customer_id'",
+            heavy=True,
+        )
+        for name, cell in (("numbers", "1"), ("arrays", "[]"), ("objects", "{}"), ("texts", '"abc"'))
     ),
     _json(
         "hostile-labels",
@@ -510,6 +516,12 @@ _JSONL = (
     ),
     _json_held("empty-objects", "{}\n" * 4, "the export has no JSON object with a key"),
     _json_held("5000-labels", "".join(f'{{"l{n}": 1}}\n' for n in range(5000)), "more than 4096 different keys"),
+    _json_held(
+        "100-thousand-labels",
+        _written(lambda: [b"{" + b", ".join(b'"%x": 1' % number for number in range(100_000)) + b"}\n"]),
+        "more than 4096 different keys",
+        heavy=True,
+    ),
     _json_held(
         "line-of-200-mib",
         _long(_JSON_KNOWN + '{"customer_id": "', b"x", b'"}\n'),
