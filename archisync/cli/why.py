@@ -27,9 +27,9 @@ def why(
 
     a = app(ctx)
     kind = sync_type(type_name)
-    if kind.scope is Scope.AGENT and agent is None:
+    if kind.scope is Scope.AGENT and not agent:
         raise UsageError(f"{kind.name} are fetched for each agent: which one?", hint=f"archisync why {kind.name} AGENT")
-    agent_id = agent if kind.scope is Scope.AGENT and agent is not None else SHARED_AGENT
+    agent_id = agent if kind.scope is Scope.AGENT and agent else SHARED_AGENT
     with a.database("why") as db:
         now = ticks.clock(db)
         facts = pairs.facts(db, kind, agent_id)

@@ -41,6 +41,7 @@ class BadId:
     value: str
     said: str
     in_sql: bool
+    said_by_why: str | None = None  # where `why` has other words for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +74,13 @@ def _bad_id(name: str, value: str, shown: str | None = None, *, in_sql: bool = T
 
 
 AGENT_IDS: tuple[BadId, ...] = (
-    _bad_id("empty", ""),
+    BadId(
+        id="empty",
+        value="",
+        said="'' is not an agent id",
+        in_sql=True,
+        said_by_why="orders are fetched for each agent: which one?",
+    ),
     _bad_id("blank", " "),
     _bad_id("blanks-and-tab", " \t ", "' \\t '"),
     _bad_id("leading-blank", " anna"),

@@ -30,12 +30,11 @@ from archisync.log import EventLog
 from archisync.output import Output
 from archisync.serve import serve
 from archisync.store import agents, held, runs
-from archisync.synctypes import SHARED_AGENT, SYNC_TYPES
+from archisync.synctypes import SYNC_TYPES
 from tests.conftest import Cli, migrated_copy
 from tests.faults.bad_input import (
     AGENT_IDS,
     EXPORTS,
-    FIRST_LINE,
     KNOWN_KEYS,
     LABELS,
     MIB,
@@ -476,7 +475,8 @@ def test_a_bad_agent_id_is_refused_at_every_door(
     ).fetchone()
     arguments = DOORS[door](case.value)
     said = typed(*arguments)
-    expected = case.said.replace("{}", str(len(arguments))) if "argument {}" in case.said else case.said
+    expected = case.said_by_why if door == "why" and case.said_by_why else case.said
+    expected = expected.replace("argument {}", f"argument {len(arguments)}")
     assert said.stderr.splitlines()[0] == f"error: {expected}"
     assert said.stderr.splitlines()[1].startswith("hint: ")
     assert (said.code, said.stdout) == (2, "")
@@ -562,6 +562,8 @@ def test_an_operator_can_look_at_a_bad_id_and_take_it_off_the_whitelist(
 ) -> None:
     db.execute("insert into agents.users (id, whitelisted) values (%s, true)", (value,))
     for command in (["why", "orders"], ["agent", "show"], ["agent", "pause"], ["agent", "resume"], ["agent", "deny"]):
+        if command[0] == "why" and not value:
+            continue  # the one id that `why` can't be asked about
         said = typed(*command, "--", value)
         assert said.code == 0, said.stderr
         assert_harmless(said.stdout, said.stderr)
@@ -583,8 +585,3 @@ def test_postgresql_itself_refuses_what_no_id_column_can_hold(db: Database, stat
     with pytest.raises(psycopg.Error, match=re.escape(words)):
         db.execute(f"insert into agents.users (id, whitelisted) select ({statement}), true")
     assert db.execute(count).fetchone() == before
-
-
-def test_the_service_account_needs_no_row_in_the_registry(db: Database) -> None:
-    assert SHARED_AGENT not in {agent.agent_id for agent in agents.agents(db)}
-    assert len(KNOWN_KEYS) + 2 == FIRST_LINE
