@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from archisync.errors import ArchisyncError, ExitCode
+from archisync.errors import ArchisyncError, ExitCode, UsageError
 
 
 def main() -> None:
     """The console script. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
     debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
+        check_arguments(sys.argv[1:])
         from archisync.cli.main import root
 
-        root()
+        code = root(
+            prog_name="archisync", standalone_mode=False
+        )  # so that wrong usage comes here too, and is told like every other error
+        sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except BrokenPipeError:  # the reader of our pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.DONE)
     except Exception as exc:
         if debug:
             raise
+        if (
+            type(exc).__name__ == "NoArgsIsHelpError"
+        ):  # `archisync` or `archisync agent` alone: its message is the help text
+            sys.stderr.write(f"{exc}\n")
+            sys.exit(ExitCode.USAGE)
         error = as_archisync_error(exc)
         from archisync.output import Output
 
@@ -28,10 +39,23 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an argument that no command could use: neither a database nor a path takes it."""
+    for number, argument in enumerate(arguments, 1):
+        if "\0" in argument:
+            raise UsageError(f"argument {number} has a NUL character", hint="leave it out")
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"argument {number} is not valid UTF-8", hint="type it in UTF-8") from None
+
+
 def as_archisync_error(exc: Exception) -> ArchisyncError:
     """What an exception means to the person at the terminal. psycopg and redis are looked at only if they were loaded."""
     if isinstance(exc, ArchisyncError):
         return exc
+    if hasattr(exc, "format_message"):  # of typer's parser; by its shape, for its classes belong to a click of its own
+        return _wrong_usage(exc)
     if "psycopg" in sys.modules:
         import psycopg
 
@@ -51,6 +75,11 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
     return ArchisyncError(
         f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}", hint="repeat with: archisync --debug …"
     )
+
+
+def _wrong_usage(exc: Any) -> UsageError:
+    command = exc.ctx.command_path if getattr(exc, "ctx", None) else "archisync"
+    return UsageError(exc.format_message(), hint=f"{command} --help")
 
 
 if __name__ == "__main__":

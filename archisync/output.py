@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from archisync.config import redact
 from archisync.errors import ArchisyncError
-from archisync.text import printable
+from archisync.text import escaped, printable
 
 JSON_SCHEMA = 1
 """Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
@@ -77,7 +77,7 @@ class Output:
     def json(self, **document: Any) -> None:
         """One JSON document on stdout: `schema` and the given fields."""
         text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=False, indent=2)
-        self._write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+        self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def line(self, text: str = "") -> None:
         """One line of data."""

@@ -236,11 +236,16 @@ def _literal_parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Callable[[str
     """How a JSON number literal is read: its dot is a decimal sign even where the export's text follows `it`."""
     if kind in (Kind.NUMBER, Kind.INTEGER):
         return parser(kind, "iso", zone)
-    return _identifier_literal if kind is Kind.IDENTIFIER else parser(kind, locale, zone)
+    parse_text = parser(kind, locale, zone)
+    return _identifier_literal(parse_text) if kind is Kind.IDENTIFIER else parse_text
 
 
-def _identifier_literal(text: str) -> str:
+def _identifier_literal(parse_text: Callable[[str], Value]) -> Callable[[str], Value]:
     """An id that went through a float has lost its trailing zeros (`54.280` → `54.28`): it can't be known any more."""
-    if not text.isdecimal():
-        raise BadValueError(f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole")
-    return text
+
+    def read(text: str) -> Value:
+        if not text.isdecimal():
+            raise BadValueError(f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole")
+        return parse_text(text)
+
+    return read

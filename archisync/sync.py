@@ -48,6 +48,8 @@ FETCH_ATTEMPTS = 3
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LONGEST_WAIT_S = 10.0
 LONGEST_RETRY_DELAY_S = 3600
+_SHOWN_LABELS = 20
+_SHOWN_LABEL_CHARS = 80
 
 
 @dataclass(kw_only=True)
@@ -100,7 +102,7 @@ def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> S
         return _hold(db, claim, exc.hold, progress, exc.staged.valid, exc.sample)
     except ExportError as exc:
         rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
-        return _hold(db, claim, Hold(rule=rule, message=exc.message), progress, 0, [])
+        return _hold(db, claim, Hold(rule=rule, message=printable(exc.message)), progress, 0, [])
     except LeaseLostError:
         raise
     except ArchisyncError as exc:
@@ -130,7 +132,7 @@ def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> Sta
         if isinstance(export, Unchanged):
             return _unchanged(db, claim, export, applied, progress)
         progress.export = {
-            "origin": export.origin,
+            "origin": printable(export.origin),
             "bytes": export.size_bytes,
             "sha256": export.sha256,
             **export.details,
@@ -155,7 +157,7 @@ def _read_as(config: Config, kind: SyncType) -> str:
 
 def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> State:
     """End the run: the table already is what this export makes of it."""
-    progress.export = {"origin": export.origin, "unchanged_since_run": applied["run_id"]}
+    progress.export = {"origin": printable(export.origin), "unchanged_since_run": applied["run_id"]}
     message = f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
     with db.transaction():
         runs.finish(db, claim, State.SUCCEEDED, reason="unchanged-at-source", message=message, report=progress.report())
@@ -203,8 +205,9 @@ def _read_and_apply(
     assert progress.export is not None
     progress.export["detected"] = dict(table.detected)
     if records.layout.ignored:
-        names = list(records.layout.ignored)
-        progress.warn("ignored-columns", f"{len(names)} unknown column(s) ignored", len(names), columns=names[:20])
+        count = len(records.layout.ignored)
+        names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in records.layout.ignored[:_SHOWN_LABELS]]
+        progress.warn("ignored-columns", f"{count} unknown column(s) ignored", count, columns=names)
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
         with progress.step("read"):

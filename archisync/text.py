@@ -6,6 +6,7 @@ import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories that move the cursor, reorder text or can't be encoded."""
+_BMP_END = 0xFFFF
 
 
 def printable(text: str, *, limit: int = 2000) -> str:
@@ -15,3 +16,18 @@ def printable(text: str, *, limit: int = 2000) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join("�" if unicodedata.category(c) in _HIDDEN else c for c in text.replace("\n", " ").replace("\t", " "))
+
+
+def escaped(json_text: str) -> str:
+    """One line of JSON whose hidden characters are written as JSON escapes: the same document, harmless on a terminal."""
+    if json_text.isascii() and json_text.isprintable():
+        return json_text
+    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in json_text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code <= _BMP_END:
+        return f"\\u{code:04x}"
+    code -= _BMP_END + 1
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

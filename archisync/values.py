@@ -29,6 +29,8 @@ Value = str | Decimal | int | date | datetime | bool | None
 Parser = Callable[[str], Value]
 
 MAX_CELL_BYTES = 64 * 1024
+MAX_IDENTIFIER_CHARS = 256
+"""Identifiers are keys: two of them at four bytes a character, and an agent id, fit into one entry of a PostgreSQL index."""
 MAX_DIGITS = 30  # of a number, both sides of the decimal sign together
 MAX_DECIMALS = 12
 MIN_YEAR = 1900
@@ -116,6 +118,8 @@ _DOTTED_ID = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 
 
 def _identifier(text: str) -> str:
+    if len(text) > MAX_IDENTIFIER_CHARS:
+        raise _bad(text, f"is longer than {MAX_IDENTIFIER_CHARS} characters")
     return text.replace(".", "") if _DOTTED_ID.fullmatch(text) else text
 
 
@@ -134,7 +138,7 @@ def _boolean(text: str) -> bool:
 
 # -- numbers
 
-_MINUS = "-\N{MINUS SIGN}"
+_MINUS = "\\-\N{MINUS SIGN}"  # for use inside [...], where a bare - would span everything between its neighbours
 # A sign, a currency or percent sign and brackets around the digits, in any usual order; `_negative` refuses two signs.
 _DRESSED = re.compile(
     rf"(?P<open>\()? ?(?P<before>[+{_MINUS}])? ?€? ?(?P<inner>[+{_MINUS}])? ?"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -111,9 +112,15 @@ def database_url(
     admin: psycopg.Connection, session_postgres: EmbeddedPostgres, template: str, database_names: Iterator[str]
 ) -> Iterator[str]:
     """The URL of a migrated database of this test's own."""
-    name = next(database_names)
+    with migrated_copy(admin, session_postgres, template, next(database_names)) as url:
+        yield url
+
+
+@contextmanager
+def migrated_copy(admin: psycopg.Connection, server: EmbeddedPostgres, template: str, name: str) -> Iterator[str]:
+    """A copy of the template for as long as the context lasts; for fixtures that several tests share."""
     admin.execute(f"create database {name} template {template}")
-    yield _url_of(session_postgres, name)
+    yield _url_of(server, name)
     _drop(admin, name)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from archisync.agentid import check_agent_id
 from archisync.cli.context import Json, app
 from archisync.errors import ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, sync_type
@@ -44,6 +45,8 @@ def why(
         )
     if tick_note:
         notes.append(tick_note)
+    if decision.reason is Reason.UNKNOWN_AGENT:
+        check_agent_id(agent_id)  # one that is in the registry, however it came there, is answered for
     if json:
         a.output.json(
             sync_type=kind.name, agent_id=agent_id, reason=decision.reason.value, message=decision.sentence,

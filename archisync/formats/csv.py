@@ -15,7 +15,7 @@ from typing import BinaryIO, TextIO
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
 
-MAX_LINE_CHARS = 8 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB
+MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _BLOCK_BYTES = 256 * 1024
@@ -115,6 +115,7 @@ class _Lines:
 
     def start_record(self) -> None:
         self.first = self.number + 1
+        self.chars = 0
         self.quotes = 0
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
 
@@ -131,6 +132,12 @@ class _Lines:
             raise ExportError(
                 f"line {self.number} is longer than {MAX_LINE_CHARS} characters",
                 hint="look whether the export is a CSV file",
+            )
+        self.chars += len(line)
+        if self.chars > MAX_LINE_CHARS:  # cells with line ends in them: one row over any number of lines
+            raise ExportError(
+                f"the row in line {self.first} is longer than {MAX_LINE_CHARS} characters",
+                hint="look for a quote that is never closed",
             )
         quotes = line.replace('""', "").count('"')  # a doubled quote neither opens nor closes
         self.quotes += line.count('"')

@@ -12,8 +12,11 @@ from typing import BinaryIO, NoReturn
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, NumberText, RawRow
 
-MAX_LINE_BYTES = 8 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB
-MAX_LABELS = 4096  # a file that has new keys in every line must not grow in memory
+MAX_LINE_BYTES = (
+    2 * 1024 * 1024
+)  # 25 cells of 64 KiB are 1.6 MiB; as a list of numbers, a line takes 55 times its size in memory
+MAX_LABELS = 4096  # a file that has new keys in every line must not grow in memory,
+MAX_LABEL_CHARS = 1024  # nor one whose keys are long
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -107,6 +110,8 @@ def _object(text: bytes) -> _Pairs:
         raise _BadLineError("is nested too deeply") from None
     if not isinstance(value, _Pairs):
         raise _BadLineError("is not a JSON object")
+    if any(len(key) > MAX_LABEL_CHARS for key, _ in value):
+        raise _BadLineError(f"has a key of more than {MAX_LABEL_CHARS} characters")
     if len({key for key, _ in value}) < len(value):
         raise _BadLineError("has a key twice")
     return value

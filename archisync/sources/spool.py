@@ -19,6 +19,9 @@ from archisync.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.sources.interface import Request
 
 BLOCK_BYTES = 256 * 1024
+MAX_UNPACK_RATIO = 200
+"""Exports shrink to a fifth or a thirtieth; what unpacks to more than 200 times its size is a bomb, long before `max_bytes`."""
+_RATIO_FROM_BYTES = 64 * 1024 * 1024  # below it any ratio is harmless: a few rows, many times
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -60,6 +63,8 @@ def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str
                 size_bytes += len(block)
                 if size_bytes > request.max_bytes:
                     raise too_large(origin, request.max_bytes)
+                if packed and size_bytes > max(whole.read_bytes * MAX_UNPACK_RATIO, _RATIO_FROM_BYTES):
+                    raise _bomb(origin, size_bytes)
                 digest.update(block)
                 with _spool_errors(request.spool_dir):
                     _write_all(out, block)
@@ -76,11 +81,19 @@ def too_large(origin: str, max_bytes: int) -> ExportError:
     )
 
 
+def _bomb(origin: str, size_bytes: int) -> ExportError:
+    return ExportError(
+        f"{origin} unpacks to more than {size_bytes} bytes, {MAX_UNPACK_RATIO} times its size",
+        hint="look into it; an export that is really so repetitive can be given unpacked",
+    )
+
+
 class WholeReads:
     """Reads exactly what is asked for, except at the end: a pipe or a socket hands out what it has, and gzip's reader takes
-    half a header for a damaged one."""
+    half a header for a damaged one. `read_bytes`: how much the source has given so far."""
 
     def __init__(self, content: Readable) -> None:
+        self.read_bytes = 0
         self._content = content
         self._ahead = b""
 
@@ -90,6 +103,7 @@ class WholeReads:
         while missing > 0 and (block := self._content.read(missing)):
             parts.append(block)
             missing -= len(block)
+            self.read_bytes += len(block)
         return b"".join(parts)
 
     def peek(self, size: int) -> bytes:

@@ -1,0 +1,61 @@
+"""The console script's own part: arguments that no command could use, wrong usage, help."""
+
+import sys
+
+import pytest
+
+from archisync.__main__ import check_arguments, main
+from archisync.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["why", "orders", "a\0b"], "argument 3 has a NUL character"),
+        (["\udcff"], "argument 1 is not valid UTF-8"),
+        (["run", "--reason=\ud800"], "argument 2 is not valid UTF-8"),
+    ],
+)
+def test_an_argument_that_no_command_could_use_is_named_by_its_number(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        check_arguments(arguments)
+    assert refused.value.message == message
+    assert refused.value.hint
+
+
+def test_any_other_argument_passes() -> None:
+    check_arguments(["run", "--reason", "Città\n\x1b[31m\u202e\U0001f600", ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nope"], "error: No such option: --nope\nhint: archisync --help\n"),
+        (["interval", "set"], "error: Missing argument 'TYPE'.\nhint: archisync interval set --help\n"),
+        (
+            ["history", "--limit", "\x1b"],
+            "error: Invalid value for '--limit' / '-n': '\\x1b' is not a valid int range.\n",
+        ),
+    ],
+)
+def test_wrong_usage_is_an_error_and_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith(said)
+
+
+@pytest.mark.parametrize("arguments", [[], ["agent"]])
+def test_a_noun_alone_shows_its_help_and_exits_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith(f"Usage: {' '.join(['archisync', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")

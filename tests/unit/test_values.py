@@ -1,0 +1,425 @@
+"""One cell's text to one value: what is read, what is refused and in which words, and that nothing is guessed."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.synctypes import Kind
+from archisync.values import (
+    MAX_CELL_BYTES,
+    MAX_DECIMALS,
+    MAX_DIGITS,
+    MAX_IDENTIFIER_CHARS,
+    BadValueError,
+    Locale,
+    clean,
+    parse,
+    strip_accents,
+)
+
+ROME = ZoneInfo("Europe/Rome")
+LOCALES: tuple[Locale, ...] = ("iso", "it")
+
+
+def number(text: str, locale: Locale = "iso") -> object:
+    return parse(Kind.NUMBER, text, locale, ROME)
+
+
+def integer(text: str, locale: Locale = "iso") -> object:
+    return parse(Kind.INTEGER, text, locale, ROME)
+
+
+def refusal(kind: Kind, text: str, locale: Locale = "iso") -> str:
+    with pytest.raises(BadValueError) as refused:
+        parse(kind, text, locale, ROME)
+    return str(refused.value)
+
+
+# -- cleaning
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned", "removed"),
+    [
+        ("x", "x", 0),
+        ("", None, 0),
+        (" \t\r\n\u00a0\u2003", None, 0),
+        ("  a \n\t b  ", "a b", 0),
+        ("a\x00b\x1bc\x7f", "abc", 3),
+        ("\x00", None, 1),
+        ("a\ud800b", "ab", 1),
+        ("a\x85b", "a b", 0),  # NEL is white space
+        ("\ufeffa", "\ufeffa", 0),  # no white space and no control character: text is kept as it is
+    ],
+)
+def test_white_space_collapses_and_control_characters_go(text: str, cleaned: str | None, removed: int) -> None:
+    assert clean(text) == (cleaned, removed)
+
+
+@pytest.mark.parametrize("unit", ["x", "€", "\U0001f600"])
+def test_a_cell_of_exactly_64_kib_is_read_and_one_character_more_is_not(unit: str) -> None:
+    fits = unit * (MAX_CELL_BYTES // len(unit.encode()))
+    assert clean(fits) == (fits, 0)
+    with pytest.raises(BadValueError, match=r"^is longer than 64 KiB$"):
+        clean(fits + unit)
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing_more(text: str) -> None:
+    once, _ = clean(text)
+    assert once is None or clean(once) == (once, 0)
+
+
+@given(st.text())
+def test_what_is_cleaned_can_be_stored(text: str) -> None:
+    cleaned, _ = clean(text)
+    assert "\0" not in (cleaned or "")
+    (cleaned or "").encode("utf-8")
+
+
+def test_accents_go_and_letters_stay() -> None:
+    assert [strip_accents(t) for t in ("Città", "Citta\u0300", "QUANTITÀ", "plain", "ß")] == [
+        "Citta", "Citta", "QUANTITA", "plain", "ß",
+    ]  # fmt: skip
+
+
+# -- numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", "0"),
+        ("007", "7"),
+        ("1234.56", "1234.56"),
+        ("-0.00", "0.00"),
+        (".5", "0.5"),
+        ("+3", "3"),
+        ("1 234 567.89", "1234567.89"),
+        ("1\u00a0234", "1234"),
+        ("12.50 %", "12.50"),
+        ("€ 12.50", "12.50"),
+        ("12.50€", "12.50"),
+        ("-360.65", "-360.65"),
+        ("360.65-", "-360.65"),
+        ("(360.65)", "-360.65"),
+        ("\N{MINUS SIGN}360.65", "-360.65"),
+        ("- € 5", "-5"),
+        ("€ -5", "-5"),
+        ("5 € -", "-5"),
+        ("1E+3", "1000"),
+        ("1.5e-3", "0.0015"),
+        ("9" * MAX_DIGITS, "9" * MAX_DIGITS),
+        ("0." + "1" * MAX_DECIMALS, "0." + "1" * MAX_DECIMALS),
+    ],
+)
+def test_iso_numbers(text: str, value: str) -> None:
+    assert str(number(text)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", "0"),
+        ("5", "5"),
+        ("12", "12"),
+        ("1234", "1234"),
+        ("12,5", "12.5"),
+        ("1.234,56", "1234.56"),
+        ("1.234.567", "1234567"),
+        ("1 234,5", "1234.5"),
+        (",5", "0.5"),
+        ("-360,65", "-360.65"),
+        ("360,65-", "-360.65"),
+        ("(360,65)", "-360.65"),
+        ("\N{MINUS SIGN}1.000", "-1000"),
+        ("12,50 %", "12.50"),
+        ("€ 1.234,56", "1234.56"),
+    ],
+)
+def test_italian_numbers(text: str, value: str) -> None:
+    assert str(number(text, "it")) == value
+
+
+_ISO = "is not a number with a decimal point"
+_IT = "is not a number with a decimal comma"
+_SIGNS = "is not a number: its signs contradict each other"
+_DIGITS = "has more than 30 digits or 12 decimals"
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "why"),
+    [
+        ("1,234", "iso", _ISO),
+        ("1.234,56", "iso", _ISO),
+        ("5.", "iso", _ISO),
+        ("12 34", "iso", _ISO),
+        ("e5", "iso", "is not a number"),
+        ("1234.56", "it", _IT),
+        ("0.123", "it", _IT),
+        ("1.23.456", "it", _IT),
+        ("1E+3", "it", _IT),
+        ("5,", "it", _IT),
+        ("x5", "iso", "is not a number"),
+        ("A5", "it", "is not a number"),
+        ("=5", "iso", "is not a number"),
+        ("5x", "iso", "is not a number"),
+        ("1_000", "iso", "is not a number"),
+        ("٣", "iso", "is not a number"),
+        ("１", "it", "is not a number"),
+        ("NaN", "iso", "is not a number"),
+        ("-Infinity", "iso", "is not a number"),
+        ("--5", "iso", _SIGNS),
+        ("-5-", "iso", _SIGNS),
+        ("(-5)", "iso", _SIGNS),
+        ("(5", "it", _SIGNS),
+        ("5)", "iso", _SIGNS),
+        ("1" * (MAX_DIGITS + 1), "iso", _DIGITS),
+        ("0." + "0" * MAX_DECIMALS + "1", "iso", _DIGITS),
+        ("1E400", "iso", _DIGITS),
+        ("1E999", "iso", _DIGITS),
+    ],
+)
+def test_what_is_no_clear_number_is_refused(text: str, locale: Locale, why: str) -> None:
+    assert refusal(Kind.NUMBER, text, locale) == f"{text!r} {why}"
+
+
+def test_a_refusal_shows_forty_characters_and_no_control_character() -> None:
+    assert refusal(Kind.NUMBER, "7" * 5000) == f"'{'7' * 40}'… is not a number"
+    assert refusal(Kind.NUMBER, "a\u202eb") == r"'a\u202eb' is not a number"
+
+
+_DECIMALS = st.decimals(min_value=-(10**18), max_value=10**18, places=4, allow_nan=False, allow_infinity=False)
+
+
+@given(_DECIMALS)
+def test_every_decimal_comes_back_under_iso(value: Decimal) -> None:
+    assert number(f"{value:f}") == value
+
+
+@given(_DECIMALS)
+def test_every_decimal_comes_back_under_it_with_and_without_dots(value: Decimal) -> None:
+    swapped = f"{value:,.4f}".translate(str.maketrans(",.", ".,"))
+    assert number(swapped, "it") == value
+    assert number(f"{value:f}".replace(".", ","), "it") == value
+
+
+@given(_DECIMALS, st.sampled_from(["{}", "+{}", "€ {}", "{} €", "{} %"]), st.sampled_from(["-{}", "{}-", "({})"]))
+def test_dress_never_changes_the_amount_and_a_minus_only_the_sign(value: Decimal, dress: str, minus: str) -> None:
+    text = f"{abs(value):f}"
+    assert number(dress.format(text)) == abs(value)
+    assert number(minus.format(text)) == -abs(value)
+
+
+@given(st.text(alphabet="0123456789., -−+()€%eE_x", max_size=12), st.sampled_from(LOCALES))
+def test_a_number_has_exactly_the_digits_that_were_written(text: str, locale: Locale) -> None:
+    """Whatever is accepted: no digit is lost, added or turned into a sign."""
+    try:
+        value = number(text, locale)
+    except BadValueError:
+        return
+    if value is None or "e" in text.lower():
+        return
+    assert isinstance(value, Decimal)
+    written = "".join(c for c in text if c in "0123456789").lstrip("0")
+    assert f"{abs(value):f}".replace(".", "").lstrip("0") == written
+    assert (value < 0) <= any(c in text for c in "-−(")
+
+
+@given(st.text(max_size=20), st.sampled_from(list(Kind)), st.sampled_from(LOCALES))
+def test_any_text_is_a_value_or_a_bad_value(text: str, kind: Kind, locale: Locale) -> None:
+    try:
+        value = parse(kind, text, locale, ROME)
+    except BadValueError as exc:
+        assert str(exc).isprintable()
+        return
+    if isinstance(value, Decimal):
+        assert value.is_finite()
+    assert not isinstance(value, float)
+
+
+# -- integers
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "value"),
+    [
+        ("5", "iso", 5),
+        ("5.0", "iso", 5),
+        ("5.0000", "iso", 5),
+        ("-7", "iso", -7),
+        ("1E3", "iso", 1000),
+        ("1.895", "it", 1895),
+        ("5,00", "it", 5),
+        ("9223372036854775807", "iso", 2**63 - 1),
+        ("-9223372036854775808", "iso", -(2**63)),
+    ],
+)
+def test_integers(text: str, locale: Locale, value: int) -> None:
+    found = integer(text, locale)
+    assert (found, type(found)) == (value, int)
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "why"),
+    [
+        ("1.5", "iso", "is not a whole number"),
+        ("1,5", "it", "is not a whole number"),
+        ("1.000", "iso", "may have a thousands dot, which is not clear where the dot is the decimal sign"),
+        ("9223372036854775808", "iso", "is too large for a 64-bit integer"),
+        ("-9223372036854775809", "it", "is too large for a 64-bit integer"),
+        ("1,0", "iso", _ISO),
+    ],
+)
+def test_what_is_no_integer_is_refused(text: str, locale: Locale, why: str) -> None:
+    assert refusal(Kind.INTEGER, text, locale) == f"{text!r} {why}"
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.sampled_from(LOCALES))
+def test_every_64_bit_integer_comes_back(value: int, locale: Locale) -> None:
+    assert integer(str(value), locale) == value
+
+
+# -- dates and times
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2026-03-04", date(2026, 3, 4)),
+        ("04/03/2026", date(2026, 3, 4)),
+        ("04/03/2026 23:59:59", date(2026, 3, 4)),
+        ("2026-03-04T23:30:00Z", date(2026, 3, 5)),  # in Rome it is half past midnight
+        ("2026-03-04 10:00", date(2026, 3, 4)),
+        ("29/02/2024", date(2024, 2, 29)),
+        ("1900-01-01", date(1900, 1, 1)),
+        ("9999-12-31", date(9999, 12, 31)),
+    ],
+)
+def test_dates_are_day_first(text: str, value: date) -> None:
+    assert parse(Kind.DATE, text, "iso", ROME) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("31/02/2026", "is an impossible date or time"),
+        ("12/31/2026", "is an impossible date or time"),
+        ("2026-13-01", "is an impossible date or time"),
+        ("2026-01-01 24:00", "is an impossible date or time"),
+        ("0000-01-01", "is before the year 1900"),
+        ("1899-12-31", "is before the year 1900"),
+        ("9999-12-31T23:59:59Z", "is out of range"),
+        ("1/2/2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("01-02-2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("2026/01/02", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("20260102", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("٢٠٢٦-٠١-٠٢", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("today", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+    ],
+)
+def test_a_date_is_never_guessed(text: str, why: str) -> None:
+    assert refusal(Kind.DATE, text) == f"{text!r} {why}"
+
+
+@given(st.dates(min_value=date(1900, 1, 1)))
+def test_every_date_comes_back_in_both_notations(day: date) -> None:
+    assert parse(Kind.DATE, day.isoformat(), "iso", ROME) == day
+    assert parse(Kind.DATE, day.strftime("%d/%m/") + f"{day.year:04d}", "it", ROME) == day
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2026-01-31 10:00:00", datetime(2026, 1, 31, 9, tzinfo=UTC)),
+        ("2026-07-31T10:00", datetime(2026, 7, 31, 8, tzinfo=UTC)),
+        ("31/07/2026 10:00:30", datetime(2026, 7, 31, 8, 0, 30, tzinfo=UTC)),
+        ("31/01/2026", datetime(2026, 1, 30, 23, tzinfo=UTC)),
+        ("2026-01-31T10:00:00+05:30", datetime(2026, 1, 31, 4, 30, tzinfo=UTC)),
+        ("2026-01-31T10:00:00-08", datetime(2026, 1, 31, 18, tzinfo=UTC)),
+        ("2026-01-31T10:00:00.1234567Z", datetime(2026, 1, 31, 10, 0, 0, 123456, tzinfo=UTC)),
+        ("2026-10-25 02:30:00", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),  # twice on that day: the first one
+        ("2026-03-29 02:30:00", datetime(2026, 3, 29, 1, 30, tzinfo=UTC)),  # skipped: with the offset before
+    ],
+)
+def test_times_come_out_in_utc(text: str, value: datetime) -> None:
+    found = parse(Kind.TIMESTAMP, text, "iso", ROME)
+    assert isinstance(found, datetime)
+    assert (found, found.utcoffset()) == (value, timedelta(0))
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-31T10", "2026-01-31 10:00:00+25:00", "2026-01-31 10:00:00 CET", "31/01/2026T10:00", "10:00"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    assert refusal(Kind.TIMESTAMP, text) == f"{text!r} is not a time (YYYY-MM-DD or DD/MM/YYYY)"
+
+
+@given(st.dates(date(1900, 1, 2), date(9999, 12, 30)), st.times())
+def test_every_moment_comes_back(day: date, clock: time) -> None:
+    moment = datetime.combine(day, clock, UTC)
+    assert parse(Kind.TIMESTAMP, moment.isoformat(), "iso", ROME) == moment
+
+
+# -- identifiers, booleans, text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("70.962", "70962"),
+        ("1.234.567", "1234567"),
+        ("001.234", "001.234"),
+        ("0070962", "0070962"),
+        ("70.96", "70.96"),
+        ("1.2345", "1.2345"),
+        ("A.123", "A.123"),
+        ("IT 01234567890", "IT 01234567890"),
+        ("1E5", "1E5"),
+        ("٣", "٣"),
+        ("x" * MAX_IDENTIFIER_CHARS, "x" * MAX_IDENTIFIER_CHARS),
+    ],
+)
+@pytest.mark.parametrize("locale", LOCALES)
+def test_an_identifier_is_opaque_but_for_thousands_dots(text: str, value: str, locale: Locale) -> None:
+    assert parse(Kind.IDENTIFIER, text, locale, ROME) == value
+
+
+def test_an_identifier_that_no_index_can_hold_is_refused() -> None:
+    assert refusal(Kind.IDENTIFIER, "x" * 257) == f"'{'x' * 40}'… is longer than 256 characters"
+
+
+@given(st.integers(0, 10**30))
+def test_a_numeric_identifier_reads_the_same_with_and_without_dots(value: int) -> None:
+    dotted = f"{value:,}".replace(",", ".")
+    assert parse(Kind.IDENTIFIER, dotted, "it", ROME) == parse(Kind.IDENTIFIER, str(value), "iso", ROME) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (("Sì", "si", "SI\u0300", "Yes", "TRUE", "Checked", "1"), True),
+        (("No", "false", "Unchecked", "0", "", " "), False),
+    ],
+)
+def test_booleans(words: tuple[str, ...], value: bool) -> None:
+    assert [parse(Kind.BOOLEAN, word, "iso", ROME) for word in words] == [value] * len(words)
+
+
+@pytest.mark.parametrize("text", ["maybe", "2", "y", "t", "-1", "true false", "١"])
+def test_what_is_no_boolean_is_refused(text: str) -> None:
+    assert refusal(Kind.BOOLEAN, text) == f"{text!r} is not yes or no"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BOOLEAN])
+@pytest.mark.parametrize("text", ["", "   ", "\n", "\0"])
+def test_an_empty_cell_is_null(kind: Kind, text: str) -> None:
+    assert parse(kind, text, "iso", ROME) is None
+
+
+def test_text_is_kept_as_it_is() -> None:
+    assert parse(Kind.TEXT, " =1+1  <b>à\u202e ", "it", ROME) == "=1+1 <b>à\u202e"
