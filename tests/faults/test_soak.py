@@ -1,0 +1,29 @@
+"""The soak as a test: a minute of it in `make test`, an hour in `make soak` (ARCHISYNC_SOAK_SECONDS chooses another length)."""
+
+import os
+import random
+
+import pytest
+
+from tests.faults.soak import Soak
+
+
+def soak(seconds: float) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    with Soak(seconds=seconds, seed=seed) as running:
+        figures = running.run()
+    print(f"\nseed {seed}: {figures}")
+    assert figures.violations == {}, f"seed {seed}: {figures}"
+    assert sum(figures.faults.values()) >= seconds * 100 / 60
+    assert len(figures.faults) == 8  # each kind happened
+    assert figures.states["succeeded"] >= seconds / 2
+
+
+@pytest.mark.slow
+def test_a_minute_of_random_faults_loses_doubles_and_overlaps_nothing() -> None:
+    soak(60)
+
+
+@pytest.mark.soak
+def test_a_soak_of_random_faults_loses_doubles_and_overlaps_nothing() -> None:
+    soak(float(os.environ.get("ARCHISYNC_SOAK_SECONDS", "3600")))
