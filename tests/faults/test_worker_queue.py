@@ -444,7 +444,7 @@ def test_a_work_horse_dies_with_its_worker_and_the_agent_is_free(
             measured.append(kill(connection, process, horse))
     dead_ms, free_ms = (statistics.median(sample) for sample in zip(*measured, strict=True))
     with capsys.disabled():
-        print(f"\nwork horse dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")  # noqa: T201
+        print(f"\nwork horse dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")
     assert cli("tick", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
     assert cli("worker", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 2") == 1

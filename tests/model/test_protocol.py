@@ -29,7 +29,7 @@ def explored(
 ) -> Exploration:
     started = monotonic()
     found = explore(Model(protocol, bounds), tolerated=tolerated)
-    print(f"\n{name}: {found.states} states, {found.transitions} steps, {monotonic() - started:.1f} s")  # noqa: T201
+    print(f"\n{name}: {found.states} states, {found.transitions} steps, {monotonic() - started:.1f} s")
     return found
 
 
@@ -59,7 +59,7 @@ def test_a_mutant_breaks_its_promise(mutant: Mutant) -> None:
     found = explored(mutant.name, mutant.protocol, mutant.bounds)
 
     assert found.violation is not None
-    print(found.violation)  # noqa: T201
+    print(found.violation)
     assert found.violation.broken is mutant.broken
     assert len(found.violation.trace) <= LONGEST_STORY
 
