@@ -689,7 +689,7 @@ def _gzip_bomb() -> Iterator[bytes]:
 
 _PACKED = gzip.compress(known_rows().encode(), mtime=0)
 _FILES = (
-    _file("missing", lambda path: None, "no export at {path}, nor at customers.csv.gz beside it"),
+    _file("missing", lambda path: None, "no export at {path}, nor at customers.csv.gz beside it", reason="no-export"),
     _file("link", _link, "{path} is a symbolic link, which is not followed"),
     _file("dangling-link", lambda path: path.symlink_to("nowhere"), "{path} is a symbolic link, which is not followed"),
     _file("link-to-itself", lambda path: path.symlink_to(path), "{path} is a symbolic link, which is not followed"),
@@ -698,7 +698,7 @@ _FILES = (
     _file("folder", Path.mkdir, "{path} is a directory, not a regular file"),
     _file("socket", _socket, "{path} is a socket or device, not a regular file"),
     _file("device", _device, "{path} is a device, not a regular file"),
-    _file("file-in-place-of-the-folder", _file_as_folder, "a part of the path is not a directory"),
+    _file("file-in-place-of-the-folder", _file_as_folder, "a part of the path is not a directory", reason="no-export"),
     _file("packed-and-cut", _PACKED[:-9], "the gzip data is truncated or damaged", outcome=Outcome.HELD, reason="truncated"),
     _file(
         "packed-and-damaged", _PACKED[:-8] + b"\0" * 8, "the gzip data is truncated or damaged",

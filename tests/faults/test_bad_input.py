@@ -446,7 +446,7 @@ def test_a_source_that_is_not_utf_8_fails_the_run_and_not_the_worker(
     folder.mkdir()
     agents.add(db, "not-utf-8", name=None, whitelisted=True)
     run, log = do(db, config_for(shared_url, folder), "customers", "not-utf-8")
-    assert (run.state, run.reason) == ("failed", "source-refused")
+    assert (run.state, run.reason) == ("failed", "no-export")
     assert (run.message or "").startswith(f"no export at {tmp_path}/��[31m/not-utf-8/customers.csv, nor")
     assert_told_harmlessly(db, run, log, typed)
     (folder / "not-utf-8").mkdir()

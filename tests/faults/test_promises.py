@@ -1,0 +1,392 @@
+"""The promises as a state machine: operators, ticks, workers, crashes and a moving clock in any order, on the real store and queue.
+
+The machine keeps its own account of slots, from the rule in DESIGN's words, not from archisync's code. After each step the
+promises that always hold are checked; at the end everything is let go on without faults, and every pair must be fresh.
+
+`make test` runs some dozens of examples, `make soak` 500 (ARCHISYNC_EXAMPLES chooses another number).
+"""
+
+import io
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from archisync import queue
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.errors import LeaseLostError
+from archisync.log import EventLog
+from archisync.serve import serve
+from archisync.store import agents, runs
+from archisync.store import settings as store_settings
+from archisync.synctypes import SYNC_TYPES, Scope, SyncType
+from archisync.tick import tick
+from archisync.worker import SyncJob
+
+AGENTS = ("anna", "bruno")
+KINDS = tuple(SYNC_TYPES.values())
+START = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)  # the clocks change that night
+LEASE_S, REDELIVER_S = 120, 30
+EXPORTS = {
+    "customers": "customer_id,name\n1,Rossi\n",
+    "orders": "order_id,order_number,created_at\n1,O1,2026-01-01\n",
+    "ddt": "ddt_number,order_number\nD1,O1\n",
+    "invoices": "invoice_number,order_number\nI1,O1\n",
+    "products": "product_id,name\nP1,Vite\n",
+    "prices": "product_id,account_code,valid_from,quantity_from,unit_price\nP1,,,,1.5\n",
+}
+Pair = tuple[str, str]
+
+
+class Promises(RuleBasedStateMachine):
+    """Class attributes are set by the test: hypothesis makes the instances."""
+
+    config: Config
+    url: str
+    redis_url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.db: Database
+        self.now = START
+        self.whitelisted: set[str] = set()
+        self.every = {kind.name: timedelta(minutes=kind.default_interval_minutes) for kind in KINDS}
+        self.enabled = {kind.name: True for kind in KINDS}
+        self.paused: set[tuple[str | None, str | None]] = set()
+        self.slots: dict[Pair, datetime] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        self._connection = connected(self.url, purpose="promises")
+        self.db = self._connection.__enter__()
+        self.redis = redis.Redis.from_url(self.redis_url)
+        self.redis.flushall()
+        self.db.execute("truncate system.sync_runs, system.ticks, system.pauses, system.held_exports, agents.users")
+        self.db.execute("delete from system.sync_state where agent_id <> 'service-account'")
+        self.db.execute(
+            "update system.sync_state set last_slot_at = null, backoff_until = null, consecutive_failures = 0,"
+            " last_run_id = null, last_success_at = null"
+        )
+        self.db.execute("truncate test_applied")
+        for kind in KINDS:
+            store_settings.set_interval(self.db, kind, kind.default_interval_minutes)
+            store_settings.set_enabled(self.db, kind, True)
+        self._set_clock(START)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "_connection"):
+            return
+        try:
+            self.everything_heals()
+        finally:
+            self.redis.close()
+            self._connection.__exit__(None, None, None)
+
+    # --- what people do ------------------------------------------------------------------------------------------
+
+    @rule(agent=st.sampled_from(AGENTS))
+    def whitelist(self, agent: str) -> None:
+        agents.add(self.db, agent, name=None, whitelisted=True)
+        agents.set_whitelisted(self.db, agent, True)
+        self.whitelisted.add(agent)
+
+    @precondition(lambda self: self.whitelisted)
+    @rule(agent=st.sampled_from(AGENTS))
+    def take_off_the_whitelist(self, agent: str) -> None:
+        if agent not in self.whitelisted:
+            return
+        agents.set_whitelisted(self.db, agent, False)
+        self.whitelisted.discard(agent)
+        assert (
+            self._number("select count(*) from system.sync_runs where state = 'queued' and agent_id = %s", agent) == 0
+        )
+
+    @rule(kind=st.sampled_from(KINDS), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
+    def set_interval(self, kind: SyncType, minutes: int) -> None:
+        store_settings.set_interval(self.db, kind, minutes)
+        self.every[kind.name] = timedelta(minutes=minutes)
+
+    @rule(kind=st.sampled_from(KINDS), on=st.booleans())
+    def enable_or_disable(self, kind: SyncType, on: bool) -> None:
+        store_settings.set_enabled(self.db, kind, on)
+        self.enabled[kind.name] = on
+
+    @rule(kind=st.none() | st.sampled_from(KINDS), agent=st.none() | st.sampled_from(AGENTS), pause=st.booleans())
+    def pause_or_resume(self, kind: SyncType | None, agent: str | None, pause: bool) -> None:
+        scope = (kind.name if kind else None, agent)
+        if pause:
+            store_settings.pause(self.db, sync_type=scope[0], agent_id=scope[1], until=None, reason=None, by="test")
+            self.paused.add(scope)
+        else:
+            store_settings.resume(self.db, sync_type=scope[0], agent_id=scope[1])
+            self.paused.discard(scope)
+
+    @rule(pair=st.sampled_from([(k.name, a) for k in KINDS for a in AGENTS if k.scope is Scope.AGENT]))
+    def force(self, pair: Pair) -> None:
+        if pair[1] not in self.whitelisted:
+            return
+        forced = runs.force(self.db, *pair, by="test", why=None)
+        assert runs.state_of(self.db, forced.run_id).unfinished
+
+    # --- what time and machines do -----------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((1, 45, 60, 75, 300, 601, 3600, 90_000)))
+    def time_passes(self, seconds: int) -> None:
+        self._set_clock(self.now + timedelta(seconds=seconds))
+
+    @rule()
+    def one_tick(self) -> None:
+        due = self._due()
+        before = self._newest_run()
+        tick(self.db, self.config)
+        self._account(due, before)
+
+    @rule()
+    def a_tick_dies_before_it_pushes(self) -> None:
+        due = self._due()
+        before = self._newest_run()
+        runs.reap(self.db, lease_s=LEASE_S, max_attempts=3)
+        runs.insert_due(self.db, limit=1000)
+        self._account(due, before)
+
+    @rule()
+    def a_tick_dies_after_it_pushed(self) -> None:
+        """The push went out, the transaction that would have marked it is rolled back."""
+        with self.db.transaction(force_rollback=True):
+            batch = runs.lock_undelivered(self.db, limit=1000)
+            queue.push(self.redis, self.config.queue, batch, timeout_s=60)
+
+    @rule(jobs=st.integers(1, 12))
+    def a_worker_works(self, jobs: int) -> None:
+        for _ in range(jobs):
+            if not self._work_one():
+                return
+
+    @rule(after_claim=st.booleans())
+    def a_worker_crashes(self, after_claim: bool) -> None:
+        """kill -9 between pop and claim, or behind the claim: the lease has to run out."""
+        job = self._pop()
+        if job is not None and after_claim:
+            run_id, fence = job
+            runs.claim(self.db, run_id, fence, worker="crashed", lease_s=LEASE_S)
+
+    @rule()
+    def redis_forgets_everything(self) -> None:
+        self.redis.flushall()
+
+    @rule()
+    def a_stale_worker_wakes(self) -> None:
+        """It holds a claim whose lease ran out and whose run was taken back: its finish must change nothing."""
+        row = self.db.execute("select * from system.sync_runs where fence > 1 order by id desc limit 1").fetchone()
+        if row is None:
+            return
+        stale = runs.Claim(
+            run_id=row["id"],
+            fence=row["fence"] - 1,
+            sync_type=row["sync_type"],
+            agent_id=row["agent_id"],
+            trigger=runs.Trigger(row["trigger"]),
+            attempt=1,
+            blocked=None,
+        )
+        with pytest.raises(LeaseLostError):
+            runs.finish(
+                self.db, stale, runs.State.SUCCEEDED, reason="applied", message="a zombie", report=runs.Report()
+            )
+
+    # --- what always holds ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def never_two_at_once(self) -> None:
+        if not hasattr(self, "_connection"):
+            return
+        doubled = (
+            "select count(*) from (select from system.sync_runs where state in {} group by {} having count(*) > 1) d"
+        )
+        assert self._number(doubled.format("('queued', 'running')", "sync_type, agent_id")) == 0
+        assert self._number(doubled.format("('running')", "agent_id")) == 0
+
+    @invariant()
+    def every_run_is_applied_at_most_once(self) -> None:
+        if hasattr(self, "_connection"):
+            twice = "select count(*) from (select from test_applied group by run_id having count(*) > 1) d"
+            assert self._number(twice) == 0
+
+    @invariant()
+    def whoever_has_not_run_has_a_reason(self) -> None:
+        if hasattr(self, "_connection"):
+            silent = (
+                "select count(*) from system.sync_runs where state in ('failed', 'held', 'skipped') and reason is null"
+            )
+            assert self._number(silent) == 0
+
+    # --- the end -------------------------------------------------------------------------------------------------------
+
+    def everything_heals(self) -> None:
+        """No more faults, pauses or switched-off types: each whitelisted pair succeeds, and nothing is left behind."""
+        for kind in KINDS:
+            self.enable_or_disable(kind, True)
+            self.set_interval(kind, 5)
+        for scope in list(self.paused):
+            store_settings.resume(self.db, sync_type=scope[0], agent_id=scope[1])
+        healed_at = self.now
+        for _ in range(3 + 7 * 12):  # leases and back-offs of up to six hours run out
+            self._set_clock(self.now + timedelta(minutes=5))
+            tick(self.db, self.config)
+            while self._work_one():
+                pass
+            if self._stale_pairs(healed_at) == 0 and self._unfinished() == 0:
+                return
+        assert (self._stale_pairs(healed_at), self._unfinished()) == (0, 0)
+
+    def _stale_pairs(self, since: datetime) -> int:
+        return self._number(
+            "select count(*) from system.sync_state where active and (last_success_at is null or last_success_at <= %s)",
+            since,
+        )
+
+    def _unfinished(self) -> int:
+        return self._number("select count(*) from system.sync_runs where state in ('queued', 'running')")
+
+    # --- the machine's own account of slots -------------------------------------------------------------------------------
+
+    def _pairs(self) -> set[Pair]:
+        own = {(k.name, a) for k in KINDS for a in self.whitelisted if k.scope is Scope.AGENT}
+        return own | {(k.name, "service-account") for k in KINDS if k.scope is Scope.SHARED}
+
+    def _due(self) -> set[Pair]:
+        """DESIGN, section 3, in its own words. Back-off never begins here: the ERP answers always."""
+        unfinished = self._unfinished_pairs()
+        return {
+            (kind, agent)
+            for kind, agent in self._pairs()
+            if self.enabled[kind]
+            and not self.paused & {(None, None), (kind, None), (None, agent), (kind, agent)}
+            and (kind, agent) not in unfinished
+            and ((kind, agent) not in self.slots or self.slots[kind, agent] + self.every[kind] <= self.now)
+        }
+
+    def _account(self, due: set[Pair], newest_before: int) -> None:
+        """The runs that a tick queued are exactly those that were due, each under the slot that the rule gives. A run that the
+        tick failed for good (its worker crashed three times) may have made room for another in the same tick."""
+        rows = self.db.execute(
+            "select sync_type, agent_id, slot_at from system.sync_runs where id > %s and trigger = 'scheduled'",
+            [newest_before],
+        ).fetchall()
+        queued = {(row["sync_type"], row["agent_id"]): row["slot_at"] for row in rows}
+        assert due <= set(queued)
+        for pair, slot in queued.items():
+            last, every = self.slots.get(pair), self.every[pair[0]]
+            assert last is None or last + every <= self.now, "early"
+            on_time = last is not None and last + every > self.now - every
+            assert slot == (last + every if on_time and last else self.now)
+            self.slots[pair] = slot
+        assert set(queued) - due <= self._failed_pairs()
+
+    def _failed_pairs(self) -> set[Pair]:
+        rows = self.db.execute("select sync_type, agent_id from system.sync_runs where state = 'failed'").fetchall()
+        return {(row["sync_type"], row["agent_id"]) for row in rows}
+
+    def _unfinished_pairs(self) -> set[Pair]:
+        rows = self.db.execute(
+            "select sync_type, agent_id from system.sync_runs where state in ('queued', 'running')"
+        ).fetchall()
+        return {(row["sync_type"], row["agent_id"]) for row in rows}
+
+    # --- tools ---------------------------------------------------------------------------------------------------------
+
+    def _set_clock(self, now: datetime) -> None:
+        self.now = now
+        self.db.execute("select set_config('archisync.now', %s, false)", [now.isoformat()])
+
+    def _number(self, statement: str, *values: Any) -> int:
+        row = self.db.execute(statement, list(values) or None).fetchone()
+        assert row is not None
+        return int(next(iter(row.values())))
+
+    def _newest_run(self) -> int:
+        return self._number("select coalesce(max(id), 0) from system.sync_runs")
+
+    def _pop(self) -> tuple[int, int] | None:
+        """The next delivery, as RQ's worker would take it from the list and read it from its hash."""
+        job_id = self.redis.lpop(f"rq:queue:{self.config.queue}")
+        if job_id is None:
+            return None
+        job = SyncJob.fetch(bytes(job_id).decode(), connection=self.redis, serializer="json")  # type: ignore[arg-type]
+        run_id, fence = job.args
+        return int(run_id), int(fence)
+
+    def _work_one(self) -> bool:
+        job = self._pop()
+        if job is None:
+            return False
+        serve(self.db, self.config, EventLog(io.StringIO()), *job)
+        return True
+
+
+@pytest.fixture
+def machine(connection: Database, database_url: str, redis_url: str, exports: Path) -> type[Promises]:
+    for kind in KINDS:
+        for agent in AGENTS if kind.scope is Scope.AGENT else ("service-account",):
+            (exports / agent).mkdir(exist_ok=True)
+            (exports / agent / f"{kind.name}.csv").write_text(EXPORTS[kind.name], "utf-8")
+    connection.execute("create table test_applied (run_id bigint)")
+    connection.execute(
+        "create function test_applied() returns trigger language plpgsql as"
+        " $$ begin insert into test_applied values (new.id); return null; end $$"
+    )
+    connection.execute(
+        "create trigger test_applied after update on system.sync_runs for each row"
+        " when (new.state = 'succeeded') execute function test_applied()"
+    )
+
+    class Ready(Promises):
+        config = Config.from_environment(
+            {
+                "ARCHISYNC_DATABASE_URL": database_url,
+                "ARCHISYNC_REDIS_URL": redis_url,
+                "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv",
+                "ARCHISYNC_LEASE_S": str(LEASE_S),
+                "ARCHISYNC_REDELIVER_AFTER_S": str(REDELIVER_S),
+            }
+        )
+        url = database_url
+
+    Ready.redis_url = redis_url
+    return Ready
+
+
+def hold(machine: type[Promises], examples: int) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.slow
+def test_the_promises_hold_in_any_order_of_events(machine: type[Promises]) -> None:
+    hold(machine, int(os.environ.get("ARCHISYNC_EXAMPLES", "40")))
+
+
+@pytest.mark.soak
+def test_the_promises_hold_in_500_orders_of_events(machine: type[Promises]) -> None:
+    hold(machine, 500)
