@@ -155,6 +155,13 @@ class Promises(RuleBasedStateMachine):
         tick(self.db, self.config)
         self._account(due, before)
 
+    @rule(seconds=st.integers(60, 1300))
+    def all_goes_well_for_a_while(self, seconds: int) -> None:
+        self._set_clock(self.now + timedelta(seconds=seconds))
+        self.one_tick()
+        while self._work_one():
+            pass
+
     @rule()
     def a_tick_dies_before_it_pushes(self) -> None:
         due = self._due()
@@ -189,23 +196,24 @@ class Promises(RuleBasedStateMachine):
         self.redis.flushall()
 
     @rule()
-    def a_stale_worker_wakes(self) -> None:
-        """It holds a claim whose lease ran out and whose run was taken back: its finish must change nothing."""
-        row = self.db.execute("select * from system.sync_runs where fence > 1 order by id desc limit 1").fetchone()
-        if row is None:
+    def a_worker_sleeps_beyond_its_lease(self) -> None:
+        """It wakes while another worker has the run: its finish must change nothing."""
+        self.one_tick()
+        job = self._pop()
+        first = runs.claim(self.db, *job, worker="sleeper", lease_s=LEASE_S) if job else None
+        if first is None:
             return
-        stale = runs.Claim(
-            run_id=row["id"],
-            fence=row["fence"] - 1,
-            sync_type=row["sync_type"],
-            agent_id=row["agent_id"],
-            trigger=runs.Trigger(row["trigger"]),
-            attempt=1,
-            blocked=None,
-        )
+        self._set_clock(self.now + timedelta(seconds=LEASE_S))
+        assert runs.reap(self.db, lease_s=LEASE_S, max_attempts=20) >= 1
+        second = runs.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
+        assert second is not None
         with pytest.raises(LeaseLostError):
             runs.finish(
-                self.db, stale, runs.State.SUCCEEDED, reason="applied", message="a zombie", report=runs.Report()
+                self.db, first, runs.State.SUCCEEDED, reason="applied", message="a zombie", report=runs.Report()
+            )
+        if second.blocked is None:
+            runs.finish(
+                self.db, second, runs.State.SUCCEEDED, reason="applied", message="in time", report=runs.Report()
             )
 
     # --- what always holds ---------------------------------------------------------------------------------------------
