@@ -28,6 +28,7 @@ from archisync import jobs, queue
 from archisync.config import Config
 from archisync.database import connected
 from archisync.log import EventLog
+from archisync.pooler import require_direct
 from archisync.store import migrations
 
 PR_SET_PDEATHSIG = 1
@@ -138,10 +139,11 @@ def _stop_after_this_run(_number: int, _frame: FrameType | None) -> None:
 def work(config: Config, *, burst: bool) -> None:
     """One RQ worker in this process, until SIGTERM; `burst`: until the queue is empty.
 
-    Raises SchemaError or UnreachableError before it takes a job.
+    Raises ConfigurationError (schema, pooler) or UnreachableError before it takes a job.
     """
     config.require_all()
-    with connected(config.database_url, purpose="worker start") as db:
+    with connected(config.database_url, purpose="worker start", answer_timeout_s=config.database_timeout_s) as db:
+        require_direct(db)
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)
     with queue.connected(config.redis_url) as client:
