@@ -152,6 +152,7 @@ _HINT_WAITING = "who waits for whom: select pid, pg_blocking_pids(pid), query fr
 def translate(exc: psycopg.Error) -> ArchisyncError:
     """The archisync error that says what to do about a psycopg error; never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
+    primary = exc.diag.message_primary or said
     errors = psycopg.errors
     if isinstance(
         exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
@@ -169,15 +170,15 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
         )
     if isinstance(exc, errors.ReadOnlySqlTransaction):
         return UnreachableError(
-            f"PostgreSQL is read-only there: {said}",
+            "PostgreSQL is read-only there",
             hint="is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it)",
         )
     if isinstance(exc, errors.DiskFull):
         return UnreachableError(
-            f"PostgreSQL has no room to write: {said}", hint="free space on its disk; nothing is lost"
+            f"PostgreSQL has no room to write: {primary}", hint="free space on its disk; nothing is lost"
         )
     if isinstance(exc, (NoAnswerError, errors.QueryCanceled, errors.LockNotAvailable)):
-        return UnreachableError(f"PostgreSQL did not finish a statement: {said}", hint=_HINT_WAITING)
+        return UnreachableError(f"PostgreSQL did not finish a statement: {primary}", hint=_HINT_WAITING)
     if "unsupported startup parameter" in said:
         return ConfigurationError(f"a pooler refused the connection: {said}", hint=HINT_DIRECT)
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):

@@ -81,7 +81,12 @@ class Rounds:
         for at in _points(length, parts):
             self.next()
             broken = Event()
-            self._proxy.after(at, lambda done=broken.set: (action(), done()))
+
+            def spoil(broken: Event = broken) -> None:
+                action()
+                broken.set()
+
+            self._proxy.after(at, spoil)
             with suppress(UnreachableError):
                 self.through_proxy()
             assert broken.wait(10)

@@ -47,5 +47,7 @@ def table_hash(db: Database) -> str:
 
 def drain(db: Database, config: Config) -> None:
     """Serve what is queued in this process."""
-    while row := db.execute("select id, fence from system.sync_runs where state = 'queued' order by id limit 1").fetchone():
+    while row := db.execute(
+        "select id, fence from system.sync_runs where state = 'queued' order by id limit 1"
+    ).fetchone():
         serve(db, config, EventLog(io.StringIO()), row["id"], row["fence"])
