@@ -130,11 +130,18 @@ def connect(
             **_KEEPALIVES,
             **options,
         )
+        _read_times_as_utc(connection)
     except psycopg.Error as exc:
         raise translate(exc) from None
     connection.answer_timeout_s = answer_timeout_s
-    connection.adapters.register_loader("timestamptz", _UtcLoader)
     return connection
+
+
+def _read_times_as_utc(connection: BoundedConnection) -> None:
+    """Whatever TimeZone and DateStyle the server has. PgBouncer keeps a client's DateStyle apart from those of others."""
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
+    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        connection.execute("set datestyle to iso")
 
 
 def _merge_options(url: str, ours: str) -> str:

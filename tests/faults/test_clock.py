@@ -149,6 +149,16 @@ def test_a_back_off_across_a_change_of_the_clocks_is_exact(abroad: Database, zon
     assert row == {"until": moment + timedelta(days=1)}
 
 
+def test_a_date_style_of_the_database_changes_nothing(cli: Cli, connection: Database) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute(
+        "do $$ begin execute format('alter database %I set datestyle to German', current_database()); end $$"
+    )
+    assert cli("tick").returncode == 0
+    told = cli("why", "orders", AGENT)
+    assert re.match(r"orders of anna\.bianchi: run \d+ is queued since \d{4}-\d\d-\d\dT", told.stdout), told
+
+
 # --- times in the future ----------------------------------------------------------------------------------------------
 
 
