@@ -49,6 +49,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_MAX_ATTEMPTS", default="3", meaning="attempts of one run before it is `failed`"),
     Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
     Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
+    Variable(
+        name="ARCHISYNC_DATABASE_TIMEOUT_S", default="30", meaning="seconds that PostgreSQL may take over one statement"
+    ),
     Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
     Variable(name="ARCHISYNC_FETCH_TIMEOUT_S", default="300", meaning="seconds that one download or program may take"),
     Variable(name="ARCHISYNC_HTTP_TOKEN", default="", meaning="bearer token for `http(s)://` sources"),
@@ -181,6 +184,10 @@ class Config:
     @property
     def run_timeout_s(self) -> int:
         return self._number("ARCHISYNC_RUN_TIMEOUT_S", 10, 86400)
+
+    @property
+    def database_timeout_s(self) -> int:
+        return self._number("ARCHISYNC_DATABASE_TIMEOUT_S", 1, 3600)
 
     @property
     def max_export_bytes(self) -> int:

@@ -1,17 +1,26 @@
 """Connections to PostgreSQL, and what its errors mean for a user.
 
-Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`. Prepared statements are
-off, so that PgBouncer in transaction mode changes nothing.
+Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`.
+
+What must hold behind PgBouncer in transaction mode too: no prepared statements, no session settings (they would leak to other
+clients), no `options=` at the start (it refuses them) except for workers, which need a connection of their own anyway. So the
+time that a statement may take is watched here, on the client's side, where a dead network can't stop it; and what the server
+must do when *we* fall silent is said inside each transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.datetime import TimestamptzLoader
 
 from archisync.config import redact
 from archisync.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
@@ -20,52 +29,138 @@ Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]
 
 CONNECT_TIMEOUT_S = 5
+"""For each address that the URL names."""
+ANSWER_TIMEOUT_S = 30
+"""How long one statement may take; ARCHISYNC_DATABASE_TIMEOUT_S changes it for commands."""
+CANCEL_TIMEOUT_S = 2
+SERVER_FIRST_S = 10
+"""Where the server has a statement_timeout as well, the client waits so much longer, to hear it say so."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60
-"""A worker that is stopped (SIGSTOP, a dead host) inside a transaction loses its row locks after this long."""
+"""A client that falls silent (SIGSTOP, a dead host) inside a transaction loses its row locks after this long."""
+_SQL_BOUND_SILENCE = f"set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s'"
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Of our end of the connection: a dead host is noticed also while nothing is being waited for."""
+
+_T = TypeVar("_T")
 
 
-def connect(url: str, *, purpose: str, statement_timeout_s: int | None = None) -> Database:
+class NoAnswerError(psycopg.OperationalError):
+    """PostgreSQL took too long over a statement: it was asked to cancel it, and the connection is closed."""
+
+
+class _UtcLoader(TimestamptzLoader):
+    """Times in UTC whatever the server's TimeZone is: Python compares and adds times of one zone by the clock on the wall,
+    which is an hour out on two days of the year."""
+
+    def load(self, data: Buffer) -> datetime:
+        return super().load(data).astimezone(UTC)
+
+
+class BoundedConnection(psycopg.Connection[DictRow]):
+    """A connection on which nothing waits for ever, on either side of it."""
+
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
+
+    def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
+        """Everything that waits for the server passes here. Raises NoAnswerError after `answer_timeout_s`."""
+        try:
+            return super().wait(_within(gen, self.answer_timeout_s), *args, **kwargs)
+        except NoAnswerError:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+            self.pgconn.finish()
+            raise
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """As psycopg's; the server ends it when this process falls silent in the middle of it."""
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            self.execute(_SQL_BOUND_SILENCE)
+            yield transaction
+
+
+def _within(gen: Generator[Any, Any, _T], seconds: float) -> Generator[Any, Any, _T]:
+    """`gen`, which psycopg resumes at least ten times a second, with an end."""
+    over_at = monotonic() + seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if monotonic() >= over_at:
+                raise NoAnswerError(f"no answer within {seconds:g} s (a lock, too much load, or a dead network)")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+def connect(
+    url: str, *, purpose: str, statement_timeout_s: int | None = None, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> BoundedConnection:
     """A new connection; `purpose` shows in pg_stat_activity.
 
     Raises UnreachableError when nobody answers, ConfigurationError when the URL or the credentials are wrong.
-    `statement_timeout_s` is for workers, which hold a connection of their own for long: it also bounds how long the server
-    waits for a client that stopped in the middle of a COPY.
+    `statement_timeout_s` is for workers, which hold a connection of their own for long: it is the server's, replaces
+    `answer_timeout_s`, and also bounds how long the server waits for a client that stopped in the middle of a COPY.
     """
     options: dict[str, Any] = {}
     if statement_timeout_s is not None:
+        answer_timeout_s = statement_timeout_s + SERVER_FIRST_S
         settings = {
             "statement_timeout": f"{statement_timeout_s * 1000}",
-            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S * 1000}",
+            "client_connection_check_interval": "1s",  # a dead worker's statement, and its agent's lock, end that soon
             "tcp_keepalives_idle": "30",
             "tcp_keepalives_interval": "10",
             "tcp_keepalives_count": "3",
         }
         options["options"] = _merge_options(url, " ".join(f"-c {name}={value}" for name, value in settings.items()))
     try:
-        return psycopg.connect(
+        connection = BoundedConnection.connect(
             url,
             autocommit=True,
             row_factory=dict_row,
             prepare_threshold=None,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=f"archisync {purpose}",
+            **_KEEPALIVES,
             **options,
         )
+        _read_times_as_utc(connection)
     except psycopg.Error as exc:
         raise translate(exc) from None
+    connection.answer_timeout_s = answer_timeout_s
+    return connection
+
+
+def _read_times_as_utc(connection: BoundedConnection) -> None:
+    """Whatever TimeZone and DateStyle the server has. PgBouncer keeps a client's DateStyle apart from those of others."""
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
+    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        connection.execute("set datestyle to iso")
 
 
 def _merge_options(url: str, ours: str) -> str:
     """Our server settings behind those of the URL or of PGOPTIONS, which `options=` would otherwise replace."""
-    import os
-
     given = psycopg.conninfo.conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
     return f"{ours} {given}".strip()
+
+
+HINT_DIRECT = (
+    "give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler"
+)
+_HINT_WAITING = "who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity"
 
 
 def translate(exc: psycopg.Error) -> ArchisyncError:
     """The archisync error that says what to do about a psycopg error; never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
+    primary = exc.diag.message_primary or said
     errors = psycopg.errors
     if isinstance(
         exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
@@ -81,6 +176,19 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
         return ConfigurationError(
             "ARCHISYNC_DATABASE_URL can't be read as a connection string", hint="postgresql://user@host/db"
         )
+    if isinstance(exc, errors.ReadOnlySqlTransaction):
+        return UnreachableError(
+            "PostgreSQL is read-only there",
+            hint="is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it)",
+        )
+    if isinstance(exc, errors.DiskFull):
+        return UnreachableError(
+            f"PostgreSQL has no room to write: {primary}", hint="free space on its disk; nothing is lost"
+        )
+    if isinstance(exc, (NoAnswerError, errors.QueryCanceled, errors.LockNotAvailable)):
+        return UnreachableError(f"PostgreSQL did not finish a statement: {primary}", hint=_HINT_WAITING)
+    if "unsupported startup parameter" in said:
+        return ConfigurationError(f"a pooler refused the connection: {said}", hint=HINT_DIRECT)
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
         if "password authentication failed" in said or "does not exist" in said:
             return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")
@@ -89,9 +197,11 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
 
 
 @contextmanager
-def connected(url: str, *, purpose: str, statement_timeout_s: int | None = None) -> Iterator[Database]:
+def connected(
+    url: str, *, purpose: str, statement_timeout_s: int | None = None, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> Iterator[BoundedConnection]:
     """`connect`, closed at the end; database errors inside come out as archisync errors."""
-    db = connect(url, purpose=purpose, statement_timeout_s=statement_timeout_s)
+    db = connect(url, purpose=purpose, statement_timeout_s=statement_timeout_s, answer_timeout_s=answer_timeout_s)
     try:
         yield db
     except psycopg.Error as exc:

@@ -6,12 +6,16 @@ the reason and the time of the next run, for `why`, `tick --dry-run` and `status
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 LONGEST_BACKOFF = timedelta(hours=25)
-"""No back-off is longer (a day at most, for a type of 1440 min): one that is was written by a wrong clock and is ignored."""
+"""No back-off is longer: a day at most, for a type of 1440 min."""
+LONGEST_RETRY = timedelta(minutes=61)
+"""No retry is further away: `sync.retry_delay_s` gives an hour at most."""
+FUTURE_SLOT = timedelta(minutes=1)
+"""No slot is in the future; so little is not worth a mend."""
 
 
 class Reason(StrEnum):
@@ -82,8 +86,26 @@ def due_at(facts: Facts) -> datetime | None:
 
 def decide(facts: Facts, now: datetime) -> Decision:
     """Whether the pair is due at `now`, with the reason as a word and as a sentence."""
+    facts = credible(facts, now)
     reason = _reason(facts, now)
     return Decision(reason=reason, sentence=_sentence(reason, facts, now), next_at=_next_at(reason, facts, now))
+
+
+def credible(facts: Facts, now: datetime) -> Facts:
+    """The facts without the times that only a wrong clock can have written: they delay nothing by more than a tick.
+
+    The next tick takes the same ones out of the tables (`store.runs.SQL_MEND_CLOCK`) or ignores them (`SQL_INSERT_DUE`).
+    """
+
+    def unless_after(moment: datetime | None, latest: datetime) -> datetime | None:
+        return moment if moment is not None and moment <= latest else None
+
+    return replace(
+        facts,
+        last_slot_at=unless_after(facts.last_slot_at, now + FUTURE_SLOT),
+        backoff_until=unless_after(facts.backoff_until, now + LONGEST_BACKOFF),
+        run_not_before=unless_after(facts.run_not_before, now + LONGEST_RETRY),
+    )
 
 
 def _reason(facts: Facts, now: datetime) -> Reason:
@@ -106,10 +128,8 @@ def _reason(facts: Facts, now: datetime) -> Reason:
 
 
 def _rests_until(facts: Facts, now: datetime) -> datetime:
-    """The end of the back-off; `now` when there is none, or one that only a wrong clock can have written."""
-    if facts.backoff_until is None or facts.backoff_until > now + LONGEST_BACKOFF:
-        return now
-    return facts.backoff_until
+    """The end of the back-off; `now` when there is none."""
+    return facts.backoff_until or now
 
 
 def _next_at(reason: Reason, facts: Facts, now: datetime) -> datetime | None:

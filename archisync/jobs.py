@@ -10,6 +10,7 @@ import threading
 from archisync.config import Config
 from archisync.database import connected
 from archisync.log import EventLog
+from archisync.pooler import require_direct
 from archisync.serve import serve
 
 STOP_AFTER_THIS_RUN = threading.Event()
@@ -20,4 +21,5 @@ def sync(run_id: int, fence: int) -> None:
     """Do a delivered run and the agent's next ones. What becomes of them is in PostgreSQL; RQ gets no result."""
     config = Config.from_environment()
     with connected(config.database_url, purpose="worker", statement_timeout_s=config.run_timeout_s) as db:
+        require_direct(db)
         serve(db, config, EventLog(), int(run_id), int(fence), stopping=STOP_AFTER_THIS_RUN.is_set)

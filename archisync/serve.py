@@ -120,7 +120,7 @@ def _beat(config: Config, claim: Claim, log: EventLog, over: threading.Event) ->
     started = monotonic()
     while not over.wait(config.lease_s / 3):
         try:
-            with connected(config.database_url, purpose="heartbeat", statement_timeout_s=config.lease_s) as db:
+            with connected(config.database_url, purpose="heartbeat", answer_timeout_s=config.lease_s / 3) as db:
                 while monotonic() - started < config.run_timeout_s:
                     if not runs.heartbeat(db, claim.run_id, claim.fence, lease_s=config.lease_s):
                         return

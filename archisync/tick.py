@@ -20,7 +20,9 @@ from archisync.log import EventLog
 from archisync.store import pairs, runs, ticks
 
 DEADLINE_S = 50.0
-"""A tick ends by itself before cron starts the next; what is left is the next one's."""
+"""A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
+DELIVER_DEADLINE_S = 40.0
+"""No batch is begun later: Redis may take COMMAND_TIMEOUT_S to say nothing, and the heartbeat must still be written, or `status` would say that nobody calls tick."""
 INSERT_DEADLINE_S = 25.0
 """Half of it is kept for delivery: workers wait for the push, not for the rows."""
 INSERT_BATCH = 50_000
@@ -108,7 +110,7 @@ def deliver(db: Database, config: Config, summary: Summary, started: float) -> N
             lost = [(run_id, job_id) for run_id, job_id in lost_maybe if job_id not in waiting]
             lost_count = runs.mark_undelivered(db, lost) if lost else 0
         pushed = 0
-        while monotonic() - started < DEADLINE_S - queue.COMMAND_TIMEOUT_S:
+        while monotonic() - started < DELIVER_DEADLINE_S:
             batch = _deliver_batch(db, config, client)
             pushed += batch
             summary.redelivered = min(lost_count, pushed)

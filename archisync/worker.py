@@ -30,6 +30,7 @@ from archisync import jobs, queue, sources
 from archisync.config import Config
 from archisync.database import connected
 from archisync.log import EventLog
+from archisync.pooler import require_direct
 from archisync.processes import die_with_parent
 from archisync.store import migrations
 
@@ -177,11 +178,12 @@ def _stop_after_this_run(_number: int, _frame: FrameType | None) -> None:
 def work(config: Config, *, burst: bool) -> None:
     """One RQ worker in this process, until SIGTERM; `burst`: until the queue is empty.
 
-    Raises SchemaError or UnreachableError before it takes a job.
+    Raises ConfigurationError (schema, pooler) or UnreachableError before it takes a job.
     """
     config.require_all()
     sources.check_all(config)
-    with connected(config.database_url, purpose="worker start") as db:
+    with connected(config.database_url, purpose="worker start", answer_timeout_s=config.database_timeout_s) as db:
+        require_direct(db)
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)
     with queue.connected(config.redis_url, retries=CONNECTION_RETRIES) as client:

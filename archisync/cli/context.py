@@ -27,11 +27,12 @@ class App:
     config: Config
 
     @contextmanager
-    def database(self, purpose: str) -> Iterator[Database]:
+    def database(self, purpose: str, *, answer_timeout_s: int | None = None) -> Iterator[Database]:
         """A connection for one command; database errors come out as archisync errors."""
         from archisync.database import connected
 
-        with connected(self.config.database_url, purpose=purpose) as db:
+        seconds = answer_timeout_s or self.config.database_timeout_s
+        with connected(self.config.database_url, purpose=purpose, answer_timeout_s=seconds) as db:
             yield db
 
 

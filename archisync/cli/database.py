@@ -9,6 +9,9 @@ import typer
 from archisync.cli.context import Json, app
 from archisync.errors import ExitCode
 
+MIGRATION_STATEMENT_S = 600
+"""A migration may rewrite a large table, or wait for another `db migrate`."""
+
 commands = typer.Typer(help="The database schema.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -21,7 +24,8 @@ def migrate(ctx: typer.Context, json: Json = False) -> None:
     from archisync.store import migrations
 
     a = app(ctx)
-    with a.database("db migrate") as db:
+    patience_s = max(MIGRATION_STATEMENT_S, a.config.database_timeout_s)
+    with a.database("db migrate", answer_timeout_s=patience_s) as db:
         done = migrations.migrate(db, a.config.environment)
     if json:
         a.output.json(applied=done)

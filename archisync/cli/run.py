@@ -42,7 +42,9 @@ def run(
             raise UsageError("--inline waits by itself", hint="leave --wait out")
     else:
         _ = a.config.redis_url
-    with a.database("run") as db:
+    with a.database("run", answer_timeout_s=a.config.run_timeout_s if inline else None) as db:
+        if inline:
+            _require_direct(db)
         chosen = force.select_pairs(db, type_name, agent or [])
         for pair in chosen if inline else []:
             a.config.source(pair.sync_type)
@@ -62,6 +64,12 @@ def run(
             a.output.line(f"{one.run_id}")
     if ended:
         raise typer.Exit(force.exit_code(ended))
+
+
+def _require_direct(db: Database) -> None:
+    from archisync.pooler import require_direct
+
+    require_direct(db)
 
 
 def _say_queued(a: App, one: Forced) -> None:

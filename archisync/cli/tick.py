@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archisync.cli.context import App, Json, app
+from archisync.errors import UnreachableError
 
 if TYPE_CHECKING:
     from archisync.tick import Summary
@@ -28,9 +29,15 @@ def tick(
     if dry_run:
         _dry_run(a, json)
         return
+    from archisync.tick import DEADLINE_S
     from archisync.tick import tick as run_tick
+    from archisync.watchdog import ends_within
 
-    with a.database("tick") as db:
+    late = UnreachableError(
+        f"the tick did not end within {DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
+        hint="archisync status; the next tick goes on with what is left",
+    )
+    with ends_within(DEADLINE_S, late), a.database("tick") as db:
         summary = run_tick(db, a.config)
     if json:
         a.output.json(tick=_as_json(summary))

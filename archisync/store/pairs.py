@@ -54,7 +54,7 @@ select t.sync_type, s.enabled, s.interval_minutes,
        count(st.agent_id) filter (where st.active) as pairs,
        count(*) filter (where st.active and coalesce(st.last_slot_at, '-infinity'::timestamptz)
                         <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
-       count(*) filter (where st.active and (st.last_success_at is null or
+       count(*) filter (where st.active and (st.last_success_at is null or st.last_success_at > system.clock() + interval '1 minute' or
                         st.last_success_at <= system.clock() - 2 * make_interval(mins => s.interval_minutes))) as stale,
        count(*) filter (where st.active and st.consecutive_failures > 0) as failing,
        count(*) filter (where st.active and st.consecutive_failures >= 3) as degraded,

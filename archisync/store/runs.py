@@ -44,8 +44,9 @@ class Trigger(StrEnum):
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
-# Purpose: a slot, lease or delivery in the future comes from a clock that was wrong; put right so that it delays nothing by
-# more than a tick. Caller: tick. Locks: the rows concerned (normally none).
+# Purpose: a slot, a delivery or a retry that is further in the future than any can be comes from a clock that was wrong; put right
+# so that it delays nothing by more than a tick (`due.credible` tells the same). Caller: tick. Locks: the rows concerned
+# (normally none).
 SQL_MEND_CLOCK = """
 with slots as (
   update system.sync_state set last_slot_at = null
@@ -55,8 +56,12 @@ with slots as (
 deliveries as (
   update system.sync_runs set delivered_at = null
    where state = 'queued' and delivered_at is not null and delivered_at > system.clock() + interval '1 minute'
+  returning 1),
+retries as (
+  update system.sync_runs set not_before = null
+   where state = 'queued' and delivered_at is null and not_before > system.clock() + interval '61 minutes'
   returning 1)
-select (select count(*) from slots) + (select count(*) from deliveries) as mended
+select (select count(*) from slots) + (select count(*) from deliveries) + (select count(*) from retries) as mended
 """
 
 # Purpose: take back runs whose worker fell silent; beyond the bound they are failed. Caller: tick, first step.

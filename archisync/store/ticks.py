@@ -69,6 +69,8 @@ def overdue_note(beat: Heartbeat | None) -> str | None:
     """A sentence when nobody calls tick any more; None when all is well."""
     if beat is None:
         return "no tick has ever run: is cron calling archisync tick?"
+    if beat.age_s < -SILENCE_S:
+        return "the last tick is dated in the future: was PostgreSQL's clock set back?"
     if beat.age_s > SILENCE_S:
         return f"no tick for {beat.age_s / 60:.0f} minutes: is cron calling archisync tick?"
     return None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.due import LONGEST_BACKOFF, Facts, Reason, decide, due_at, next_slot
+from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at, next_slot
 from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,7 +69,8 @@ def test_a_pair_is_due_only_when_nothing_stands_in_the_way_and_never_early(facts
     assert facts.enabled
     assert facts.run_state is None
     assert facts.pause_scope is None or (facts.pause_until is not None and facts.pause_until <= now)
-    assert facts.last_slot_at is None or now - facts.last_slot_at >= timedelta(minutes=facts.interval_minutes)
+    slot = facts.last_slot_at
+    assert slot is None or now - slot >= timedelta(minutes=facts.interval_minutes) or slot > now + FUTURE_SLOT
     assert facts.backoff_until is None or facts.backoff_until <= now or facts.backoff_until > now + LONGEST_BACKOFF
 
 
@@ -229,6 +230,21 @@ def test_a_back_off_longer_than_any_was_written_by_a_wrong_clock_and_is_ignored(
     facts = replace(PAIR, consecutive_failures=5, backoff_until=NOON + LONGEST_BACKOFF)
     assert decide(facts, NOON).reason is Reason.BACKING_OFF
     assert decide(facts, NOON - timedelta(seconds=1)).due
+
+
+@given(any_facts(), moments, st.integers(1, 10**9))
+def test_a_time_that_only_a_wrong_clock_can_have_written_decides_nothing(
+    facts: Facts, now: datetime, seconds: int
+) -> None:
+    beyond = now + timedelta(seconds=seconds)
+    wrong = replace(
+        facts,
+        last_slot_at=beyond + FUTURE_SLOT,
+        backoff_until=beyond + LONGEST_BACKOFF,
+        run_not_before=beyond + LONGEST_RETRY,
+    )
+    never = replace(facts, last_slot_at=None, backoff_until=None, run_not_before=None)
+    assert decide(wrong, now) == decide(never, now)
 
 
 @given(any_facts(), moments)

