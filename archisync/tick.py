@@ -22,7 +22,8 @@ from archisync.store import pairs, runs, ticks
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
 DELIVER_DEADLINE_S = 40.0
-"""No batch is begun later: Redis may take COMMAND_TIMEOUT_S to say nothing, and the heartbeat must still be written, or `status` would say that nobody calls tick."""
+"""No batch is begun later: Redis may say nothing for queue.COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
+would say that nobody calls tick."""
 INSERT_DEADLINE_S = 25.0
 """Half of it is kept for delivery: workers wait for the push, not for the rows."""
 INSERT_BATCH = 50_000
