@@ -12,21 +12,22 @@ from archisync.errors import ArchisyncError, ExitCode, UsageError
 
 def main() -> None:
     """The console script. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
-    debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ARCHISYNC_DEBUG"))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it is typed
+    debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
-        check_arguments(sys.argv[1:])
+        check_arguments(arguments)
         from archisync.cli.main import root
 
         code = root(
-            prog_name="archisync", standalone_mode=False
+            arguments, prog_name="archisync", standalone_mode=False
         )  # so that wrong usage comes here too, and is told like every other error
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except BrokenPipeError:  # the reader of our pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.DONE)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - the last place where an error can be told in words
         if debug:
-            raise
+            show_traceback(exc)
         if (
             type(exc).__name__ == "NoArgsIsHelpError"
         ):  # `archisync` or `archisync agent` alone: its message is the help text
@@ -37,6 +38,17 @@ def main() -> None:
 
         Output().error(error)
         sys.exit(error.exit_code)
+
+
+def show_traceback(exc: Exception) -> None:
+    """On standard error, for --debug; without the passwords that libraries put into their messages."""
+    import traceback
+
+    from archisync.config import redact
+    from archisync.text import printable
+
+    for line in redact("".join(traceback.format_exception(exc))).splitlines():
+        sys.stderr.write(printable(line) + "\n")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -114,7 +114,17 @@ class Config:
 
     @property
     def database_url(self) -> str:
-        return self._require("ARCHISYNC_DATABASE_URL", "postgresql://user@host/db")
+        url = self._require("ARCHISYNC_DATABASE_URL", "postgresql://user@host/db")
+        scheme, separator, rest = url.partition("://")
+        place, _, database = rest.partition("?")[0].partition("/")
+        if separator and (
+            place.count("@") > 1 or "@" in database
+        ):  # libpq would take a part of the password for the host
+            raise ConfigurationError(
+                f"ARCHISYNC_DATABASE_URL has an @ too many between {scheme}:// and the database",
+                hint="in a password, write %40 for @, %2F for / and %3A for :",
+            )
+        return url
 
     @property
     def redis_url(self) -> str:
@@ -214,9 +224,11 @@ class Config:
 
     def require_all(self) -> None:
         """Check that everything a scheduled sync needs is set, before anything is written."""
-        _ = self.database_url, self.redis_url
+        _ = self.database_url, self.redis_url, self.zone, self.queue
+        _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
+        _ = self.database_timeout_s, self.max_export_bytes, self.history_days
         for sync_type in SYNC_TYPES.values():
-            self.source(sync_type)
+            _ = self.source(sync_type), self.locale(sync_type)
 
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")

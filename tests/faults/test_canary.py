@@ -1,0 +1,273 @@
+"""Every error path once with a canary as every password and token: it is found nowhere afterwards, not in standard output, standard
+error (where the logs go as well), job payloads or any row of the database; nor in the traceback that --debug shows.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from psycopg import sql
+
+from archisync.database import Database
+from archisync.embedded import EmbeddedValkey
+from archisync.store import agents
+from tests.conftest import Cli
+
+CANARY = "canary7f3a9c"
+AGENT = "anna.bianchi"
+NOBODY = "127.0.0.1:1"  # no server listens there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorPath:
+    """An error path: environment over the good one, the commands typed, their exit codes. `{erp}` is the ERP's host and port."""
+
+    id: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...]
+    codes: tuple[int, ...]
+
+
+RUN = f"run orders --agent {AGENT} --inline"
+
+
+def _source(id: str, source: str, code: int = 1, **env: str) -> ErrorPath:
+    return ErrorPath(
+        id=id, env={"ARCHISYNC_SOURCE": source, **env}, commands=(RUN, RUN + " --debug"), codes=(code, code)
+    )
+
+
+PATHS = (
+    # PostgreSQL
+    *(
+        ErrorPath(
+            id=f"database-{id}",
+            env={"ARCHISYNC_DATABASE_URL": url},
+            commands=("status", "tick", "status --debug"),
+            codes=(code, code, code),
+        )
+        for id, url, code in (
+            ("away", f"postgresql://user:{CANARY}@{NOBODY}/db", 4),
+            ("away-by-keyword", f"host=127.0.0.1 port=1 user=u password={CANARY} dbname=db", 4),
+            ("away-quoted", f"host=127.0.0.1 port=1 user=u password='{CANARY} x' dbname=db", 4),
+            ("no-such-host", f"postgresql://user:{CANARY}@nowhere.invalid/db", 4),
+            ("malformed", f"postgresql://user:{CANARY}@[::1/db", 3),
+            ("slash-in-password", f"postgresql://user:{CANARY}/{CANARY}@host/db", 3),
+            ("at-in-password", f"postgresql://user:{CANARY}@{CANARY}@nowhere.invalid/db", 3),
+            ("hash-in-password", f"postgresql://user:a#{CANARY}@nowhere.invalid/db", 4),
+            ("percent-in-password", f"postgresql://user:{CANARY}%zz@host/db", 3),
+            ("unknown-option", f"postgresql://user:{CANARY}@host/db?nonsense={CANARY}", 3),
+            ("no-key", f"postgres {CANARY}", 3),
+            ("password-as-parameter", f"postgresql://{NOBODY}/db?user=u&password={CANARY}", 4),
+        )
+    ),
+    # Redis
+    *(
+        ErrorPath(
+            id=f"redis-{id}",
+            env={"ARCHISYNC_REDIS_URL": url},
+            commands=("tick", "worker --burst", f"run orders --agent {AGENT}", "status"),
+            codes=codes,
+        )
+        for id, url, codes in (
+            ("away", f"redis://user:{CANARY}@{NOBODY}/0", (4, 4, 4, 0)),
+            ("no-such-host", f"redis://:{CANARY}@nowhere.invalid/0", (4, 4, 4, 0)),
+            ("malformed", f"redis://:{CANARY}@host:port/0", (3, 3, 3, 0)),
+            ("other-scheme", f"amqp://user:{CANARY}@host/", (3, 3, 3, 0)),
+            ("at-in-password", f"redis://user:{CANARY}@{CANARY}@{NOBODY}/0", (4, 4, 4, 0)),
+            ("password-as-parameter", f"redis://{NOBODY}/0?password={CANARY}", (4, 4, 4, 0)),
+        )
+    ),
+    # Sources
+    _source("http-401", f"http://user:{CANARY}@{{erp}}/401"),
+    _source("http-token-refused", "http://{erp}/403", ARCHISYNC_HTTP_TOKEN=CANARY),
+    _source("http-password-refused", "http://{erp}/401", ARCHISYNC_HTTP_USER="u", ARCHISYNC_HTTP_PASSWORD=CANARY),
+    _source("http-header-echoed", "http://{erp}/echo", ARCHISYNC_HTTP_HEADERS=json.dumps({"X-Api-Key": CANARY})),
+    _source("http-404", f"http://{{erp}}/404?key={CANARY}", ARCHISYNC_HTTP_TOKEN=CANARY),
+    _source("http-500", f"http://{{erp}}/500?token={CANARY}"),
+    _source("http-redirected", f"http://{{erp}}/redirect?sig={CANARY}", ARCHISYNC_HTTP_TOKEN=CANARY),
+    _source("http-login-page", f"http://{{erp}}/login?key={CANARY}", ARCHISYNC_HTTP_TOKEN=CANARY),
+    _source("http-cut-off", f"http://{{erp}}/short?key={CANARY}", 6),
+    _source("http-refused", f"http://user:{CANARY}@{NOBODY}/x?key={CANARY}"),
+    _source("http-no-such-host", f"https://user:{CANARY}@nowhere.invalid/x?key={CANARY}"),
+    _source("http-private", f"http://user:{CANARY}@10.0.0.1/x?key={CANARY}", ARCHISYNC_HTTP_ALLOW_PRIVATE=""),
+    _source("http-malformed", f"http://user:{CANARY}@[::1/x"),
+    _source("http-bad-headers", "http://{erp}/x", ARCHISYNC_HTTP_HEADERS=f'{{"X-Api-Key": {CANARY}'),
+    _source("unknown-scheme", f"ftp://user:{CANARY}@host/x"),
+    _source("unknown-placeholder", f"http://user:{CANARY}@host/{{what}}"),
+    _source("missing-file", "/nowhere/{agent}"),
+    _source(
+        "exec-fails",
+        "exec:/bin/sh -c 'echo got $ERP_TOKEN >&2; exit 3'",
+        ERP_TOKEN=CANARY,
+        ARCHISYNC_EXEC_ENV="ERP_TOKEN",
+    ),
+    _source("exec-refused", f"exec:/bin/sh -c 'exit 77' --password={CANARY}"),
+    _source("exec-missing", f"exec:/nowhere/program --password={CANARY}"),
+    _source("exec-malformed", f"exec:/bin/sh -c 'echo {CANARY}"),
+    _source("exec-prints-our-settings", "exec:/bin/sh -c 'env; env >&2; exit 1'"),
+    # Commands
+    ErrorPath(
+        id="usage",
+        commands=(
+            "interval set orders 3",
+            "interval set order 10",
+            "run nothing",
+            "show 999",
+            "run orders --agent nobody",
+        ),
+        codes=(2, 2, 2, 5, 5),
+    ),
+    ErrorPath(
+        id="configuration",
+        env={"ARCHISYNC_LEASE_S": "soon", "ARCHISYNC_LOCALE": "de"},
+        commands=("tick", "worker --burst"),
+        codes=(3, 3),
+    ),
+)
+
+
+class _Erp(BaseHTTPRequestHandler):
+    """Answers by the first part of the path; /echo sends the request's headers back, as a badly made server does."""
+
+    def do_GET(self) -> None:
+        what = urlsplit(self.path).path.strip("/")
+        if what == "redirect":
+            self._answer(302, b"", Location=f"http://user:{CANARY}@{NOBODY}/elsewhere?sig={CANARY}")
+        elif what == "echo":
+            self._answer(400, str(self.headers).encode())
+        elif what == "login":
+            self._answer(200, f"<html><form>{self.headers}".encode())
+        elif what == "short":
+            self._answer(200, b"order_id\n1\n", **{"Content-Length": "1000"})
+        else:
+            self._answer(int(what), f"{self.path} {self.headers}".encode())
+
+    def _answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def erp() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Erp) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=[p.id for p in PATHS])
+def test_no_error_path_shows_or_stores_a_secret(
+    cli: Cli, connection: Database, redis_url: str, erp: str, path: ErrorPath
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    env = {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8", "ARCHISYNC_FETCH_TIMEOUT_S": "5"}
+    env |= {name: value.replace("{erp}", erp) for name, value in path.env.items()}
+    said = ""
+    codes = []
+    for command in path.commands:
+        done = cli(*command.split(), env=env)
+        codes.append(done.returncode)
+        said += done.stdout + done.stderr
+    assert tuple(codes) == path.codes, said
+    assert said
+    assert CANARY not in said
+    assert CANARY not in everything_stored(connection)
+    assert CANARY not in everything_queued(redis_url)
+
+
+@contextmanager
+def _with_password(server: EmbeddedValkey) -> Iterator[None]:
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", CANARY)
+        yield
+        client.config_set("requirepass", "")
+
+
+def test_a_working_system_with_passwords_everywhere_stores_none(
+    cli: Cli, connection: Database, database_url: str, own_valkey: EmbeddedValkey, erp: str
+) -> None:
+    """The same for what goes well: tick, job payloads, a worker's log, a run that fails and one that is held."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    with_password = (
+        f"{own_valkey.url}&password={CANARY}" if "?" in own_valkey.url else f"{own_valkey.url}?password={CANARY}"
+    )
+    env = {
+        "ARCHISYNC_DATABASE_URL": f"{database_url}{'&' if '?' in database_url else '?'}password={CANARY}",
+        "ARCHISYNC_REDIS_URL": with_password,
+        "ARCHISYNC_SOURCE": f"http://{erp}/404?key={CANARY}",
+        "ARCHISYNC_SOURCE_ORDERS": f"http://{erp}/short",
+        "ARCHISYNC_HTTP_TOKEN": CANARY,
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8",
+    }
+    with _with_password(own_valkey):
+        tick = cli("tick", env=env)
+        assert tick.returncode == 0, tick.stderr
+        queued = everything_queued(with_password)
+        worker = cli("worker", "--burst", env=env)
+        assert worker.returncode == 0, worker.stderr
+        seen = [
+            cli(*command.split(), env=env)
+            for command in ("status", "history --json", "held list", "why orders anna.bianchi")
+        ]
+        queued += everything_queued(with_password)
+    assert queued.count("archisync.jobs.sync") >= 6
+    assert "run-finished" in worker.stderr
+    assert all(done.returncode == 0 for done in seen)
+    told = "".join(done.stdout + done.stderr for done in (tick, worker, *seen))
+    assert CANARY not in told + queued + everything_stored(connection)
+
+
+def everything_stored(db: Database) -> str:
+    """Every row of every table that is not PostgreSQL's own, as text."""
+    tables = db.execute(
+        "select schemaname, tablename from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
+    ).fetchall()
+    assert len(tables) >= 14
+    rows = []
+    for table in tables:
+        name = sql.Identifier(table["schemaname"], table["tablename"])
+        rows += db.execute(sql.SQL("select to_jsonb(t)::text as line from {} t").format(name)).fetchall()
+    return "\n".join(row["line"] for row in rows)
+
+
+def everything_queued(url: str) -> str:
+    """Every key and value in Redis; RQ's compressed payloads unpacked."""
+    parts: list[bytes] = []
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter("*"):
+            kind = client.type(key)
+            parts.append(key)
+            if kind == b"hash":
+                for name, value in client.hgetall(key).items():
+                    parts += [name, _unpacked(value)]
+            elif kind == b"list":
+                parts += client.lrange(key, 0, -1)
+            elif kind == b"set":
+                parts += client.smembers(key)
+            elif kind == b"zset":
+                parts += client.zrange(key, 0, -1)
+            else:
+                parts.append(client.dump(key) or b"")
+    return b"\n".join(parts).decode("utf-8", "replace")
+
+
+def _unpacked(value: bytes) -> bytes:
+    try:
+        return zlib.decompress(value)
+    except zlib.error:
+        return value
