@@ -312,8 +312,8 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(float(text), LONGEST_RETRY_AFTER_S)
-    moment, now = _date(text), _date(response.headers.get("date", "")) or datetime.now(UTC)
-    if moment is None:
+    moment, now = _date(text), _date(response.headers.get("date", ""))  # both of the server's clock: ours may be wrong
+    if moment is None or now is None:
         return None
     return min(max((moment - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER_S)
 
