@@ -18,7 +18,7 @@ from archisync.database import Database, connected
 from archisync.errors import ArchisyncError, LeaseLostError
 from archisync.log import EventLog
 from archisync.store import runs
-from archisync.store.locks import agent_lock
+from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
 
 AGENT_BOUND_S = 300
@@ -70,6 +70,8 @@ def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, ma
             if not locked:
                 log.event("agent-locked", **ids)
                 _give_back(db, claim)
+                if end_silent_holder(db, claim.agent_id, silent_s=config.run_timeout_s):
+                    log.event("silent-holder-ended", **ids)
                 return None
             log.event("run-started", **ids)
             with heartbeat(config, claim, log):

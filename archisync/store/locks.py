@@ -12,6 +12,24 @@ from archisync.database import Database
 SQL_TRY_AGENT = "select pg_try_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0)) as locked"
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
+# Purpose: an agent must not stay locked for good by a process that stands still (SIGSTOP, a frozen host). A session that holds
+# the lock and has said nothing for longer than any run may take is ended; its process can write nothing any more, for its
+# fence has moved on. The age of a session is PostgreSQL's own time, not system.clock(). Caller: a worker that finds the agent locked.
+SQL_END_SILENT_HOLDER = """
+select pg_terminate_backend(a.pid, 5000) as ended
+  from pg_locks l join pg_stat_activity a using (pid)
+ where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+   and l.database = (select oid from pg_database where datname = current_database())
+   and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('archisync.agent.' || %(agent_id)s, 0)
+   and a.state like 'idle%%' and a.state_change < statement_timestamp() - make_interval(secs => %(silent_s)s)
+"""
+
+
+def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
+    """End the session that holds the agent's lock if it has been silent for longer than `silent_s`; whether there was one."""
+    rows = db.execute(SQL_END_SILENT_HOLDER, {"agent_id": agent_id, "silent_s": silent_s}).fetchall()
+    return any(row["ended"] for row in rows)
+
 
 @contextmanager
 def agent_lock(db: Database, agent_id: str) -> Iterator[bool]:

@@ -13,6 +13,7 @@ from archisync.config import Config
 from archisync.database import Database
 from archisync.store import agents
 from archisync.tick import tick
+from tests.rows import count
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
@@ -55,12 +56,6 @@ def succeeded(db: Database) -> int:
 
 def queued(db: Database) -> int:
     return count(db, "select count(*) from system.sync_runs where state = 'queued'")
-
-
-def count(db: Database, statement: str) -> int:
-    row = db.execute(statement).fetchone()
-    assert row is not None
-    return int(next(iter(row.values())))
 
 
 def events(done: CompletedProcess[str], name: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.synctypes import SYNC_TYPES, SyncType
 from archisync.tick import tick
-from tests.faults.tables import every_table, fingerprint
+from tests.rows import every_table, fingerprint
 
 Fault = Literal["worker killed", "connection lost"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"

@@ -15,7 +15,8 @@ from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
-from tests.faults.whole import AGENT, drain, number
+from tests.faults.whole import AGENT
+from tests.rows import count, drain
 
 REPOSITORY = Path(__file__).parents[2]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -34,17 +35,6 @@ CHANGES = [
     ("Asia/Kathmandu", "1985-12-31T18:30:00Z"),  # a quarter of an hour
     ("UTC", "2026-03-29T01:00:00Z"),
 ]
-
-
-@pytest.fixture
-def config(database_url: str, redis_url: str) -> Config:
-    return Config.from_environment(
-        {
-            "ARCHISYNC_DATABASE_URL": database_url,
-            "ARCHISYNC_REDIS_URL": redis_url,
-            "ARCHISYNC_SOURCE": f"{REPOSITORY}/examples/exports/{{agent}}/{{type}}.csv",
-        }
-    )
 
 
 @pytest.fixture
@@ -91,13 +81,13 @@ def test_a_host_whose_clock_is_ten_years_off_decides_and_works_as_any_other(
     assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
     worked = cli("run", "all", "--inline", env=wrong)
     assert worked.returncode == 0, worked.stderr
-    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
+    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
     off = "abs(extract(epoch from system.clock() - t)) > 120"
     stamps = (
         "select unnest(array[queued_at, slot_at, delivered_at, started_at, finished_at]) as t from system.sync_runs"
     )
-    assert number(connection, f"select count(*) from ({stamps}) s where {off}") == 0
-    assert number(connection, f"select count(*) from (select started_at as t from system.ticks) s where {off}") == 0
+    assert count(connection, f"select count(*) from ({stamps}) s where {off}") == 0
+    assert count(connection, f"select count(*) from (select started_at as t from system.ticks) s where {off}") == 0
     assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
 
 
@@ -221,7 +211,7 @@ def test_postgresql_s_clock_may_leap_ten_years_and_back_and_each_time_there_is_o
         set_clock(one_pair, moment)
         assert (moment, tick(one_pair, config).due) == (moment, due)
         drain(one_pair, config)
-    assert number(one_pair, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
+    assert count(one_pair, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
 
 
 def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database, config: Config) -> None:

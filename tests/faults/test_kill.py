@@ -12,26 +12,10 @@ from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.store import agents
 from tests.conftest import Cli
+from tests.rows import count
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
-
-
-@pytest.fixture
-def config(database_url: str, redis_url: str) -> Config:
-    return Config.from_environment(
-        {
-            "ARCHISYNC_DATABASE_URL": database_url,
-            "ARCHISYNC_REDIS_URL": redis_url,
-            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
-        }
-    )
-
-
-def number(db: Database, statement: str) -> int:
-    row = db.execute(statement).fetchone()
-    assert row is not None
-    return int(next(iter(row.values())))
 
 
 def killed_tick(config: Config, locked: str) -> None:
@@ -45,14 +29,14 @@ def killed_tick(config: Config, locked: str) -> None:
         )
         waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync tick'"
         with connected(config.database_url, purpose="watch") as watch:
-            while number(watch, waiting) == 0:
+            while count(watch, waiting) == 0:
                 assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     # PostgreSQL notices a dead client only when it next talks to it: the statement that waited may still commit.
     left = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
     with connected(config.database_url, purpose="watch") as watch:
-        while number(watch, left):
+        while count(watch, left):
             continue
 
 
@@ -70,10 +54,10 @@ def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_nothing(
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
     killed_tick(config, locked)
-    assert number(connection, "select count(*) from system.sync_runs") in queued
+    assert count(connection, "select count(*) from system.sync_runs") in queued
     run_everything(cli, config)
-    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 6
-    assert number(connection, "select count(*) from system.sync_runs") == 6
+    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 6
+    assert count(connection, "select count(*) from system.sync_runs") == 6
 
 
 def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, config: Config) -> None:
@@ -90,8 +74,8 @@ def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, con
             )
             waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync worker'"
             with connected(config.database_url, purpose="watch") as watch:
-                while number(watch, waiting) == 0:
+                while count(watch, waiting) == 0:
                     assert process.poll() is None
             process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert number(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 1
+    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 1

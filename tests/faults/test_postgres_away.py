@@ -21,10 +21,12 @@ from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.migrations import migrate
+from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
-from tests.faults.whole import AGENT, Versions, drain, number, only_customers, table_hash
+from tests.faults.whole import AGENT, Versions, only_customers
 from tests.proxy import Proxy
+from tests.rows import count, drain, fingerprint
 
 TICK_ENDS_WITHIN_S = 55
 HINT_WAITING = "hint: who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity\n"
@@ -99,7 +101,7 @@ def test_a_tick_ends_within_55_s_wherever_postgresql_hangs_or_crawls(
         for process, (_, said, _) in zip(ticks, breaks, strict=True):
             _, stderr = process.communicate(timeout=begun + TICK_ENDS_WITHIN_S - time.monotonic())
             assert (process.returncode, stderr) == (4, said)
-    assert tick(registered, config).due + number(registered, "select count(*) from system.sync_runs") >= 6
+    assert tick(registered, config).due + count(registered, "select count(*) from system.sync_runs") >= 6
 
 
 def test_runs_of_a_tick_that_hung_in_the_middle_of_delivering_are_delivered_by_a_later_one(
@@ -112,7 +114,7 @@ def test_runs_of_a_tick_that_hung_in_the_middle_of_delivering_are_delivered_by_a
             assert hung.wait(TICK_ENDS_WITHIN_S) == 4
         assert tick(registered, config).enqueued == 0  # the server does not know yet that the tick is gone
     left = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
-    while number(registered, left):
+    while count(registered, left):
         continue
     assert tick(registered, config).enqueued == 6
 
@@ -174,15 +176,15 @@ def test_a_tick_ends_while_somebody_holds_a_lock_and_the_next_one_goes_on(
         blocker.execute(f"lock table {table} in access exclusive mode")
         ended = cli("tick", env={"ARCHISYNC_DATABASE_TIMEOUT_S": "1"})
         waiting = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
-        while number(blocker, waiting):  # its statement was cancelled, or the lock would keep it here for ever
+        while count(blocker, waiting):  # its statement was cancelled, or the lock would keep it here for ever
             continue
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (
         4,
         "error: PostgreSQL did not finish a statement: no answer within 1 s (a lock, too much load, or a dead network)",
     )
-    assert number(registered, "select count(*) from system.sync_runs") == queued
+    assert count(registered, "select count(*) from system.sync_runs") == queued
     assert cli("tick").returncode == 0
-    assert number(registered, "select count(*) from system.sync_runs") == 6
+    assert count(registered, "select count(*) from system.sync_runs") == 6
 
 
 def test_a_setting_that_was_given_up_is_not_changed_later(cli: Cli, registered: Database, database_url: str) -> None:
@@ -191,9 +193,9 @@ def test_a_setting_that_was_given_up_is_not_changed_later(cli: Cli, registered: 
         ended = cli("interval", "set", "orders", "15", env={"ARCHISYNC_DATABASE_TIMEOUT_S": "1"})
         assert ended.returncode == 4
         waiting = "select count(*) from pg_stat_activity where application_name = 'archisync interval set'"
-        while number(blocker, waiting):
+        while count(blocker, waiting):
             continue
-    assert number(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
+    assert count(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
 
 
 def test_a_lock_timeout_of_the_role_is_told_as_what_it_is(cli: Cli, registered: Database, database_url: str) -> None:
@@ -307,14 +309,14 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         versions.write(1)
         tick(db, config)
         drain(db, config)
-        before = table_hash(db)
+        before = fingerprint(db, SYNC_TYPES["customers"])
         versions.write(2, rows=30_000)
         run_id = runs.force(db, "customers", AGENT, by="test", why=None).run_id
         serve(db, config, EventLog(io.StringIO()), run_id, 1)
         failed = runs.get(db, run_id)
         assert failed.state == "queued"  # a later tick tries again
         assert (failed.message or "").startswith("PostgreSQL has no room to write: could not extend file ")
-        assert table_hash(db) == before
+        assert fingerprint(db, SYNC_TYPES["customers"]) == before
 
         db.execute("alter table agents.customers set tablespace pg_default")
         db.execute("alter table system.sync_runs set tablespace small")
@@ -323,12 +325,12 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         full = cli("tick", env=dict(config.environment))
         assert full.returncode == 4
         assert full.stderr.startswith("error: PostgreSQL has no room to write: could not extend file ")
-        assert number(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 0
+        assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 0
 
         (small_disk / "filler").unlink()
         assert cli("tick", env=dict(config.environment)).returncode == 0
-        assert number(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
+        assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
         claimed = runs.get(db, run_id)
         serve(db, config, EventLog(io.StringIO()), run_id, claimed.fence)
         assert runs.get(db, run_id).state == "succeeded"
-        assert number(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000
+        assert count(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000

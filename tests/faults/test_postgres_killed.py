@@ -14,9 +14,11 @@ from archisync.embedded import EmbeddedPostgres
 from archisync.errors import UnreachableError
 from archisync.store import agents
 from archisync.store.migrations import migrate
+from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
-from tests.faults.whole import AGENT, Versions, drain, number, only_customers, table_hash
+from tests.faults.whole import AGENT, Versions, only_customers
 from tests.proxy import Proxy
+from tests.rows import count, drain, fingerprint
 
 KILLS = 20
 RESETS = 30
@@ -58,11 +60,11 @@ class Rounds:
 
     def hash(self) -> str:
         with connected(self._url, purpose="test") as db:
-            return table_hash(db)
+            return fingerprint(db, SYNC_TYPES["customers"])
 
     def succeeded(self) -> int:
         with connected(self._url, purpose="test") as db:
-            return number(db, "select count(*) from system.sync_runs where state = 'succeeded'")
+            return count(db, "select count(*) from system.sync_runs where state = 'succeeded'")
 
     def mend(self) -> None:
         """What the next ticks and workers do, once the lease of a broken one is over."""
@@ -70,7 +72,7 @@ class Rounds:
             self._set_clock(db, 14)
             tick(db, self._config)
             drain(db, self._config)
-            assert number(db, "select count(*) from system.sync_runs where state in ('queued', 'running')") == 0
+            assert count(db, "select count(*) from system.sync_runs where state in ('queued', 'running')") == 0
 
     def break_at_each_part(self, parts: int, action: Callable[[], object], repair: Callable[[], object]) -> list[str]:
         """What the table was like after each round when everything was up again; "third" must be absent."""

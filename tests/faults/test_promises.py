@@ -10,7 +10,6 @@ import io
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -36,6 +35,7 @@ from archisync.store import settings as store_settings
 from archisync.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.tick import tick
 from archisync.worker import SyncJob
+from tests.rows import count
 
 AGENTS = ("anna", "bruno")
 KINDS = tuple(SYNC_TYPES.values())
@@ -112,7 +112,7 @@ class Promises(RuleBasedStateMachine):
         agents.set_whitelisted(self.db, agent, False)
         self.whitelisted.discard(agent)
         assert (
-            self._number("select count(*) from system.sync_runs where state = 'queued' and agent_id = %s", agent) == 0
+            count(self.db, "select count(*) from system.sync_runs where state = 'queued' and agent_id = %s", agent) == 0
         )
 
     @rule(kind=st.sampled_from(KINDS), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
@@ -225,14 +225,14 @@ class Promises(RuleBasedStateMachine):
         doubled = (
             "select count(*) from (select from system.sync_runs where state in {} group by {} having count(*) > 1) d"
         )
-        assert self._number(doubled.format("('queued', 'running')", "sync_type, agent_id")) == 0
-        assert self._number(doubled.format("('running')", "agent_id")) == 0
+        assert count(self.db, doubled.format("('queued', 'running')", "sync_type, agent_id")) == 0
+        assert count(self.db, doubled.format("('running')", "agent_id")) == 0
 
     @invariant()
     def every_run_is_applied_at_most_once(self) -> None:
         if hasattr(self, "_connection"):
             twice = "select count(*) from (select from test_applied group by run_id having count(*) > 1) d"
-            assert self._number(twice) == 0
+            assert count(self.db, twice) == 0
 
     @invariant()
     def whoever_has_not_run_has_a_reason(self) -> None:
@@ -240,7 +240,7 @@ class Promises(RuleBasedStateMachine):
             silent = (
                 "select count(*) from system.sync_runs where state in ('failed', 'held', 'skipped') and reason is null"
             )
-            assert self._number(silent) == 0
+            assert count(self.db, silent) == 0
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
@@ -262,13 +262,14 @@ class Promises(RuleBasedStateMachine):
         assert (self._stale_pairs(healed_at), self._unfinished()) == (0, 0)
 
     def _stale_pairs(self, since: datetime) -> int:
-        return self._number(
+        return count(
+            self.db,
             "select count(*) from system.sync_state where active and (last_success_at is null or last_success_at <= %s)",
             since,
         )
 
     def _unfinished(self) -> int:
-        return self._number("select count(*) from system.sync_runs where state in ('queued', 'running')")
+        return count(self.db, "select count(*) from system.sync_runs where state in ('queued', 'running')")
 
     # --- the machine's own account of slots -------------------------------------------------------------------------------
 
@@ -321,13 +322,8 @@ class Promises(RuleBasedStateMachine):
         self.now = now
         self.db.execute("select set_config('archisync.now', %s, false)", [now.isoformat()])
 
-    def _number(self, statement: str, *values: Any) -> int:
-        row = self.db.execute(statement, list(values) or None).fetchone()
-        assert row is not None
-        return int(next(iter(row.values())))
-
     def _newest_run(self) -> int:
-        return self._number("select coalesce(max(id), 0) from system.sync_runs")
+        return count(self.db, "select coalesce(max(id), 0) from system.sync_runs")
 
     def _pop(self) -> tuple[int, int] | None:
         """The next delivery, as RQ's worker would take it from the list and read it from its hash."""

@@ -21,13 +21,13 @@ from tests.faults.queued import (
     AGENT,
     QUEUE_KEY,
     config_for,
-    count,
     env_of,
     one_due_pair,
     push_due_run,
     queued,
     succeeded,
 )
+from tests.rows import count
 
 CRON_BOUND_S = 55
 """A tick is over before cron starts the next."""

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -14,28 +14,16 @@ from tests.conftest import Cli
 from tests.faults.queued import (
     INTERMEDIATE_KEY,
     QUEUE_KEY,
-    config_for,
-    count,
     env_of,
     events,
     one_due_pair,
     push_due_run,
     succeeded,
 )
+from tests.rows import count
 
 Stale = Callable[[redis.Redis, str], None]
 """Leaves something behind, given the id of the job that was pushed for the run."""
-
-
-@pytest.fixture
-def config(database_url: str, redis_url: str) -> Config:
-    return config_for(database_url, redis_url)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def two_ticks(cli: Cli, connection: Database, config: Config) -> None:

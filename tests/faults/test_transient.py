@@ -33,17 +33,6 @@ def flaky(failures: int) -> Callable[[Request], Fetched]:
     return fetch
 
 
-@pytest.fixture
-def config(database_url: str, redis_url: str) -> Config:
-    return Config.from_environment(
-        {
-            "ARCHISYNC_DATABASE_URL": database_url,
-            "ARCHISYNC_REDIS_URL": redis_url,
-            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
-        }
-    )
-
-
 def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
     """What a worker does with the run as it stands."""
     serve(db, config, EventLog(io.StringIO()), run_id, runs.get(db, run_id).fence)

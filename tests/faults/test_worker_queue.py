@@ -28,28 +28,16 @@ from tests.faults.queued import (
     INTERMEDIATE_KEY,
     QUEUE,
     QUEUE_KEY,
-    config_for,
-    count,
     env_of,
     events,
     one_due_pair,
     push_due_run,
     succeeded,
 )
+from tests.rows import count
 
 Payload = bytes | list[object]
 NOW = "2026-03-01T12:00:00.000000Z"
-
-
-@pytest.fixture
-def config(database_url: str, redis_url: str) -> Config:
-    return config_for(database_url, redis_url)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def write_job(

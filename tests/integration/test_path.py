@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import json
 import os
 import shutil
@@ -20,12 +19,11 @@ import pytest
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.due import decide
-from archisync.log import EventLog
-from archisync.serve import serve
 from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
+from tests.rows import count, drain
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENTS = ("anna.bianchi", "luca.ferrari", "giulia.romano")
@@ -64,23 +62,6 @@ def worker(cli: Cli, env: dict[str, str], database_url: str, redis_url: str) -> 
     yield process
     process.terminate()
     assert process.wait(60) == 0
-
-
-def count(db: Database, statement: str) -> int:
-    row = db.execute(statement).fetchone()
-    assert row is not None
-    return int(next(iter(row.values())))
-
-
-def drain(db: Database, config: Config) -> int:
-    """Serve what is queued in this process, in queue order."""
-    done = 0
-    log = EventLog(io.StringIO())
-    while row := db.execute(
-        "select id, fence from system.sync_runs where state = 'queued' order by id limit 1"
-    ).fetchone():
-        done += serve(db, config, log, row["id"], row["fence"])
-    return done
 
 
 def test_a_tick_and_two_workers_bring_every_export_into_its_table(

@@ -20,7 +20,7 @@ from archisync.pooler import is_pooled
 from archisync.store import agents, runs
 from archisync.tick import tick
 from tests.conftest import Cli
-from tests.faults.whole import number
+from tests.rows import count
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
@@ -116,10 +116,10 @@ def test_ticks_and_commands_work_through_transaction_pooling_and_a_direct_worker
     ):
         done = cli(*words, env=through)
         assert (words, done.returncode, done.stderr if done.returncode else "") == (words, 0, "")
-    assert number(registered, "select count(*) from system.sync_runs where delivered_at is not null") == 6
+    assert count(registered, "select count(*) from system.sync_runs where delivered_at is not null") == 6
     worked = cli("worker", "--burst", env=env)
     assert worked.returncode == 0, worked.stderr
-    assert number(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
+    assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
 
 
 def test_nothing_of_a_tick_is_left_in_a_server_connection_that_others_will_use(
@@ -128,7 +128,7 @@ def test_nothing_of_a_tick_is_left_in_a_server_connection_that_others_will_use(
     url = pooled("transaction")
     with connected(url, purpose="test") as db:
         tick(db, Config.from_environment(env))
-        assert number(registered, "select count(*) from system.sync_runs where delivered_at is not null") == 6
+        assert count(registered, "select count(*) from system.sync_runs where delivered_at is not null") == 6
     with psycopg.connect(url, autocommit=True) as other:
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
             assert other.execute(f"show {name}".encode()).fetchone() == ("0",)
@@ -155,7 +155,7 @@ def test_run_inline_through_a_pooler_is_refused_before_anything_is_queued(
     through = env | {"ARCHISYNC_DATABASE_URL": pooled(mode)}
     refused = cli("run", "orders", "--agent", AGENT, "--inline", env=through)
     assert (refused.returncode, refused.stderr) == (3, REFUSED)
-    assert number(registered, "select count(*) from system.sync_runs") == 0
+    assert count(registered, "select count(*) from system.sync_runs") == 0
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
@@ -167,7 +167,7 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
     refused = cli("worker", "--burst", env=through)
     assert refused.returncode == 3
     assert REFUSED in refused.stderr
-    assert number(registered, "select count(*) from system.sync_runs where state = 'queued' and attempt = 1") == 6
+    assert count(registered, "select count(*) from system.sync_runs where state = 'queued' and attempt = 1") == 6
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_statement_that_takes_too_long_behind_a_pooler_is_cancelled_on_the_ser
     with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
         blocker.execute("lock table system.sync_settings in access exclusive mode")
         ended = cli("interval", "set", "orders", "15", env=through)
-        while number(blocker, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
+        while count(blocker, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
             continue
     assert ended.returncode == 4
-    assert number(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
+    assert count(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10

@@ -1,9 +1,33 @@
-"""What the fault tests look at in the tables of agent data: nothing but the data itself."""
+"""What tests ask a database: a number, a hash of the data itself; and a worker in this process."""
 
+import io
+from typing import Any
+
+from archisync.config import Config
 from archisync.database import Database
+from archisync.log import EventLog
+from archisync.serve import serve
 from archisync.synctypes import SYNC_TYPES, SyncType
 
 BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since")
+
+
+def count(db: Database, statement: str, *values: Any) -> int:
+    """The one number that the statement gives."""
+    row = db.execute(statement, list(values) or None).fetchone()
+    assert row is not None
+    return int(next(iter(row.values())))
+
+
+def drain(db: Database, config: Config) -> int:
+    """Serve what is queued in this process, in queue order; the number of runs done."""
+    done = 0
+    log = EventLog(io.StringIO())
+    while row := db.execute(
+        "select id, fence from system.sync_runs where state = 'queued' order by id limit 1"
+    ).fetchone():
+        done += serve(db, config, log, row["id"], row["fence"])
+    return done
 
 
 def every_table() -> tuple[str, ...]:

@@ -1,0 +1,48 @@
+"""A process that stands still with an agent's lock (SIGSTOP, a frozen host) does not block the agent for good."""
+
+import io
+
+import psycopg
+import pytest
+
+from archisync.config import Config
+from archisync.database import Database, connect, connected
+from archisync.log import EventLog
+from archisync.serve import LOCKED_DELAY_S, serve
+from archisync.store import agents, runs
+from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
+from tests.rows import count
+
+AGENT = "anna.bianchi"
+LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and granted"
+
+
+def test_a_silent_holder_s_session_is_ended_and_a_busy_one_s_is_not(connection: Database, database_url: str) -> None:
+    holder = connect(database_url, purpose="stands still")
+    assert holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT}).fetchone() == {"locked": True}
+    assert not end_silent_holder(connection, AGENT, silent_s=3600)
+    assert not end_silent_holder(connection, "luca.ferrari", silent_s=0)
+    assert count(connection, LOCKS) == 1
+    assert end_silent_holder(connection, AGENT, silent_s=0)
+    assert count(connection, LOCKS) == 0
+    with pytest.raises(psycopg.OperationalError):
+        holder.execute("select 1")
+    holder.close()
+
+
+def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(
+    connection: Database, database_url: str, config: Config
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    run_id = runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+    with connected(database_url, purpose="talks to the ERP") as holder:
+        holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT})
+        assert serve(connection, config, EventLog(io.StringIO()), run_id, 1) == 0
+        assert count(connection, LOCKS) == 1  # it spoke a moment ago: its session is left alone
+    run = runs.get(connection, run_id)
+    assert (run.state, run.reason, run.attempt) == ("queued", "agent-locked", 1)
+    connection.execute(
+        f"select set_config('archisync.now', (system.clock() + {LOCKED_DELAY_S} * interval '1 s')::text, false)"
+    )
+    assert serve(connection, config, EventLog(io.StringIO()), run_id, run.fence) == 1
+    assert runs.get(connection, run_id).state == "succeeded"
