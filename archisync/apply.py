@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from archisync.database import Database, Params
+from archisync.guard import Plan
 from archisync.records import Quarantined, Record
 from archisync.store.runs import Counts
 from archisync.synctypes import Field, Kind, Scope, SyncType
@@ -160,18 +161,94 @@ class Apply:
             keys=keys,
         )
 
-    # --- what would vanish ------------------------------------------------------------------------------------
+    # --- what would happen ------------------------------------------------------------------------------------
 
-    def vanishing_sample(self) -> tuple[int, list[list[str]]]:
-        """How many known rows the staged export lacks, and the keys of some: what a person decides about."""
-        missing = sql.SQL("not {}").format(self._in_stage("t"))
-        total = self._count("select count(*) as n from {table} t where {mine} and {missing}", missing=missing)
+    def plan(self, staged: Staged) -> Plan:
+        """What `write` would do, counted and not done."""
+        statement = sql.SQL(
+            "select count(*) filter (where t.absent_since is null) as known,"
+            " count(*) filter (where s.ok is null and t.absent_since is null) as missing,"
+            " count(*) filter (where s.ok is null and t.absent_since is not null) as deleting,"
+            " count(*) filter (where s.ok) as matched,"
+            " count(*) filter (where s.ok and {changed}) as changed,"
+            " count(*) filter (where s.ok and t.absent_since is null and {changed} and {rewritten}) as rewritten"
+            " from {table} t left join {stage} s on {same} where {mine}"
+        ).format(
+            stage=STAGE,
+            table=self._table,
+            mine=self._mine("t"),
+            same=self._same_key("t", "s"),
+            changed=self._changed(),
+            rewritten=self._rewritten(),
+        )
+        row = self._db.execute(statement, self._agent).fetchone()
+        assert row is not None
+        return Plan(
+            known=row["known"],
+            vanishing=0 if staged.unkeyed else row["missing"],
+            deleted=0 if staged.unkeyed else row["deleting"],
+            changed=row["changed"],
+            rewritten=row["rewritten"],
+            new=staged.valid - row["matched"],
+        )
+
+    def _changed(self) -> sql.Composable:
+        """Whether the export's values differ from the table's in any owned column."""
+        if not self._owned:
+            return sql.SQL("false")
+        return sql.SQL("({}) is distinct from ({})").format(
+            sql.SQL(", ").join(sql.Identifier("t", f.name) for f in self._owned),
+            sql.SQL(", ").join(sql.Identifier("s", f.name) for f in self._owned),
+        )
+
+    def _rewritten(self) -> sql.Composable:
+        """Whether more than half of the owned columns that had a value get another one."""
+        if not self._owned:
+            return sql.SQL("false")
+        return sql.SQL("2 * num_nonnulls({}) > num_nonnulls({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("case when {t} is distinct from {s} then {t} end").format(
+                    t=sql.Identifier("t", f.name), s=sql.Identifier("s", f.name)
+                )
+                for f in self._owned
+            ),
+            sql.SQL(", ").join(sql.Identifier("t", f.name) for f in self._owned),
+        )
+
+    def changes_sample(self) -> list[dict[str, object]]:
+        """Some of the rows that would change: key, and of each changed field the old and the new value as text."""
+        statement = sql.SQL(
+            "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
+            "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"
+            "  where o.key = any (%(owned)s::text[]) and o.value is distinct from n.value) as fields"
+            " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
+        ).format(
+            key=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key),
+            table=self._table,
+            stage=STAGE,
+            same=self._same_key("t", "s"),
+            mine=self._mine("t"),
+            changed=self._changed(),
+            size=sql.Literal(SAMPLE_SIZE),
+        )
+        rows = self._db.execute(statement, self._agent | {"owned": [f.name for f in self._owned]}).fetchall()
+        return [{"key": [part or "" for part in row["key"]], "fields": row["fields"] or {}} for row in rows]
+
+    def vanishing_sample(self) -> list[list[str]]:
+        """The keys of some known rows that the staged export lacks."""
         key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key)
         statement = sql.SQL(
-            "select array[{key}] as key from {table} t where {mine} and {missing} order by 1 limit {size}"
-        ).format(key=key, table=self._table, mine=self._mine("t"), missing=missing, size=sql.Literal(SAMPLE_SIZE))
+            "select array[{key}] as key from {table} t where {mine} and t.absent_since is null and not {present}"
+            " order by 1 limit {size}"
+        ).format(
+            key=key,
+            table=self._table,
+            mine=self._mine("t"),
+            present=self._in_stage("t"),
+            size=sql.Literal(SAMPLE_SIZE),
+        )
         rows = self._db.execute(statement, self._agent).fetchall()
-        return total, [[part if part is not None else "" for part in row["key"]] for row in rows]
+        return [[part if part is not None else "" for part in row["key"]] for row in rows]
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -208,13 +285,12 @@ class Apply:
             return 0
         return self._run(
             "update {table} t set {assign}, updated_at = system.clock(), run_id = %(run_id)s from {stage} s"
-            " where {mine} and s.ok and {same} and ({old}) is distinct from ({new})",
+            " where {mine} and s.ok and {same} and {changed}",
             assign=sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(f.name), sql.Identifier("s", f.name)) for f in self._owned
             ),
             same=self._same_key("t", "s"),
-            old=sql.SQL(", ").join(sql.Identifier("t", f.name) for f in self._owned),
-            new=sql.SQL(", ").join(sql.Identifier("s", f.name) for f in self._owned),
+            changed=self._changed(),
         )
 
     def _insert(self) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-MAX_DROP_PERCENT = 50
-"""More than this share fewer rows than known holds the export (DESIGN, section 5). Per-type settings come with `guard set`."""
+DEFAULT_PERCENT = 50
+"""Of each share, for every type, until `archisync guard set` changes it (DESIGN, section 5)."""
+HIGH_WATER_DAYS = 7
 
 
 class Rule(StrEnum):
@@ -24,22 +25,56 @@ class Rule(StrEnum):
     DUPLICATE_KEYS = "duplicate-keys"
     ZERO_ROWS = "zero-rows"
     ROW_DROP = "row-drop"
+    HIGH_WATER = "high-water"
+    PLANNED_DELETES = "planned-deletes"
+    PLANNED_REWRITES = "planned-rewrites"
 
     @property
     def acceptable(self) -> bool:
-        return self in (Rule.ZERO_ROWS, Rule.ROW_DROP)
+        """Whether a person may say that the export is right: it could be read, and only looks unlikely."""
+        return self in (Rule.ZERO_ROWS, Rule.ROW_DROP, Rule.HIGH_WATER, Rule.PLANNED_DELETES, Rule.PLANNED_REWRITES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Shares in percent of what is known; more than that holds the export. 100 switches that one rule off.
+
+    `drop`: fewer rows than the last applied export, or than the highest of the last seven days. `delete`: known rows that the
+    export lacks (new keys may hide them from the count). `rewrite`: known rows of which more than half of the filled fields
+    change at once: that is what a shifted column does. A changed price or status alone is no rewrite, in however many rows.
+    """
+
+    drop: int = DEFAULT_PERCENT
+    delete: int = DEFAULT_PERCENT
+    rewrite: int = DEFAULT_PERCENT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What applying would do to the table. `known`: rows that are not marked absent. Of these: rows that vanish (are marked),
+    that are rewritten (a part of those that change). `deleted`: rows that an earlier export marked, and that was judged then."""
+
+    known: int = 0
+    vanishing: int = 0
+    deleted: int = 0
+    changed: int = 0
+    rewritten: int = 0
+    new: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What is known before anything is written. `valid`: rows with distinct keys that parsed; `known`: rows of the last
-    applied export, None before the first; `conflicting`: keys that stand in the export with different values."""
+    applied export, None before the first; `high`: of the largest one in the last seven days; `conflicting`: keys that stand
+    in the export with different values."""
 
     seen: int
     valid: int
     quarantined: int
     conflicting: int
     known: int | None
+    high: int | None = None
+    plan: Plan = Plan()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +83,17 @@ class Hold:
     message: str
 
 
-def judge(evidence: Evidence, *, max_drop_percent: int = MAX_DROP_PERCENT) -> Hold | None:
+def exceeds(part: int, whole: int, percent: int) -> bool:
+    """Whether `part` is more than `percent` of `whole`; in whole numbers, so that it is exact."""
+    return part * 100 > whole * percent
+
+
+def judge(evidence: Evidence, limits: Limits = Limits()) -> Hold | None:
     """The reason to hold the export, or None: it may be applied."""
-    known = evidence.known or 0
+    return _broken(evidence) or _fewer(evidence, limits) or _planned(evidence.plan, limits)
+
+
+def _broken(evidence: Evidence) -> Hold | None:
     if evidence.conflicting:
         return Hold(
             rule=Rule.DUPLICATE_KEYS,
@@ -58,14 +101,44 @@ def judge(evidence: Evidence, *, max_drop_percent: int = MAX_DROP_PERCENT) -> Ho
         )
     if evidence.seen and not evidence.valid:
         return Hold(rule=Rule.ALL_REJECTED, message=f"all {evidence.seen} rows of the export were rejected")
+    return None
+
+
+def _fewer(evidence: Evidence, limits: Limits) -> Hold | None:
+    known, high = evidence.known or 0, evidence.high or 0
     if not evidence.valid and known:
         return Hold(rule=Rule.ZERO_ROWS, message=f"the export has no rows, {known} are known")
-    if (known - evidence.valid) * 100 > known * max_drop_percent:
-        percent = (known - evidence.valid) * 100 // known
-        bad = f" ({evidence.quarantined} more were rejected)" if evidence.quarantined else ""
+    bad = f" ({evidence.quarantined} more were rejected)" if evidence.quarantined else ""
+    if exceeds(known - evidence.valid, known, limits.drop):
         return Hold(
             rule=Rule.ROW_DROP,
-            message=f"the export has {evidence.valid} rows{bad}, {known} are known: {percent} % fewer "
-            f"(at most {max_drop_percent} % are applied unasked)",
+            message=f"the export has {evidence.valid} rows{bad}, {known} are known: {_share(known - evidence.valid, known)} fewer "
+            f"(at most {limits.drop} % are applied unasked)",
+        )
+    if exceeds(high - evidence.valid, high, limits.drop):
+        return Hold(
+            rule=Rule.HIGH_WATER,
+            message=f"the export has {evidence.valid} rows{bad}, {high} were known within {HIGH_WATER_DAYS} days: "
+            f"{_share(high - evidence.valid, high)} fewer (at most {limits.drop} % are applied unasked)",
         )
     return None
+
+
+def _planned(plan: Plan, limits: Limits) -> Hold | None:
+    if exceeds(plan.vanishing, plan.known, limits.delete):
+        return Hold(
+            rule=Rule.PLANNED_DELETES,
+            message=f"{plan.vanishing} of {plan.known} known rows would vanish: {_share(plan.vanishing, plan.known)} "
+            f"(at most {limits.delete} % are applied unasked)",
+        )
+    if exceeds(plan.rewritten, plan.known, limits.rewrite):
+        return Hold(
+            rule=Rule.PLANNED_REWRITES,
+            message=f"{plan.rewritten} of {plan.known} known rows would change in more than half of their fields: "
+            f"{_share(plan.rewritten, plan.known)} (at most {limits.rewrite} % are applied unasked)",
+        )
+    return None
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part * 100 // whole} %"

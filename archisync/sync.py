@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,10 @@ from archisync.errors import (
     UsageError,
 )
 from archisync.formats import open_table
-from archisync.guard import Evidence, Hold, Rule, judge
+from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.records import read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
-from archisync.store import held, runs
+from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
 from archisync.text import printable
@@ -79,12 +79,22 @@ class Progress:
         return Report(counts=self.counts, export=self.export, steps=steps, warnings=self.warnings)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What a person needs to decide about a held export: its rows, what applying would do, keys of rows that would vanish,
+    and rows that would change. Empty for an export that can't be read."""
+
+    valid: int = 0
+    plan: Plan = field(default_factory=Plan)
+    vanishing: list[list[str]] = field(default_factory=list)
+    changes: list[dict[str, object]] = field(default_factory=list)
+
+
 class HeldExport(Exception):
-    def __init__(self, hold: Hold, staged: Staged, sample: list[list[str]]) -> None:
+    def __init__(self, hold: Hold, outlook: Outlook) -> None:
         super().__init__(hold.message)
         self.hold = hold
-        self.staged = staged
-        self.sample = sample
+        self.outlook = outlook
 
 
 def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> State:
@@ -99,10 +109,10 @@ def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> S
     try:
         return _sync(db, config, claim, progress)
     except HeldExport as exc:
-        return _hold(db, claim, exc.hold, progress, exc.staged.valid, exc.sample)
+        return _hold(db, claim, exc.hold, progress, exc.outlook)
     except ExportError as exc:
         rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
-        return _hold(db, claim, Hold(rule=rule, message=printable(exc.message)), progress, 0, [])
+        return _hold(db, claim, Hold(rule=rule, message=printable(exc.message)), progress, Outlook())
     except LeaseLostError:
         raise
     except ArchisyncError as exc:
@@ -213,7 +223,7 @@ def _read_and_apply(
         with progress.step("read"):
             staged = apply.stage(records)
         _warn_about(staged, records.control_characters_removed, progress)
-        _guard(db, claim, apply, staged, export.sha256, progress)
+        accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
             runs.lock_fence(db, claim)
             progress.counts = apply.write(staged, claim.run_id)
@@ -225,6 +235,7 @@ def _read_and_apply(
             known_rows=staged.valid,
             sha256=export.sha256,
             changed=progress.counts.changed,
+            accepted=accepted,
             source=_said_of(config, claim, kind, export),
         )
         reason = "applied-with-warnings" if progress.warnings else "applied"
@@ -239,29 +250,33 @@ def _said_of(config: Config, claim: Claim, kind: SyncType, export: Export) -> di
     return {"validators": dict(export.validators), "run_id": claim.run_id, "read_as": _read_as(config, kind)}
 
 
-def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress) -> None:
-    """Raise HeldExport unless the export may be applied, by itself or because a person accepted exactly this one."""
+def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress) -> bool:
+    """Raise HeldExport unless the export may be applied: by itself (False), or because a person accepted exactly this one (True)."""
     pair = {"sync_type": claim.sync_type, "agent_id": claim.agent_id}
+    known, high = runs.baseline(db, **pair)
+    plan = Plan() if staged.conflicting else apply.plan(staged)
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
         quarantined=staged.quarantined,
         conflicting=staged.conflicting,
-        known=runs.known_rows(db, **pair),
+        known=known,
+        high=high,
+        plan=plan,
     )
-    hold = judge(evidence)
+    hold = judge(evidence, settings.all_limits(db)[claim.sync_type])
     if hold is None:
-        return
+        return False
     if hold.rule.acceptable:
         accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
         if accepted is not None:
             progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
-            return
+            return True
     progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
-    vanishing, sample = apply.vanishing_sample()
-    if vanishing:
-        hold = Hold(rule=hold.rule, message=f"{hold.message}; {vanishing} known row(s) would vanish")
-    raise HeldExport(hold, staged, sample)
+    if plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
+        hold = Hold(rule=hold.rule, message=f"{hold.message}; {plan.vanishing} known row(s) would vanish")
+    changes = [] if staged.conflicting else apply.changes_sample()
+    raise HeldExport(hold, Outlook(valid=staged.valid, plan=plan, vanishing=apply.vanishing_sample(), changes=changes))
 
 
 def _warn_about(staged: Staged, control_characters: int, progress: Progress) -> None:
@@ -288,7 +303,7 @@ def _told(counts: Counts) -> str:
     return f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
 
 
-def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, valid: int, sample: list[list[str]]) -> State:
+def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: Outlook) -> State:
     """End the run as held and keep what a person needs to decide, in one transaction."""
     with db.transaction():
         runs.finish(db, claim, State.HELD, reason=hold.rule, message=hold.message, report=progress.report())
@@ -302,8 +317,10 @@ def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, valid: int
                 "message": hold.message,
                 "acceptable": hold.rule.acceptable,
                 "sha256": (progress.export or {}).get("sha256"),
-                "rows_valid": valid,
-                "sample": sample,
+                "rows_valid": outlook.valid,
+                "sample": outlook.vanishing,
+                "planned": asdict(outlook.plan),
+                "changes": outlook.changes,
             },
         )
     return State.HELD

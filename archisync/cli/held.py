@@ -65,6 +65,7 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
             "why": h.message,
             "rows in the export": h.rows_valid,
             "rows known": h.known_rows,
+            **{f"rows {what}": h.planned[name] for name, what in _PLANNED.items() if name in h.planned},
             "sha256": h.sha256,
             "decision": _decision(h),
         }
@@ -73,11 +74,25 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
         a.output.line("keys of known rows that would vanish (some):")
         for key in h.sample:
             a.output.line("  " + " / ".join(key))
+    if h.changes:
+        a.output.line("rows that would change (some):")
+        for change in h.changes:
+            fields = "; ".join(f"{name}: {old!r} → {new!r}" for name, (old, new) in sorted(change["fields"].items()))
+            a.output.line(f"  {' / '.join(change['key'])}  {fields}")
     if h.decision is None:
         if h.acceptable:
             a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
         a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
         a.output.line("a later good export clears it by itself")
+
+
+_PLANNED = {
+    "vanishing": "that would vanish",
+    "deleted": "that would be deleted",
+    "rewritten": "that would be rewritten",
+    "changed": "that would change",
+    "new": "that would be new",
+}
 
 
 def _decision(h: Held) -> str:

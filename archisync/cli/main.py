@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from archisync import __version__
-from archisync.cli import agent, database, demo, held, history, interval, pause, run, status, tick, up, why, worker
+from archisync.cli import (
+    agent,
+    database,
+    demo,
+    guard,
+    held,
+    history,
+    interval,
+    pause,
+    run,
+    status,
+    tick,
+    up,
+    why,
+    worker,
+)
 from archisync.cli.context import App
 from archisync.config import Config
 from archisync.output import Output
@@ -57,4 +72,5 @@ root.command("prune")(history.prune)
 root.add_typer(interval.commands, name="interval")
 root.add_typer(agent.commands, name="agent")
 root.add_typer(held.commands, name="held")
+root.add_typer(guard.commands, name="guard")
 root.add_typer(database.commands, name="db")

@@ -26,9 +26,9 @@ update system.held_exports set decision = 'superseded', decided_at = system.cloc
 """
 SQL_RECORD = """
 insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,
-                                 data_version, sample)
+                                 data_version, sample, planned, changes)
 select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
-       st.known_rows, st.data_version, %(sample)s
+       st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s
   from system.sync_state st where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
 # Purpose: a good export answers the question by itself. Caller: sync, in the apply's transaction.
@@ -68,7 +68,8 @@ returning h.run_id, h.decided_by
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """`rule` is the guard's word; `sample` are keys of rows that would have vanished; `known_rows` the baseline."""
+    """`rule` is the guard's word; `known_rows` the baseline; `planned` what applying would have done, in rows; `sample` keys
+    of rows that would have vanished; `changes` rows that would have changed, `{"key": […], "fields": {name: [old, new]}}`."""
 
     run_id: int
     sync_type: str
@@ -81,6 +82,8 @@ class Held:
     known_rows: int | None
     data_version: int
     sample: list[list[str]]
+    planned: dict[str, int]
+    changes: list[dict[str, Any]]
     held_at: datetime
     decision: str | None
     decided_at: datetime | None
@@ -94,7 +97,7 @@ class Held:
 def record(db: Database, params: Params) -> None:
     """Keep what was held; an undecided older one of the pair is superseded."""
     db.execute(SQL_SUPERSEDE, params)
-    db.execute(SQL_RECORD, params | {"sample": Jsonb(params["sample"])})
+    db.execute(SQL_RECORD, params | {name: Jsonb(params[name]) for name in ("sample", "planned", "changes")})
 
 
 def clear(db: Database, sync_type: str, agent_id: str) -> bool:

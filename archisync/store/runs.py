@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from archisync.database import Database, Params
 from archisync.errors import LeaseLostError, NotFoundError
+from archisync.guard import HIGH_WATER_DAYS
 
 
 class State(StrEnum):
@@ -243,7 +244,13 @@ SQL_STATE_SUCCEEDED = """
 update system.sync_state
    set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock(),
        known_rows = %(known_rows)s, applied_sha256 = %(sha256)s, applied_source = %(source)s,
-       data_version = data_version + case when %(changed)s then 1 else 0 end
+       data_version = data_version + case when %(changed)s then 1 else 0 end,
+       high_rows = (select jsonb_object_agg(d.day, d.n) from (
+         select day, max(n) as n from (
+           select key as day, value::bigint as n from jsonb_each_text(case when %(accepted)s then '{}' else high_rows end)
+            where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int
+           union all select (system.clock() at time zone 'UTC')::date::text, %(known_rows)s) h
+          group by day) d)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 # Purpose: the source says that the export is still the one that was applied. Caller: sync, in the run's last transaction.
@@ -297,8 +304,10 @@ update system.sync_runs r
 returning r.id
 """
 # Purpose: the guard's baseline. Caller: sync, in the apply's transaction. No locks.
-SQL_KNOWN_ROWS = """
-select known_rows from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+SQL_BASELINE = """
+select known_rows, (select max(value::bigint) from jsonb_each_text(high_rows)
+                     where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int) as high
+  from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 SQL_STATE_OF = "select state, reason, message, fence from system.sync_runs where id = %(id)s"
 SQL_GET = "select * from system.sync_runs where id = %(id)s"
@@ -543,10 +552,11 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
         db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
-def known_rows(db: Database, *, sync_type: str, agent_id: str) -> int | None:
-    """Rows of the pair's last applied export; None before the first."""
-    row = db.execute(SQL_KNOWN_ROWS, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
-    return row["known_rows"] if row else None
+def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
+    """Rows of the pair's last applied export, and of the largest one in the last seven days; None before the first."""
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "high_water_days": HIGH_WATER_DAYS}
+    row = db.execute(SQL_BASELINE, params).fetchone()
+    return (row["known_rows"], row["high"]) if row else (None, None)
 
 
 def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
@@ -556,13 +566,23 @@ def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
 
 
 def record_success(
-    db: Database, claim: Claim, *, known_rows: int, sha256: str, changed: bool, source: dict[str, Any] | None = None
+    db: Database,
+    claim: Claim,
+    *,
+    known_rows: int,
+    sha256: str,
+    changed: bool,
+    accepted: bool,
+    source: dict[str, Any] | None = None,
 ) -> None:
-    """The pair's state after an apply; in the apply's transaction. `source`: what the source said about the export."""
+    """The pair's state after an apply; in the apply's transaction. `source`: what the source said about the export.
+    `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten."""
     params = {
         "known_rows": known_rows,
         "sha256": sha256,
         "changed": changed,
+        "accepted": accepted,
+        "high_water_days": HIGH_WATER_DAYS,
         "source": Jsonb(source) if source else None,
     }
     db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | params)

@@ -8,6 +8,7 @@ from datetime import datetime
 from archisync.config import Config
 from archisync.database import Database
 from archisync.errors import UsageError
+from archisync.guard import Limits
 from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
 
 # Purpose: a row for each type that has none; existing rows win over the environment. Caller: seed.
@@ -17,6 +18,14 @@ on conflict (sync_type) do nothing
 """
 # Purpose: all settings in the registry's order. Caller: settings.
 SQL_LIST = "select sync_type, interval_minutes, enabled, updated_at from system.sync_settings"
+# Purpose: the guard's thresholds of every type. Caller: all_limits, limits.
+SQL_LIMITS = "select sync_type, drop_percent, delete_percent, rewrite_percent from system.sync_settings"
+# Purpose: one type's thresholds; no other row is touched. Caller: set_limits. Locks: that row.
+SQL_SET_LIMITS = """
+update system.sync_settings
+   set drop_percent = %(drop)s, delete_percent = %(delete)s, rewrite_percent = %(rewrite)s, updated_at = system.clock()
+ where sync_type = %(sync_type)s
+"""
 # Purpose: change one type's interval; no other row is touched. Caller: set_interval. Locks: that row.
 SQL_SET_INTERVAL = """
 update system.sync_settings set interval_minutes = %(minutes)s, updated_at = system.clock()
@@ -90,6 +99,32 @@ def set_interval(db: Database, sync_type: SyncType, minutes: int) -> None:
 
 def set_enabled(db: Database, sync_type: SyncType, enabled: bool) -> None:
     db.execute(SQL_SET_ENABLED, {"sync_type": sync_type.name, "enabled": enabled})
+
+
+def check_percent(text: str) -> int:
+    """A share from what a person typed. Raises UsageError naming the allowed range."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 100):
+        raise UsageError(
+            f"the share {ascii(text)[:40]} is not a percentage", hint="allowed: a whole number from 0 to 100"
+        )
+    return int(text)
+
+
+def all_limits(db: Database) -> dict[str, Limits]:
+    """The guard's thresholds by type, in the registry's order."""
+    rows = {row["sync_type"]: row for row in db.execute(SQL_LIMITS).fetchall()}
+    return {
+        name: Limits(drop=row["drop_percent"], delete=row["delete_percent"], rewrite=row["rewrite_percent"])
+        for name in SYNC_TYPES
+        if (row := rows.get(name))
+    }
+
+
+def set_limits(db: Database, sync_type: SyncType, limits: Limits) -> None:
+    db.execute(
+        SQL_SET_LIMITS,
+        {"sync_type": sync_type.name, "drop": limits.drop, "delete": limits.delete, "rewrite": limits.rewrite},
+    )
 
 
 def pause(

@@ -1,0 +1,81 @@
+"""`archisync guard`: how much of the known data an export may take away or rewrite before a person is asked."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import Json, app
+from archisync.cli.interval import TypeArgument
+from archisync.synctypes import SYNC_TYPES, sync_type
+
+commands = typer.Typer(help="When an export is held for a person.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class Share(StrEnum):
+    DROP = "drop"
+    DELETE = "delete"
+    REWRITE = "rewrite"
+
+
+@commands.command("list")
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """Show the guard's thresholds: more than that share of the known rows dropped, deleted or rewritten holds an export.
+
+    Example: archisync guard list
+    """
+    from dataclasses import asdict
+
+    from archisync.store import settings
+
+    a = app(ctx)
+    with a.database("guard list") as db:
+        found = settings.all_limits(db)
+    if json:
+        a.output.json(guard=[{"sync_type": name, **asdict(limits)} for name, limits in found.items()])
+        return
+    rows = [[name, limits.drop, limits.delete, limits.rewrite] for name, limits in found.items()]
+    a.output.table(["type", "drop %", "delete %", "rewrite %"], rows)
+
+
+@commands.command("set")
+def set_(
+    ctx: typer.Context,
+    type_name: TypeArgument,
+    share: Annotated[Share, typer.Argument(metavar="SHARE", help="drop, delete or rewrite")],
+    percent: Annotated[str, typer.Argument(metavar="PERCENT", help="0 to 100; 100 switches this one rule off")],
+) -> None:
+    """Change one threshold of one type.
+
+    Example: archisync guard set prices rewrite 80
+    """
+    from dataclasses import replace
+
+    from archisync.store import settings
+
+    a = app(ctx)
+    kind, value = sync_type(type_name), settings.check_percent(percent)
+    with a.database("guard set") as db, db.transaction():
+        limits = replace(settings.all_limits(db)[kind.name], **{share.value: value})
+        settings.set_limits(db, kind, limits)
+    a.output.line(f"{kind.name}: an export is held above {value} % ({share.value})")
+
+
+@commands.command()
+def reset(ctx: typer.Context, type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None) -> None:
+    """Put the thresholds of one type, or of all, back to their defaults.
+
+    Example: archisync guard reset prices
+    """
+    from archisync.guard import Limits
+    from archisync.store import settings
+
+    a = app(ctx)
+    kinds = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
+    with a.database("guard reset") as db, db.transaction():
+        for kind in kinds:
+            settings.set_limits(db, kind, Limits())
+    for kind in kinds:
+        a.output.line(f"{kind.name}: default thresholds")

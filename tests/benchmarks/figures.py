@@ -1,0 +1,64 @@
+"""What a benchmark reports: a figure, ours and a peer's, measured side by side in the same run, and the target of their ratio."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """`ours` and `peer` are medians in `unit`; `ratio` is what `target` speaks of, and `at_most` says which way.
+
+    `peer` and `ratio` are None where the figure has no peer or the peer could not be measured; `note` says why, and how spread
+    out the measurements were.
+    """
+
+    name: str
+    unit: str
+    ours: float | None
+    against: str
+    peer: float | None
+    ratio: float | None
+    target: float | None
+    at_most: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.ratio is None or self.target is None:
+            return None
+        return self.ratio <= self.target if self.at_most else self.ratio >= self.target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How thorough a run is. `quick` is for trying the benchmarks themselves: small sizes, one round, nothing is kept."""
+
+    rounds: int = 5
+    quick: bool = False
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that the work takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def side_by_side(rounds: int, *works: Callable[[], float]) -> list[float]:
+    """The median of each work's own measurement (seconds, or a rate) over the rounds; in each round all of them run, in turn,
+    so that a slow minute of the machine slows them all."""
+    seen: list[list[float]] = [[] for _ in works]
+    for number in range(rounds):
+        order = range(len(works)) if number % 2 == 0 else reversed(range(len(works)))
+        for index in order:
+            seen[index].append(works[index]())
+    return [statistics.median(values) for values in seen]
+
+
+def spread(values: Sequence[float]) -> str:
+    """`min … max`, for a note."""
+    return f"{min(values):.3g} … {max(values):.3g}"

@@ -1,0 +1,88 @@
+"""The guard's verdicts, exactly: every base from 1 to 1,000 against every count, by fractions, apart from the code's arithmetic."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.guard import Evidence, Limits, Plan, Rule, judge
+
+
+def evidence(
+    valid: int, *, known: int | None = None, high: int | None = None, plan: Plan | None = None, quarantined: int = 0
+) -> Evidence:
+    return Evidence(
+        seen=valid + quarantined,
+        valid=valid,
+        quarantined=quarantined,
+        conflicting=0,
+        known=known,
+        high=high,
+        plan=plan or Plan(),
+    )
+
+
+def rule(found: Evidence, limits: Limits | None = None) -> Rule | None:
+    hold = judge(found, limits or Limits())
+    return hold.rule if hold else None
+
+
+def test_a_drop_is_judged_exactly_for_every_base_and_count() -> None:
+    half = Fraction(1, 2)
+    for base in range(1, 1001):
+        for count in range(base + 1):
+            expected = Rule.ZERO_ROWS if count == 0 else Rule.ROW_DROP if Fraction(base - count, base) > half else None
+            assert rule(evidence(count, known=base)) == expected, (base, count)
+
+
+@given(base=st.integers(1, 1000), share=st.integers(0, 100), data=st.data())
+def test_every_share_is_exact(base: int, share: int, data: st.DataObject) -> None:
+    part = data.draw(st.integers(0, base))
+    more = Fraction(part, base) > Fraction(share, 100)
+    limits = Limits(drop=share, delete=share, rewrite=share)
+    many = evidence(base, known=base)
+    assert (rule(evidence(max(base - part, 1), high=base), limits) is Rule.HIGH_WATER) == (
+        Fraction(base - max(base - part, 1), base) > Fraction(share, 100)
+    )
+    for name, expected in (("vanishing", Rule.PLANNED_DELETES), ("rewritten", Rule.PLANNED_REWRITES)):
+        found = rule(evidence(base, known=base, plan=Plan(**{"known": base, name: part})), limits)
+        assert found == (expected if more else None)
+    assert rule(many, limits) is None
+
+
+def test_four_drops_of_49_percent_are_stopped_by_the_second() -> None:
+    assert rule(evidence(510, known=1000, high=1000)) is None
+    assert rule(evidence(261, known=510, high=1000)) is Rule.HIGH_WATER
+
+
+@pytest.mark.parametrize("known", [1, 2, 3])
+def test_small_tables_are_not_exempt(known: int) -> None:
+    assert rule(evidence(0, known=known)) is Rule.ZERO_ROWS
+    assert (
+        rule(evidence(known, known=known, plan=Plan(known=known, vanishing=known, new=known))) is Rule.PLANNED_DELETES
+    )
+
+
+def test_no_threshold_lets_an_empty_or_wholly_rejected_export_pass() -> None:
+    off = Limits(drop=100, delete=100, rewrite=100)
+    assert rule(evidence(0, known=5), off) is Rule.ZERO_ROWS
+    assert rule(evidence(0, known=5, quarantined=7), off) is Rule.ALL_REJECTED
+
+
+def test_a_first_export_is_never_too_small() -> None:
+    assert rule(evidence(1)) is None
+    assert rule(evidence(0)) is None
+
+
+def test_what_is_told() -> None:
+    hold = judge(evidence(4, known=4, plan=Plan(known=4, rewritten=3, changed=3)))
+    assert hold is not None
+    assert hold.message == (
+        "3 of 4 known rows would change in more than half of their fields: 75 % (at most 50 % are applied unasked)"
+    )
+    hold = judge(evidence(300, known=500, high=1000))
+    assert hold is not None
+    assert hold.message == (
+        "the export has 300 rows, 1000 were known within 7 days: 70 % fewer (at most 50 % are applied unasked)"
+    )
