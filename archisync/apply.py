@@ -104,6 +104,8 @@ class Apply:
 
     def stage(self, records: Iterable[Record | Quarantined]) -> Staged:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
+        # A table that was just emptied has statistics that promise no rows; a nested loop over it takes hours for a first load.
+        self._db.execute("set local enable_nestloop = off")
         definitions = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind])) for c in self._columns
         )

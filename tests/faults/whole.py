@@ -9,7 +9,7 @@ ROWS = 500
 
 
 class Versions:
-    """Exports of customers: every version has the same keys and other values in every row."""
+    """Exports of customers: every version has the same keys and another name and phone in every row."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / AGENT / "customers.csv"
@@ -17,8 +17,8 @@ class Versions:
         self.template = f"{folder}/{{agent}}/{{type}}.csv"
 
     def write(self, version: int, rows: int = ROWS) -> None:
-        lines = (f"{n:06},Customer {n} version {version},{version}\n" for n in range(rows))
-        self._path.write_text("customer_id,name,phone\n" + "".join(lines), "utf-8")
+        lines = (f"{n:06},Customer {n} version {version},{version},Roma,RM,Italia\n" for n in range(rows))
+        self._path.write_text("customer_id,name,phone,city,region,country\n" + "".join(lines), "utf-8")
 
 
 def only_customers(db: Database) -> None:
