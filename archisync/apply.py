@@ -10,16 +10,18 @@ The SQL is built from the registry of types, so that six types have one apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from psycopg import sql
 
 from archisync.database import Database, Params
+from archisync.formats import PlainLines
 from archisync.guard import Plan
-from archisync.records import Quarantined, Record
+from archisync.records import Quarantined, Record, RecordReader
 from archisync.store.runs import Counts
 from archisync.synctypes import Field, Kind, Scope, SyncType
+from archisync.values import Value
 
 STAGE = sql.Identifier("archisync_stage")
 SAMPLE_SIZE = 20
@@ -47,6 +49,79 @@ class Staged:
     repeated: int = 0
     conflicting: int = 0
     quarantine_sample: list[dict[str, object]] = field(default_factory=list)
+
+
+class _Loader:
+    """Copies records into the stage: lines that need no parsing as they stand, the others one by one.
+
+    A connection has one COPY at a time, so parsed rows wait in memory, `MANY` at most, until it is their turn.
+    """
+
+    MANY = 2000
+
+    def __init__(self, db: Database, records: RecordReader, columns: tuple[Field, ...], key: tuple[str, ...]) -> None:
+        self._db = db
+        self._records = records
+        self._key_length = len(key)
+        self._staged = Staged()
+        self._good: list[tuple[Value, ...]] = []
+        self._bad: list[tuple[Value, ...]] = []
+        self._copy_good = _copy_into([c.name for c in columns])
+        self._copy_bad = _copy_into(["ok", *key])
+        self._copy_lines = _copy_into(records.names_in_file_order, csv_delimiter=records.delimiter)
+
+    def load(self) -> Staged:
+        batches = self._records.batches()
+        for first in batches:
+            if isinstance(first, PlainLines):
+                self._lines(first, batches)
+            else:
+                self._take(first)
+            if len(self._good) + len(self._bad) >= self.MANY:
+                self._flush()
+        self._flush()
+        self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
+        return self._staged
+
+    def _lines(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
+        """These lines, and all that follow until too many records have come between them."""
+        with self._db.cursor() as cursor, cursor.copy(self._copy_lines) as copy:
+            copy.write(first.text.replace("\r", ""))
+            for batch in batches:
+                if isinstance(batch, PlainLines):
+                    copy.write(batch.text.replace("\r", ""))
+                    continue
+                self._take(batch)
+                if len(self._good) + len(self._bad) >= self.MANY:
+                    return
+
+    def _take(self, record: Record | Quarantined) -> None:
+        if isinstance(record, Record):
+            self._good.append(record.values)
+            return
+        staged = self._staged
+        if len(staged.quarantine_sample) < SAMPLE_SIZE:
+            staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
+        if record.key is None:
+            staged.unkeyed += 1
+        else:
+            self._bad.append((False, *record.key))
+
+    def _flush(self) -> None:
+        for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
+            if rows:
+                with self._db.cursor() as cursor, cursor.copy(statement) as copy:
+                    for row in rows:
+                        copy.write_row(row)
+            rows.clear()
+
+
+def _copy_into(names: Sequence[str], *, csv_delimiter: str | None = None) -> sql.Composed:
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    form: sql.Composable = sql.SQL("")
+    if csv_delimiter is not None:
+        form = sql.SQL(" with (format csv, delimiter {})").format(sql.Literal(csv_delimiter))
+    return sql.SQL("copy {} ({}) from stdin").format(STAGE, columns) + form
 
 
 class Apply:
@@ -102,50 +177,36 @@ class Apply:
 
     # --- staging ----------------------------------------------------------------------------------------------
 
-    def stage(self, records: Iterable[Record | Quarantined]) -> Staged:
+    def stage(self, records: RecordReader) -> Staged:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
         # A table that was just emptied has statistics that promise no rows; a nested loop over it takes hours for a first load.
         self._db.execute("set local enable_nestloop = off")
-        definitions = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind])) for c in self._columns
-        )
-        self._db.execute(sql.SQL("create temp table {} (ok boolean, {}) on commit drop").format(STAGE, definitions))
-        staged = self._copy(records)
+        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
+        definitions = [
+            sql.SQL("{} {} default {}").format(  # the default is for a key field that has no column in the file
+                sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind]), sql.Literal(c.empty)
+            )
+            for c in self._columns
+        ]
+        definitions += [sql.SQL("{} text").format(sql.Identifier(name)) for name in records.ignored_names]
         self._db.execute(
-            sql.SQL("analyze {}").format(STAGE)
-        )  # without it an anti-join of a first load is ten times slower
+            sql.SQL("create temp table {} (ok boolean not null default true, {}) on commit drop").format(
+                STAGE, sql.SQL(", ").join(definitions)
+            )
+        )
+        staged = _Loader(self._db, records, self._columns, self._type.key).load()
+        # without it an anti-join of a first load is ten times slower
+        self._db.execute(sql.SQL("analyze {}").format(STAGE))
         self._drop_repeated(staged)
         staged.valid = self._count("select count(*) as n from {stage} where ok")
-        return staged
-
-    def _copy(self, records: Iterable[Record | Quarantined]) -> Staged:
-        staged = Staged()
-        names = sql.SQL(", ").join(self._names(self._columns))
-        empty = (None,) * (len(self._columns) - len(self._type.key))
-        with (
-            self._db.cursor() as cursor,
-            cursor.copy(sql.SQL("copy {} (ok, {}) from stdin").format(STAGE, names)) as copy,
-        ):
-            for record in records:
-                staged.seen += 1
-                if isinstance(record, Record):
-                    copy.write_row((True, *record.values))
-                    continue
-                staged.quarantined += 1
-                if len(staged.quarantine_sample) < SAMPLE_SIZE:
-                    staged.quarantine_sample.append(
-                        {"line": record.line, "field": record.field, "reason": record.reason}
-                    )
-                if record.key is None:
-                    staged.unkeyed += 1
-                else:
-                    copy.write_row((False, *record.key, *empty))
         return staged
 
     def _drop_repeated(self, staged: Staged) -> None:
         """Identical rows become one; keys that remain twice with different values are counted. A quarantined twin of a
         valid row goes as well: its key is present either way."""
         keys = sql.SQL(", ").join(self._key_part("d", name) for name in self._type.key)
+        if not self._count("select count(*) - count(distinct ({keys})) as n from {stage} d", keys=keys):
+            return
         row = sql.SQL(", ").join(sql.Identifier("d", c.name) for c in self._columns)
         staged.repeated = self._run(
             """
@@ -171,6 +232,7 @@ class Apply:
             "select count(*) filter (where t.absent_since is null) as known,"
             " count(*) filter (where s.ok is null and t.absent_since is null) as missing,"
             " count(*) filter (where s.ok is null and t.absent_since is not null) as deleting,"
+            " count(*) filter (where s.ok is not null and t.absent_since is not null) as restored,"
             " count(*) filter (where s.ok) as matched,"
             " count(*) filter (where s.ok and {changed}) as changed,"
             " count(*) filter (where s.ok and t.absent_since is null and {changed} and {rewritten}) as rewritten"
@@ -189,6 +251,7 @@ class Apply:
             known=row["known"],
             vanishing=0 if staged.unkeyed else row["missing"],
             deleted=0 if staged.unkeyed else row["deleting"],
+            restored=row["restored"],
             changed=row["changed"],
             rewritten=row["rewritten"],
             new=staged.valid - row["matched"],
@@ -254,19 +317,23 @@ class Apply:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def write(self, staged: Staged, run_id: int) -> Counts:
-        """Make the table what the export says. The caller holds the run's fence and commits."""
+    def write(self, staged: Staged, plan: Plan, run_id: int) -> Counts:
+        """Make the table what the export says; what the plan has none of is not even looked for. The caller holds the run's
+        fence and commits."""
         self._agent["run_id"] = run_id
         counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
-        if not staged.unkeyed:
+        if plan.vanishing or plan.deleted:
             counts.deleted, counts.absent = self._vanish()
-        counts.restored = self._run(
-            "update {table} t set absent_since = null, updated_at = system.clock(), run_id = %(run_id)s"
-            " where {mine} and t.absent_since is not null and {present}",
-            present=self._in_stage("t"),
-        )
-        counts.updated = self._update()
-        counts.inserted = self._insert()
+        if plan.restored:
+            counts.restored = self._run(
+                "update {table} t set absent_since = null, updated_at = system.clock(), run_id = %(run_id)s"
+                " where {mine} and t.absent_since is not null and {present}",
+                present=self._in_stage("t"),
+            )
+        if plan.changed:
+            counts.updated = self._update()
+        if plan.new:
+            counts.inserted = self._insert()
         counts.unchanged = staged.valid - counts.updated - counts.inserted
         return counts
 

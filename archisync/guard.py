@@ -52,11 +52,13 @@ class Limits:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What applying would do to the table. `known`: rows that are not marked absent. Of these: rows that vanish (are marked),
-    that are rewritten (a part of those that change). `deleted`: rows that an earlier export marked, and that was judged then."""
+    that are rewritten (a part of those that change). `deleted` and `restored`: rows that an earlier export marked, which was
+    judged then, and that this one lacks or has."""
 
     known: int = 0
     vanishing: int = 0
     deleted: int = 0
+    restored: int = 0
     changed: int = 0
     rewritten: int = 0
     new: int = 0

@@ -4,17 +4,20 @@ Columns are found by their labels, so a moved or added column changes nothing, a
 by the export. Two columns for one field hold the export: which of them is right can't be known.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from archisync.errors import ConfigurationError, ExportError
-from archisync.formats.interface import BadRow, NumberText, RawRow, Table
+from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, Table
+from archisync.plainlines import line_pattern
 from archisync.synctypes import Field, Kind, SyncType
 from archisync.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
 
 _SHOWN_LABELS = 40
+_MAX_PLAIN_COLUMNS = 400  # a table of PostgreSQL has room for 1,600
 _SHOWN_CHARS = 40
 _NO_ALIASES: Mapping[str, str] = {}
 
@@ -42,6 +45,14 @@ class Layout:
     columns: tuple[Field, ...]
     positions: tuple[int, ...]
     ignored: tuple[str, ...]
+
+    def in_file_order(self, width: int) -> list[Field | None]:
+        """The field of each of the table's `width` columns, None where it is ignored."""
+        fields: list[Field | None] = [None] * width
+        for field, position in zip(self.columns, self.positions, strict=True):
+            if position >= 0:
+                fields[position] = field
+        return fields
 
 
 def map_labels(labels: Sequence[str], sync_type: SyncType, extra_aliases: Mapping[str, str] = _NO_ALIASES) -> Layout:
@@ -145,23 +156,62 @@ class RecordReader:
     `seen` are all rows that are not blank, bad ones included. Iterating raises what `Table.rows` raises.
     """
 
-    def __init__(self, table: Table, layout: Layout, cells: "Sequence[_Cell]", key_length: int) -> None:
+    def __init__(
+        self,
+        table: Table,
+        layout: Layout,
+        cells: "Sequence[_Cell]",
+        key_length: int,
+        plain: re.Pattern[str] | None = None,
+    ) -> None:
         self.layout = layout
+        self.delimiter = table.delimiter if isinstance(table, LineTable) else ","
         self.seen = 0
         self.quarantined = 0
         self.control_characters_removed = 0
         self._table = table
         self._cells = cells
         self._key_length = key_length
+        self._plain = plain
+
+    @property
+    def names_in_file_order(self) -> list[str]:
+        """A name for each column of the file: its field's, or one of `ignored_names`."""
+        width = len(self._table.labels)
+        return [f.name if f else _ignored_name(i) for i, f in enumerate(self.layout.in_file_order(width))]
+
+    @property
+    def ignored_names(self) -> list[str]:
+        """Names for the columns of the file that stand for no field, as far as unparsed lines bring them along."""
+        if self._plain is None:
+            return []
+        return [_ignored_name(i) for i, f in enumerate(self.layout.in_file_order(len(self._table.labels))) if f is None]
+
+    def batches(self) -> Iterator[Record | Quarantined | PlainLines]:
+        """The same records, but lines that PostgreSQL may read as they stand come unparsed, many at a time: cells in the
+        order of the file, between `delimiter`s, empty ones NULL."""
+        if self._plain is None or not isinstance(self._table, LineTable):
+            yield from self
+            return
+        self.seen = self.quarantined = self.control_characters_removed = 0
+        for row in self._table.rows_and_lines(self._plain):
+            if isinstance(row, PlainLines):
+                self.seen += row.rows
+                yield row
+            else:
+                yield self._one(row)
 
     def __iter__(self) -> Iterator[Record | Quarantined]:
         self.seen = self.quarantined = self.control_characters_removed = 0
         for row in self._table.rows():
-            self.seen += 1
-            result = self._unreadable(row) if isinstance(row, BadRow) else self._read(row)
-            if isinstance(result, Quarantined):
-                self.quarantined += 1
-            yield result
+            yield self._one(row)
+
+    def _one(self, row: RawRow | BadRow) -> Record | Quarantined:
+        self.seen += 1
+        result = self._unreadable(row) if isinstance(row, BadRow) else self._read(row)
+        if isinstance(result, Quarantined):
+            self.quarantined += 1
+        return result
 
     def _unreadable(self, row: BadRow) -> Quarantined:
         return Quarantined(row.line, None, row.reason, None)
@@ -178,6 +228,10 @@ class RecordReader:
             key = tuple(values[: self._key_length]) if bad >= self._key_length else None
             return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key)
         return Record(row.line, tuple(values))
+
+
+def _ignored_name(position: int) -> str:
+    return f"ignored_{position}"
 
 
 _ReadCell = Callable[[str | None, RecordReader], Value]
@@ -198,7 +252,20 @@ def read_records(
         (position, _cell_reader(field, sync_type, locale, zone))
         for field, position in zip(layout.columns, layout.positions, strict=True)
     ]
-    return RecordReader(table, layout, cells, len(sync_type.key))
+    plain = None
+    if isinstance(table, LineTable) and len(table.labels) <= _MAX_PLAIN_COLUMNS:
+        plain = _plain_lines(table, layout, sync_type, locale)
+    return RecordReader(table, layout, cells, len(sync_type.key), plain)
+
+
+def _plain_lines(table: LineTable, layout: Layout, sync_type: SyncType, locale: Locale) -> re.Pattern[str]:
+    fields = layout.in_file_order(len(table.labels))
+    filled = [field is not None and not _empty_is_null(field, sync_type) for field in fields]
+    return line_pattern(fields, filled, locale, table.delimiter)
+
+
+def _empty_is_null(field: Field, sync_type: SyncType) -> bool:
+    return not _needs_column(field, sync_type) and field.empty is None and field.kind is not Kind.BOOLEAN
 
 
 def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneInfo) -> _ReadCell:

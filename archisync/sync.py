@@ -223,10 +223,10 @@ def _read_and_apply(
         with progress.step("read"):
             staged = apply.stage(records)
         _warn_about(staged, records.control_characters_removed, progress)
-        accepted = _guard(db, claim, apply, staged, export.sha256, progress)
+        plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
             runs.lock_fence(db, claim)
-            progress.counts = apply.write(staged, claim.run_id)
+            progress.counts = apply.write(staged, plan, claim.run_id)
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
         runs.record_success(
@@ -250,8 +250,10 @@ def _said_of(config: Config, claim: Claim, kind: SyncType, export: Export) -> di
     return {"validators": dict(export.validators), "run_id": claim.run_id, "read_as": _read_as(config, kind)}
 
 
-def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress) -> bool:
-    """Raise HeldExport unless the export may be applied: by itself (False), or because a person accepted exactly this one (True)."""
+def _guard(
+    db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str, progress: Progress
+) -> tuple[Plan, bool]:
+    """What applying will do, and whether a person accepted exactly that. Raises HeldExport unless the export may be applied."""
     pair = {"sync_type": claim.sync_type, "agent_id": claim.agent_id}
     known, high = runs.baseline(db, **pair)
     plan = Plan() if staged.conflicting else apply.plan(staged)
@@ -266,12 +268,12 @@ def _guard(db: Database, claim: Claim, apply: Apply, staged: Staged, sha256: str
     )
     hold = judge(evidence, settings.all_limits(db)[claim.sync_type])
     if hold is None:
-        return False
+        return plan, False
     if hold.rule.acceptable:
         accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
         if accepted is not None:
             progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
-            return True
+            return plan, True
     progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
     if plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
         hold = Hold(rule=hold.rule, message=f"{hold.message}; {plan.vanishing} known row(s) would vanish")

@@ -89,6 +89,7 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
 _PLANNED = {
     "vanishing": "that would vanish",
     "deleted": "that would be deleted",
+    "restored": "that would be restored",
     "rewritten": "that would be rewritten",
     "changed": "that would change",
     "new": "that would be new",

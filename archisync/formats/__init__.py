@@ -2,11 +2,11 @@
 
 from archisync.errors import ExportError
 from archisync.formats.csv import CsvTable
-from archisync.formats.interface import BadRow, NumberText, RawRow, Table
+from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, Table
 from archisync.formats.jsonl import JsonlTable
 from archisync.sources.interface import Export
 
-__all__ = ["BadRow", "NumberText", "RawRow", "Table", "open_table"]
+__all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "Table", "open_table"]
 
 _HEAD_BYTES = 64 * 1024
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})

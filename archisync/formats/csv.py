@@ -8,17 +8,22 @@ Lines end with LF or CR LF, or, when the header line ends with a lone CR, with C
 
 import codecs
 import csv
+import re
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from archisync.errors import ExportError, TruncatedError
-from archisync.formats.interface import BadRow, RawRow
+from archisync.formats.interface import BadRow, PlainLines, RawRow
+from archisync.plainlines import MAX_LINE_CHARS as MAX_PLAIN_LINE_CHARS
+from archisync.plainlines import block_pattern
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _BLOCK_BYTES = 256 * 1024
+_BLOCK_CHARS = 128 * 1024
 _AGAIN_HINT = "the transfer or the ERP's export job was cut off; export it again"
 
 
@@ -31,8 +36,8 @@ class CsvTable:
         self._path = path
         self._line_end = _check_line_ends(path)
         self._encoding = _detect_encoding(path)
-        self._delimiter, self.labels = self._read_header()
-        self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self._delimiter]}
+        self.delimiter, self.labels = self._read_header()
+        self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows after the header; blank lines are skipped, a row with too few or too many cells is a BadRow.
@@ -40,11 +45,31 @@ class CsvTable:
         Raises ExportError when a quoted cell is never closed, the last row is short, or damaged quotes make it
         impossible to tell where the next row starts.
         """
+        for row in self._read(None):
+            assert not isinstance(row, PlainLines)
+            yield row
+
+    def rows_and_lines(self, plain: re.Pattern[str]) -> Iterator[RawRow | BadRow | PlainLines]:
+        """The same, with the lines that match the pattern unparsed. The pattern must refuse quotes, and ends with a line end."""
+        return self._read(plain if self._line_end == "\n" else None)
+
+    def _read(self, plain: re.Pattern[str] | None) -> Iterator[RawRow | BadRow | PlainLines]:
         short: BadRow | None = None  # held back: as the last row it would mean a truncated file
         with self._open() as file:
-            records = _records(file, self._delimiter)
+            lines = _Lines(file)
+            records = _records(lines, self.delimiter)
             next(records)  # the header
-            for line, cells in records:
+            block = block_pattern(plain) if plain else None
+            while True:
+                if plain and block:
+                    for found in lines.plain(plain, block):
+                        if short is not None:
+                            yield short
+                            short = None
+                        yield found
+                line, cells = next(records, (0, None))
+                if cells is None:
+                    break
                 if short is not None:
                     yield short
                     short = None
@@ -96,7 +121,7 @@ class CsvTable:
     def _labels_by(self, delimiter: str) -> tuple[str, ...]:
         """The header's cells under that delimiter; none when it can't be read so."""
         with self._open() as file:
-            _, cells = next(_records(file, delimiter), (0, ""))
+            _, cells = next(_records(_Lines(file), delimiter), (0, ""))
         return () if isinstance(cells, str) else tuple(cells)
 
 
@@ -109,6 +134,7 @@ class _Lines:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._ahead: deque[str] = deque()  # lines of the last block that were not plain, and what follows them
         self.number = 0
         self.ended = False
         self.start_record()
@@ -123,7 +149,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(MAX_LINE_CHARS + 1)
+        line = self._ahead.popleft() if self._ahead else self._file.readline(MAX_LINE_CHARS + 1)
         if not line:
             self.ended = True
             raise StopIteration
@@ -147,10 +173,42 @@ class _Lines:
             self.opened = self.number  # closed and opened again in this line
         return line
 
+    def plain(self, line: re.Pattern[str], block: re.Pattern[str]) -> Iterator[PlainLines]:
+        """The lines from here on that match, as long as they do; the next line needs care then, or there is none."""
+        while True:
+            if not self._ahead:
+                text = self._file.read(_BLOCK_CHARS)
+                if text and text[-1] != "\n":
+                    text += self._file.readline(MAX_LINE_CHARS + 1)
+                if not text:
+                    return
+                lines = _split(text)
+                if block.fullmatch(text) and len(max(lines, key=len)) <= MAX_PLAIN_LINE_CHARS:
+                    yield self._found(text, len(lines))
+                    continue
+                self._ahead.extend(lines)
+            matching = []
+            while self._ahead and line.fullmatch(self._ahead[0]) and len(self._ahead[0]) <= MAX_PLAIN_LINE_CHARS:
+                matching.append(self._ahead.popleft())
+            if matching:
+                yield self._found("".join(matching), len(matching))
+            if self._ahead:
+                return
 
-def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    def _found(self, text: str, count: int) -> PlainLines:
+        self.number += count
+        return PlainLines(self.number - count + 1, count, text)
+
+
+def _split(text: str) -> list[str]:
+    """Lines with their line ends; `str.splitlines` would split at other characters too."""
+    lines = text.split("\n")
+    last = lines.pop()
+    return [line + "\n" for line in lines] + ([last] if last else [])
+
+
+def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
     """First line and cells of each record that is not blank; the reason in place of the cells when it is malformed."""
-    lines = _Lines(file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.start_record()

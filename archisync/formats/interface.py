@@ -1,7 +1,8 @@
 """What every format makes of an export: labels, and rows of raw cells with their line numbers."""
 
+import re
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class NumberText(str):
@@ -24,6 +25,15 @@ class BadRow(NamedTuple):
     reason: str
 
 
+class PlainLines(NamedTuple):
+    """Whole lines that match the pattern that was asked for, `rows` of them, each one row as it stands; `line` is the first
+    one's number."""
+
+    line: int
+    rows: int
+    text: str
+
+
 class Table(Protocol):
     """An export that has been opened. Nothing to close: the file is open only while `rows()` is iterated.
 
@@ -38,4 +48,15 @@ class Table(Protocol):
 
         Raises ExportError, possibly after many rows, when the export can't be trusted as a whole.
         """
+        ...
+
+
+@runtime_checkable
+class LineTable(Table, Protocol):
+    """A table whose rows are mostly single lines of cells between delimiters, without quotes."""
+
+    delimiter: str
+
+    def rows_and_lines(self, plain: re.Pattern[str]) -> Iterator[RawRow | BadRow | PlainLines]:
+        """The same as `rows`, but lines that match `plain` as they stand come unparsed, many at a time."""
         ...

@@ -1,0 +1,150 @@
+"""Lines that PostgreSQL reads as they stand give the same rows as our own parser: on any file, each line is judged by both."""
+
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archisync.apply import Apply, Staged
+from archisync.database import Database
+from archisync.errors import ExportError
+from archisync.formats import BadRow, RawRow
+from archisync.formats.csv import CsvTable
+from archisync.formats.interface import PlainLines
+from archisync.plainlines import block_pattern, line_pattern
+from archisync.records import read_records
+from archisync.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
+from archisync.values import Locale
+
+ROME = ZoneInfo("Europe/Rome")
+COMMON = st.sampled_from(
+    ["", " ", "a", "a b", "a  b", " a", "a ", "à", "\xa0", "a\xa0b", "\t", "\\N", "\\.", "x\\y", "\x7f", "'"]
+)
+CELLS = {
+    Kind.TEXT: st.text(st.characters(exclude_categories=["Cs"], exclude_characters='\r\n"'), max_size=6),
+    Kind.IDENTIFIER: st.sampled_from(
+        ["70.962", "001.234", "1.2", "C-1", "00012", "x" * 256, "x" * 257, "1.234.567", "Ü"]
+    ),
+    Kind.NUMBER: st.sampled_from(
+        ["0", "-0", "1.50", "1,5", "1.234,56", "-12.000001", "1e3", "5.", ".5", "€ 3", "1" * 18, "007"]
+    ),
+    Kind.INTEGER: st.sampled_from(["0", "-7", "1.000", "1000", "9" * 17, "9" * 19, "5.0", "+3", "٣"]),
+    Kind.DATE: st.sampled_from(
+        [
+            "2024-02-29",
+            "2023-02-29",
+            "2024-12-31",
+            "2024-04-31",
+            "31/12/2024",
+            "12/31/2024",
+            "29/02/2024",
+            "29/02/2023",
+            "1899-12-31",
+            "1900-01-01",
+            "2999-12-31",
+            "3000-01-01",
+            "0000-00-00",
+            "01/02/2024",
+            "2024-05-06 23:30:00Z",
+            "infinity",
+        ]
+    ),
+    Kind.TIMESTAMP: st.sampled_from(
+        [
+            "2024-05-06T07:08:09Z",
+            "2024-05-06 07:08:09+02:00",
+            "2024-10-27 02:30:00",
+            "2024-03-31 02:30:00",
+            "2024-05-06",
+            "2024-05-06 24:00:00Z",
+            "2024-05-06T07:08:60Z",
+            "2024-05-06T07:08:09.123456789Z",
+            "2024-05-06T07:08:09.5-14:30",
+            "now",
+        ]
+    ),
+    Kind.BOOLEAN: st.sampled_from(["true", "False", "TRUE", "1", "0", "sì", "Checked", "t", "yes", "off", "2"]),
+}
+
+
+class CarefulTable:
+    """The same file without unparsed lines."""
+
+    def __init__(self, table: CsvTable) -> None:
+        self.labels, self.detected, self.rows = table.labels, table.detected, table.rows
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[SyncType, Locale, str]:
+    kind = draw(st.sampled_from([PRODUCTS, PRICES, ORDERS, INVOICES]))
+    delimiter = draw(st.sampled_from(";\t|,"))
+    optional = [f for f in kind.fields if not f.required]
+    fields = [f for f in kind.fields if f.required] + draw(st.lists(st.sampled_from(optional), unique=True, max_size=6))
+    fields = draw(st.permutations(fields))
+    labels = [f.name for f in fields] + draw(st.sampled_from([[], ["something_else"]]))
+    cells = [st.one_of(CELLS[f.kind], CELLS[f.kind], COMMON) for f in fields] + [COMMON] * (len(labels) - len(fields))
+    row = st.tuples(*cells).map(lambda r: delimiter.join(quoted(cell, delimiter) for cell in r))
+    odd = st.sampled_from(["", delimiter, 'a"b', delimiter.join(['"two\nlines"'] + ["x"] * (len(labels) - 1)), "short"])
+    lines = draw(st.lists(st.one_of(row, row, row, odd), max_size=8))
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    return kind, draw(st.sampled_from(["iso", "it"])), end.join([delimiter.join(labels), *lines]) + end
+
+
+def quoted(cell: str, delimiter: str) -> str:
+    return f'"{cell}"' if delimiter in cell else cell
+
+
+def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | CarefulTable) -> tuple[Staged, Any] | str:
+    """What lies in the stage, or why there is nothing."""
+    try:
+        reader = read_records(table, kind, locale=locale, zone=ROME)
+        with db.transaction(force_rollback=True):
+            found = Apply(db, kind, "anna.bianchi", reader.layout.columns).stage(reader)
+            names = ", ".join(["ok", *(f.name for f in reader.layout.columns)])
+            rows = db.execute(f"select {names} from archisync_stage").fetchall()
+    except ExportError as exc:
+        return f"{type(exc).__name__}: {exc.message}"
+    return found, sorted(map(repr, rows))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(file=files())
+def test_unparsed_lines_give_the_rows_that_parsing_gives(
+    connection: Database, tmp_path: Path, file: tuple[SyncType, Locale, str]
+) -> None:
+    kind, locale, text = file
+    path = tmp_path / "export.csv"
+    path.write_bytes(text.encode())
+    try:
+        table = CsvTable(path)
+    except ExportError:
+        return  # no table either way
+    assert staged(connection, kind, locale, table) == staged(connection, kind, locale, CarefulTable(table))
+
+
+def test_most_lines_of_an_ordinary_export_are_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    plain = "".join(f"{n},Prodotto n. {n},{n}.50,2024-05-06T07:08:09Z\r\n" for n in range(9_000))
+    path.write_text(
+        "product_id,name,unit_price,modified_at\n" + plain + '9001,"Uno, due",3,\n' + "9002,Tre,,\n", "utf-8"
+    )
+    table = CsvTable(path)
+    fields = [PRODUCTS.field(name) for name in table.labels]
+    found = list(table.rows_and_lines(line_pattern(fields, [True, True, False, False], "iso", ",")))
+    assert sum(batch.rows for batch in found if isinstance(batch, PlainLines)) == 9_001
+    assert [row.line for row in found if isinstance(row, RawRow | BadRow)] == [9_002]
+    assert [batch.line for batch in found if isinstance(batch, PlainLines)][-1] == 9_003
+
+
+@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=list(SYNC_TYPES))
+@pytest.mark.parametrize("bad", ['a"b', "a\\b", "a\tb", "a  b", " a", "a ", "a\rb", "a\x00b", "a\u2028b"])
+def test_a_line_that_needs_care_matches_no_pattern(kind: SyncType, bad: str) -> None:
+    columns = [f for f in kind.fields if f.kind is Kind.TEXT]
+    line = line_pattern(columns, [False] * len(columns), "iso", ",")
+    assert line.fullmatch("x," * (len(columns) - 1) + "x\n")
+    text = "x," * (len(columns) - 1) + bad + "\n"
+    assert not line.fullmatch(text)
+    assert not block_pattern(line).fullmatch(text)
