@@ -1,4 +1,5 @@
 """Applying a read export to its table: COPY into a temporary table, then a few set-based statements, in the caller's transaction.
+An agent's first export has nothing to be compared with and is copied straight into the table.
 
 What holds for every statement here: it is filtered by agent (shared tables have none); it touches the columns that the export
 owns and no other; a row that is already as the export says is not written. Absence is confirmed twice: a row that is missing
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import psycopg
 from psycopg import sql
 
 from archisync.database import Database, Params
@@ -59,18 +61,27 @@ class _Loader:
 
     MANY = 2000
 
-    def __init__(self, db: Database, records: RecordReader, columns: tuple[Field, ...], key: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        records: RecordReader,
+        columns: tuple[Field, ...],
+        key: tuple[str, ...],
+        target: sql.Identifier = STAGE,
+    ) -> None:
         self._db = db
         self._records = records
         self._key_length = len(key)
         self._staged = Staged()
         self._good: list[tuple[Value, ...]] = []
         self._bad: list[tuple[Value, ...]] = []
-        self._copy_good = _copy_into([c.name for c in columns])
-        self._copy_bad = _copy_into(["ok", *key])
-        self._copy_lines = _copy_into(records.names_in_file_order, csv_delimiter=records.delimiter)
+        self._keep_bad = target is STAGE
+        self._copy_good = _copy_into(target, [c.name for c in columns])
+        self._copy_bad = _copy_into(target, ["ok", *key])
+        self._copy_lines = _copy_into(target, records.names_in_file_order, csv_delimiter=records.delimiter)
 
     def load(self) -> Staged:
+        """What was read; `valid` counts the rows that were copied."""
         batches = self._records.batches()
         for first in batches:
             if isinstance(first, PlainLines):
@@ -85,15 +96,17 @@ class _Loader:
 
     def _lines(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
         """These lines, and all that follow until too many records have come between them."""
-        with self._db.cursor() as cursor, cursor.copy(self._copy_lines) as copy:
-            copy.write(first.text.replace("\r", ""))
-            for batch in batches:
-                if isinstance(batch, PlainLines):
-                    copy.write(batch.text.replace("\r", ""))
-                    continue
-                self._take(batch)
-                if len(self._good) + len(self._bad) >= self.MANY:
-                    return
+        with self._db.cursor() as cursor:
+            with cursor.copy(self._copy_lines) as copy:
+                copy.write(first.text.replace("\r", ""))
+                for batch in batches:
+                    if isinstance(batch, PlainLines):
+                        copy.write(batch.text.replace("\r", ""))
+                        continue
+                    self._take(batch)
+                    if len(self._good) + len(self._bad) >= self.MANY:
+                        break
+            self._staged.valid += cursor.rowcount
 
     def _take(self, record: Record | Quarantined) -> None:
         if isinstance(record, Record):
@@ -104,11 +117,12 @@ class _Loader:
             staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
         if record.key is None:
             staged.unkeyed += 1
-        else:
+        elif self._keep_bad:
             self._bad.append((False, *record.key))
 
     def _flush(self) -> None:
         for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
+            self._staged.valid += len(rows) if rows is self._good else 0
             if rows:
                 with self._db.cursor() as cursor, cursor.copy(statement) as copy:
                     for row in rows:
@@ -116,12 +130,12 @@ class _Loader:
             rows.clear()
 
 
-def _copy_into(names: Sequence[str], *, csv_delimiter: str | None = None) -> sql.Composed:
+def _copy_into(target: sql.Identifier, names: Sequence[str], *, csv_delimiter: str | None = None) -> sql.Composed:
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     form: sql.Composable = sql.SQL("")
     if csv_delimiter is not None:
         form = sql.SQL(" with (format csv, delimiter {})").format(sql.Literal(csv_delimiter))
-    return sql.SQL("copy {} ({}) from stdin").format(STAGE, columns) + form
+    return sql.SQL("copy {} ({}) from stdin").format(target, columns) + form
 
 
 class Apply:
@@ -133,6 +147,7 @@ class Apply:
         self._columns = columns
         self._owned = tuple(c for c in columns if c.name not in sync_type.key)
         self._agent: Params = {"agent_id": agent_id}
+        self._loaded = False
         schema, _, table = sync_type.table.partition(".")
         self._table = sql.Identifier(schema, table)
 
@@ -175,13 +190,33 @@ class Apply:
         assert row is not None
         return int(row["n"])
 
+    # --- a first load -----------------------------------------------------------------------------------------
+
+    def load(self, records: RecordReader) -> Staged | None:
+        """Copy the export straight into the table when it has no row of this agent: there is nothing to compare. None, and
+        nothing written, when it has, or when a key stands in the export twice: `stage` tells then what is wrong with it.
+
+        May raise what reading raises. The transaction must have begun with `runs.begin_apply`.
+        """
+        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
+        if records.ignored_names or self._count(
+            "select count(*) as n from (select from {table} t where {mine} limit 1) r"
+        ):
+            return None
+        try:
+            with self._db.transaction():
+                staged = _Loader(self._db, records, self._columns, self._type.key, self._table).load()
+        except psycopg.errors.UniqueViolation:
+            return None
+        self._loaded = True
+        return staged
+
     # --- staging ----------------------------------------------------------------------------------------------
 
     def stage(self, records: RecordReader) -> Staged:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
         # A table that was just emptied has statistics that promise no rows; a nested loop over it takes hours for a first load.
         self._db.execute("set local enable_nestloop = off")
-        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
         definitions = [
             sql.SQL("{} {} default {}").format(  # the default is for a key field that has no column in the file
                 sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind]), sql.Literal(c.empty)
@@ -227,7 +262,9 @@ class Apply:
     # --- what would happen ------------------------------------------------------------------------------------
 
     def plan(self, staged: Staged) -> Plan:
-        """What `write` would do, counted and not done."""
+        """What `write` would do, counted and not done; or what `load` has done."""
+        if self._loaded:
+            return Plan(new=staged.valid)
         statement = sql.SQL(
             "select count(*) filter (where t.absent_since is null) as known,"
             " count(*) filter (where s.ok is null and t.absent_since is null) as missing,"
@@ -322,6 +359,9 @@ class Apply:
         fence and commits."""
         self._agent["run_id"] = run_id
         counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
+        if self._loaded:
+            counts.inserted = staged.valid
+            return counts
         if plan.vanishing or plan.deleted:
             counts.deleted, counts.absent = self._vanish()
         if plan.restored:
@@ -384,8 +424,9 @@ class Apply:
         if reference is None:
             return 0
         return self._count(
-            "select count(*) as n from {stage} s where s.ok and {number} is not null and not exists"
+            "select count(*) as n from {rows} and {number} is not null and not exists"
             " (select from agents.orders o where o.agent_id = %(agent_id)s and o.order_number = {number})",
+            rows=self._rows(),
             number=sql.Identifier("s", reference),
         )
 
@@ -394,6 +435,13 @@ class Apply:
         if self._type.name != "orders" or not any(c.name == "order_number" for c in self._columns):
             return 0
         return self._count(
-            "select count(*) as n from (select from {stage} s where s.ok and s.order_number is not null"
-            " group by s.order_number having count(*) > 1) d"
+            "select count(*) as n from (select from {rows} and s.order_number is not null"
+            " group by s.order_number having count(*) > 1) d",
+            rows=self._rows(),
         )
+
+    def _rows(self) -> sql.Composable:
+        """`… s where …`: the good rows of the export, wherever they are."""
+        if self._loaded:
+            return sql.SQL("{} s where {}").format(self._table, self._mine("s"))
+        return sql.SQL("{} s where s.ok").format(STAGE)

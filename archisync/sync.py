@@ -34,6 +34,7 @@ from archisync.errors import (
 )
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.linesum import line_sum
 from archisync.records import read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
@@ -141,18 +142,22 @@ def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> Sta
             export = _fetch(config, kind, claim, Path(spool), applied.get("validators", {}))
         if isinstance(export, Unchanged):
             return _unchanged(db, claim, export, applied, progress)
+        with progress.step("compare"):
+            lines = line_sum(export.path)
         progress.export = {
             "origin": printable(export.origin),
             "bytes": export.size_bytes,
             "sha256": export.sha256,
             **export.details,
         }
-        return _read_and_apply(db, config, claim, kind, export, progress)
+        if applied.get("sha256") == export.sha256 or (lines is not None and applied.get("lines") == lines):
+            return _same(db, claim, export, applied, progress)
+        return _read_and_apply(db, config, claim, kind, export, lines, progress)
 
 
 def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict[str, Any]:
-    """What the source said about the applied export; empty when the export itself is wanted: a person forced the run, the
-    table may not be what that export made of it, or we would read it otherwise today."""
+    """What is known of the applied export; empty when the export itself is wanted: a person forced the run, the table may not
+    be what that export made of it, or we would read it otherwise today."""
     if claim.trigger is Trigger.FORCED:
         return {}
     applied = runs.applied_source(db, claim)
@@ -165,12 +170,27 @@ def _read_as(config: Config, kind: SyncType) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def _same(db: Database, claim: Claim, export: Export, applied: dict[str, Any], progress: Progress) -> State:
+    """End the run: the export has the bytes, or the lines, of the applied one, and the table is what that one made of it."""
+    what = "as it was" if applied["sha256"] == export.sha256 else "the same lines in another order as"
+    message = f"{applied['seen']} row(s) seen: {what} in run {applied['run_id']}; nothing was compared"
+    return _end_unchanged(db, claim, "unchanged", message, applied, progress)
+
+
 def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> State:
-    """End the run: the table already is what this export makes of it."""
+    """End the run: the source says that it has nothing new, and the table is what the applied export made of it."""
     progress.export = {"origin": printable(export.origin), "unchanged_since_run": applied["run_id"]}
     message = f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
+    return _end_unchanged(db, claim, "unchanged-at-source", message, applied, progress)
+
+
+def _end_unchanged(
+    db: Database, claim: Claim, reason: str, message: str, applied: dict[str, Any], progress: Progress
+) -> State:
+    progress.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
     with db.transaction():
-        runs.finish(db, claim, State.SUCCEEDED, reason="unchanged-at-source", message=message, report=progress.report())
+        held.clear(db, claim.sync_type, claim.agent_id)
+        runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=message, report=progress.report())
         runs.record_unchanged(db, claim)
     return State.SUCCEEDED
 
@@ -208,7 +228,13 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 def _read_and_apply(
-    db: Database, config: Config, claim: Claim, kind: SyncType, export: Export, progress: Progress
+    db: Database,
+    config: Config,
+    claim: Claim,
+    kind: SyncType,
+    export: Export,
+    lines: str | None,
+    progress: Progress,
 ) -> State:
     table = open_table(export)
     records = read_records(table, kind, locale=config.locale(kind), zone=config.zone)
@@ -220,8 +246,9 @@ def _read_and_apply(
         progress.warn("ignored-columns", f"{count} unknown column(s) ignored", count, columns=names)
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
+        runs.begin_apply(db, claim)
         with progress.step("read"):
-            staged = apply.stage(records)
+            staged = apply.load(records) or apply.stage(records)
         _warn_about(staged, records.control_characters_removed, progress)
         plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
@@ -236,18 +263,19 @@ def _read_and_apply(
             sha256=export.sha256,
             changed=progress.counts.changed,
             accepted=accepted,
-            source=_said_of(config, claim, kind, export),
+            source={
+                "validators": dict(export.validators),
+                "sha256": export.sha256,
+                "lines": lines,
+                "seen": staged.seen,
+                "valid": staged.valid,
+                "run_id": claim.run_id,
+                "read_as": _read_as(config, kind),
+            },
         )
         reason = "applied-with-warnings" if progress.warnings else "applied"
         runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report())
     return State.SUCCEEDED
-
-
-def _said_of(config: Config, claim: Claim, kind: SyncType, export: Export) -> dict[str, Any] | None:
-    """What `_applied` finds again; None when the source said nothing about the export."""
-    if not export.validators:
-        return None
-    return {"validators": dict(export.validators), "run_id": claim.run_id, "read_as": _read_as(config, kind)}
 
 
 def _guard(

@@ -253,18 +253,29 @@ update system.sync_state
           group by day) d)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-# Purpose: the source says that the export is still the one that was applied. Caller: sync, in the run's last transaction.
+# Purpose: the export is still the one that was applied. Caller: sync, in the run's last transaction.
 SQL_STATE_UNCHANGED = """
 update system.sync_state
    set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-# Purpose: what the source said about the applied export, if the table still follows from it: the pair's last run succeeded, and
-# left no row marked absent, which only a second export can delete or restore. Caller: sync. No locks.
+# Purpose: what is known of the applied export, if the same export again would change nothing: the pair's last run succeeded, left
+# no row marked absent, which only a second export can delete or restore, quarantined none, which is worth telling again, and
+# nobody else has written to the pair's rows since. Caller: sync. No locks.
 SQL_APPLIED_SOURCE = """
 select st.applied_source from system.sync_state st join system.sync_runs r on r.id = st.last_run_id
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
-   and r.state = 'succeeded' and coalesce(r.rows_absent, 0) = 0
+   and r.state = 'succeeded' and coalesce(r.rows_absent, 0) = 0 and coalesce(r.rows_quarantined, 0) = 0
+   and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
+"""
+# Purpose: from here on the apply sees what others wrote to the pair's rows; what commits later leaves a row for the next sync.
+# Caller: sync, first statement of the apply's transaction. Locks: rows that nobody else changes.
+SQL_FORGET_OUTSIDE_CHANGES = """
+delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+"""
+# Purpose: the transaction's writes to agent data are those of this run: defaults of its COPY, and no outside change. Caller: sync.
+SQL_NAME_RUN = """
+select set_config('archisync.run_id', %(id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true)
 """
 SQL_STATE_FAILED = """
 update system.sync_state
@@ -565,6 +576,12 @@ def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
     return (row["applied_source"] or {}) if row else {}
 
 
+def begin_apply(db: Database, claim: Claim) -> None:
+    """First statements of the transaction that applies the run's export."""
+    db.execute(SQL_FORGET_OUTSIDE_CHANGES, _pair(claim))
+    db.execute(SQL_NAME_RUN, _pair(claim))
+
+
 def record_success(
     db: Database,
     claim: Claim,
@@ -573,9 +590,9 @@ def record_success(
     sha256: str,
     changed: bool,
     accepted: bool,
-    source: dict[str, Any] | None = None,
+    source: dict[str, Any],
 ) -> None:
-    """The pair's state after an apply; in the apply's transaction. `source`: what the source said about the export.
+    """The pair's state after an apply; in the apply's transaction. `source`: what `applied_source` finds again.
     `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten."""
     params = {
         "known_rows": known_rows,
@@ -583,13 +600,13 @@ def record_success(
         "changed": changed,
         "accepted": accepted,
         "high_water_days": HIGH_WATER_DAYS,
-        "source": Jsonb(source) if source else None,
+        "source": Jsonb(source),
     }
     db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | params)
 
 
 def record_unchanged(db: Database, claim: Claim) -> None:
-    """The pair's state after a run whose source had nothing new; in the transaction that ends the run."""
+    """The pair's state after a run whose export was the applied one; in the transaction that ends the run."""
     db.execute(SQL_STATE_UNCHANGED, _pair(claim))
 
 

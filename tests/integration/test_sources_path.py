@@ -14,7 +14,7 @@ from archisync.database import Database
 from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
-from archisync.store.runs import Run
+from archisync.store.runs import Counts, Run
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.erp import Answer, Erp, Handler, running_erp
@@ -109,7 +109,7 @@ def test_an_unchanged_export_ends_the_run_without_touching_the_table(rounds: Rou
         f"the source says that the export has not changed since run {first.run_id}; nothing was fetched"
     )
     assert second.export == {"origin": f"{erp.url}{PATH}", "unchanged_since_run": first.run_id}
-    assert second.counts is None
+    assert second.counts == Counts(seen=46, unchanged=46)
     assert rounds.table() == table
     later = rounds.state()
     assert later == state | {
@@ -186,11 +186,11 @@ def test_another_address_is_another_export(rounds: Rounds, erp: Erp) -> None:
     assert rounds.scheduled().reason == "applied"
 
 
-def test_a_source_without_validators_is_fetched_each_time(rounds: Rounds, erp: Erp) -> None:
+def test_without_validators_the_export_is_fetched_each_time_and_compared_as_a_whole(rounds: Rounds, erp: Erp) -> None:
     erp.answers[PATH] = Answer(body=EXPORT)
     rounds.scheduled()
-    assert rounds.state()["applied_source"] is None
-    assert rounds.scheduled().reason == "applied"
+    assert rounds.state()["applied_source"]["validators"] == {}
+    assert rounds.scheduled().reason == "unchanged"
 
 
 def test_validators_of_an_export_that_was_not_applied_are_not_kept(rounds: Rounds, erp: Erp) -> None:
