@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from archisync import __version__
-from archisync.cli import agent, database, demo, held, history, interval, pause, run, status, tick, up, why, worker
+from archisync.cli import (
+    agent,
+    database,
+    demo,
+    doctor,
+    held,
+    history,
+    interval,
+    pause,
+    run,
+    status,
+    tick,
+    up,
+    why,
+    worker,
+)  # fmt: skip
 from archisync.cli.context import App
 from archisync.config import Config
 from archisync.output import Output
@@ -52,6 +67,7 @@ root.command("enable")(interval.enable)
 root.command("disable")(interval.disable)
 root.command("pause")(pause.pause)
 root.command("resume")(pause.resume)
+root.command("doctor")(doctor.doctor)
 root.command("worker")(worker.worker)
 root.command("prune")(history.prune)
 root.add_typer(interval.commands, name="interval")
