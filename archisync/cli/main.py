@@ -15,6 +15,7 @@ from archisync.cli import (
     held,
     history,
     interval,
+    metrics,
     pause,
     run,
     status,
@@ -68,6 +69,7 @@ root.command("disable")(interval.disable)
 root.command("pause")(pause.pause)
 root.command("resume")(pause.resume)
 root.command("doctor")(doctor.doctor)
+root.command("metrics")(metrics.metrics)
 root.command("worker")(worker.worker)
 root.command("prune")(history.prune)
 root.add_typer(interval.commands, name="interval")
