@@ -17,6 +17,7 @@ from archisync.cli import (
     interval,
     metrics,
     pause,
+    plan,
     run,
     status,
     tick,
@@ -61,6 +62,7 @@ root.command("up")(up.up)
 root.command("tick")(tick.tick)
 root.command("run")(run.run)
 root.command("status")(status.status)
+root.command("plan")(plan.plan)
 root.command("history")(history.history)
 root.command("show")(history.show)
 root.command("why")(why.why)

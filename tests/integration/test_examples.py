@@ -167,7 +167,7 @@ def test_every_command_in_the_examples_exists() -> None:
     for path in files:
         code = "\n".join(line.split("#", 1)[0] for line in path.read_text("utf-8").splitlines())
         typed = re.findall(r"archisync(?:\", \"| )([a-z]+)\b", code)
-        assert set(typed) - {"worker"} <= known | {"held"}, path
+        assert set(typed) <= known, path
 
 
 def test_the_container_is_not_root_and_takes_signals_itself() -> None:
