@@ -157,3 +157,11 @@ def worker_names(client: redis.Redis, name: str) -> list[str]:
     from rq import Worker
 
     return sorted(worker.name for worker in Worker.all(queue=queue(client, name), serializer=JSONSerializer))
+
+
+def worker_states(client: redis.Redis, name: str) -> list[str]:
+    """What each worker that is alive does: busy, idle, started or suspended."""
+    from rq import Worker
+
+    found = Worker.all(queue=queue(client, name), serializer=JSONSerializer)
+    return [str(worker.get_state()) for worker in found]

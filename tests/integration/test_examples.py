@@ -46,6 +46,13 @@ def test_each_manifest_parses_and_names_itself(path: Path) -> None:
         assert document["metadata"]["name"].startswith("archisync")
 
 
+@pytest.mark.parametrize("path", [p for p in MANIFESTS if p.name != "scale.yaml"], ids=lambda p: p.name)
+def test_each_manifest_follows_the_schema_of_the_kubernetes_api(path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for document in documents(path):
+        validate.validate(document, validate.latest_version(), strict=True)
+
+
 @PODS
 def test_no_pod_has_more_rights_than_it_needs(pod: dict[str, Any]) -> None:
     assert pod["automountServiceAccountToken"] is False
