@@ -81,6 +81,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="ARCHISYNC_EXEC_MEMORY_BYTES", default="0", meaning="address space of an `exec:` program; 0: no limit"
     ),
+    Variable(
+        name="ARCHISYNC_HOOK",
+        default="",
+        meaning="told once when a run is held, a pair degrades or recovers: `https://…` or `exec:` and a program",
+    ),
     Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
 )
 _DEFAULTS = {v.name: v.default for v in VARIABLES}
@@ -215,6 +220,19 @@ class Config:
     @property
     def history_days(self) -> int:
         return self._number("ARCHISYNC_HISTORY_DAYS", 1, 36500)
+
+    @property
+    def hook(self) -> str | None:
+        """Who is told of changes; it may hold a secret, so it is never shown. Raises ConfigurationError."""
+        value = self._get("ARCHISYNC_HOOK")
+        if not value:
+            return None
+        if not value.startswith(("https://", "http://", "exec:")):
+            raise ConfigurationError(
+                "ARCHISYNC_HOOK is neither an address nor a program",
+                hint="https://chat.example/hook   or: exec:/usr/local/bin/notify",
+            )
+        return value
 
     def _number(self, name: str, low: int, high: int) -> int:
         text = self._get(name) or _DEFAULTS.get(name, "")

@@ -22,7 +22,7 @@ from archisync.text import escaped, printable
 JSON_SCHEMA = 1
 """Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
 
-_STYLES = {
+STYLES = {
     "succeeded": "green", "healthy": "green", "running": "cyan", "queued": "blue", "held": "yellow", "failed": "red",
     "degraded": "red", "stale": "yellow", "failing": "yellow", "paused": "magenta", "disabled": "dim", "skipped": "dim",
 }  # fmt: skip
@@ -138,7 +138,7 @@ class Output:
             )
             table.add_column(header, justify="right" if numbers else "left", overflow="fold")
         for line in cells:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in line))
         Console(file=self._stdout, no_color=not self.colour, highlight=False, markup=False).print(table)
 
     def _write(self, text: str) -> None:

@@ -150,3 +150,18 @@ def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
 
 def length(client: redis.Redis, name: str) -> int:
     return queue(client, name).count
+
+
+def worker_names(client: redis.Redis, name: str) -> list[str]:
+    """Names of the workers of the queue that are alive: the key of one that is not has expired."""
+    from rq import Worker
+
+    return sorted(worker.name for worker in Worker.all(queue=queue(client, name), serializer=JSONSerializer))
+
+
+def worker_states(client: redis.Redis, name: str) -> list[str]:
+    """What each worker that is alive does: busy, idle, started or suspended."""
+    from rq import Worker
+
+    found = Worker.all(queue=queue(client, name), serializer=JSONSerializer)
+    return [str(worker.get_state()) for worker in found]

@@ -17,7 +17,7 @@ from archisync.database import Database
 from archisync.due import Decision, Facts, decide
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.log import EventLog
-from archisync.store import pairs, runs, ticks
+from archisync.store import notices, pairs, runs, ticks
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
@@ -67,8 +67,10 @@ def tick(db: Database, config: Config) -> Summary:
         deliver(db, config, summary, started)
     except (UnreachableError, ConfigurationError) as exc:
         summary.error = exc
+    _tell(db, config, started)
     summary.skipped = runs.count_skipped(db)
     summary.pruned = runs.prune(db, days=config.history_days, limit=PRUNE_BATCH) + ticks.prune(db, limit=PRUNE_BATCH)
+    notices.prune(db, limit=PRUNE_BATCH)
     summary.duration_ms = round((monotonic() - started) * 1000)
     ticks.record(
         db,
@@ -85,6 +87,18 @@ def tick(db: Database, config: Config) -> Summary:
         },
     )
     return summary
+
+
+def _tell(db: Database, config: Config, started: float) -> None:
+    """Call the hook for what is in the outbox, if anything is, in the time that delivery has left."""
+    try:
+        if config.hook is None or not notices.any_waiting(db):
+            return
+        from archisync.hook import deliver_notices
+
+        deliver_notices(db, config.hook, config.environment, until=started + DEADLINE_S)
+    except ConfigurationError as exc:
+        EventLog().event("hook-misconfigured", message=exc.message)
 
 
 def _insert_due(db: Database, summary: Summary, started: float) -> None:

@@ -62,3 +62,18 @@ def status(
         a.output.say("hint: archisync db migrate")
         if exit_code:
             raise typer.Exit(ExitCode.CONFIGURATION)
+
+
+@commands.command()
+def grants(
+    ctx: typer.Context,
+    prefix: Annotated[str, typer.Option("--prefix", help="What the names of the roles begin with.")] = "archisync",
+) -> None:
+    """Print SQL that makes least-privilege roles for ticks, workers, operators and readers. Needs no connection.
+
+    Example: archisync db grants | psql --single-transaction "$ARCHISYNC_DATABASE_URL"
+    """
+    from archisync.store.grants import grants_sql
+
+    for line in grants_sql(prefix).splitlines():
+        app(ctx).output.line(line)

@@ -11,11 +11,14 @@ from archisync.cli import (
     agent,
     database,
     demo,
+    doctor,
     guard,
     held,
     history,
     interval,
+    metrics,
     pause,
+    plan,
     run,
     status,
     tick,
@@ -60,6 +63,7 @@ root.command("up")(up.up)
 root.command("tick")(tick.tick)
 root.command("run")(run.run)
 root.command("status")(status.status)
+root.command("plan")(plan.plan)
 root.command("history")(history.history)
 root.command("show")(history.show)
 root.command("why")(why.why)
@@ -67,6 +71,8 @@ root.command("enable")(interval.enable)
 root.command("disable")(interval.disable)
 root.command("pause")(pause.pause)
 root.command("resume")(pause.resume)
+root.command("doctor")(doctor.doctor)
+root.command("metrics")(metrics.metrics)
 root.command("worker")(worker.worker)
 root.command("prune")(history.prune)
 root.add_typer(interval.commands, name="interval")

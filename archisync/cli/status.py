@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from archisync.cli.context import Json, app
+from archisync.cli.context import App, Json, app
 from archisync.cli.pause import scope
+from archisync.errors import ExitCode, UsageError
 
 
-def status(ctx: typer.Context, json: Json = False) -> None:
+def status(
+    ctx: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view; q or Ctrl-C ends it.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, max=3600, help="Seconds between looks (--watch).")] = 2.0,
+    json: Json = False,
+) -> None:
     """Show the health of each type, running syncs, held exports, pauses and the last tick.
 
     Example: archisync status
+
+    Example, on a screen on the wall: archisync status --watch
     """
     from archisync.output import Ago
     from archisync.store import held, pairs, runs, settings, ticks
 
     a = app(ctx)
+    if watch:
+        _watch(a, every, json)
+        return
     with a.database("status") as db:
         now, health, beat = ticks.clock(db), pairs.health(db), ticks.last(db)
         running, waiting, pauses = runs.running(db), held.held_exports(db), settings.pauses(db)
@@ -48,3 +59,16 @@ def status(ctx: typer.Context, json: Json = False) -> None:
         a.output.line(f"held: {h.sync_type} of {h.agent_id}: {h.message} (archisync held show {h.run_id})")
     for p in pauses:
         a.output.line(f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}")
+
+
+def _watch(a: App, every_s: float, json: bool) -> None:
+    import sys
+
+    if json:
+        raise UsageError("--watch and --json exclude each other", hint="watch -n 5 archisync status --json")
+    if not (a.output.terminal and sys.stdin.isatty()):
+        raise UsageError("--watch needs a terminal", hint="archisync status   (or archisync metrics --serve 9464)")
+    from archisync.watch import watch as run
+
+    if run(a.config, every_s=every_s, colour=a.output.colour):
+        raise typer.Exit(ExitCode.INTERRUPTED)

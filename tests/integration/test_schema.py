@@ -15,6 +15,7 @@ from archisync.errors import SchemaError
 from archisync.store import migrations, settings
 from archisync.synctypes import SYNC_TYPES, Scope
 
+ALL = ["0001 initial", "0002 source_validators", "0003 guard", "0004 outside_changes", "0005 notices"]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since"}
 
 
@@ -51,12 +52,7 @@ def test_an_environment_variable_changes_the_seed_only(empty_database_url: str) 
 
 def test_migrating_twice_applies_nothing_the_second_time(empty_database_url: str) -> None:
     with connected(empty_database_url, purpose="test") as db:
-        assert migrations.migrate(db, {}) == [
-            "0001 initial",
-            "0002 source_validators",
-            "0003 guard",
-            "0004 outside_changes",
-        ]
+        assert migrations.migrate(db, {}) == ALL
         assert migrations.migrate(db, {}) == []
 
 
@@ -67,12 +63,7 @@ def test_migrating_four_times_at_once_applies_once(empty_database_url: str) -> N
 
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(migrate, range(4)))
-    assert sorted(done) == [
-        [],
-        [],
-        [],
-        ["0001 initial", "0002 source_validators", "0003 guard", "0004 outside_changes"],
-    ]
+    assert sorted(done) == [[], [], [], ALL]
 
 
 def test_existing_users_and_settings_are_kept(empty_database_url: str) -> None:
@@ -138,7 +129,7 @@ def test_db_status_tells_by_exit_code_whether_the_schema_is_current(
     old = cli("db", "status", "--exit-code", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
     assert (old.returncode, old.stdout, old.stderr) == (
         3,
-        "missing: 0001 initial, 0002 source_validators, 0003 guard, 0004 outside_changes\n",
+        f"missing: {', '.join(ALL)}\n",
         "hint: archisync db migrate\n",
     )
     new = cli("db", "status", "--exit-code", env={"ARCHISYNC_DATABASE_URL": database_url})

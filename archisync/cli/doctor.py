@@ -1,0 +1,47 @@
+"""`archisync doctor`: is everything there that archisync needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import Json, app
+
+
+def doctor(
+    ctx: typer.Context,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this check; may be repeated.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Also look at the disk of `archisync up --folder`.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
+    json: Json = False,
+) -> None:
+    """Check database, schema, rights, clock, Redis, workers, ticks, runs, agents and sources; say how to mend what is wrong.
+
+    Exits 4 when a server is out of reach, 3 when a setting or the schema is wrong, 1 for any other failure.
+
+    Example: archisync doctor
+
+    Example, as a probe of a worker: archisync doctor --only worker-here
+    """
+    from archisync.doctor import Finding, Level, examine, exit_code
+    from archisync.errors import ExitCode
+
+    a = app(ctx)
+    found: list[Finding] = []
+    for finding in examine(a.config, only=only or [], folder=folder):
+        found.append(finding)
+        if not json:
+            a.output.line(f"{finding.level:<8} {finding.check:<12} {finding.message}")
+            if finding.hint and finding.level is not Level.OK:
+                a.output.line(f"{'':<21} hint: {finding.hint}")
+    code = exit_code(found)
+    if strict and code is ExitCode.DONE and any(f.level is Level.WARNING for f in found):
+        code = ExitCode.SYNC_FAILED
+    if json:
+        counts = {level.value: sum(f.level is level for f in found) for level in Level}
+        a.output.json(healthy=code is ExitCode.DONE, counts=counts, findings=found)
+    raise typer.Exit(code)

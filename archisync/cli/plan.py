@@ -1,0 +1,93 @@
+"""`archisync plan`: the coming runs and the load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archisync.cli.context import App, Json, app
+from archisync.errors import UsageError
+
+if TYPE_CHECKING:
+    from archisync.plan import Plan
+
+_LONGEST_DAYS = 31
+_BAR = 30
+
+
+def plan(
+    ctx: typer.Context,
+    span: Annotated[str, typer.Option("--for", help="How far ahead: 6h, 24h, 7d.")] = "24h",
+    type_name: Annotated[str | None, typer.Option("--type", "-t", help="Only this type.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-n", min=1, max=100_000, help="As if there were so many workers.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the coming runs and the load by hour, from the settings and measured durations; say where workers don't keep up.
+
+    Example: archisync plan --for 24h
+
+    Example, before an interval is shortened: archisync plan --workers 8 --type orders
+    """
+    from datetime import timedelta
+
+    from archisync.cli.times import parse_span
+    from archisync.plan import make_plan
+    from archisync.store import agents, ticks, timetable
+    from archisync.synctypes import sync_type
+
+    a = app(ctx)
+    ahead = parse_span(span)
+    if not timedelta(0) < ahead <= timedelta(days=_LONGEST_DAYS):
+        raise UsageError(f"--for {span} is out of range", hint=f"allowed: up to {_LONGEST_DAYS}d")
+    kind = sync_type(type_name).name if type_name else None
+    with a.database("plan") as db:
+        if agent:
+            agents.agent(db, agent)
+        now = ticks.clock(db)
+        groups = timetable.due_groups(db, sync_type=kind, agent_id=agent)
+        measured = timetable.durations(db)
+    found = make_plan(groups, measured, now=now, span=ahead, workers=_alive(a) if workers is None else workers)
+    if json:
+        a.output.json(
+            now=now, workers=found.workers, durations_s=found.durations_s, assumed=found.assumed,
+            hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
+        )  # fmt: skip
+        return
+    _show(a, found)
+
+
+def _alive(a: App) -> int:
+    from archisync import queue
+
+    with queue.connected(a.config.redis_url) as client:
+        return len(queue.worker_names(client, a.config.queue))
+
+
+def _show(a: App, found: Plan) -> None:
+    most = max((h.total for h in found.hours), default=0)
+    rows = [
+        [
+            h.at, h.total, f"{h.work_s / 60:.1f}", "-" if h.load is None else f"{h.load:.0%}",
+            f"{h.left_s / 60:.1f}", bar(h.total, most, _BAR, ascii_only=not a.output.terminal),
+        ]
+        for h in found.hours
+    ]  # fmt: skip
+    a.output.table(["hour (UTC)", "runs", "minutes of work", "load", "left over", "chart"], rows)
+    told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.durations_s.items())
+    a.output.line(f"{found.workers} worker(s); a run takes: {told or 'nothing is scheduled'}")
+    if found.assumed:
+        a.output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
+    for note in found.notes:
+        a.output.line(f"warning: {note}")
+    if found.keeps_up:
+        a.output.line("the workers keep up")
+
+
+def bar(value: int, most: int, width: int, *, ascii_only: bool) -> str:
+    """A bar of at most `width` characters; anything above nothing shows."""
+    length = 0 if not value else max(1, round(value / most * width))
+    return ("#" if ascii_only else "█") * length

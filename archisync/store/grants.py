@@ -1,0 +1,153 @@
+"""What each kind of process may do in the database, and no more: the text of `db grants`, and what `doctor` compares with.
+
+Four roles without a login; the accounts that log in are made members of them. Kept here as data, so that a right is named once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from archisync.database import Database
+from archisync.errors import UsageError
+from archisync.synctypes import SYNC_TYPES
+
+DEFAULT_PREFIX = "archisync"
+_PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class Role(StrEnum):
+    TICK = "tick"
+    WORKER = "worker"
+    OPERATOR = "operator"
+    READER = "reader"
+
+
+MEANING = {
+    Role.TICK: "`archisync tick` and what only looks (status, metrics, doctor): queues runs, never sees agent data",
+    Role.WORKER: "`archisync worker`: runs, and the rows of agent data",
+    Role.OPERATOR: "people at the command line: tick, run, run --inline, settings, agents, held exports",
+    Role.READER: "dashboards and applications: reads everything, changes nothing",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Right:
+    """`privileges` as GRANT spells them, on one table or schema."""
+
+    privileges: tuple[str, ...]
+    table: str
+
+
+def _on(tables: Iterable[str], *privileges: str) -> list[Right]:
+    return [Right(privileges=privileges, table=table) for table in tables]
+
+
+_DATA = tuple(t.table for t in SYNC_TYPES.values())
+_LOOK = _on(
+    (
+        "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
+        "system.sync_runs", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "agents.users",
+    ),
+    "select",
+)  # fmt: skip
+_TICK = [
+    *_LOOK,
+    *_on(["system.sync_state"], "update"),
+    *_on(["system.sync_runs"], "insert", "update", "delete"),
+    *_on(["system.ticks"], "insert", "delete"),
+    *_on(["system.notices"], "update", "delete"),
+]
+_WORKER = [
+    *_LOOK,
+    *_on(["system.sync_state", "system.sync_runs"], "update"),
+    *_on(["system.held_exports"], "insert", "update"),
+    *_on(["system.outside_changes"], "delete"),
+    *_on(_DATA, "select", "insert", "update", "delete"),
+]
+_OPERATOR = [
+    *_TICK,
+    *_WORKER,
+    *_on(["system.sync_settings"], "update"),
+    *_on(["system.pauses"], "insert", "update", "delete"),
+    *_on(["agents.users"], "insert", "update"),
+]
+RIGHTS = {
+    Role.TICK: _TICK,
+    Role.WORKER: _WORKER,
+    Role.OPERATOR: _OPERATOR,
+    Role.READER: [*_LOOK, *_on(_DATA, "select")],
+}
+NEEDS_TEMPORARY = (Role.WORKER, Role.OPERATOR)
+"""Exports are staged in temporary tables."""
+
+# Purpose: which of the rights the current role lacks; a table that does not exist counts as lacking. Caller: missing_rights.
+SQL_MISSING = """
+select w.privilege || ' on ' || w.tab as missing
+  from unnest(%(privileges)s::text[], %(tables)s::text[]) with ordinality as w(privilege, tab, n)
+ where to_regclass(w.tab) is null or not has_table_privilege(to_regclass(w.tab), w.privilege)
+ order by w.n
+"""
+# Purpose: a schema that one may not use hides its tables. Caller: missing_rights, first.
+SQL_SCHEMAS = """
+select 'usage on schema ' || n.nspname as missing from pg_namespace n
+ where n.nspname in ('system', 'agents', 'shared') and not has_schema_privilege(n.oid, 'usage') order by 1
+"""
+SQL_TEMPORARY = "select has_database_privilege(current_database(), 'temporary') as allowed, current_user as role"
+
+
+def missing_rights(db: Database, role: Role) -> list[str]:
+    """What the connection's own role lacks of the rights of `role`, as GRANT would name it; empty when it lacks nothing."""
+    schemas = [row["missing"] for row in db.execute(SQL_SCHEMAS).fetchall()]
+    if schemas:
+        return schemas
+    wanted = list(dict.fromkeys((p, right.table) for right in RIGHTS[role] for p in right.privileges))
+    params = {"privileges": [p for p, _ in wanted], "tables": [t for _, t in wanted]}
+    missing = [row["missing"] for row in db.execute(SQL_MISSING, params).fetchall()]
+    temporary = db.execute(SQL_TEMPORARY).fetchone()
+    if role in NEEDS_TEMPORARY and not (temporary and temporary["allowed"]):
+        missing.append("temporary on the database")
+    return missing
+
+
+def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
+    """SQL that makes the four roles and gives each its rights; harmless to run again. Raises UsageError."""
+    if not _PREFIX.fullmatch(prefix):
+        raise UsageError(
+            f"{ascii(prefix)[:40]} can't begin the name of a role",
+            hint="lower-case letters, digits and underscores, at most 40, beginning with a letter",
+        )
+    lines = [
+        "-- Roles for archisync, each with what it needs and no more. Run it as the owner of the schema, again after each upgrade:",
+        '--   archisync db grants | psql --single-transaction --set ON_ERROR_STOP=1 "$ARCHISYNC_DATABASE_URL"',
+        "-- `archisync db migrate` is run by the owner of the schema, not by one of these.",
+    ]
+    for role in Role:
+        lines += ["", *_role_sql(role, f"{prefix}_{role}")]
+    lines += [
+        "",
+        "-- Then an account for each process, for example:",
+        f"--   create role tick_1 login password '…' in role {prefix}_tick;",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _role_sql(role: Role, name: str) -> list[str]:
+    lines = [
+        f"-- {MEANING[role]}",
+        f"do $$ begin create role {name} nologin; exception when duplicate_object then null; end $$;",
+        f"revoke all on all tables in schema system, agents, shared from {name};",
+        f"grant usage on schema system, agents, shared to {name};",
+    ]
+    by_table: dict[str, list[str]] = {}
+    for right in RIGHTS[role]:
+        known = by_table.setdefault(right.table, [])
+        known += [p for p in right.privileges if p not in known]
+    lines += [f"grant {', '.join(privileges)} on {table} to {name};" for table, privileges in by_table.items()]
+    if role in NEEDS_TEMPORARY:
+        lines.append(
+            f"do $$ begin execute format('grant temporary on database %I to {name}', current_database()); end $$;"
+        )
+    return lines

@@ -1,0 +1,62 @@
+"""What `plan` asks: when pairs fall due, and how long runs took. Read only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from archisync.database import Database
+
+MEASURED_RUNS = 1000
+"""Newest runs of a type whose durations count: enough for a steady mean, few enough for one look at an index."""
+
+# Purpose: pairs by type and minute in which they are due next (at `now` when they are overdue), so that a million pairs are a few
+# thousand rows. Disabled types and pauses without an end are left out; a pause or back-off with an end delays. Caller: due_groups.
+SQL_DUE_GROUPS = """
+select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, count(*) as pairs
+  from system.sync_state p
+  join system.sync_settings s using (sync_type)
+  left join lateral (
+    select x.until is null as for_good, x.until from system.pauses x
+     where (x.sync_type is null or x.sync_type = p.sync_type) and (x.agent_id is null or x.agent_id = p.agent_id)
+       and (x.until is null or x.until > system.clock())
+     order by x.until desc nulls first limit 1) pause on true
+  cross join lateral (select greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock(), pause.until,
+                                      p.backoff_until) as at) due
+ where p.active and s.enabled and not coalesce(pause.for_good, false)
+   and (%(sync_type)s::text is null or p.sync_type = %(sync_type)s)
+   and (%(agent_id)s::text is null or p.agent_id = %(agent_id)s)
+ group by 1, 2, 3 order by 3, 1
+"""
+# Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
+SQL_DURATIONS = """
+select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
+                                 extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs
+  from system.sync_types t
+  left join lateral (
+    select q.id, q.steps, q.started_at, q.finished_at from system.sync_runs q
+     where q.sync_type = t.sync_type and q.state in ('succeeded', 'held', 'failed') and q.started_at is not null
+     order by q.id desc limit %(limit)s) r on true
+ group by t.sync_type
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueGroup:
+    """`pairs` of one type that are due in the same minute, and every interval after it."""
+
+    sync_type: str
+    interval_minutes: int
+    due_at: datetime
+    pairs: int
+
+
+def due_groups(db: Database, *, sync_type: str | None, agent_id: str | None) -> list[DueGroup]:
+    rows = db.execute(SQL_DUE_GROUPS, {"sync_type": sync_type, "agent_id": agent_id}).fetchall()
+    return [DueGroup(**row) for row in rows]
+
+
+def durations(db: Database) -> dict[str, float | None]:
+    """Mean seconds of a run by type; None for one that never ran."""
+    rows = db.execute(SQL_DURATIONS, {"limit": MEASURED_RUNS}).fetchall()
+    return {row["sync_type"]: row["mean_s"] for row in rows}

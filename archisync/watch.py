@@ -1,0 +1,274 @@
+"""The live view of `status --watch`: look, draw, wait for a key. Drawn on the terminal's other screen, which is left as it was found.
+
+Each look has a connection of its own, so that a database that restarts is a line on the screen and not the end. A frame is written
+over the last one without clearing it: nothing flickers.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from types import FrameType
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from archisync.config import Config
+from archisync.database import connected
+from archisync.errors import ArchisyncError
+from archisync.output import STYLES, duration, relative
+from archisync.store import held, live, pairs, runs, settings, ticks
+from archisync.store.held import Held
+from archisync.store.live import Ailing, Point
+from archisync.store.pairs import TypeHealth
+from archisync.store.runs import Run
+from archisync.store.settings import Pause
+from archisync.store.ticks import Heartbeat
+from archisync.text import printable
+
+TREND_RUNS = 24
+LISTED = 100
+WIDE = 120
+"""From this many columns on, the table has every figure."""
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ALERTS = {"failed": ("x", "red"), "held": ("!", "yellow")}
+_NAME_WIDTH = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """What Redis tells; `error` in its place when it can't be asked."""
+
+    alive: int = 0
+    busy: int = 0
+    queue_length: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """One look at everything."""
+
+    now: datetime
+    health: Sequence[TypeHealth]
+    trends: dict[str, list[Point]]
+    beat: Heartbeat | None
+    running: Sequence[Run]
+    held: Sequence[Held]
+    ailing: Sequence[Ailing]
+    pauses: Sequence[Pause]
+    workers: Workers
+
+
+def look(config: Config) -> Snapshot:
+    """Raises what a connection raises; Redis may be away."""
+    with connected(config.database_url, purpose="status --watch") as db:
+        return Snapshot(
+            now=ticks.clock(db),
+            health=pairs.health(db),
+            trends=live.trends(db, limit=TREND_RUNS),
+            beat=ticks.last(db),
+            running=runs.running(db, limit=LISTED),
+            held=held.held_exports(db, limit=LISTED),
+            ailing=live.attention(db, limit=LISTED),
+            pauses=settings.pauses(db),
+            workers=_workers(config),
+        )
+
+
+def _workers(config: Config) -> Workers:
+    from archisync import queue
+
+    try:
+        with queue.connected(config.redis_url) as client:
+            states = queue.worker_states(client, config.queue)
+            return Workers(
+                alive=len(states), busy=states.count("busy"), queue_length=queue.length(client, config.queue)
+            )
+    except ArchisyncError as exc:
+        return Workers(error=exc.message)
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------
+
+
+def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = None) -> RenderableType:
+    """The whole frame; what does not fit into the height is counted in its last line."""
+    lines = [*_head(snapshot, problem)]
+    table = _types(snapshot, wide=width >= WIDE)
+    details = _details(snapshot)
+    room = max(1, height - len(lines) - len(snapshot.health) - 4)
+    if len(details) > room:
+        details = [*details[: room - 1], Text(f"… and {len(details) - room + 1} more", style="dim")]
+    for line in (*lines, *details):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines, table, *details, Text("q ends", style="dim"))
+
+
+def _head(s: Snapshot, problem: str | None) -> Iterator[Text]:
+    note = ticks.overdue_note(s.beat)
+    tick = note or (
+        f"last tick {s.beat.age_s:.0f} s ago on {printable(s.beat.host, limit=_NAME_WIDTH)}" if s.beat else ""
+    )
+    title = Text.assemble(("archisync", "bold"), f"  {s.now:%Y-%m-%d %H:%M:%S} UTC  ")
+    yield title.append(tick, style="red" if note or (s.beat and s.beat.error) else "green")
+    w = s.workers
+    if w.error:
+        yield Text(printable(w.error), style="red")
+    else:
+        told = f"queue {w.queue_length}, workers {w.alive}: {w.busy} busy, {w.alive - w.busy} idle"
+        yield Text(told, style="" if w.alive else "red")
+    if problem:
+        yield Text(f"{printable(problem)} (trying again; this is the last look)", style="bold red")
+
+
+def _types(s: Snapshot, *, wide: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("type", "health"):
+        table.add_column(name, no_wrap=True)
+    figures = ["every", "agents", "stale", "held"] if not wide else [
+        "every", "agents", "queued", "running", "stale", "failing", "degraded", "resting", "held",
+    ]  # fmt: skip
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("last ok", "took", "next", "trend") if wide else ("last ok", "next", "trend"):
+        table.add_column(name, no_wrap=True)
+    for h in s.health:
+        table.add_row(*_row(s, h, wide=wide))
+    return table
+
+
+def _row(s: Snapshot, h: TypeHealth, *, wide: bool) -> list[Text]:
+    points = s.trends.get(h.sync_type, [])
+    last = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
+    following = relative(h.next_due_at, s.now) if h.next_due_at else "-"
+    succeeded = [p.seconds for p in points if p.state == "succeeded"]
+    if wide:
+        cells = [
+            f"{h.interval_minutes} min", h.pairs, h.queued, h.running, _alert(h.stale, "yellow"), _alert(h.failing, "yellow"),
+            _alert(h.degraded, "red"), h.backing_off, _alert(h.held, "yellow"), last,
+            f"{succeeded[-1]:.1f} s" if succeeded else "-", following, sparkline(points),
+        ]  # fmt: skip
+    else:
+        cells = [
+            f"{h.interval_minutes}m", h.pairs, _alert(h.stale, "yellow"), _alert(h.held, "yellow"), last, following,
+            sparkline(points[-12:]),
+        ]  # fmt: skip
+    word = Text(h.word, style=STYLES.get(h.word, ""))
+    return [Text(h.sync_type), word, *(c if isinstance(c, Text) else Text(str(c)) for c in cells)]
+
+
+def _alert(number: int, style: str) -> Text:
+    return Text(str(number), style=style if number else "dim")
+
+
+def sparkline(points: Sequence[Point]) -> Text:
+    """A block for each run, as high as it was long; x for a failed one, ! for a held one."""
+    longest = max((p.seconds for p in points), default=0.0)
+    text = Text()
+    for point in points:
+        if point.state in _ALERTS:
+            text.append(*_ALERTS[point.state])
+        else:
+            share = point.seconds / longest if longest > 0 else 0.0
+            text.append(_BLOCKS[min(len(_BLOCKS) - 1, int(share * len(_BLOCKS)))], "green")
+    return text
+
+
+def _details(s: Snapshot) -> list[Text]:
+    found = []
+    for run in s.running:
+        since = duration(s.now - run.started_at) if run.started_at else "?"
+        found.append(_line("running", f"{_pair(run)} for {since} on {run.worker} (run {run.run_id})"))
+    for h in s.held:
+        found.append(_line("held", f"{_pair(h)}: {h.message} (archisync held show {h.run_id})"))
+    for pair in s.ailing:
+        age = relative(pair.last_success_at, s.now) if pair.last_success_at else "never"
+        if pair.backoff_until:
+            rest = duration(pair.backoff_until - s.now)
+            found.append(
+                _line("resting", f"{_pair(pair)}: {pair.consecutive_failures} failures, again in {rest}, last ok {age}")
+            )
+        else:
+            found.append(_line("stale", f"{_pair(pair)}: last ok {age}"))
+    for p in s.pauses:
+        about = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"
+        found.append(_line("paused", f"{about}{': ' + p.reason if p.reason else ''}"))
+    return found
+
+
+def _pair(thing: Run | Held | Ailing) -> str:
+    return f"{thing.sync_type} of {thing.agent_id}"
+
+
+def _line(word: str, text: str) -> Text:
+    return Text.assemble((f"{word:<8} ", STYLES.get(word, "yellow")), printable(text, limit=500))
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def watch(config: Config, *, every_s: float, colour: bool) -> bool:
+    """Show until q or Ctrl-C (then True). Raises what the first look raises: a wrong setting is no live view."""
+    snapshot, problem = look(config), None
+    console = Console(no_color=not colour, highlight=False, markup=False)
+    with _terminated_by_sigterm(), _keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
+        try:
+            while True:
+                frame = draw(snapshot, width=console.width, height=console.height, problem=problem)
+                screen.update(frame, refresh=True)
+                if _quit_within(keys, every_s):
+                    return False
+                try:
+                    snapshot, problem = look(config), None
+                except ArchisyncError as exc:
+                    problem = exc.message
+        except KeyboardInterrupt:
+            return True
+
+
+def _quit_within(keys: int, seconds: float) -> bool:
+    """Whether q was typed; waits so long if it was not. A closed terminal counts as q."""
+    until = monotonic() + seconds
+    while (left := until - monotonic()) > 0:
+        if select.select([keys], [], [], left)[0] and os.read(keys, 64).lower() in (b"q", b"", b"\x1b"):
+            return True
+    return False
+
+
+@contextmanager
+def _keys() -> Iterator[int]:
+    """The terminal's keys as they are typed, not shown; Ctrl-C still is one."""
+    number = sys.stdin.fileno()
+    before = termios.tcgetattr(number)
+    tty.setcbreak(number)
+    try:
+        yield number
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _terminated_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the terminal as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,186 @@
+"""The files in examples/ are what they claim to be, and what they type works."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from archisync.cli.main import root
+from archisync.config import VARIABLES, Config
+from archisync.errors import ExitCode
+from archisync.sources import check_all
+from archisync.worker import WORKER_TTL_S
+from tests.conftest import REPOSITORY, Cli
+
+EXAMPLES = REPOSITORY / "examples"
+MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
+UNITS = sorted((EXAMPLES / "systemd").iterdir())
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text("utf-8")))
+
+
+def named(kind: str) -> dict[str, Any]:
+    return next(d for path in MANIFESTS for d in documents(path) if d["kind"] == kind)
+
+
+def pods() -> list[tuple[str, dict[str, Any]]]:
+    job = named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return [("CronJob", job), ("Deployment", named("Deployment")["spec"]["template"]["spec"])]
+
+
+PODS = pytest.mark.parametrize("pod", [pod for _, pod in pods()], ids=[kind for kind, _ in pods()])
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.name)
+def test_each_manifest_parses_and_names_itself(path: Path) -> None:
+    for document in documents(path):
+        assert {"apiVersion", "kind", "metadata"} <= set(document)
+        assert document["metadata"]["name"].startswith("archisync")
+
+
+@pytest.mark.parametrize("path", [p for p in MANIFESTS if p.name != "scale.yaml"], ids=lambda p: p.name)
+def test_each_manifest_follows_the_schema_of_the_kubernetes_api(path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for document in documents(path):
+        validate.validate(document, validate.latest_version(), strict=True)
+
+
+@PODS
+def test_no_pod_has_more_rights_than_it_needs(pod: dict[str, Any]) -> None:
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod.get("initContainers", []) + pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"]["cpu"]
+        assert {"secretRef": {"name": named("Secret")["metadata"]["name"]}} in container["envFrom"]
+
+
+def test_a_tick_pod_ends_before_the_next_is_due() -> None:
+    spec = named("CronJob")["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"]) == ("* * * * *", "Forbid")
+    assert spec["startingDeadlineSeconds"] < 60
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 60
+    assert spec["jobTemplate"]["spec"]["backoffLimit"] == 0
+
+
+def test_a_worker_pod_may_finish_its_run() -> None:
+    pod = named("Deployment")["spec"]["template"]["spec"]
+    limit = int(named("ConfigMap")["data"]["ARCHISYNC_RUN_TIMEOUT_S"])
+    assert pod["terminationGracePeriodSeconds"] >= limit
+    assert named("Deployment")["spec"]["selector"]["matchLabels"] == named("Deployment")["spec"]["template"]["metadata"]["labels"]  # fmt: skip # noqa: E501
+
+
+def test_the_settings_are_ones_that_archisync_knows_and_accepts() -> None:
+    given = named("ConfigMap")["data"] | named("Secret")["stringData"]
+    assert set(given) <= {v.name for v in VARIABLES}
+    config = Config.from_environment(given)
+    config.require_all()
+    check_all(config)
+    assert config.zone.key == "Europe/Rome"
+
+
+def test_workers_are_scaled_by_the_list_that_rq_keeps() -> None:
+    scaled = named("ScaledObject")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == named("Deployment")["metadata"]["name"]
+    trigger = scaled["triggers"][0]
+    assert trigger["metadata"]["listName"] == "rq:queue:archisync"
+    assert trigger["authenticationRef"]["name"] == named("TriggerAuthentication")["metadata"]["name"]
+
+
+def test_the_liveness_probe_forgives_a_redis_that_is_away_and_nothing_else(cli: Cli) -> None:
+    probe = named("Deployment")["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
+    command = probe["exec"]["command"]
+    assert command[:2] == ["sh", "-c"]
+    assert f"[ $? -eq {ExitCode.UNREACHABLE.value} ]" in command[2]
+    # A worker that is in the middle of its wait for Redis has WORKER_TTL_S to tell again that it lives.
+    assert probe["periodSeconds"] * probe["failureThreshold"] > WORKER_TTL_S
+    words = re.search(r"archisync ([^>|]+)", command[2])
+    assert words is not None
+    typed = words[1].split()
+    assert cli(*typed).returncode == ExitCode.SYNC_FAILED
+    away = {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}
+    assert cli(*typed, env=away).returncode == ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda p: p.name)
+@pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_each_unit(path: Path, tmp_path: Path) -> None:
+    assert SYSTEMD_ANALYZE is not None
+    for unit in UNITS:  # the program must exist for systemd, so that of this machine's true(1) stands in
+        text = re.sub(r"/opt/archisync/bin/archisync", "/bin/true", unit.read_text("utf-8"))
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        [SYSTEMD_ANALYZE, "verify", "--man=no", "--recursive-errors=no", tmp_path / path.name],
+        capture_output=True, text=True, check=False, env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_give_a_run_the_time_that_it_may_take() -> None:
+    worker = (EXAMPLES / "systemd/archisync-worker.service").read_text("utf-8")
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", worker, re.M)
+    assert stop is not None
+    assert int(stop[1]) >= Config.from_environment({}).run_timeout_s
+    assert re.search(r"^RestartPreventExitStatus=2 3$", worker, re.M)
+    assert re.search(r"^KillMode=mixed$", worker, re.M)
+
+
+def test_the_workflow_waits_and_fails_with_the_outcome() -> None:
+    workflow = yaml.safe_load((EXAMPLES / "github/resync.yml").read_text("utf-8"))
+    job = workflow["jobs"]["resync"]
+    script = job["steps"][0]["run"]
+    assert "--wait --timeout 1800" in script
+    assert "${{" not in "".join(step["run"] for step in job["steps"])  # an input in a script is an injection
+    assert "continue-on-error" not in job["steps"][0]
+    assert job["timeout-minutes"] * 60 > 1800
+    assert workflow["permissions"] == {}
+
+
+def test_the_workflow_s_script_runs_and_hands_on_the_exit_code(cli: Cli, tmp_path: Path) -> None:
+    workflow = yaml.safe_load((EXAMPLES / "github/resync.yml").read_text("utf-8"))
+    script = workflow["jobs"]["resync"]["steps"][0]["run"]
+    (tmp_path / "archisync").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$OUT"\nexit 6\n')
+    (tmp_path / "archisync").chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SYNC_TYPE": "orders",
+        "GITHUB_RUN_ID": "7",
+        "OUT": str(tmp_path / "args"),
+    }
+    for agent, words in (("", []), ("a b; rm x", ["--agent", "a b; rm x"])):
+        done = subprocess.run(["bash", "-e", "-c", script], env=env | {"SYNC_AGENT": agent}, check=False)
+        assert done.returncode == ExitCode.HELD
+        typed = (tmp_path / "args").read_text().splitlines()
+        assert typed == ["run", "orders", *words, "--wait", "--timeout", "1800", "--reason", "GitHub run 7"]
+
+
+def test_every_command_in_the_examples_exists() -> None:
+    known = set(typer.main.get_command(root).commands)  # type: ignore[attr-defined]
+    files = [*MANIFESTS, *UNITS, EXAMPLES / "github/resync.yml", EXAMPLES / "Containerfile", EXAMPLES / "crontab"]
+    for path in files:
+        code = "\n".join(line.split("#", 1)[0] for line in path.read_text("utf-8").splitlines())
+        typed = re.findall(r"archisync(?:\", \"| )([a-z]+)\b", code)
+        assert set(typed) <= known, path
+
+
+def test_the_container_is_not_root_and_takes_signals_itself() -> None:
+    lines = (EXAMPLES / "Containerfile").read_text("utf-8").splitlines()
+    pod = named("Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert f"USER {pod['runAsUser']}:{pod['runAsGroup']}" in lines
+    assert 'ENTRYPOINT ["archisync"]' in lines
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", "\n".join(lines), re.M)
+    assert all((REPOSITORY / name).exists() for names in copied for name in names.split())

@@ -1,0 +1,126 @@
+"""`db grants`: its SQL is applied, and a tick, a worker, an operator and a reader get by with it, and with no more."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from archisync.database import Database
+from archisync.errors import ExitCode
+from archisync.store.grants import Role, grants_sql
+from tests.conftest import REPOSITORY, Cli
+
+PREFIX = "granted"
+AGENT = "anna.bianchi"
+SOURCE = {"ARCHISYNC_SOURCE": str(REPOSITORY / "examples/exports/{agent}/{type}.csv")}
+
+
+@pytest.fixture
+def accounts(connection: Database, cli: Cli, database_url: str) -> Iterator[dict[Role, dict[str, str]]]:
+    """The environment of an account in each role. Roles belong to the whole server, so they are dropped at the end."""
+    connection.execute(cli("db", "grants", "--prefix", PREFIX).stdout.encode())
+    found = {}
+    for role in Role:
+        connection.execute(f"create role {PREFIX}_{role}_1 login in role {PREFIX}_{role}".encode())
+        url = urlsplit(database_url)._replace(netloc=f"{PREFIX}_{role}_1@").geturl()
+        found[role] = SOURCE | {"ARCHISYNC_DATABASE_URL": url}
+    yield found
+    for role in Role:
+        connection.execute(f"drop role {PREFIX}_{role}_1".encode())
+        connection.execute(f"drop owned by {PREFIX}_{role}".encode())
+        connection.execute(f"drop role {PREFIX}_{role}".encode())
+
+
+def test_a_tick_a_worker_an_operator_and_a_reader_get_by_with_their_roles(
+    cli: Cli, connection: Database, accounts: dict[Role, dict[str, str]]
+) -> None:
+    def does(role: Role, *words: str, code: int = 0) -> None:
+        done = cli(*words, env=accounts[role])
+        assert done.returncode == code, f"{role}: archisync {' '.join(words)}: {done.stderr}"
+
+    does(Role.OPERATOR, "agent", "add", AGENT, "--allow")
+    does(Role.OPERATOR, "interval", "set", "orders", "15")
+    does(Role.TICK, "tick", "--dry-run")
+    does(Role.TICK, "tick")
+    does(Role.WORKER, "worker", "--burst")
+    row = connection.execute("select count(*) as n from system.sync_runs where state = 'succeeded'").fetchone()
+    assert row is not None
+    assert row["n"] == 6
+    connection.execute("update system.sync_state set known_rows = 100000 where sync_type = 'orders'")
+    does(Role.OPERATOR, "run", "orders", "--agent", AGENT, "--inline", code=ExitCode.HELD)
+    does(Role.OPERATOR, "held", "accept", "7", "--why", "known")
+    does(Role.TICK, "tick")
+    does(Role.WORKER, "worker", "--burst")
+    does(Role.OPERATOR, "pause", "--agent", AGENT)
+    does(Role.OPERATOR, "resume", "--agent", AGENT)
+    does(Role.OPERATOR, "prune", "--older-than", "1d")
+    for role in Role:
+        does(role, "status")
+        does(role, "history")
+        does(role, "held", "list", "--all")
+    assert connection.execute("select used_by_run from system.held_exports").fetchone() == {"used_by_run": 8}
+
+
+def test_doctor_knows_whether_an_account_is_enough(cli: Cli, accounts: dict[Role, dict[str, str]]) -> None:
+    told = {role: cli("doctor", "--only", "rights", env=accounts[role]).stdout.splitlines()[0] for role in Role}
+    name = f"{PREFIX}_{{}}_1"
+    ok = "ok       rights       the role "
+    assert told[Role.TICK] == f"{ok}{name.format('tick')} has the rights of a tick"
+    assert told[Role.WORKER] == f"{ok}{name.format('worker')} has the rights of a worker"
+    assert told[Role.OPERATOR] == f"{ok}{name.format('operator')} has the rights of a tick and a worker"
+    assert told[Role.READER].startswith(f"failed   rights       the role {name.format('reader')} lacks: ")
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (Role.TICK, "select 1 from agents.customers"),
+        (Role.TICK, "update agents.users set whitelisted = true"),
+        (Role.TICK, "update system.sync_settings set enabled = true"),
+        (Role.WORKER, "delete from system.sync_runs"),
+        (Role.WORKER, "update agents.users set whitelisted = true"),
+        (Role.WORKER, "update system.sync_settings set enabled = true"),
+        (Role.READER, "update system.sync_state set active = false"),
+        (Role.READER, "delete from shared.products"),
+        (Role.READER, "select system.activate_agents('{x}')"),
+        (Role.READER, "select system.deactivate_agents('{x}')"),
+        (Role.OPERATOR, "drop table agents.orders"),
+    ],
+)
+def test_a_role_may_do_no_more(accounts: dict[Role, dict[str, str]], role: Role, statement: str) -> None:
+    with (
+        psycopg.connect(accounts[role]["ARCHISYNC_DATABASE_URL"]) as db,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        db.execute(statement.encode())
+
+
+def test_granting_again_takes_away_what_a_role_no_longer_needs(
+    connection: Database, accounts: dict[Role, dict[str, str]]
+) -> None:
+    connection.execute(f"grant delete on agents.orders to {PREFIX}_tick".encode())
+    connection.execute(grants_sql(PREFIX).encode())
+    row = connection.execute(
+        f"select has_table_privilege('{PREFIX}_tick', 'agents.orders', 'delete') as has"
+    ).fetchone()
+    assert row == {"has": False}
+    assert accounts
+
+
+@pytest.mark.parametrize("prefix", ["", "Big", "a; drop table x", "x" * 41])
+def test_a_prefix_that_is_no_name_is_refused(cli: Cli, prefix: str) -> None:
+    done = cli("db", "grants", "--prefix", prefix)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {ascii(prefix)[:40]} can't begin the name of a role\n"
+        "hint: lower-case letters, digits and underscores, at most 40, beginning with a letter\n"
+    )
+
+
+def test_every_table_is_named_so_that_none_is_forgotten(connection: Database) -> None:
+    rows = connection.execute(
+        "select schemaname || '.' || tablename as t from pg_tables where schemaname in ('system', 'agents', 'shared')"
+    ).fetchall()
+    text = grants_sql()
+    assert {row["t"] for row in rows if f" on {row['t']} to archisync_reader;" not in text} == set()

@@ -1,0 +1,63 @@
+"""What stands on a terminal's screen: understands what `status --watch` writes, and refuses whatever else it might begin to write."""
+
+import codecs
+import re
+
+_TOKEN = re.compile(r"\x1b\[(?P<arguments>[?0-9;]*)(?P<command>[A-Za-z])|(?P<text>[^\x1b])")
+_UNFINISHED = re.compile(r"\x1b(?:\[[?0-9;]*)?$")
+
+
+class Screen:
+    def __init__(self, columns: int, rows: int) -> None:
+        self._columns = columns
+        self._cells = [[" "] * columns for _ in range(rows)]
+        self._row = self._column = 0
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._rest = ""
+
+    def text(self) -> str:
+        return "\n".join("".join(row).rstrip() for row in self._cells)
+
+    def feed(self, written: bytes) -> None:
+        text = self._rest + self._decode(written)
+        unfinished = _UNFINISHED.search(text)
+        self._rest = unfinished.group() if unfinished else ""
+        text = text.removesuffix(self._rest) if self._rest else text
+        position = 0
+        while position < len(text):
+            token = _TOKEN.match(text, position)
+            assert token, f"an escape sequence that is not known: {text[position : position + 20]!r}"
+            position = token.end()
+            if token["command"]:
+                self._command(token["command"], token["arguments"])
+            else:
+                self._write(token["text"])
+
+    def _command(self, command: str, arguments: str) -> None:
+        match command:
+            case "m" | "h" | "l":  # colours; modes
+                pass
+            case "H":
+                row, _, column = arguments.partition(";")
+                self._row, self._column = int(row or 1) - 1, int(column or 1) - 1
+            case "A":
+                self._row -= int(arguments or 1)
+            case "K":
+                start = 0 if arguments == "2" else self._column
+                self._cells[self._row][start:] = [" "] * (self._columns - start)
+            case "J":
+                self._cells = [[" "] * self._columns for _ in self._cells]
+            case _:
+                raise AssertionError(f"a command that is not known: {arguments}{command}")
+
+    def _write(self, character: str) -> None:
+        if character == "\r":
+            self._column = 0
+        elif character == "\n":
+            if self._row == len(self._cells) - 1:
+                self._cells = [*self._cells[1:], [" "] * self._columns]
+            else:
+                self._row += 1
+        elif character.isprintable() and self._column < self._columns:
+            self._cells[self._row][self._column] = character
+            self._column += 1

@@ -1,0 +1,100 @@
+"""The plan's arithmetic: slots by the hour, work that is carried on, and what is said about it."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.cli.plan import bar
+from archisync.plan import Plan, make_plan
+from archisync.store.timetable import DueGroup
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ORDERS_S: dict[str, float | None] = {"orders": 6.0}
+
+
+def group(pairs: int = 10, *, minutes: int = 10, due: datetime = NOW, name: str = "orders") -> DueGroup:
+    return DueGroup(sync_type=name, interval_minutes=minutes, due_at=due, pairs=pairs)
+
+
+def plan(*groups: DueGroup, workers: int = 1, hours: float = 3, now: datetime = NOW) -> Plan:
+    return make_plan(groups, ORDERS_S, now=now, span=timedelta(hours=hours), workers=workers)
+
+
+def test_a_ten_minute_type_runs_six_times_an_hour_for_each_pair() -> None:
+    found = plan(group(10))
+    assert [h.total for h in found.hours] == [60, 60, 60]
+    assert [h.work_s for h in found.hours] == [360, 360, 360]
+    assert [h.load for h in found.hours] == [0.1, 0.1, 0.1]
+    assert found.keeps_up
+
+
+def test_the_first_and_the_last_hour_may_be_parts() -> None:
+    found = plan(group(1, due=NOW + timedelta(minutes=45)), hours=1, now=NOW + timedelta(minutes=40))
+    assert [(f"{h.at:%H:%M}", h.length_s, h.total) for h in found.hours] == [("12:40", 1200, 2), ("13:00", 2400, 4)]
+
+
+def test_what_is_overdue_runs_now() -> None:
+    assert plan(group(1, minutes=1440, due=NOW - timedelta(days=3))).hours[0].total == 1
+
+
+def test_work_that_an_hour_can_t_do_is_carried_on_and_the_needed_workers_are_told() -> None:
+    late = group(1200, minutes=180)  # 7200 s of work at 12:00, nothing until 15:00
+    found = plan(late)
+    assert [h.left_s for h in found.hours] == [3600, 0, 0]
+    assert [h.load for h in found.hours] == [2, 1, 0]
+    assert found.notes == ["1 worker(s) don't keep up from 12:00 to 13:00 UTC: up to 60 min of work wait; 2 would do"]
+    assert plan(late, workers=2).keeps_up
+
+
+def test_work_that_only_grows_is_told_to_the_end() -> None:
+    assert plan(group(200)).notes == [
+        "1 worker(s) don't keep up from 12:00 to the end of the plan UTC: up to 180 min of work wait; 2 would do"
+    ]
+
+
+def test_without_workers_nothing_runs_and_that_is_said() -> None:
+    assert plan(group(1), workers=0).notes == ["no worker is alive: nothing of this would run"]
+    assert plan(workers=0).notes == []
+
+
+def test_an_agent_whose_runs_take_longer_than_their_intervals_is_told() -> None:
+    measured: dict[str, float | None] = {"orders": 400.0, "ddt": 480.0}
+    groups = [group(1), group(1, name="ddt", minutes=20)]
+    found = make_plan(groups, measured, now=NOW, span=timedelta(hours=1), workers=9)
+    assert found.notes == [
+        "an agent's types take 1.1 times as long as their intervals allow, one after the other: lengthen intervals"
+    ]
+
+
+def test_a_type_that_never_ran_is_said_to_be_assumed() -> None:
+    assert plan(group(1), group(1, name="prices")).assumed == ["prices"]
+
+
+@given(
+    pairs=st.integers(1, 10_000),
+    minutes=st.integers(5, 1440),
+    late=st.integers(-2000, 2000),
+    hours=st.integers(1, 48),
+    start=st.integers(0, 3599),
+    workers=st.integers(1, 50),
+)
+def test_no_slot_is_lost_and_no_work_vanishes(
+    pairs: int, minutes: int, late: int, hours: int, start: int, workers: int
+) -> None:
+    now = NOW + timedelta(seconds=start)
+    due, end = max(now + timedelta(minutes=late), now), now + timedelta(hours=hours)
+    found = plan(
+        group(pairs, minutes=minutes, due=now + timedelta(minutes=late)), hours=hours, now=now, workers=workers
+    )
+    slots = 0 if due >= end else (end - due - timedelta(microseconds=1)) // timedelta(minutes=minutes) + 1
+    assert sum(h.total for h in found.hours) == slots * pairs
+    assert sum(h.length_s for h in found.hours) == hours * 3600
+    assert all(h.left_s >= 0 for h in found.hours)
+    done = sum(h.work_s for h in found.hours) - found.hours[-1].left_s
+    assert done <= workers * hours * 3600 + 1e-6
+
+
+def test_a_bar_shows_whatever_is_more_than_nothing() -> None:
+    assert [bar(n, 1000, 10, ascii_only=True) for n in (0, 1, 500, 1000)] == ["", "#", "#####", "##########"]
+    assert bar(1, 1, 2, ascii_only=False) == "██"
