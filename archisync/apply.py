@@ -148,8 +148,7 @@ class Apply:
         self._owned = tuple(c for c in columns if c.name not in sync_type.key)
         self._agent: Params = {"agent_id": agent_id}
         self._loaded = False
-        schema, _, table = sync_type.table.partition(".")
-        self._table = sql.Identifier(schema, table)
+        self._table = _table_of(sync_type)
 
     # --- pieces of SQL ----------------------------------------------------------------------------------------
 
@@ -445,3 +444,27 @@ class Apply:
         if self._loaded:
             return sql.SQL("{} s where {}").format(self._table, self._mine("s"))
         return sql.SQL("{} s where s.ok").format(STAGE)
+
+
+def count_rows(db: Database, kind: SyncType, agent_id: str | None) -> int:
+    """Rows of one agent (of a shared type: all), or of all agents when it is None."""
+    statement = sql.SQL("select count(*) as n from {}{}").format(_table_of(kind), _of(kind, agent_id))
+    row = db.execute(statement, {"agent_id": agent_id}).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def delete_rows(db: Database, kind: SyncType, agent_id: str | None) -> int:
+    """Delete them, marked absent or not; the number of rows. In the caller's transaction, which forgets their state too."""
+    statement = sql.SQL("delete from {}{}").format(_table_of(kind), _of(kind, agent_id))
+    return db.execute(statement, {"agent_id": agent_id}).rowcount
+
+
+def _table_of(kind: SyncType) -> sql.Identifier:
+    return sql.Identifier(*kind.table.split("."))
+
+
+def _of(kind: SyncType, agent_id: str | None) -> sql.Composable:
+    if kind.scope is Scope.SHARED or agent_id is None:
+        return sql.SQL("")
+    return sql.SQL(" where agent_id = %(agent_id)s")

@@ -112,8 +112,7 @@ def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> S
     except HeldExport as exc:
         return _hold(db, claim, exc.hold, progress, exc.outlook)
     except ExportError as exc:
-        rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
-        return _hold(db, claim, Hold(rule=rule, message=printable(exc.message)), progress, Outlook())
+        return _hold(db, claim, _unreadable(exc), progress, Outlook())
     except LeaseLostError:
         raise
     except ArchisyncError as exc:
@@ -139,7 +138,7 @@ def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> Sta
     with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
         with progress.step("fetch"):
             applied = _applied(db, config, claim, kind)
-            export = _fetch(config, kind, claim, Path(spool), applied.get("validators", {}))
+            export = _fetch(config, kind, claim.agent_id, Path(spool), applied.get("validators", {}))
         if isinstance(export, Unchanged):
             return _unchanged(db, claim, export, applied, progress)
         with progress.step("compare"):
@@ -195,13 +194,13 @@ def _end_unchanged(
     return State.SUCCEEDED
 
 
-def _fetch(config: Config, kind: SyncType, claim: Claim, spool: Path, validators: Mapping[str, str]) -> Fetched:
+def _fetch(config: Config, kind: SyncType, agent_id: str, spool: Path, validators: Mapping[str, str]) -> Fetched:
     """Fetch the whole export; transient faults are retried here, a few seconds at most, before a later tick does."""
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
     request = Request(
         template=config.source(kind),
-        agent_id=claim.agent_id,
+        agent_id=agent_id,
         sync_type=kind.name,
         spool_dir=spool,
         max_bytes=config.max_export_bytes,
@@ -283,7 +282,21 @@ def _guard(
 ) -> tuple[Plan, bool]:
     """What applying will do, and whether a person accepted exactly that. Raises HeldExport unless the export may be applied."""
     pair = {"sync_type": claim.sync_type, "agent_id": claim.agent_id}
-    known, high = runs.baseline(db, **pair)
+    plan, hold = _judge(db, apply, staged, **pair)
+    if hold is None:
+        return plan, False
+    if hold.rule.acceptable:
+        accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
+        if accepted is not None:
+            progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
+            return plan, True
+    progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
+    raise HeldExport(hold, _outlook(apply, staged, plan))
+
+
+def _judge(db: Database, apply: Apply, staged: Staged, *, sync_type: str, agent_id: str) -> tuple[Plan, Hold | None]:
+    """What applying the staged export would do, and the guard's verdict."""
+    known, high = runs.baseline(db, sync_type=sync_type, agent_id=agent_id)
     plan = Plan() if staged.conflicting else apply.plan(staged)
     evidence = Evidence(
         seen=staged.seen,
@@ -294,19 +307,64 @@ def _guard(
         high=high,
         plan=plan,
     )
-    hold = judge(evidence, settings.all_limits(db)[claim.sync_type])
-    if hold is None:
-        return plan, False
-    if hold.rule.acceptable:
-        accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
-        if accepted is not None:
-            progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
-            return plan, True
-    progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
-    if plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
+    hold = judge(evidence, settings.all_limits(db)[sync_type])
+    if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
         hold = Hold(rule=hold.rule, message=f"{hold.message}; {plan.vanishing} known row(s) would vanish")
+    return plan, hold
+
+
+def _outlook(apply: Apply, staged: Staged, plan: Plan) -> Outlook:
     changes = [] if staged.conflicting else apply.changes_sample()
-    raise HeldExport(hold, Outlook(valid=staged.valid, plan=plan, vanishing=apply.vanishing_sample(), changes=changes))
+    return Outlook(valid=staged.valid, plan=plan, vanishing=apply.vanishing_sample(), changes=changes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preview:
+    """What a sync would do now. `hold`: the reason why it would be held instead."""
+
+    origin: str
+    seen: int
+    quarantined: int
+    outlook: Outlook
+    hold: Hold | None
+    warnings: list[dict[str, Any]]
+
+
+def preview(db: Database, config: Config, kind: SyncType, agent_id: str) -> Preview:
+    """Fetch, read, plan and judge the export as a run would, and write nothing. The caller holds the agent's lock.
+
+    Raises what fetching raises; an export that can't be read is a Preview with a hold.
+    """
+    progress = Progress()
+    with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
+        export = _fetch(config, kind, agent_id, Path(spool), {})
+        assert isinstance(export, Export)  # without validators no source says that nothing has changed
+        origin = printable(export.origin)
+        try:
+            records = read_records(open_table(export), kind, locale=config.locale(kind), zone=config.zone)
+            apply = Apply(db, kind, agent_id, records.layout.columns)
+            with db.transaction(force_rollback=True):
+                staged = apply.stage(records)
+                _warn_about(staged, records.control_characters_removed, progress)
+                plan, hold = _judge(db, apply, staged, sync_type=kind.name, agent_id=agent_id)
+                outlook = _outlook(apply, staged, plan)
+                _warn_about_references(apply, progress)
+        except ExportError as exc:
+            hold = _unreadable(exc)
+            return Preview(origin=origin, seen=0, quarantined=0, outlook=Outlook(), hold=hold, warnings=[])
+    return Preview(
+        origin=origin,
+        seen=staged.seen,
+        quarantined=staged.quarantined,
+        outlook=outlook,
+        hold=hold,
+        warnings=progress.warnings,
+    )
+
+
+def _unreadable(exc: ExportError) -> Hold:
+    rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
+    return Hold(rule=rule, message=printable(exc.message))
 
 
 def _warn_about(staged: Staged, control_characters: int, progress: Progress) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,7 @@ from archisync.cli.context import Json, app, user_name
 from archisync.errors import UsageError
 
 if TYPE_CHECKING:
+    from archisync.output import Output
     from archisync.store.held import Held
 
 commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
@@ -65,20 +67,12 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
             "why": h.message,
             "rows in the export": h.rows_valid,
             "rows known": h.known_rows,
-            **{f"rows {what}": h.planned[name] for name, what in _PLANNED.items() if name in h.planned},
+            **planned(h.planned),
             "sha256": h.sha256,
             "decision": _decision(h),
         }
     )
-    if h.sample:
-        a.output.line("keys of known rows that would vanish (some):")
-        for key in h.sample:
-            a.output.line("  " + " / ".join(key))
-    if h.changes:
-        a.output.line("rows that would change (some):")
-        for change in h.changes:
-            fields = "; ".join(f"{name}: {old!r} → {new!r}" for name, (old, new) in sorted(change["fields"].items()))
-            a.output.line(f"  {' / '.join(change['key'])}  {fields}")
+    show_outlook(a.output, h.sample, h.changes)
     if h.decision is None:
         if h.acceptable:
             a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
@@ -94,6 +88,24 @@ _PLANNED = {
     "changed": "that would change",
     "new": "that would be new",
 }
+
+
+def planned(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts of a plan, each under a name to show."""
+    return {f"rows {what}": counts[name] for name, what in _PLANNED.items() if name in counts}
+
+
+def show_outlook(output: Output, vanishing: Sequence[Sequence[str]], changes: Sequence[Mapping[str, Any]]) -> None:
+    """Keys of rows that would vanish, and old and new values of rows that would change."""
+    if vanishing:
+        output.line("keys of known rows that would vanish (some):")
+        for key in vanishing:
+            output.line("  " + " / ".join(key))
+    if changes:
+        output.line("rows that would change (some):")
+        for change in changes:
+            fields = "; ".join(f"{name}: {old!r} → {new!r}" for name, (old, new) in sorted(change["fields"].items()))
+            output.line(f"  {' / '.join(change['key'])}  {fields}")
 
 
 def _decision(h: Held) -> str:

@@ -9,6 +9,7 @@ import typer
 from archisync import __version__
 from archisync.cli import (
     agent,
+    data,
     database,
     demo,
     doctor,
@@ -75,6 +76,8 @@ root.command("doctor")(doctor.doctor)
 root.command("metrics")(metrics.metrics)
 root.command("worker")(worker.worker)
 root.command("prune")(history.prune)
+root.command("diff")(data.diff)
+root.command("clear")(data.clear)
 root.add_typer(interval.commands, name="interval")
 root.add_typer(agent.commands, name="agent")
 root.add_typer(held.commands, name="held")

@@ -1,4 +1,4 @@
-"""`system.sync_state` as people ask about it: the facts of a pair, and the health of a type. Read only."""
+"""`system.sync_state` as people ask about it: the facts of a pair, and the health of a type; and forgetting a pair's data."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ select p.sync_type, p.agent_id, true as active, true as in_users, {_FACTS}
  where p.active
  order by t.level, p.sync_type, p.agent_id
 """  # noqa: S608
+# Purpose: the pair has no data any more: no baseline, nothing known of an applied export; a standing acceptance was given for other
+# data. Caller: clear, which deletes the rows in the same transaction. Locks: the state rows.
+SQL_FORGET_DATA = """
+update system.sync_state
+   set known_rows = null, high_rows = '{}', applied_sha256 = null, applied_source = null, data_version = data_version + 1
+ where sync_type = %(sync_type)s and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
+"""
 # Purpose: one line a type for `status`. Caller: health. No locks.
 SQL_HEALTH = """
 select t.sync_type, s.enabled, s.interval_minutes,
@@ -145,3 +152,8 @@ def all_facts(db: Database) -> Iterator[Facts]:
 
 def health(db: Database) -> list[TypeHealth]:
     return [TypeHealth(**row) for row in db.execute(SQL_HEALTH).fetchall()]
+
+
+def forget_data(db: Database, kind: SyncType, agent_id: str | None) -> None:
+    """What is known of the pair's data, or of every pair's of the type when `agent_id` is None."""
+    db.execute(SQL_FORGET_DATA, {"sync_type": kind.name, "agent_id": agent_id})
