@@ -166,7 +166,7 @@ def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict
 def _read_as(config: Config, kind: SyncType) -> str:
     """A fingerprint of what decides, beside the export, about the rows that come of it."""
     parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(kind))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _same(db: Database, claim: Claim, export: Export, applied: dict[str, Any], progress: Progress) -> State:

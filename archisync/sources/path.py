@@ -52,7 +52,7 @@ class PathSource:
             suffix=_suffix(path),
             size_bytes=spooled.size_bytes,
             sha256=spooled.sha256,
-            validators={} if spooled.packed else {"path": str(path), "sha256": spooled.sha256},
+            validators={} if spooled.packed else {"path": _name(path), "sha256": spooled.sha256},
         )
 
 
@@ -163,7 +163,7 @@ def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
     that nobody needs; what cannot be read is left to the copy to tell."""
     known = request.validators.get("sha256")
     before = os.fstat(file.fileno())
-    if known is None or request.validators.get("path") != str(path) or before.st_size > request.max_bytes:
+    if known is None or request.validators.get("path") != _name(path) or before.st_size > request.max_bytes:
         return False
     try:
         same = _sha256(file) == known
@@ -171,6 +171,11 @@ def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
     except OSError:
         return False
     return same and not _changed(before, file)
+
+
+def _name(path: Path) -> str:
+    """The path as text that can be kept, whatever bytes it has."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def _sha256(file: BinaryIO) -> str:
