@@ -4,6 +4,7 @@
 database: what is missing is an error that says what to set.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +39,31 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(name="ARCHISYNC_LOCALE", default="iso", meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56)"),
     Variable(name="ARCHISYNC_LOCALE_<TYPE>", default="", meaning="the same for one type"),
+    Variable(
+        name="ARCHISYNC_CSV_DELIMITER",
+        default="",
+        meaning="`comma`, `semicolon`, `tab` or `pipe`; else it is found in the header line",
+    ),
+    Variable(
+        name="ARCHISYNC_CSV_ENCODING",
+        default="",
+        meaning="`utf-8`, `utf-16`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
+    ),
+    Variable(
+        name="ARCHISYNC_CSV_QUOTING",
+        default="",
+        meaning="`none`: a quote is a character like any other; else cells may stand in double quotes",
+    ),
+    Variable(
+        name="ARCHISYNC_CSV_<NAME>_<TYPE>",
+        default="",
+        meaning="one of these three for one type, `ARCHISYNC_CSV_ENCODING_DDT`",
+    ),
+    Variable(
+        name="ARCHISYNC_ALIASES_<TYPE>",
+        default="",
+        meaning='further labels of columns, as JSON: `{"KUNDENNR": "customer_id", "NOTE": ""}` (empty: ignore the column)',
+    ),
     Variable(name="ARCHISYNC_TIMEZONE", default="Europe/Rome", meaning="of times in exports that don't name one"),
     Variable(name="ARCHISYNC_QUEUE", default="archisync", meaning="name of the RQ queue"),
     Variable(
@@ -89,6 +115,22 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
 )
 _DEFAULTS = {v.name: v.default for v in VARIABLES}
+
+
+CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+CSV_ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CsvDialect:
+    """What is known about a CSV file before it is read; None: to be detected. `quoted`: double quotes may enclose a cell."""
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoted: bool = True
+
+
+DETECT = CsvDialect()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +202,42 @@ class Config:
         if value not in ("iso", "it"):
             raise ConfigurationError(f"{name} is {value!r}", hint="allowed: iso, it")
         return cast(Locale, value)
+
+    def csv_dialect(self, sync_type: SyncType) -> CsvDialect:
+        """How the type's CSV exports are written, as far as that is configured."""
+        delimiter = self._choice("ARCHISYNC_CSV_DELIMITER", sync_type, CSV_DELIMITERS)
+        encoding = self._choice("ARCHISYNC_CSV_ENCODING", sync_type, {name: name for name in CSV_ENCODINGS})
+        quoting = self._choice("ARCHISYNC_CSV_QUOTING", sync_type, {"none": "none", "double": "double"})
+        return CsvDialect(delimiter=delimiter, encoding=encoding, quoted=quoting != "none")
+
+    def _choice(self, common: str, sync_type: SyncType, allowed: Mapping[str, str]) -> str | None:
+        """What the type's own variable stands for, or else the common one; None when neither is set."""
+        own = f"{common}_{sync_type.name.upper()}"
+        name = own if self._get(own) else common
+        value = self._get(name).lower()
+        if value and value not in allowed:
+            raise ConfigurationError(f"{name} is {self._get(name)!r}", hint="allowed: " + ", ".join(allowed))
+        return allowed[value] if value else None
+
+    def aliases(self, sync_type: SyncType) -> dict[str, str]:
+        """Label → field name of the type, or the empty text for a column to ignore."""
+        name = f"ARCHISYNC_ALIASES_{sync_type.name.upper()}"
+        text = self._get(name)
+        if not text:
+            return {}
+        hint = f'for example {{"KUNDENNR": "{sync_type.key[0]}"}}; fields: ' + ", ".join(
+            f.name for f in sync_type.fields
+        )
+        try:
+            found = json.loads(text)
+        except ValueError as exc:
+            raise ConfigurationError(f"{name} is not JSON: {exc}", hint=hint) from exc
+        known = {f.name for f in sync_type.fields} | {""}
+        if not isinstance(found, dict) or not all(
+            isinstance(field, str) and field in known for field in found.values()
+        ):
+            raise ConfigurationError(f"{name} must be an object whose values are fields of {sync_type.name}", hint=hint)
+        return found
 
     @property
     def zone(self) -> ZoneInfo:
@@ -246,7 +324,7 @@ class Config:
         _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
         _ = self.database_timeout_s, self.max_export_bytes, self.history_days
         for sync_type in SYNC_TYPES.values():
-            _ = self.source(sync_type), self.locale(sync_type)
+            _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
 
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")

@@ -35,7 +35,7 @@ from archisync.errors import (
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.linesum import line_sum
-from archisync.records import read_records
+from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Report, State, Trigger
@@ -165,7 +165,8 @@ def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict
 
 def _read_as(config: Config, kind: SyncType) -> str:
     """A fingerprint of what decides, beside the export, about the rows that come of it."""
-    parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(kind))
+    choices = (config.csv_dialect(kind), config.aliases(kind), kind)
+    parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(choices))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -235,10 +236,8 @@ def _read_and_apply(
     lines: str | None,
     progress: Progress,
 ) -> State:
-    table = open_table(export)
-    records = read_records(table, kind, locale=config.locale(kind), zone=config.zone)
     assert progress.export is not None
-    progress.export["detected"] = dict(table.detected)
+    records = _read(config, kind, export, progress.export)
     if records.layout.ignored:
         count = len(records.layout.ignored)
         names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in records.layout.ignored[:_SHOWN_LABELS]]
@@ -318,6 +317,13 @@ def _outlook(apply: Apply, staged: Staged, plan: Plan) -> Outlook:
     return Outlook(valid=staged.valid, plan=plan, vanishing=apply.vanishing_sample(), changes=changes)
 
 
+def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]) -> RecordReader:
+    """The export's records; what was detected goes into the run's record. Raises ExportError."""
+    table = open_table(export, config.csv_dialect(kind))
+    record["detected"] = dict(table.detected)
+    return read_records(table, kind, locale=config.locale(kind), zone=config.zone, extra_aliases=config.aliases(kind))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
     """What a sync would do now. `hold`: the reason why it would be held instead."""
@@ -341,7 +347,7 @@ def preview(db: Database, config: Config, kind: SyncType, agent_id: str) -> Prev
         assert isinstance(export, Export)  # without validators no source says that nothing has changed
         origin = printable(export.origin)
         try:
-            records = read_records(open_table(export), kind, locale=config.locale(kind), zone=config.zone)
+            records = _read(config, kind, export, {})
             apply = Apply(db, kind, agent_id, records.layout.columns)
             with db.transaction(force_rollback=True):
                 staged = apply.stage(records)

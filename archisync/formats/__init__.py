@@ -1,5 +1,6 @@
 """Bytes to rows. The format is chosen by the name's suffix, else by the first bytes; what is no export is refused."""
 
+from archisync.config import DETECT, CsvDialect
 from archisync.errors import ExportError
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, Table
@@ -26,8 +27,8 @@ _FOREIGN = {
 _FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped)"
 
 
-def open_table(export: Export) -> Table:
-    """Open a fetched export and read its labels.
+def open_table(export: Export, dialect: CsvDialect = DETECT) -> Table:
+    """Open a fetched export and read its labels. `dialect` is what is known of it in case it is CSV.
 
     Raises ExportError when it is empty, no table (a login page, a PDF, binary data) or visibly truncated.
     """
@@ -38,7 +39,7 @@ def open_table(export: Export) -> Table:
         return JsonlTable(export.path)
     if export.suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{"):
         return JsonlTable(export.path)
-    return CsvTable(export.path)
+    return CsvTable(export.path, dialect)
 
 
 def _refuse_foreign(head: bytes) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from archisync.config import CSV_DELIMITERS, DETECT, CsvDialect
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, PlainLines, RawRow
 from archisync.plainlines import MAX_LINE_CHARS as MAX_PLAIN_LINE_CHARS
@@ -21,23 +22,29 @@ from archisync.plainlines import block_pattern
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+DELIMITERS = {delimiter: name for name, delimiter in CSV_DELIMITERS.items()}
 _BLOCK_BYTES = 256 * 1024
 _BLOCK_CHARS = 128 * 1024
 _AGAIN_HINT = "the transfer or the ERP's export job was cut off; export it again"
 
 
 class CsvTable:
-    """A CSV file. Raises ExportError when it is visibly truncated, not text, or has no clear header line."""
+    """A CSV file. What the dialect leaves open is detected. Raises ExportError when it is visibly truncated, not text, or has
+    no clear header line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dialect: CsvDialect = DETECT) -> None:
         # A setting of the whole process: raised only, so that nobody else's larger limit is undone.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
         self._path = path
         self._line_end = _check_line_ends(path)
-        self._encoding = _detect_encoding(path)
-        self.delimiter, self.labels = self._read_header()
+        self._quoted = dialect.quoted
+        self._encoding = _known_encoding(path, dialect.encoding) if dialect.encoding else _detect_encoding(path)
+        self.delimiter, self.labels = self._read_header(dialect.delimiter)
         self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
+        self.detected["quoting"] = "double" if dialect.quoted else "none"
+        if dialect != DETECT:
+            given = {"delimiter": dialect.delimiter, "encoding": dialect.encoding, "quoting": not dialect.quoted}
+            self.detected["configured"] = ", ".join(name for name, value in given.items() if value)
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows after the header; blank lines are skipped, a row with too few or too many cells is a BadRow.
@@ -56,8 +63,8 @@ class CsvTable:
     def _read(self, plain: re.Pattern[str] | None) -> Iterator[RawRow | BadRow | PlainLines]:
         short: BadRow | None = None  # held back: as the last row it would mean a truncated file
         with self._open() as file:
-            lines = _Lines(file)
-            records = _records(lines, self.delimiter)
+            lines = _Lines(file, quoted=self._quoted)
+            records = _records(lines, self.delimiter, quoted=self._quoted)
             next(records)  # the header
             block = block_pattern(plain) if plain else None
             while True:
@@ -91,11 +98,11 @@ class CsvTable:
     def _open(self) -> TextIO:
         return self._path.open(encoding=self._encoding, newline=self._line_end)
 
-    def _read_header(self) -> tuple[str, tuple[str, ...]]:
-        """The delimiter that cuts the header into the most labels, and these labels."""
+    def _read_header(self, known: str | None) -> tuple[str, tuple[str, ...]]:
+        """The delimiter that is known, or cuts the header into the most labels, and these labels."""
         found: list[tuple[str, tuple[str, ...]]] = []
         refusals: list[ExportError] = []
-        for delimiter in DELIMITERS:
+        for delimiter in [known] if known else DELIMITERS:
             try:
                 found.append((delimiter, self._labels_by(delimiter)))
             except TruncatedError:
@@ -114,14 +121,15 @@ class CsvTable:
             names = " and ".join(DELIMITERS[delimiter] for delimiter, _ in best)
             raise ExportError(
                 f"the delimiter is not clear: {names} both give {most} columns",
-                hint="quote the labels in the header line",
+                hint="set ARCHISYNC_CSV_DELIMITER, or quote the labels in the header line",
             )
         return best[0]
 
     def _labels_by(self, delimiter: str) -> tuple[str, ...]:
         """The header's cells under that delimiter; none when it can't be read so."""
         with self._open() as file:
-            _, cells = next(_records(_Lines(file), delimiter), (0, ""))
+            lines = _Lines(file, quoted=self._quoted)
+            _, cells = next(_records(lines, delimiter, quoted=self._quoted), (0, ""))
         return () if isinstance(cells, str) else tuple(cells)
 
 
@@ -132,8 +140,9 @@ def _cells(count: int) -> str:
 class _Lines:
     """The physical lines of a file, bounded, and what is known about the quotes of the record being read."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, *, quoted: bool) -> None:
         self._file = file
+        self._quoted = quoted
         self._ahead: deque[str] = deque()  # lines of the last block that were not plain, and what follows them
         self.number = 0
         self.ended = False
@@ -165,6 +174,8 @@ class _Lines:
                 f"the row in line {self.first} is longer than {MAX_LINE_CHARS} characters",
                 hint="look for a quote that is never closed",
             )
+        if not self._quoted:
+            return line
         quotes = line.replace('""', "").count('"')  # a doubled quote neither opens nor closes
         self.quotes += line.count('"')
         if quotes % 2:
@@ -207,9 +218,11 @@ def _split(text: str) -> list[str]:
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+def _records(lines: _Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
     """First line and cells of each record that is not blank; the reason in place of the cells when it is malformed."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
     while True:
         lines.start_record()
         cells: list[str] | str
@@ -291,10 +304,16 @@ def _detect_encoding(path: Path) -> str:
         return _verified(file, "cp1252")
 
 
+def _known_encoding(path: Path, encoding: str) -> str:
+    with path.open("rb") as file:
+        return _verified(file, "utf-8-sig" if encoding == "utf-8" else encoding)
+
+
 def _verified(file: BinaryIO, encoding: str) -> str:
     if _decodes(file, encoding):
         return encoding
-    raise ExportError(f"the export is not valid {encoding} text", hint="export it as UTF-8")
+    name = encoding.removesuffix("-sig")
+    raise ExportError(f"the export is not valid {name} text", hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING")
 
 
 def _decodes(file: BinaryIO, encoding: str) -> bool:

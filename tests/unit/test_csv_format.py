@@ -58,7 +58,7 @@ def test_the_encoding_is_detected(tmp_path: Path, encoding: str, detected: str) 
     table = open_table(_export(tmp_path, "id;città\n1;Forlì\n".encode(encoding)))
     assert table.labels == ("id", "città")
     assert list(table.rows()) == [RawRow(2, ("1", "Forlì"))]
-    assert table.detected == {"format": "csv", "encoding": detected, "delimiter": "semicolon"}
+    assert table.detected == {"format": "csv", "encoding": detected, "delimiter": "semicolon", "quoting": "double"}
 
 
 def test_utf16_big_endian_is_read(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_one_damaged_byte_does_not_turn_utf8_into_cp1252(tmp_path: Path) -> None
 
 def test_bytes_that_are_neither_utf8_nor_cp1252_are_refused(tmp_path: Path) -> None:
     assert _refusal(tmp_path, b"a,b\n1,\x81\n") == "the export is not valid cp1252 text"
-    assert _refusal(tmp_path, b"\xef\xbb\xbfa,b\n1,\xff\n") == "the export is not valid utf-8-sig text"
+    assert _refusal(tmp_path, b"\xef\xbb\xbfa,b\n1,\xff\n") == "the export is not valid utf-8 text"
 
 
 @pytest.mark.parametrize(("sign", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "pipe")])
