@@ -216,6 +216,7 @@ class Apply:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
         # A table that was just emptied has statistics that promise no rows; a nested loop over it takes hours for a first load.
         self._db.execute("set local enable_nestloop = off")
+        self._db.execute("set local work_mem = '64MB'")  # a hash of 100,000 rows; with 4 MB it goes to disk and back
         definitions = [
             sql.SQL("{} {} default {}").format(  # the default is for a key field that has no column in the file
                 sql.Identifier(c.name), sql.SQL(_SQL_TYPE[c.kind]), sql.Literal(c.empty)
@@ -229,8 +230,10 @@ class Apply:
             )
         )
         staged = _Loader(self._db, records, self._columns, self._type.key).load()
-        # without it an anti-join of a first load is ten times slower
-        self._db.execute(sql.SQL("analyze {}").format(STAGE))
+        # Without it an anti-join of a first load is ten times slower; only keys are joined by.
+        self._db.execute(
+            sql.SQL("analyze {} (ok, {})").format(STAGE, sql.SQL(", ").join(map(sql.Identifier, self._type.key)))
+        )
         self._drop_repeated(staged)
         staged.valid = self._count("select count(*) as n from {stage} where ok")
         return staged
@@ -239,7 +242,8 @@ class Apply:
         """Identical rows become one; keys that remain twice with different values are counted. A quarantined twin of a
         valid row goes as well: its key is present either way."""
         keys = sql.SQL(", ").join(self._key_part("d", name) for name in self._type.key)
-        if not self._count("select count(*) - count(distinct ({keys})) as n from {stage} d", keys=keys):
+        twice = "select count(*) as n from (select from {stage} d group by {keys} having count(*) > 1 limit 1) r"
+        if not self._count(twice, keys=keys):
             return
         row = sql.SQL(", ").join(sql.Identifier("d", c.name) for c in self._columns)
         staged.repeated = self._run(
@@ -265,14 +269,16 @@ class Apply:
         if self._loaded:
             return Plan(new=staged.valid)
         statement = sql.SQL(
-            "select count(*) filter (where t.absent_since is null) as known,"
-            " count(*) filter (where s.ok is null and t.absent_since is null) as missing,"
-            " count(*) filter (where s.ok is null and t.absent_since is not null) as deleting,"
-            " count(*) filter (where s.ok is not null and t.absent_since is not null) as restored,"
-            " count(*) filter (where s.ok) as matched,"
-            " count(*) filter (where s.ok and {changed}) as changed,"
-            " count(*) filter (where s.ok and t.absent_since is null and {changed} and {rewritten}) as rewritten"
-            " from {table} t left join {stage} s on {same} where {mine}"
+            "select count(*) filter (where not gone) as known,"
+            " count(*) filter (where ok is null and not gone) as missing,"
+            " count(*) filter (where ok is null and gone) as deleting,"
+            " count(*) filter (where ok is not null and gone) as restored,"
+            " count(*) filter (where ok) as matched,"
+            " count(*) filter (where changes) as changed,"
+            " count(*) filter (where changes and not gone and rewrites) as rewritten"
+            " from (select s.ok, t.absent_since is not null as gone, s.ok and {changed} as changes,"
+            "              case when s.ok and {changed} then {rewritten} end as rewrites"
+            "         from {table} t left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
         ).format(
             stage=STAGE,
             table=self._table,
