@@ -18,7 +18,6 @@ from archisync.config import CSV_DELIMITERS, DETECT, CsvDialect
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, PlainLines, RawRow
 from archisync.plainlines import MAX_LINE_CHARS as MAX_PLAIN_LINE_CHARS
-from archisync.plainlines import block_pattern
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
@@ -66,10 +65,9 @@ class CsvTable:
             lines = _Lines(file, quoted=self._quoted)
             records = _records(lines, self.delimiter, quoted=self._quoted)
             next(records)  # the header
-            block = block_pattern(plain) if plain else None
             while True:
-                if plain and block:
-                    for found in lines.plain(plain, block):
+                if plain:
+                    for found in lines.plain(plain):
                         if short is not None:
                             yield short
                             short = None
@@ -184,7 +182,7 @@ class _Lines:
             self.opened = self.number  # closed and opened again in this line
         return line
 
-    def plain(self, line: re.Pattern[str], block: re.Pattern[str]) -> Iterator[PlainLines]:
+    def plain(self, pattern: re.Pattern[str]) -> Iterator[PlainLines]:
         """The lines from here on that match, as long as they do; the next line needs care then, or there is none."""
         while True:
             if not self._ahead:
@@ -194,12 +192,12 @@ class _Lines:
                 if not text:
                     return
                 lines = _split(text)
-                if block.fullmatch(text) and len(max(lines, key=len)) <= MAX_PLAIN_LINE_CHARS:
+                if len(max(lines, key=len)) <= MAX_PLAIN_LINE_CHARS and all(map(pattern.fullmatch, lines)):
                     yield self._found(text, len(lines))
                     continue
                 self._ahead.extend(lines)
             matching = []
-            while self._ahead and line.fullmatch(self._ahead[0]) and len(self._ahead[0]) <= MAX_PLAIN_LINE_CHARS:
+            while self._ahead and pattern.fullmatch(self._ahead[0]) and len(self._ahead[0]) <= MAX_PLAIN_LINE_CHARS:
                 matching.append(self._ahead.popleft())
             if matching:
                 yield self._found("".join(matching), len(matching))
