@@ -7,6 +7,7 @@ from archisync.config import Config
 from archisync.database import Database
 from archisync.log import EventLog
 from archisync.serve import serve
+from archisync.store import runs
 from archisync.synctypes import SYNC_TYPES, SyncType
 
 BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since")
@@ -28,6 +29,14 @@ def drain(db: Database, config: Config) -> int:
     ).fetchone():
         done += serve(db, config, log, row["id"], row["fence"])
     return done
+
+
+def sync(db: Database, config: Config, sync_type: str, agent_id: str, *, trigger: str = "forced") -> runs.Run:
+    """One run of the pair in this process, as it ended."""
+    forced = runs.force(db, sync_type, agent_id, by="test", why=None)
+    db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
+    serve(db, config, EventLog(io.StringIO()), forced.run_id, runs.get(db, forced.run_id).fence)
+    return runs.get(db, forced.run_id)
 
 
 def every_table() -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """What configuration says about CSV exports wins over detection, is recorded with the run, and is refused when it can't be right."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ import pytest
 from archisync.config import Config
 from archisync.database import Database
 from archisync.errors import ConfigurationError
-from archisync.log import EventLog
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.synctypes import CUSTOMERS, DDT
 from tests.conftest import Cli
+from tests.rows import sync as sync_now
 
 Deliver = Callable[..., runs.Run]
 
@@ -31,9 +29,7 @@ def deliver(connection: Database, database_url: str, exports: Path) -> Deliver:
             {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
             | variables
         )
-        forced = runs.force(connection, "customers", "anna", by="test", why=None)
-        serve(connection, config, EventLog(io.StringIO()), forced.run_id, runs.get(connection, forced.run_id).fence)
-        return runs.get(connection, forced.run_id)
+        return sync_now(connection, config, "customers", "anna")
 
     return run
 

@@ -1,6 +1,5 @@
 """`diff` tells what a sync would do and writes nothing; `clear` empties one agent's copy and no other."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +8,12 @@ import pytest
 
 from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.log import EventLog
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
 from archisync.synctypes import SYNC_TYPES
 from tests.conftest import Cli
 from tests.rows import count, fingerprint
+from tests.rows import sync as sync_now
 
 HEADER = "customer_id,name,phone,city,email\n"
 Deliver = Callable[..., runs.Run]
@@ -40,9 +38,7 @@ def deliver(connection: Database, database_url: str, exports: Path, env: dict[st
 
     def run(agent: str, text: str) -> runs.Run:
         (exports / agent / "customers.csv").write_text(text, "utf-8")
-        forced = runs.force(connection, "customers", agent, by="test", why=None)
-        serve(connection, config, EventLog(io.StringIO()), forced.run_id, runs.get(connection, forced.run_id).fence)
-        return runs.get(connection, forced.run_id)
+        return sync_now(connection, config, "customers", agent)
 
     return run
 

@@ -1,6 +1,5 @@
 """The guard on real exports: what it holds, what a person sees of it and decides, and its thresholds."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +8,11 @@ import pytest
 
 from archisync.config import Config
 from archisync.database import Database
-from archisync.log import EventLog
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.synctypes import SYNC_TYPES
 from tests.conftest import Cli
 from tests.rows import count, fingerprint
+from tests.rows import sync as sync_now
 
 AGENT = "anna.bianchi"
 HEADER = "customer_id,name,phone,city,email\n"
@@ -39,9 +37,7 @@ def sync(connection: Database, database_url: str, exports: Path) -> Sync:
 
     def run(export: str) -> runs.Run:
         (exports / AGENT / "customers.csv").write_text(export, "utf-8")
-        forced = runs.force(connection, "customers", AGENT, by="test", why=None)
-        serve(connection, config, EventLog(io.StringIO()), forced.run_id, runs.get(connection, forced.run_id).fence)
-        return runs.get(connection, forced.run_id)
+        return sync_now(connection, config, "customers", AGENT)
 
     return run
 

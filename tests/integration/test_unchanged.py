@@ -1,6 +1,5 @@
 """When an export is known to change nothing, and when it must be compared all the same: nobody may have touched the table."""
 
-import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,10 @@ import pytest
 from archisync.config import Config
 from archisync.database import Database
 from archisync.linesum import line_sum
-from archisync.log import EventLog
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.runs import Counts
 from tests.rows import count
+from tests.rows import sync as sync_now
 
 AGENT = "anna.bianchi"
 HEADER = "customer_id,name,phone,city,region\n"
@@ -34,10 +32,7 @@ def sync(connection: Database, database_url: str, exports: Path) -> Sync:
 
     def run(export: str, *, trigger: str = "scheduled") -> runs.Run:
         (exports / AGENT / "customers.csv").write_text(export, "utf-8")
-        forced = runs.force(connection, "customers", AGENT, by="test", why=None)
-        connection.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
-        serve(connection, config, EventLog(io.StringIO()), forced.run_id, runs.get(connection, forced.run_id).fence)
-        return runs.get(connection, forced.run_id)
+        return sync_now(connection, config, "customers", AGENT, trigger=trigger)
 
     return run
 
