@@ -1,14 +1,18 @@
 """The data path: a whole sync, from the CSV file to the commit, against plain COPY of the same file into an empty table with the
-same columns and key, in the same server and the same run."""
+same columns and key, and against select + insert / update row by row, in the same server and the same run; WAL and memory."""
 
 from __future__ import annotations
 
 import io
+import os
 import random
+import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from archisync.config import Config
 from archisync.database import Database, connected
@@ -88,6 +92,17 @@ def write(path: Path, records: Sequence[Sequence[str]]) -> None:
         file.writelines(",".join(record) + "\n" for record in records)
 
 
+# The peak of the process's own memory; what `wait4` tells includes the parent's at the moment of the fork.
+PEAK = """
+import re, sys
+from archisync.__main__ import main
+try:
+    main()
+finally:
+    print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1]) * 1024, file=sys.stderr)
+"""
+
+
 class Peers:
     """The server, and what is measured on it."""
 
@@ -132,6 +147,73 @@ class Peers:
 
         return timed(copy)
 
+    def prepare(self, case: Case) -> None:
+        """The table after a sync of the case's base, and its export in place."""
+        self.empty()
+        if case.base is not None:
+            write(self.path, case.base)
+            self.sync_s({"inserted": len(case.base)}, trigger="forced")
+        write(self.path, case.records)
+        self.settle()
+
+    def case_s(self, case: Case) -> float:
+        self.prepare(case)
+        return self.sync_s(case.expected)
+
+    def row_by_row_s(self, case: Case) -> float:
+        """Seconds of the loop that such systems begin with: look each row up, then insert or update it; one transaction."""
+        self._db.execute("drop table if exists public.peer")
+        self._db.execute(
+            "create table public.peer as select " + ", ".join(COLUMNS) + " from agents.customers with no data"
+        )
+        self._db.execute("alter table public.peer add primary key (customer_id)")
+        if case.base is not None:
+            self._row_by_row(case.base)
+        return timed(lambda: self._row_by_row(case.records))
+
+    def _row_by_row(self, records: Sequence[Sequence[str]]) -> None:
+        values = ", ".join(["%s"] * len(COLUMNS))
+        select = f"select {', '.join(COLUMNS)} from public.peer where customer_id = %s"
+        insert = f"insert into public.peer ({', '.join(COLUMNS)}) values ({values})"
+        update = f"update public.peer set {', '.join(f'{name} = %s' for name in COLUMNS[1:])} where customer_id = %s"
+        with self._db.transaction():
+            for record in records:
+                typed = [cell or None for cell in record]
+                found = self._db.execute(select, [record[0]]).fetchone()
+                if found is None:
+                    self._db.execute(insert, typed)
+                elif [None if value is None else str(value) for value in found.values()] != typed:
+                    self._db.execute(update, [*typed[1:], record[0]])
+            keys = {record[0] for record in records}
+            known = [row["customer_id"] for row in self._db.execute("select customer_id from public.peer").fetchall()]
+            for key in known:
+                if key not in keys:
+                    self._db.execute("delete from public.peer where customer_id = %s", [key])
+
+    def wal_bytes(self) -> int:
+        row = self._db.execute("select pg_current_wal_insert_lsn() - '0/0' as bytes").fetchone()
+        assert row is not None
+        return int(row["bytes"])
+
+    def peak_bytes(self, rows: int) -> int:
+        """Of `archisync run --inline`, the larger of a first load and a sync in which half of the rows have changed."""
+        self.empty()
+        peaks = []
+        for version in (0, 1):
+            with self.path.open("w", encoding="utf-8") as file:
+                file.write(",".join(COLUMNS) + "\n")
+                file.writelines(",".join(customer(n, version=version * (n % 2))) + "\n" for n in range(rows))
+            command = ["run", "customers", "--agent", AGENT, "--inline", "--json"]
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, *command],
+                env=os.environ | dict(self._config.environment),
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            peaks.append(int(done.stderr.splitlines()[-1]))
+        return max(peaks)
+
     def sync_s(self, expected: dict[str, int], *, trigger: str = "scheduled") -> float:
         """Seconds of a sync, whose counts must be as expected: a fast wrong sync is no figure."""
         forced = runs.force(self._db, "customers", AGENT, by="bench", why=None)
@@ -148,56 +230,120 @@ class Peers:
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
-    rows = 5_000 if settings.quick else ROWS
     with (
         temporary_folder() as servers,
         EmbeddedPostgres(servers, durable=True) as server,
-        connected(server.url, purpose="bench") as db,
+        connected(server.url, purpose="bench", answer_timeout_s=600) as db,
         tempfile.TemporaryDirectory() as folder,
     ):
         migrate(db, {})
         peers = Peers(db, server.url, Path(folder))
-        base = [customer(n) for n in range(rows)]
-        part = rows // 100
-        shuffled = base[:]
-        random.Random(1).shuffle(shuffled)
-        changed = [customer(n, version=1) for n in range(rows)]
-        mixed = [customer(n, version=int(n % 100 == 0)) for n in range(part, rows)]
-        mixed += [customer(n) for n in range(rows, rows + part)]
+        yield from _against_copy(peers, settings)
+        yield from _against_rows(peers, settings)
+        yield _wal(peers, settings)
+        yield _memory(peers, settings)
 
-        def case(
-            records: Sequence[Sequence[str]], expected: dict[str, int], *, first: bool = False
-        ) -> Callable[[], float]:
-            def measure() -> float:
-                peers.empty()
-                if not first:
-                    write(peers.path, base)
-                    peers.sync_s({"inserted": rows}, trigger="forced")
-                write(peers.path, records)
-                peers.settle()
-                return peers.sync_s(expected)
 
-            return measure
+class Case(NamedTuple):
+    """A sync after a first load of `base`, or a first load when that is None. `expected`: counts that it must have."""
 
-        cases = {
-            "first load": (case(base, {"inserted": rows}, first=True), 0.5),
-            "unchanged, rows reordered": (case(shuffled, {"unchanged": rows}), 1.5),
-            "byte-identical": (case(base, {"unchanged": rows}), 8.0),
-            "every row changed": (case(changed, {"updated": rows}), 0.3),
-            "1 % changed, 1 % new, 1 % gone": (
-                case(mixed, {"updated": (rows - part) // 100, "inserted": part, "absent": part}),
-                1.0,
-            ),
-        }
-        for name, (work, target) in cases.items():
-            print(f" {name}", file=sys.stderr)
-            ours_s, peer_s = side_by_side(settings.rounds, work, peers.copy_s)
-            yield Figure(
-                name=f"whole sync, {rows:,} customers: {name}",
-                unit="rows/s",
-                ours=rows / ours_s,
-                against="plain COPY of the same file",
-                peer=rows / peer_s,
-                ratio=peer_s / ours_s,
-                target=target,
-            )
+    name: str
+    base: Sequence[Sequence[str]] | None
+    records: Sequence[Sequence[str]]
+    expected: dict[str, int]
+
+
+def _cases(rows: int) -> list[Case]:
+    base = [customer(n) for n in range(rows)]
+    part = rows // 100
+    shuffled = base[:]
+    random.Random(1).shuffle(shuffled)
+    mixed = [customer(n, version=int(n % 100 == 0)) for n in range(part, rows)]
+    mixed += [customer(n) for n in range(rows, rows + part)]
+    mixed_counts = {"updated": (rows - part) // 100, "inserted": part, "absent": part}
+    return [
+        Case("first load", None, base, {"inserted": rows}),
+        Case("unchanged, rows reordered", base, shuffled, {"unchanged": rows}),
+        Case("byte-identical", base, base, {"unchanged": rows}),
+        Case("every row changed", base, [customer(n, version=1) for n in range(rows)], {"updated": rows}),
+        Case("1 % changed, 1 % new, 1 % gone", base, mixed, mixed_counts),
+    ]
+
+
+def _against_copy(peers: Peers, settings: Settings) -> Iterator[Figure]:
+    rows = 5_000 if settings.quick else ROWS
+    for case, target in zip(_cases(rows), (0.5, 1.5, 8.0, 0.3, 1.0), strict=True):
+        print(f" {case.name}", file=sys.stderr)
+        ours_s, peer_s = side_by_side(settings.rounds, lambda case=case: peers.case_s(case), peers.copy_s)  # type: ignore[misc]
+        yield Figure(
+            name=f"whole sync, {rows:,} customers: {case.name}",
+            unit="rows/s",
+            ours=rows / ours_s,
+            against="plain COPY of the same file",
+            peer=rows / peer_s,
+            ratio=peer_s / ours_s,
+            target=target,
+        )
+
+
+def _against_rows(peers: Peers, settings: Settings) -> Iterator[Figure]:
+    rows = 1_000 if settings.quick else 10_000
+    cases = {case.name: case for case in _cases(rows)}
+    targets = {"first load": 50, "unchanged, rows reordered": 20, "1 % changed, 1 % new, 1 % gone": 15}
+    for name, target in targets.items():
+        print(f" row by row: {name}", file=sys.stderr)
+        case = cases[name]
+        ours_s, peer_s = side_by_side(
+            min(settings.rounds, 3),
+            lambda case=case: peers.case_s(case),  # type: ignore[misc]
+            lambda case=case: peers.row_by_row_s(case),  # type: ignore[misc]
+        )
+        yield Figure(
+            name=f"whole sync, {rows:,} customers: {name}",
+            unit="rows/s",
+            ours=rows / ours_s,
+            against="select + insert / update row by row",
+            peer=rows / peer_s,
+            ratio=peer_s / ours_s,
+            target=target,
+        )
+
+
+def _wal(peers: Peers, settings: Settings) -> Figure:
+    rows = 5_000 if settings.quick else ROWS
+    print(" WAL", file=sys.stderr)
+    case = _cases(rows)[1]
+    written = []
+    for _ in range(min(settings.rounds, 3)):
+        peers.prepare(case)
+        before = peers.wal_bytes()
+        peers.sync_s(case.expected, trigger="forced")  # a forced run compares every row
+        written.append(peers.wal_bytes() - before)
+    median = statistics.median(written) / 2**20
+    return Figure(
+        name=f"WAL of an unchanged re-sync of {rows:,} rows, every row compared",
+        unit="MiB",
+        ours=median,
+        against="nothing",
+        peer=None,
+        ratio=median,
+        target=1,
+        at_most=True,
+    )
+
+
+def _memory(peers: Peers, settings: Settings) -> Figure:
+    small, large = (1_000, 20_000) if settings.quick else (10_000, 1_000_000)
+    print(" memory", file=sys.stderr)
+    peaks = [peers.peak_bytes(rows) / 2**20 for rows in (small, large)]
+    return Figure(
+        name=f"peak client memory, first load and changed re-sync of {large:,} rows",
+        unit="MiB",
+        ours=peaks[1],
+        against=f"{small:,} rows",
+        peer=peaks[0],
+        ratio=peaks[1] - peaks[0],
+        target=32,
+        at_most=True,
+        note="the ratio is the difference in MiB",
+    )
