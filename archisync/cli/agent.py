@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.agentid import check_agent_id
+from archisync.cli import complete
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
 from archisync.errors import UsageError
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from archisync.store.agents import Agent
 
 commands = typer.Typer(help="The agent registry.", no_args_is_help=True, rich_markup_mode=None)
-Ids = Annotated[list[str], typer.Argument(metavar="ID...")]
-Id = Annotated[str, typer.Argument(metavar="ID")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.agent_ids)]
+Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.agent_ids)]
 
 
 @commands.command("list")

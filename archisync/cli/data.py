@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.cli import complete
+from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
 from archisync.cli.held import planned, show_outlook
-from archisync.cli.interval import TypeArgument
 from archisync.errors import BusyError, ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 
 if TYPE_CHECKING:
     from archisync.database import Database
 
-AgentOption = Annotated[str | None, typer.Option("--agent", "-a", help="The agent; not for products and prices.")]
+AgentOption = Annotated[
+    str | None,
+    typer.Option("--agent", "-a", help="The agent; not for products and prices.", autocompletion=complete.agent_ids),
+]
 
 
 def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None, json: Json = False) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from archisync.cli.arguments import OptionalType, TypeArgument
 from archisync.cli.context import Json, app
-from archisync.cli.interval import TypeArgument
 from archisync.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="When an export is held for a person.", no_args_is_help=True, rich_markup_mode=None)
@@ -64,7 +64,10 @@ def set_(
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None) -> None:
+def reset(
+    ctx: typer.Context,
+    type_name: OptionalType = None,
+) -> None:
     """Put the thresholds of one type, or of all, back to their defaults.
 
     Example: archisync guard reset prices

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.cli import complete
 from archisync.cli.context import Json, app, user_name
 from archisync.errors import UsageError
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from archisync.store.held import Held
 
 commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
-RunId = Annotated[int, typer.Argument(metavar="RUN", help="The run that was held.")]
+RunId = Annotated[
+    int, typer.Argument(metavar="RUN", help="The run that was held.", autocompletion=complete.held_run_ids)
+]
 Why = Annotated[str, typer.Option("--why", help="Recorded with your name.")]
 
 

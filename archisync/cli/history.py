@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.cli.arguments import AgentOption, OptionalType, RunId
 from archisync.cli.context import Json, app
 from archisync.errors import UsageError
 from archisync.synctypes import sync_type
@@ -18,8 +19,8 @@ _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "de
 
 def history(
     ctx: typer.Context,
-    type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent.")] = None,
+    type_name: OptionalType = None,
+    agent: AgentOption = None,
     state: Annotated[
         str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")
     ] = None,
@@ -64,7 +65,9 @@ def _row(run: Run) -> list[Any]:
 
 
 def show(
-    ctx: typer.Context, run_id: Annotated[int, typer.Argument(metavar="RUN", help="Its number.")], json: Json = False
+    ctx: typer.Context,
+    run_id: RunId,
+    json: Json = False,
 ) -> None:
     """Show one run in full.
 

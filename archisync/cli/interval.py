@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from archisync.cli.arguments import OptionalType, TypeArgument
 from archisync.cli.context import App, Json, app
 from archisync.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
-TypeArgument = Annotated[str, typer.Argument(metavar="TYPE", help="orders, customers, products, prices, ddt, invoices")]
 
 
 @commands.command("list")
@@ -54,7 +54,10 @@ def set_(
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]")] = None) -> None:
+def reset(
+    ctx: typer.Context,
+    type_name: OptionalType = None,
+) -> None:
     """Put one type, or all, back to the default interval.
 
     Example: archisync interval reset orders

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, app, user_name
 from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, sync_type
@@ -13,8 +14,6 @@ from archisync.synctypes import SHARED_AGENT, sync_type
 if TYPE_CHECKING:
     from archisync.database import Database
 
-TypeOption = Annotated[str | None, typer.Option("--type", help="Only this type.")]
-AgentOption = Annotated[str | None, typer.Option("--agent", help="Only this agent.")]
 UntilOption = Annotated[
     str | None, typer.Option("--until", help="A span like 2h, or an ISO time (UTC unless it says).")
 ]

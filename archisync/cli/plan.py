@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, Json, app
 from archisync.errors import UsageError
 
@@ -19,8 +20,8 @@ _BAR = 30
 def plan(
     ctx: typer.Context,
     span: Annotated[str, typer.Option("--for", help="How far ahead: 6h, 24h, 7d.")] = "24h",
-    type_name: Annotated[str | None, typer.Option("--type", "-t", help="Only this type.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Only this agent.")] = None,
+    type_name: TypeOption = None,
+    agent: AgentOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-n", min=1, max=100_000, help="As if there were so many workers.")
     ] = None,

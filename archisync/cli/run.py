@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.cli import complete
 from archisync.cli.context import App, Json, app, user_name
 from archisync.errors import ExitCode, UsageError
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
 def run(
     ctx: typer.Context,
-    type_name: Annotated[str, typer.Argument(metavar="TYPE|all", help="A sync type, or all.")],
-    agent: Annotated[list[str] | None, typer.Option("--agent", "-a", help="Only this agent; may be repeated.")] = None,
+    type_name: Annotated[
+        str, typer.Argument(metavar="TYPE|all", help="A sync type, or all.", autocompletion=complete.sync_types_or_all)
+    ],
+    agent: Annotated[
+        list[str] | None,
+        typer.Option("--agent", "-a", help="Only this agent; may be repeated.", autocompletion=complete.agent_ids),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and exit with its code.")] = False,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Seconds to wait (with --wait); then exit 124.")

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from archisync.agentid import check_agent_id
+from archisync.cli import complete
+from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
 from archisync.errors import ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, sync_type
@@ -14,8 +16,8 @@ from archisync.synctypes import SHARED_AGENT, Scope, sync_type
 
 def why(
     ctx: typer.Context,
-    type_name: Annotated[str, typer.Argument(metavar="TYPE")],
-    agent: Annotated[str | None, typer.Argument(metavar="[AGENT]")] = None,
+    type_name: TypeArgument,
+    agent: Annotated[str | None, typer.Argument(metavar="[AGENT]", autocompletion=complete.agent_ids)] = None,
     json: Json = False,
 ) -> None:
     """Tell why a type of an agent is, or is not, running now, and when it will.

@@ -31,6 +31,10 @@ SQL_COUNT = "select count(*) as n from agents.users where whitelisted"
 SQL_COLUMNS = """
 select column_name from information_schema.columns where table_schema = 'agents' and table_name = 'users'
 """
+# Purpose: what a shell may offer. Caller: ids_beginning_with. No locks.
+SQL_IDS_BEGINNING_WITH = """
+select id from agents.users where starts_with(id, %(prefix)s) order by id limit %(limit)s
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +46,11 @@ class Agent:
     whitelisted: bool
     paused: bool
     oldest_success_at: datetime | None
+
+
+def ids_beginning_with(db: Database, prefix: str, *, limit: int) -> list[str]:
+    """At most `limit` agent ids, in order. For completion in a shell."""
+    return [row["id"] for row in db.execute(SQL_IDS_BEGINNING_WITH, {"prefix": prefix, "limit": limit}).fetchall()]
 
 
 def agents(db: Database, agent_id: str | None = None) -> list[Agent]:

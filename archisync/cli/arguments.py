@@ -1,0 +1,24 @@
+"""Arguments and options that several commands take: one help text, one completion."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from archisync.cli import complete
+
+TypeArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="TYPE", help="orders, customers, products, prices, ddt, invoices", autocompletion=complete.sync_types
+    ),
+]
+OptionalType: TypeAlias = Annotated[str | None, typer.Argument(metavar="[TYPE]", autocompletion=complete.sync_types)]
+TypeOption: TypeAlias = Annotated[
+    str | None, typer.Option("--type", "-t", help="Only this type.", autocompletion=complete.sync_types)
+]
+AgentOption: TypeAlias = Annotated[
+    str | None, typer.Option("--agent", "-a", help="Only this agent.", autocompletion=complete.agent_ids)
+]
+RunId: TypeAlias = Annotated[int, typer.Argument(metavar="RUN", help="Its number.", autocompletion=complete.run_ids)]

@@ -1,0 +1,75 @@
+"""What the three shells are offered when TAB is pressed, and that nothing but offers comes out."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from archisync.database import Database
+from archisync.store import agents, runs
+from archisync.synctypes import SYNC_TYPES
+from tests.conftest import REPOSITORY
+
+
+def offered(words: str, env: dict[str, str], shell: str = "bash") -> list[str]:
+    """The first column of what is offered for the last of the words (which a blank ends)."""
+    typed = words.split(" ")
+    if shell == "bash":
+        said = {"COMP_WORDS": words, "COMP_CWORD": str(len(typed) - 1)}
+    else:
+        said = {"_TYPER_COMPLETE_ARGS": words}
+        if shell == "fish":
+            said["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'archisync'; from archisync.__main__ import main; main()"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "_ARCHISYNC_COMPLETE": f"complete_{shell}"} | said | env,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split("\n") if shell == "bash" else [done.stdout]
+
+
+@pytest.fixture
+def env(connection: Database, database_url: str) -> dict[str, str]:
+    for name in ("anna.bianchi", "anna.verdi", "luca.ferrari"):
+        agents.add(connection, name, name=None, whitelisted=True)
+    runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
+    return {"ARCHISYNC_DATABASE_URL": database_url}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("archisync sta", {"status"}),
+        ("archisync run ", {*SYNC_TYPES, "all"}),
+        ("archisync interval set or", {"orders"}),
+        ("archisync guard reset p", {"products", "prices"}),
+        ("archisync run orders --agent an", {"anna.bianchi", "anna.verdi"}),
+        ("archisync agent show l", {"luca.ferrari"}),
+        ("archisync why ddt anna.v", {"anna.verdi"}),
+        ("archisync show ", {"1"}),
+        ("archisync held accept ", set()),
+    ],
+)
+def test_bash_is_offered_what_fits(env: dict[str, str], words: str, expected: set[str]) -> None:
+    assert set(offered(words, env)) - {""} == expected
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_zsh_and_fish_are_offered_the_same(env: dict[str, str], shell: str) -> None:
+    text = "".join(offered("archisync run orders --agent an", env, shell))
+    assert "anna.bianchi" in text
+    assert "anna.verdi" in text
+    assert "luca" not in text
+    assert re.search(r"orders of luca.ferrari\\*: queued", "".join(offered("archisync show ", env, shell)))
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://nobody@127.0.0.1:9/none", "nonsense"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_without_a_database_types_are_offered_and_nothing_is_said(shell: str, url: str) -> None:
+    env = {"ARCHISYNC_DATABASE_URL": url}
+    nothing = "_files" if shell == "zsh" else ""  # zsh then offers what it would without us
+    assert "".join(offered("archisync agent show a", env, shell)).strip() == nothing
+    assert "orders" in "".join(offered("archisync run or", env, shell))
