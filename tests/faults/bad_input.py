@@ -266,9 +266,7 @@ _CSV_FILES = (
     _held("escape-in-a-label", "customer_id,\x1b]0x\x07\nk1,x\n", r"'\x1b]0x\x07'", reason="missing-column"),
     _held("ambiguous-delimiter", "customer_id;name,phone\nk1;a,b\n", "comma and semicolon both give 2 columns"),
     _held("bom-twice", b"\xef\xbb\xbf" * 2 + known_rows().encode(), r"'\ufeffcustomer_id'", reason="missing-column"),
-    _held(
-        "bom-then-cp1252", b"\xef\xbb\xbf" + known_rows().encode() + b"k5,Citt\xe0,,1,1,\n", "not valid utf-8 text"
-    ),
+    _held("bom-then-cp1252", b"\xef\xbb\xbf" + known_rows().encode() + b"k5,Citt\xe0,,1,1,\n", "not valid utf-8 text"),
     _held("utf-16-without-bom", known_rows().encode("utf-16-le"), "the export is binary data, not text"),
     _held("utf-16-cut-in-a-character", known_rows().encode("utf-16")[:-1], _FINAL_LINE_END, reason="truncated"),
     _held(
