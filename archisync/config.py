@@ -37,7 +37,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="ARCHISYNC_INTERVAL_<TYPE>", default="", meaning="minutes that `db migrate` seeds; later the table decides"
     ),
-    Variable(name="ARCHISYNC_LOCALE", default="iso", meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56)"),
+    Variable(
+        name="ARCHISYNC_LOCALE",
+        default="iso",
+        meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56); PDF reports are `it`",
+    ),
     Variable(name="ARCHISYNC_LOCALE_<TYPE>", default="", meaning="the same for one type"),
     Variable(
         name="ARCHISYNC_CSV_DELIMITER",
@@ -79,6 +83,10 @@ VARIABLES: tuple[Variable, ...] = (
         name="ARCHISYNC_DATABASE_TIMEOUT_S", default="30", meaning="seconds that PostgreSQL may take over one statement"
     ),
     Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
+    Variable(name="ARCHISYNC_PDF_TIMEOUT_S", default="600", meaning="seconds that reading one PDF report may take"),
+    Variable(
+        name="ARCHISYNC_PDF_MEMORY_BYTES", default="1073741824", meaning="address space of the process that reads it"
+    ),
     Variable(name="ARCHISYNC_FETCH_TIMEOUT_S", default="300", meaning="seconds that one download or program may take"),
     Variable(name="ARCHISYNC_HTTP_TOKEN", default="", meaning="bearer token for `http(s)://` sources"),
     Variable(name="ARCHISYNC_HTTP_USER", default="", meaning="user name for basic authentication"),
@@ -131,6 +139,18 @@ class CsvDialect:
 
 
 DETECT = CsvDialect()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PdfLimits:
+    """What reading one PDF report may take: wall and processor seconds, address space, bytes of its cells."""
+
+    timeout_s: int = 600
+    memory_bytes: int = 1 << 30
+    output_bytes: int = 1 << 31
+
+
+DEFAULT_PDF_LIMITS = PdfLimits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +215,11 @@ class Config:
             return sync_type.default_interval_minutes
         return self._number(name, MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)
 
-    def locale(self, sync_type: SyncType) -> Locale:
+    def locale(self, sync_type: SyncType, otherwise: Locale = "iso") -> Locale:
+        """How the type's numbers are written; `otherwise` where nothing is configured."""
         own = f"ARCHISYNC_LOCALE_{sync_type.name.upper()}"
         name = own if self._get(own) else "ARCHISYNC_LOCALE"
-        value = self._get(name) or "iso"
+        value = self._get(name) or otherwise
         if value not in ("iso", "it"):
             raise ConfigurationError(f"{name} is {value!r}", hint="allowed: iso, it")
         return cast(Locale, value)
@@ -287,6 +308,14 @@ class Config:
         return self._number("ARCHISYNC_MAX_EXPORT_BYTES", 1024, 1 << 40)
 
     @property
+    def pdf_limits(self) -> PdfLimits:
+        return PdfLimits(
+            timeout_s=self._number("ARCHISYNC_PDF_TIMEOUT_S", 1, 86400),
+            memory_bytes=self._number("ARCHISYNC_PDF_MEMORY_BYTES", 1 << 28, 1 << 48),
+            output_bytes=self.max_export_bytes,
+        )
+
+    @property
     def fetch_timeout_s(self) -> int:
         return self._number("ARCHISYNC_FETCH_TIMEOUT_S", 1, 86400)
 
@@ -322,7 +351,7 @@ class Config:
         """Check that everything a scheduled sync needs is set, before anything is written."""
         _ = self.database_url, self.redis_url, self.zone, self.queue
         _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
-        _ = self.database_timeout_s, self.max_export_bytes, self.history_days
+        _ = self.database_timeout_s, self.max_export_bytes, self.history_days, self.pdf_limits
         for sync_type in SYNC_TYPES.values():
             _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
 

@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 
@@ -15,3 +17,22 @@ def die_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)  # the parent died before the call
+
+
+def child_limits(parent_pid: int, *, memory_bytes: int = 0, cpu_s: int = 0, file_bytes: int = 0) -> Callable[[], None]:
+    """What a child does between fork and exec: die with its parent, leave no core dump, and keep to limits (0: none) of
+    address space, processor time and the size of a file that it writes."""
+    limits = {
+        resource.RLIMIT_CORE: 0,  # a core dump would hold customers' data
+        **({resource.RLIMIT_AS: memory_bytes} if memory_bytes else {}),
+        **({resource.RLIMIT_FSIZE: file_bytes} if file_bytes else {}),
+    }
+
+    def prepare() -> None:
+        die_with_parent(parent_pid)
+        for limit, value in limits.items():
+            resource.setrlimit(limit, (value, value))
+        if cpu_s:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+
+    return prepare

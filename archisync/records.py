@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from archisync.errors import ConfigurationError, ExportError
-from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, Table
+from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.plainlines import line_pattern
 from archisync.synctypes import Field, Kind, SyncType
 from archisync.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
@@ -59,16 +59,20 @@ def map_labels(labels: Sequence[str], sync_type: SyncType, extra_aliases: Mappin
     """Find the type's fields among the labels.
 
     `extra_aliases` is label → field name and wins over the type's own aliases; an empty field name means that the
-    column is ignored. A column without a label is ignored too, and not listed.
+    column is ignored. A column without a label is ignored too, and not listed. Of two columns with the same label the second is
+    the field that `sync_type.same_label` names.
     Raises MissingColumnError, ExportError (two columns for one field) and ConfigurationError (unknown field).
     """
     names = _names_by_label(sync_type, extra_aliases)
+    after = dict(sync_type.same_label)
     found: dict[str, int] = {}
     ignored: list[str] = []
     for position, label in enumerate(labels):
         name = names.get(fold_label(label))
         if not name:
             ignored.extend([label] if label.strip() else [])
+        elif name in found and name in after and after[name] not in found and _same(labels[found[name]], label):
+            found[after[name]] = position
         elif name in found:
             raise _twice(labels[found[name]], label, name)
         else:
@@ -94,9 +98,13 @@ def _names_by_label(sync_type: SyncType, extra_aliases: Mapping[str, str]) -> di
     return names
 
 
+def _same(first: str, second: str) -> bool:
+    return fold_label(first) == fold_label(second)
+
+
 def _twice(first: str, second: str, name: str) -> ExportError:
     hint = "remove one of them from the ERP's export"
-    if fold_label(first) == fold_label(second):
+    if _same(first, second):
         return ExportError(f"column {_shown(second)} stands twice", hint=hint)
     return ExportError(f"columns {_shown(first)} and {_shown(second)} both stand for {name}", hint=hint)
 
@@ -173,6 +181,11 @@ class RecordReader:
         self._cells = cells
         self._key_length = key_length
         self._plain = plain
+
+    @property
+    def skipped(self) -> int:
+        """Rows that were no records, such as a printed report's footer."""
+        return self._table.skipped if isinstance(self._table, SkippingTable) else 0
 
     @property
     def names_in_file_order(self) -> list[str]:

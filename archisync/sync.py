@@ -36,6 +36,7 @@ from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.linesum import line_sum
 from archisync.records import RecordReader, read_records
+from archisync.report import ReportTable
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Report, State, Trigger
@@ -237,7 +238,8 @@ def _read_and_apply(
     progress: Progress,
 ) -> State:
     assert progress.export is not None
-    records = _read(config, kind, export, progress.export)
+    with progress.step("open"):
+        records = _read(config, kind, export, progress.export)
     if records.layout.ignored:
         count = len(records.layout.ignored)
         names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in records.layout.ignored[:_SHOWN_LABELS]]
@@ -247,7 +249,7 @@ def _read_and_apply(
         runs.begin_apply(db, claim)
         with progress.step("read"):
             staged = apply.load(records) or apply.stage(records)
-        _warn_about(staged, records.control_characters_removed, progress)
+        _warn_about(staged, records, progress)
         plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
             runs.lock_fence(db, claim)
@@ -319,9 +321,13 @@ def _outlook(apply: Apply, staged: Staged, plan: Plan) -> Outlook:
 
 def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]) -> RecordReader:
     """The export's records; what was detected goes into the run's record. Raises ExportError."""
-    table = open_table(export, config.csv_dialect(kind))
+    aliases, locale = config.aliases(kind), config.locale(kind)
+    table = open_table(export, config.csv_dialect(kind), config.pdf_limits)
     record["detected"] = dict(table.detected)
-    return read_records(table, kind, locale=config.locale(kind), zone=config.zone, extra_aliases=config.aliases(kind))
+    if table.detected["format"] == "pdf":
+        locale = config.locale(kind, otherwise="it")
+        table = ReportTable(table, kind, aliases)
+    return read_records(table, kind, locale=locale, zone=config.zone, extra_aliases=aliases)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -351,7 +357,7 @@ def preview(db: Database, config: Config, kind: SyncType, agent_id: str) -> Prev
             apply = Apply(db, kind, agent_id, records.layout.columns)
             with db.transaction(force_rollback=True):
                 staged = apply.stage(records)
-                _warn_about(staged, records.control_characters_removed, progress)
+                _warn_about(staged, records, progress)
                 plan, hold = _judge(db, apply, staged, sync_type=kind.name, agent_id=agent_id)
                 outlook = _outlook(apply, staged, plan)
                 _warn_about_references(apply, progress)
@@ -373,7 +379,7 @@ def _unreadable(exc: ExportError) -> Hold:
     return Hold(rule=rule, message=printable(exc.message))
 
 
-def _warn_about(staged: Staged, control_characters: int, progress: Progress) -> None:
+def _warn_about(staged: Staged, records: RecordReader, progress: Progress) -> None:
     if staged.quarantined:
         message = f"{staged.quarantined} row(s) quarantined"
         if staged.unkeyed:
@@ -381,7 +387,9 @@ def _warn_about(staged: Staged, control_characters: int, progress: Progress) -> 
         progress.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
     if staged.repeated:
         progress.warn("repeated-rows", f"{staged.repeated} identical row(s) left out", staged.repeated)
-    if control_characters:
+    if records.skipped:
+        progress.warn("skipped-rows", f"{records.skipped} row(s) without an id skipped", records.skipped)
+    if control_characters := records.control_characters_removed:
         progress.warn("control-characters", f"{control_characters} control character(s) removed", control_characters)
 
 

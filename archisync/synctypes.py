@@ -47,6 +47,15 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tracking:
+    """Fields that a printed report holds in the one cell of `number`."""
+
+    courier: str
+    number: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SyncType:
     """A kind of export. `level` orders types of one tick: a type follows those that it refers to.
 
@@ -62,6 +71,9 @@ class SyncType:
     fields: tuple[Field, ...]
     nullable_key: tuple[str, ...] = ()
     order_reference: str | None = None  # field that names an order_number of the same agent
+    same_label: tuple[tuple[str, str], ...] = ()  # (field, field of the next column under the same label)
+    report_ids: tuple[str, ...] = ()  # a printed row without one of them is no record; else the first key field
+    tracking: Tracking | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -172,6 +184,9 @@ DDT = SyncType(
     level=1,
     key=("ddt_number",),
     order_reference="order_number",
+    same_label=(("delivery_name", "delivery_address"),),
+    report_ids=("ddt_number", "ddt_id"),
+    tracking=Tracking(courier="courier", number="tracking_number", url="tracking_url"),
     fields=(
         _id("ddt_number", "NUMERO DDT", "DOCUMENTO DI TRASPORTO", required=True),
         _id("ddt_id", "ID"),

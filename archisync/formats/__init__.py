@@ -1,13 +1,15 @@
-"""Bytes to rows. The format is chosen by the name's suffix, else by the first bytes; what is no export is refused."""
+"""Bytes to rows. A PDF is known by its first bytes; else the format is chosen by the name's suffix, then by the first bytes.
+What is no export is refused."""
 
-from archisync.config import DETECT, CsvDialect
+from archisync.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
 from archisync.errors import ExportError
 from archisync.formats.csv import CsvTable
-from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, Table
+from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.formats.jsonl import JsonlTable
+from archisync.formats.pdf import MAGIC, MAGIC_WITHIN, PdfTable
 from archisync.sources.interface import Export
 
-__all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "Table", "open_table"]
+__all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]
 
 _HEAD_BYTES = 64 * 1024
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
@@ -16,7 +18,6 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 # First bytes of what people put in an export folder by mistake.
 _FOREIGN = {
-    b"%PDF": "a PDF report, which this version does not read",
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx)",
     b"\xd0\xcf\x11\xe0": "an old Office document (.xls)",
     b"\x1f\x8b": "compressed twice",
@@ -24,17 +25,22 @@ _FOREIGN = {
     b"\xfd7zXZ": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
-_FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped)"
+_FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped), or print it as a PDF report"
 
 
-def open_table(export: Export, dialect: CsvDialect = DETECT) -> Table:
-    """Open a fetched export and read its labels. `dialect` is what is known of it in case it is CSV.
+def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits = DEFAULT_PDF_LIMITS) -> Table:
+    """Open a fetched export and read its labels. `dialect` is what is known of it in case it is CSV, `limits`
+    are those of a PDF's reader.
 
-    Raises ExportError when it is empty, no table (a login page, a PDF, binary data) or visibly truncated.
+    Raises ExportError when it is empty, no table (a login page, binary data) or visibly truncated.
     """
     with export.path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
+    if MAGIC in head[:MAGIC_WITHIN]:
+        return PdfTable(export.path, limits)
     _refuse_foreign(head)
+    if export.suffix == ".pdf":
+        raise ExportError("the export is named .pdf and is no PDF", hint="look into the file; print the report again")
     if export.suffix in _JSONL_SUFFIXES:
         return JsonlTable(export.path)
     if export.suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{"):

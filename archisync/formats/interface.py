@@ -52,6 +52,13 @@ class Table(Protocol):
 
 
 @runtime_checkable
+class SkippingTable(Table, Protocol):
+    """A table that leaves out rows which are no records: `skipped` of them so far."""
+
+    skipped: int
+
+
+@runtime_checkable
 class LineTable(Table, Protocol):
     """A table whose rows are mostly single lines of cells between delimiters, without quotes."""
 

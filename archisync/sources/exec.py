@@ -24,12 +24,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import select
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from time import monotonic
 from types import TracebackType
@@ -45,7 +44,7 @@ from archisync.errors import (
     SyncError,
     TransientSourceError,
 )
-from archisync.processes import die_with_parent
+from archisync.processes import child_limits
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import BLOCK_BYTES, spool
 from archisync.sources.template import fill, has_placeholder
@@ -301,7 +300,7 @@ def _start(
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=_prepare(os.getpid(), memory_bytes),
+            preexec_fn=child_limits(os.getpid(), memory_bytes=memory_bytes),
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise _not_started(exc, origin) from exc
@@ -315,16 +314,6 @@ def _end_of(process: subprocess.Popen[bytes]) -> int:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise TransientSourceError(f"a program can't be watched: {exc.strerror}", hint="ulimit -n; uname -r") from exc
-
-
-def _prepare(parent_pid: int, memory_bytes: int) -> Callable[[], None]:
-    def prepare() -> None:
-        die_with_parent(parent_pid)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold customers' data
-        if memory_bytes:
-            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-
-    return prepare
 
 
 def _not_started(exc: OSError | subprocess.SubprocessError, origin: str) -> SyncError:

@@ -36,7 +36,7 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
     ("content", "message"),
     [
         (b"", "the export is empty (0 bytes)"),
-        (b"%PDF-1.7\n", "the export is a PDF report, which this version does not read"),
+        (b"%PDF-1.7\n", "truncated: the PDF has no end"),
         (b"<!DOCTYPE html><html>\n", "the export looks like an HTML page, probably a login page"),
         (b"\xef\xbb\xbf \r\n<html>\n", "the export looks like an HTML page, probably a login page"),
         ("<html>\n".encode("utf-16"), "the export looks like an HTML page, probably a login page"),

@@ -1,0 +1,142 @@
+"""PDF reports (extra `pdf`): read in a child process with limits, because a PDF is a program for a large foreign library.
+
+The child's records are kept in a file beside the export, so the whole report has been read, and every cycle of it checked,
+before the first row is used.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from archisync.config import PdfLimits
+from archisync.errors import ConfigurationError, ExportError, TruncatedError
+from archisync.formats.interface import BadRow, RawRow
+from archisync.processes import child_limits
+
+MAGIC = b"%PDF-"
+MAGIC_WITHIN = 1024
+"""Bytes in which a PDF's first line may stand (ISO 32000-1, annex H)."""
+_TAIL_BYTES = 2048
+_ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page
+_CODE_REFUSED = 3
+_PASSED = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
+
+
+class PdfTable:
+    """A paged wide report. Raises ConfigurationError without the extra, ExportError when it can't be trusted as a whole."""
+
+    def __init__(self, path: Path, limits: PdfLimits) -> None:
+        if importlib.util.find_spec("pypdfium2") is None:
+            raise ConfigurationError(
+                "the export is a PDF report, and the library that reads it is not installed",
+                hint="pip install 'archisync[pdf]'",
+            )
+        _require_complete(path)
+        self._records = path.with_name(path.name + ".records")
+        _convert(path, self._records, limits)
+        with self._records.open(encoding="utf-8") as file:
+            self.labels = tuple(json.loads(file.readline()))
+        numbers = _last_line(self._records)
+        self.detected = {"format": "pdf", **{name: str(number) for name, number in numbers.items()}}
+
+    def rows(self) -> Iterator[RawRow | BadRow]:
+        """The records in the report's order; `line` is a record's number in it, counted from 1."""
+        with self._records.open(encoding="utf-8") as file:
+            next(file)
+            for number, text in enumerate(file, 1):
+                if text.startswith("["):
+                    yield RawRow(number, tuple(json.loads(text)))
+
+
+def _require_complete(path: Path) -> None:
+    """PDFium repairs what it can of a cut or damaged file, and would return fewer pages without a word."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _TAIL_BYTES, 0))
+        tail = file.read()
+        end = tail.rfind(b"%%EOF")
+        start = tail.rfind(b"startxref", 0, end if end >= 0 else None)
+        if end < 0 or start < 0:
+            raise TruncatedError(
+                "truncated: the PDF has no end", hint="the download or the print was cut off; fetch the report again"
+            )
+        offset = tail[start + len(b"startxref") : end].strip()
+        file.seek(min(int(offset), size) if offset.isdigit() else size)
+        head = file.read(64).lstrip()
+    if not (head.startswith(b"xref") or b" obj" in head):
+        raise TruncatedError(
+            "truncated: bytes are missing in the middle of the PDF (its table of contents is not where it says)",
+            hint="fetch the report again",
+        )
+
+
+def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    memory = max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST)
+    with records.open("wb") as out:
+        child = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-P", "-m", "archisync.formats.pdfchild", str(path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            preexec_fn=child_limits(
+                os.getpid(), memory_bytes=memory, cpu_s=limits.timeout_s, file_bytes=limits.output_bytes
+            ),
+        )
+        try:
+            _, said = child.communicate(timeout=limits.timeout_s)
+        except subprocess.TimeoutExpired:
+            raise _too_long(limits) from None
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.communicate()
+    if child.returncode:
+        raise _refusal(child.returncode, said, limits)
+
+
+def _too_long(limits: PdfLimits) -> ExportError:
+    return ExportError(
+        f"the PDF could not be read within {limits.timeout_s} s",
+        hint="raise ARCHISYNC_PDF_TIMEOUT_S, or print the report in parts",
+    )
+
+
+def _refusal(code: int, said: bytes, limits: PdfLimits) -> ExportError:
+    """What the child's end means."""
+    lines = said.decode("utf-8", "replace").strip().splitlines() or [""]
+    if code == _CODE_REFUSED:
+        refusal = json.loads(lines[-1])
+        kind = TruncatedError if refusal["reason"] == TruncatedError.reason else ExportError
+        return kind(refusal["message"], hint=refusal["hint"])
+    if code == -signal.SIGXCPU:
+        return _too_long(limits)
+    if "MemoryError" in lines[-1] or "bad_alloc" in lines[-1] or code in (-signal.SIGABRT, -signal.SIGTRAP):
+        return ExportError(
+            f"the PDF needs more than {limits.memory_bytes >> 20} MiB to be read",
+            hint="raise ARCHISYNC_PDF_MEMORY_BYTES if the report is as large as that",
+        )
+    if "File too large" in lines[-1]:
+        return ExportError("the PDF holds more than the largest export", hint="ARCHISYNC_MAX_EXPORT_BYTES")
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return ExportError(
+        f"the PDF can't be read: its reader ended with {how} ({lines[-1][:200]})",
+        hint="open it in a viewer; print the report again",
+    )
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _TAIL_BYTES, 0))
+        last = file.read().splitlines()[-1]
+    numbers = json.loads(last)
+    assert isinstance(numbers, dict)
+    return numbers

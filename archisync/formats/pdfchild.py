@@ -1,0 +1,36 @@
+"""The child process of `archisync.formats.pdf`: a PDF's file name comes in, its records go out as JSON Lines.
+
+The first line are the labels, then one array of cells for each record, at the end an object with numbers. An export that
+can't be trusted ends with exit code 3 and an object on standard error: `reason`, `message`, `hint`.
+"""
+
+import json
+import sys
+
+EXIT_REFUSED = 3
+
+
+def main() -> int:
+    from archisync.errors import ExportError, TruncatedError
+    from archisync.formats.cycles import Cycles
+    from archisync.formats.pdfpages import read_pages
+
+    dump = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
+    try:
+        cycles = Cycles(read_pages(sys.argv[1]))
+        sys.stdout.write(dump(cycles.labels) + "\n")
+        for record in cycles:
+            sys.stdout.write(dump(record) + "\n")
+        pages = cycles.cycles * cycles.slices
+        sys.stdout.write(dump({"pages": pages, "slices": cycles.slices, "cycles": cycles.cycles}) + "\n")
+        sys.stdout.flush()
+    except ExportError as exc:
+        reason = "truncated" if isinstance(exc, TruncatedError) else "unreadable"
+        print(json.dumps({"reason": reason, "message": exc.message, "hint": exc.hint}), file=sys.stderr)  # noqa: T201
+        return EXIT_REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
