@@ -2,17 +2,19 @@
 does not.
 
 What is built on, as measured on RQ 3.0: one queue (a worker of one queue moves a job to `:intermediate` instead of popping
-it), a fresh job id for every push, JSON payloads of run id and fence and nothing more, results kept for 0 s and failures for
+it), a fresh job id for every delivery, JSON payloads of run id and fence and nothing more, results kept for 0 s and failures for
 an hour. Not built on: `unique=True`, `ttl`, `Retry`, RQ's scheduler and `WorkerPool`. Only the queue's list proves that a
 delivery is still to come; job hashes and registries prove nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -20,6 +22,8 @@ from redis.client import Pipeline
 from redis.retry import Retry
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job
+from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync.config import redact
@@ -112,30 +116,106 @@ def queue(client: redis.Redis, name: str) -> Queue:
     return Queue(name, connection=client, serializer=JSONSerializer)
 
 
-def push(client: redis.Redis, name: str, deliveries: Sequence[Delivery], *, timeout_s: int) -> list[tuple[int, str]]:
-    """Push a batch in one round trip, forced runs to the front; (run id, job id) of each.
+def job_id(run_id: int, fence: int, delivery_id: int) -> str:
+    """The same delivery of a run always has the same id, a later one another."""
+    return f"run-{run_id}-{fence}-{delivery_id}"
 
-    `timeout_s` bounds the whole job: a worker may go on with further runs of the same agent.
+
+# Purpose: the jobs of one delivery, all or none. RQ has written one of them (ARGV's fields, see `_template`); the others differ in
+# payload and description. A job that is there already was pushed by a tick that died before it could say so: it is not queued twice.
+# The list comes first: where a command is refused, no hash is left that would be taken for such a job.
+_STAMP = """
+local list, queues, push, width = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+local job, ids, new = {}, {}, {}
+for i = 1, width do job[i] = ARGV[2 + i] end
+for i = 3, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then
+    local at = 3 * (i - 3) + width + 2
+    ids[#ids + 1] = ARGV[at + 1]
+    new[#new + 1] = {KEYS[i], ARGV[at + 2], ARGV[at + 3]}
+  end
+end
+if #ids == 0 then return 0 end
+redis.call('SADD', queues, list)
+redis.call(push, list, unpack(ids))
+for _, each in ipairs(new) do
+  redis.call('HSET', each[1], 'data', each[2], 'description', each[3], unpack(job))
+end
+return #ids
+"""
+_STAMPED = frozenset({"data", "description"})
+
+
+def push(q: Queue, delivery: Delivery, *, timeout_s: int) -> None:
+    """Push a delivery in one round trip, forced runs to the front.
+
+    RQ's own code writes one job into a pipeline that is never sent, and a script in Redis writes all jobs like it: several times
+    as fast as RQ is with each. What RQ does there must be what is known of it here; if a release of RQ does anything else, it
+    pushes every job by itself. `timeout_s` bounds the whole job: a worker may go on with further runs of the same agent.
     """
-    forced = [d for d in deliveries if d.forced]
-    jobs = [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in deliveries if not d.forced]
-    jobs += [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in reversed(forced)]  # each goes before the last
-    queue(client, name).enqueue_many(
-        [
-            Queue.prepare_data(
-                JOB_FUNCTION,
-                args=[d.run_id, d.fence],
-                job_id=job_id,
-                timeout=timeout_s,
-                result_ttl=0,
-                failure_ttl=FAILURE_TTL_S,
-                description=f"archisync run {d.run_id}",
-                at_front=d.forced,
-            )
-            for d, job_id in jobs
-        ]
+    if not delivery.runs:
+        return
+    # each forced run goes before the last
+    runs = list(reversed(delivery.runs)) if delivery.forced else delivery.runs
+    prepared = partial(_prepared, delivery=delivery, timeout_s=timeout_s)
+    fields = _template(q, prepared(*runs[0]), _payload(*runs[0]), _push_command(delivery))
+    if fields is None:
+        q.enqueue_many([prepared(*run) for run in runs])
+        return
+    ids = [job_id(run_id, fence, delivery.delivery_id) for run_id, fence in runs]
+    keys = [q.key, q.redis_queues_keys, *map(Job.key_for, ids)]
+    jobs = [
+        part
+        for (run, fence), id_ in zip(runs, ids, strict=True)
+        for part in (id_, _payload(run, fence), _described(run))
+    ]
+    q.connection.eval(_STAMP, len(keys), *keys, _push_command(delivery), len(fields), *fields, *jobs)
+
+
+def _template(q: Queue, job: EnqueueData, payload: bytes, push: str) -> list[Any] | None:
+    """Names and values of the hash that RQ writes for a job, without those that differ from job to job; None when RQ does more for it
+    than is known here, or writes its payload in another way."""
+    with q.connection.pipeline(transaction=False) as unsent:
+        q.enqueue_many([job], pipeline=unsent)
+        commands = [command for command, _ in unsent.command_stack]
+    hash_key = Job.key_for(str(job.job_id))
+    fields: dict[str, Any] = {}
+    rest = []
+    for name, *arguments in commands:
+        if name == "HSET" and arguments[0] == hash_key:
+            fields.update(zip(arguments[1::2], arguments[2::2], strict=True))
+        else:
+            rest.append((name, *arguments))
+    known = [("SADD", q.redis_queues_keys, q.key), (push, q.key, job.job_id)]
+    if rest != known or fields.get("data") != payload or fields.get("description") != job.description:
+        return None
+    return [part for name, value in fields.items() if name not in _STAMPED for part in (name, value)]
+
+
+def _prepared(run_id: int, fence: int, *, delivery: Delivery, timeout_s: int) -> EnqueueData:
+    return Queue.prepare_data(
+        JOB_FUNCTION,
+        args=[run_id, fence],
+        job_id=job_id(run_id, fence, delivery.delivery_id),
+        timeout=timeout_s,
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL_S,
+        description=_described(run_id),
+        at_front=delivery.forced,
     )
-    return [(d.run_id, job_id) for d, job_id in jobs]
+
+
+def _push_command(delivery: Delivery) -> str:
+    return "LPUSH" if delivery.forced else "RPUSH"
+
+
+def _payload(run_id: int, fence: int) -> bytes:
+    """As RQ writes it: function, instance, arguments, named arguments."""
+    return zlib.compress(JSONSerializer.dumps((JOB_FUNCTION, None, (run_id, fence), {})))
+
+
+def _described(run_id: int) -> str:
+    return f"archisync run {run_id}"
 
 
 def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
