@@ -211,7 +211,7 @@ def _push_command(delivery: Delivery) -> str:
 
 def _payload(run_id: int, fence: int) -> bytes:
     """As RQ writes it: function, instance, arguments, named arguments."""
-    return zlib.compress(JSONSerializer.dumps((JOB_FUNCTION, None, (run_id, fence), {})))
+    return zlib.compress(JSONSerializer.dumps((JOB_FUNCTION, None, (run_id, fence), {})))  # type: ignore[no-untyped-call]
 
 
 def _described(run_id: int) -> str:

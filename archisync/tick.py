@@ -10,13 +10,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from archisync.config import Config
-from archisync.database import Database, connected
+from archisync.database import Database, connect
 from archisync.due import Decision, Facts, decide
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.log import EventLog
@@ -114,8 +113,8 @@ def _queue_and_deliver(db: Database, config: Config, summary: Summary, started: 
     if not _insert_due(db, summary):
         deliver(db, config, summary, started)
         return
-    with _queueing_ahead(config, summary, started) as more:
-        deliver(db, config, summary, started, more=more)
+    with _QueueingAhead(config, summary, started) as ahead:
+        deliver(db, config, summary, started, more=ahead.more)
 
 
 def _insert_due(db: Database, summary: Summary) -> bool:
@@ -127,36 +126,45 @@ def _insert_due(db: Database, summary: Summary) -> bool:
     return moved >= INSERT_BATCH
 
 
-@contextmanager
-def _queueing_ahead(config: Config, summary: Summary, started: float) -> Iterator[Callable[[], bool]]:
-    """Queue the rest in a thread with a connection of its own, one statement ahead of whoever calls what this gives.
+class _QueueingAhead:
+    """Queues the rest in a thread with a connection of its own, one statement ahead of whoever asks for `more`; a context manager.
 
-    That waits for the statement that is on its way, and says False when there was none. At the end of the block the rest is queued
-    whatever became of the deliveries: Redis may be away."""
-    seconds = config.database_timeout_s
-    with ThreadPoolExecutor(1, "archisync-queueing") as thread, ExitStack() as stack:
+    At the end of the block the rest is queued whatever became of the deliveries: Redis may be away.
+    """
 
-        def insert() -> bool:
-            nonlocal db
-            db = db or stack.enter_context(connected(config.database_url, purpose="tick", answer_timeout_s=seconds))
-            return _insert_due(db, summary) and monotonic() - started < INSERT_DEADLINE_S
+    def __init__(self, config: Config, summary: Summary, started: float) -> None:
+        self._config, self._summary, self._started = config, summary, started
+        self._db: Database | None = None
+        self._thread = ThreadPoolExecutor(1, "archisync-queueing")
+        self._coming: Future[bool] | None = None
 
-        def more() -> bool:
-            nonlocal coming
-            if coming is None:
-                return False
-            ended, coming = coming, None
-            if ended.result():
-                coming = thread.submit(insert)
-            return True
+    def __enter__(self) -> _QueueingAhead:
+        self._coming = self._thread.submit(self._insert)
+        return self
 
-        db: Database | None = None
-        coming: Future[bool] | None = thread.submit(insert)
+    def __exit__(self, *_: object) -> None:
         try:
-            yield more
+            while self.more():
+                continue
         finally:
-            while more():
-                pass
+            self._thread.shutdown()
+            if self._db is not None:
+                self._db.close()
+
+    def more(self) -> bool:
+        """Wait for the statement that is on its way; False when there was none."""
+        if self._coming is None:
+            return False
+        ended, self._coming = self._coming, None
+        if ended.result():
+            self._coming = self._thread.submit(self._insert)
+        return True
+
+    def _insert(self) -> bool:
+        if self._db is None:
+            seconds = self._config.database_timeout_s
+            self._db = connect(self._config.database_url, purpose="tick", answer_timeout_s=seconds)
+        return _insert_due(self._db, self._summary) and monotonic() - self._started < INSERT_DEADLINE_S
 
 
 def deliver(

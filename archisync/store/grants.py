@@ -49,7 +49,8 @@ _DATA = tuple(t.table for t in SYNC_TYPES.values())
 _LOOK = _on(
     (
         "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
-        "system.sync_runs", "system.deliveries", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "agents.users",
+        "system.sync_runs", "system.deliveries", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes",
+        "agents.users",
     ),
     "select",
 )  # fmt: skip

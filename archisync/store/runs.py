@@ -148,7 +148,9 @@ select (select count(*) from moved) as moved, (select count(*) from queued) as d
 """
 
 # Purpose: for SQL_INSERT_DUE, in its transaction: walk the index in its order; and compile nothing, which takes longer than the tick.
-SQL_BY_INDEX = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local jit = off"
+SQL_BY_INDEX = """
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)
+"""
 
 # Purpose: pairs past their slot that are not run, by reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
 # range holds only what something stands in the way of. No locks.
