@@ -12,8 +12,8 @@ What is abstract, and why nothing is missed by it:
 * A job id is `NAMED` (that of the run's delivery, whether it is marked or not), `PUSHED` (of a run that is not committed yet: a
   mutant) or neither. Its hash outlives the list only after a crash: that is `leak`, followed where somebody asks for it. The code
   asks before it pushes a delivery that an earlier tick may have pushed, and then does not push the job a second time.
-* A delivery is locked, not its runs. So a run may leave a delivery that a tick is about to push or to mark: what that tick does then
-  concerns the run no more (`T_PUSH_SAME`, `T_PUSH_OLD`, `T_MARK_OLD`).
+* A delivery is locked, not its runs, so a run may leave a delivery that a tick is about to push or to mark. What that tick does then
+  concerns the run no more, and what it pushes it might as well have pushed just before, or never: it ends there.
 * The queue's list is the set of the kinds of jobs in it, so it has no bound: there may be many of a kind, and any may be popped
   next. A popped job is in the intermediate list until it starts; no step leads from there, as nothing in the code does.
 * A statement that waits for a row lock is not enabled; one that skips locked rows passes by. SQL_INSERT_DUE is two steps, its
@@ -242,12 +242,9 @@ NOTHING, HASH, HASH_AND_INTERMEDIATE = range(3)
     T_ASSIGN,
     T_LOCK,
     T_PUSH,
-    T_PUSH_SAME,
-    T_PUSH_OLD,
     T_MARK,
-    T_MARK_OLD,
     T_MOVE_SLOT,
-) = range(16)
+) = range(13)
 # What a worker does next.
 (
     W_POP,
@@ -343,10 +340,7 @@ class Model:
             T_ASSIGN: self._assign,
             T_LOCK: self._lock_undelivered,
             T_PUSH: self._push,
-            T_PUSH_SAME: self._push_same,
-            T_PUSH_OLD: self._push_old,
             T_MARK: self._mark_delivered,
-            T_MARK_OLD: self._mark_old,
             T_MOVE_SLOT: self._move_slot,
         }
         self._worker_does: dict[int, Callable[[State, Worker], list[Work]]] = {
@@ -385,7 +379,7 @@ class Model:
 
     def _unname(self, state: State) -> State:
         """The run has left its delivery, or the delivery has served: nobody asks for its job any more."""
-        moved_on = {T_LIST: T_ASSIGN, T_UNMARK: T_ASSIGN, T_PUSH: T_PUSH_SAME, T_MARK: T_MARK_OLD}
+        moved_on = {T_LIST: T_ASSIGN, T_UNMARK: T_ASSIGN, T_PUSH: self._after_mark(), T_MARK: self._after_mark()}
         return state._replace(
             leak=NOTHING if self.protocol.fresh_job_ids else state.leak,
             jobs=_kinds(Job(j.ref, ANY_ID if j.id == NAMED else j.id) for j in state.jobs),
@@ -398,7 +392,6 @@ class Model:
         to = self._old if fence_moves else CURRENT
         return state._replace(
             jobs=_kinds(Job(to, j.id) if j.ref == CURRENT else j for j in state.jobs),
-            ticks=tuple(T_PUSH_OLD if at == T_PUSH_SAME and fence_moves else at for at in state.ticks),
             workers=tuple(Worker(w.at, to if w.ref == CURRENT else w.ref, w.id, False) for w in state.workers),
         )
 
@@ -418,10 +411,9 @@ class Model:
             return state, None if self.protocol.one_unfinished_a_pair else Property.OVERLAP
         state = self._unname(state)
         jobs = _kinds(Job(OTHER_RUN, j.id) for j in state.jobs)
-        ticks = tuple(T_PUSH_OLD if at == T_PUSH_SAME else at for at in state.ticks)
         workers = tuple(w._replace(ref=OTHER_RUN) for w in state.workers)
         row = Row(QUEUED, False, 1, delivered, False, False)
-        return state._replace(row=row, jobs=jobs, ticks=ticks, workers=workers), None
+        return state._replace(row=row, jobs=jobs, workers=workers), None
 
     # --- a tick ---------------------------------------------------------------------------------------------------
 
@@ -475,12 +467,12 @@ class Model:
         if self.protocol.redelivery and row.state == QUEUED and row.delivered == DELIVERED_LONG_AGO:
             return Action.SEE_LONG_AGO, T_LIST, state, None
         if _undelivered(row) or _waiting(row):
-            return Action.SEE_UNDELIVERED, T_ASSIGN, state, None
+            return Action.SEE_UNDELIVERED, T_LOCK if _waiting(row) else T_ASSIGN, state, None
         return Action.SEE_NOTHING, T_REAP, state, None
 
     def _read_list(self, state: State) -> Tick:
         if self._still_to_come(state):
-            return Action.FIND_JOB, T_ASSIGN, state, None
+            return Action.FIND_JOB, T_LOCK, state, None
         return Action.MISS_JOB, T_UNMARK, state, None
 
     def _still_to_come(self, state: State) -> bool:
@@ -527,19 +519,10 @@ class Model:
         held = any(w.id == NAMED for w in state.workers)
         return held or state.leak != NOTHING or any(j.id == NAMED for j in state.jobs)
 
-    def _push_same(self, state: State) -> Tick:
-        return Action.PUSH, T_MARK_OLD, state._replace(jobs=_kinds((*state.jobs, Job(CURRENT, ANY_ID)))), None
-
-    def _push_old(self, state: State) -> Tick:
-        return Action.PUSH, T_MARK_OLD, state._replace(jobs=_kinds((*state.jobs, Job(self._old, ANY_ID)))), None
-
     def _mark_delivered(self, state: State) -> Tick:
         leak = state.leak if self._hashes_count or not self.protocol.fresh_job_ids else NOTHING  # nobody asks any more
         after = state._replace(row=state.row._replace(delivered=DELIVERED), leak=leak)
         return Action.MARK_DELIVERED, self._after_mark(), after, None
-
-    def _mark_old(self, state: State) -> Tick:
-        return Action.MARK_DELIVERED, self._after_mark(), state, None
 
     def _after_mark(self) -> int:
         return T_MOVE_SLOT if self.protocol.slot_moved is SlotMoved.AFTER_PUSH else T_REAP

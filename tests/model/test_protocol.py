@@ -20,7 +20,7 @@ from tests.model.protocol import Action, Bounds, Kind, Model, Property, Protocol
 
 WHOLE_WORLD = Bounds()
 LEAST_STATES = 200_000
-LONGEST_STORY = 28
+LONGEST_STORY = 25
 MUTANTS_WORLDS = tuple(dict.fromkeys(mutant.bounds for mutant in MUTANTS))
 
 
