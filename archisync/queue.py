@@ -123,27 +123,29 @@ def job_id(run_id: int, fence: int, delivery_id: int) -> str:
 
 # Purpose: the jobs of one delivery, all or none. RQ has written one of them (ARGV's fields, see `_template`); the others differ in
 # payload and description. A job that is there already was pushed by a tick that died before it could say so: it is not queued twice.
-# The list comes first: where a command is refused, no hash is left that would be taken for such a job.
+# The list comes first: where a command is refused, no hash is left that would be taken for such a job. The names of the hashes are
+# made here, which a Redis Cluster would refuse; RQ does not work on one either.
 _STAMP = """
-local list, queues, push, width = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
-local job, ids, new = {}, {}, {}
-for i = 1, width do job[i] = ARGV[2 + i] end
-for i = 3, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 0 then
-    local at = 3 * (i - 3) + width + 2
-    ids[#ids + 1] = ARGV[at + 1]
-    new[#new + 1] = {KEYS[i], ARGV[at + 2], ARGV[at + 3]}
+local list, queues, push, prefix, described, width = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local job, ids, payloads = {}, {}, {}
+for i = 1, width do job[i] = ARGV[4 + i] end
+for i = 5 + width, #ARGV, 2 do
+  if redis.call('EXISTS', prefix .. ARGV[i]) == 0 then
+    ids[#ids + 1] = ARGV[i]
+    payloads[#ids] = ARGV[i + 1]
   end
 end
 if #ids == 0 then return 0 end
 redis.call('SADD', queues, list)
 redis.call(push, list, unpack(ids))
-for _, each in ipairs(new) do
-  redis.call('HSET', each[1], 'data', each[2], 'description', each[3], unpack(job))
+for i, id in ipairs(ids) do
+  redis.call('HSET', prefix .. id, 'data', payloads[i], 'description', described .. string.match(id, '%d+'), unpack(job))
 end
 return #ids
 """
 _STAMPED = frozenset({"data", "description"})
+_DESCRIBED = "archisync run "
+_PAYLOAD = b'["archisync.jobs.sync", null, [%d, %d], {}]'
 
 
 def push(q: Queue, delivery: Delivery, *, timeout_s: int) -> None:
@@ -157,19 +159,14 @@ def push(q: Queue, delivery: Delivery, *, timeout_s: int) -> None:
         return
     # each forced run goes before the last
     runs = list(reversed(delivery.runs)) if delivery.forced else delivery.runs
-    prepared = partial(_prepared, delivery=delivery, timeout_s=timeout_s)
-    fields = _template(q, prepared(*runs[0]), _payload(*runs[0]), _push_command(delivery))
+    first = _prepared(*runs[0], delivery=delivery, timeout_s=timeout_s)
+    fields = _template(q, first, _PAYLOAD % runs[0], _push_command(delivery))
     if fields is None:
-        q.enqueue_many([prepared(*run) for run in runs])
+        q.enqueue_many([_prepared(*run, delivery=delivery, timeout_s=timeout_s) for run in runs])
         return
-    ids = [job_id(run_id, fence, delivery.delivery_id) for run_id, fence in runs]
-    keys = [q.key, q.redis_queues_keys, *map(Job.key_for, ids)]
-    jobs = [
-        part
-        for (run, fence), id_ in zip(runs, ids, strict=True)
-        for part in (id_, _payload(run, fence), _described(run))
-    ]
-    q.connection.eval(_STAMP, len(keys), *keys, _push_command(delivery), len(fields), *fields, *jobs)
+    jobs = [part for run in runs for part in (job_id(*run, delivery.delivery_id), _payload(*run))]
+    names = (_push_command(delivery), Job.key_for(""), _DESCRIBED)
+    q.connection.eval(_STAMP, 2, q.key, q.redis_queues_keys, *names, len(fields), *fields, *jobs)
 
 
 def _template(q: Queue, job: EnqueueData, payload: bytes, push: str) -> list[Any] | None:
@@ -187,7 +184,7 @@ def _template(q: Queue, job: EnqueueData, payload: bytes, push: str) -> list[Any
         else:
             rest.append((name, *arguments))
     known = [("SADD", q.redis_queues_keys, q.key), (push, q.key, job.job_id)]
-    if rest != known or fields.get("data") != payload or fields.get("description") != job.description:
+    if rest != known or fields.get("data") != zlib.compress(payload) or fields.get("description") != job.description:
         return None
     return [part for name, value in fields.items() if name not in _STAMPED for part in (name, value)]
 
@@ -200,7 +197,7 @@ def _prepared(run_id: int, fence: int, *, delivery: Delivery, timeout_s: int) ->
         timeout=timeout_s,
         result_ttl=0,
         failure_ttl=FAILURE_TTL_S,
-        description=_described(run_id),
+        description=f"{_DESCRIBED}{run_id}",
         at_front=delivery.forced,
     )
 
@@ -210,12 +207,8 @@ def _push_command(delivery: Delivery) -> str:
 
 
 def _payload(run_id: int, fence: int) -> bytes:
-    """As RQ writes it: function, instance, arguments, named arguments."""
-    return zlib.compress(JSONSerializer.dumps((JOB_FUNCTION, None, (run_id, fence), {})))  # type: ignore[no-untyped-call]
-
-
-def _described(run_id: int) -> str:
-    return f"archisync run {run_id}"
+    """As RQ writes it: function, instance, arguments, named arguments. Stored and not deflated: that takes longer than the push."""
+    return zlib.compress(_PAYLOAD % (run_id, fence), 0)
 
 
 def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:

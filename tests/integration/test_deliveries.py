@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,6 +66,7 @@ def everything(client: redis.Redis) -> dict[Any, Any]:
         held: Any
         if kind == b"hash":
             held = client.hgetall(key)
+            held[b"data"] = zlib.decompress(held[b"data"])
             for name in TIMES:
                 assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", held.pop(name))
         else:
