@@ -55,7 +55,7 @@ with slots as (
      and sync_type = any (array(select sync_type from system.sync_types))
   returning 1),
 deliveries as (
-  update system.deliveries set delivered_at = system.clock() - interval '1 hour'  -- long ago, however that is configured
+  update system.deliveries set delivered_at = (system.clock() - interval '1 hour')  -- long ago, however that is configured
    where delivered_at > system.clock() + interval '1 minute'
   returning 1),
 retries as (
