@@ -10,7 +10,7 @@ delivery is still to come; job hashes and registries prove nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from secrets import token_hex
@@ -211,14 +211,17 @@ def _payload(run_id: int, fence: int) -> bytes:
     return zlib.compress(_PAYLOAD % (run_id, fence), 0)
 
 
-def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
-    """Ids in the queue's list: the deliveries that a worker will still see. Read in pages; what isn't UTF-8 is not ours."""
-    ids: set[str] = set()
+def missing(client: redis.Redis, name: str, job_ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are not in the queue's list: no worker will see them any more. What isn't UTF-8 there is not ours.
+
+    The list may be long, so it is read in pages, from its end: workers take from the front, and another tick's push at the end can
+    only show an id twice."""
+    left = set(job_ids)
     key, offset = queue(client, name).key, 0
-    while page := client.lrange(key, offset, offset + _PAGE - 1):
-        ids.update(job_id if isinstance(job_id, str) else job_id.decode(errors="replace") for job_id in page)
+    while left and (page := client.lrange(key, -offset - _PAGE, -offset - 1)):
+        left.difference_update(id_ if isinstance(id_, str) else id_.decode(errors="replace") for id_ in page)
         offset += len(page)
-    return ids
+    return left
 
 
 def length(client: redis.Redis, name: str) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from archisync.config import Config
+from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connect
 from archisync.due import Decision, Facts, decide
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
@@ -180,8 +180,8 @@ def deliver(
         queue.clear_the_way(client, config.queue, EventLog())
         lost_count = 0
         if lost_maybe:
-            waiting = queue.waiting_job_ids(client, config.queue)
-            lost = [d for d in lost_maybe if queue.job_id(d.run_id, d.fence, d.delivery_id) not in waiting]
+            pushed_as = {queue.job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
+            lost = [pushed_as[job_id] for job_id in queue.missing(client, config.queue, pushed_as)]
             lost_count = runs.mark_undelivered(db, lost) if lost else 0
         while runs.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
             continue
@@ -199,7 +199,6 @@ def deliver(
 def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
     """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
     from archisync import queue
-    from archisync.serve import AGENT_BOUND_S
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60

@@ -235,3 +235,15 @@ def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_
         assert [type(part) for part in job.args] == [int, int]
     assert "secret" not in str(everything(client))
     assert "service-account" not in str(everything(client))
+
+
+def test_what_the_list_has_is_not_missing_however_long_it_is(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PAGE", 3)
+    listed = [f"job-{number}" for number in range(8)]
+    for length in range(9):
+        client.delete("rq:queue:archisync")
+        if length:
+            client.rpush("rq:queue:archisync", *listed[:length])
+        assert queue.missing(client, NAME, listed) == set(listed[length:])

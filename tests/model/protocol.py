@@ -136,8 +136,8 @@ class Action(Enum):
     ASSIGN = (Kind.TICK, "puts the run into a delivery", "tick:deliver", "store.runs:SQL_ASSIGN")
     ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.runs:SQL_ASSIGN")
     SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
-    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:waiting_job_ids")
-    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:waiting_job_ids")
+    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:missing")
+    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:missing")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
