@@ -96,18 +96,19 @@ select count(*) as reaped, count(*) filter (where state = 'failed') as failed fr
 # second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due,
 # and a property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
 # Where statistics are old the planner takes all that is due, sorts it and keeps the first few: hence SQL_BY_INDEX before it.
+# The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
 # The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
 with clock as materialized (select system.clock() as now),
 due as (
-  select st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every, c.now,
+  select st.version, st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every, c.now,
          extract(epoch from c.now - st.last_slot_at)::float / s.interval_minutes as overdue
     from clock c
    cross join system.sync_settings s
     join system.sync_types t using (sync_type)
     cross join lateral (select make_interval(mins => s.interval_minutes) as i) every
     cross join lateral (
-      select p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
+      select p.ctid as version, p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
        where p.sync_type = s.sync_type and p.active
          and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= c.now - every.i
          and (p.backoff_until is null or p.backoff_until <= c.now
@@ -128,7 +129,7 @@ moved as (
   update system.sync_state st
      set last_slot_at = case when due.last_slot_at + due.every > due.now - due.every
                              then due.last_slot_at + due.every else due.now end
-    from due where st.sync_type = due.sync_type and st.agent_id = due.agent_id
+    from due where st.ctid = due.version
   returning st.sync_type, st.agent_id, st.last_slot_at, due.level, due.overdue),
 ranked as (
   select m.*, row_number() over (order by level, overdue desc nulls first, agent_id, sync_type) - 1 as place from moved m),

@@ -24,3 +24,8 @@ drop index system.sync_runs_one_unfinished_a_pair, system.sync_runs_queued_by_ag
 create unique index sync_runs_one_unfinished_a_pair on system.sync_runs (agent_id, sync_type) where state in ('queued', 'running');
 alter table system.sync_state drop constraint sync_state_pkey, add primary key (agent_id, sync_type);
 drop index system.sync_state_by_agent;
+
+-- What a tick pays for each run that it inserts. The pair's history is found among the agent's (a few types); the type comes from
+-- sync_state or from the registry, and both are checked.
+drop index system.sync_runs_by_pair;
+alter table system.sync_runs drop constraint sync_runs_sync_type_fkey;
