@@ -96,6 +96,7 @@ select count(*) as reaped, count(*) filter (where state = 'failed') as failed fr
 # second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due,
 # and a property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
 # Where statistics are old the planner takes all that is due, sorts it and keeps the first few: hence SQL_BY_INDEX before it.
+# `offset 0` makes of each `not exists` a look into an index for each pair; joined, it has been seen to read the whole queue for each.
 # The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
 # The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
@@ -114,10 +115,10 @@ due as (
          and (p.backoff_until is null or p.backoff_until <= c.now
               or p.backoff_until > c.now + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
          and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
-                          and r.state in ('queued', 'running'))
+                          and r.state in ('queued', 'running') offset 0)
          and not exists (select from system.pauses x where x.agent_id = p.agent_id
                           and (x.sync_type is null or x.sync_type = p.sync_type)
-                          and (x.until is null or x.until > c.now))
+                          and (x.until is null or x.until > c.now) offset 0)
        order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
        limit %(limit)s
        for update of p skip locked) st
@@ -139,10 +140,9 @@ delivery as (
   returning id),
 queued as (
   insert into system.sync_runs (sync_type, agent_id, trigger, slot_at, queued_at, delivery_id)
-  select r.sync_type, r.agent_id, 'scheduled', r.last_slot_at, c.now, d.id
-    from ranked r join (select id, row_number() over (order by id) - 1 as n from delivery) d on d.n = r.place / %(batch)s
-   cross join clock c
-   order by r.place
+  select sync_type, agent_id, 'scheduled', last_slot_at, (select now from clock),
+         (array(select id from delivery order by id))[place / %(batch)s + 1]
+    from ranked order by place
   on conflict (agent_id, sync_type) where state in ('queued', 'running') do nothing
   returning 1)
 select (select count(*) from moved) as moved, (select count(*) from queued) as due
