@@ -169,7 +169,7 @@ def _starting(place: Place, settings: Settings) -> Iterator[Figure]:
 
 def _idle(place: Place, settings: Settings, sizes: tuple[int, ...]) -> Iterator[Figure]:
     print(" idle ticks", file=sys.stderr)
-    works = [lambda count=count: place.idle_s(count) for count in sizes]  # type: ignore[misc]
+    works = [lambda count=count: place.idle_s(count) for count in sizes]
     measured = [seconds * 1000 for seconds in side_by_side(settings.rounds, *works)]
     if not settings.quick:
         (FOLDER / "plans.md").write_text(_plans(place, (sizes[0], sizes[-1])), "utf-8")
