@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connect
-from archisync.due import Decision, Facts, decide
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.log import EventLog
-from archisync.store import notices, pairs, runs, ticks
+from archisync.store import notices, runs, ticks
 
 if TYPE_CHECKING:
     from rq import Queue
+
+    from archisync.due import Decision, Facts
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
@@ -215,6 +216,9 @@ def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
 
 def dry_run(db: Database) -> Iterator[tuple[Facts, Decision]]:
     """Every whitelisted pair with what a tick would decide about it now, and why. Writes nothing."""
+    from archisync.due import decide  # here, and not above: only people ask for this
+    from archisync.store import pairs
+
     now = ticks.clock(db)
     for facts in pairs.all_facts(db):
         yield facts, decide(facts, now)

@@ -20,7 +20,6 @@ from psycopg.types.json import Jsonb
 
 from archisync.database import Database, Params
 from archisync.errors import LeaseLostError, NotFoundError
-from archisync.guard import HIGH_WATER_DAYS
 
 
 class State(StrEnum):
@@ -632,6 +631,8 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
     """Rows of the pair's last applied export, and of the largest one in the last seven days; None before the first."""
+    from archisync.guard import HIGH_WATER_DAYS  # here, and not above: a tick needs no guard
+
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "high_water_days": HIGH_WATER_DAYS}
     row = db.execute(SQL_BASELINE, params).fetchone()
     return (row["known_rows"], row["high"]) if row else (None, None)
@@ -661,6 +662,8 @@ def record_success(
 ) -> None:
     """The pair's state after an apply; in the apply's transaction. `source`: what `applied_source` finds again.
     `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten."""
+    from archisync.guard import HIGH_WATER_DAYS
+
     params = {
         "known_rows": known_rows,
         "sha256": sha256,
