@@ -46,12 +46,13 @@ docs: $(DEV) ## check the README against the code (part of `make test`)
 soak: $(DEV) ## run the tests that take minutes to hours
 	$(PYTEST) -m soak --timeout 0
 
-bench: $(DEV) ## measure
+bench: $(DEV) ## measure, side by side with other ways to do the same (`make bench` alone takes half an hour)
+	@$(PIP) install -c constraints.txt -e '.[dev,http,pdf,bench]' || echo "some peers can't be installed; the table names them" >&2
 	$(BIN)/python -m tests.benchmarks
 
 constraints: ## refresh constraints.txt with the newest releases that pyproject.toml allows
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	@build/constraints/bin/python -m pip --quiet --disable-pip-version-check install -e '.[dev,embedded,http,pdf]'
+	@build/constraints/bin/python -m pip --quiet --disable-pip-version-check install -e '.[dev,embedded,http,pdf,bench]'
 	@{ head -n 1 constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
 	@git --no-pager diff --stat constraints.txt

@@ -16,6 +16,9 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
         check_arguments(arguments)
+        code = quickly(arguments)
+        if code is not None:
+            sys.exit(code)
         from archisync.cli.main import root
 
         code = root(
@@ -38,6 +41,20 @@ def main() -> None:
 
         Output().error(error)
         sys.exit(error.exit_code)
+
+
+def quickly(arguments: Sequence[str]) -> ExitCode | None:
+    """What is called each minute or by every script, without the command-line library; None: not one of these."""
+    if arguments == ["--version"]:
+        from archisync import __version__
+
+        sys.stdout.write(f"archisync {__version__}\n")
+        return ExitCode.DONE
+    if arguments[:1] == ["tick"]:
+        from archisync.cli.ticking import typed_plainly
+
+        return typed_plainly(arguments)
+    return None
 
 
 def show_traceback(exc: Exception) -> None:

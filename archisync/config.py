@@ -17,6 +17,9 @@ from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC
 
 Locale = Literal["iso", "it"]
 
+AGENT_BOUND_S = 300
+"""How long one worker goes on with the runs of one agent, so that other agents' runs get their turn."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variable:

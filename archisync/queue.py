@@ -2,17 +2,19 @@
 does not.
 
 What is built on, as measured on RQ 3.0: one queue (a worker of one queue moves a job to `:intermediate` instead of popping
-it), a fresh job id for every push, JSON payloads of run id and fence and nothing more, results kept for 0 s and failures for
+it), a fresh job id for every delivery, JSON payloads of run id and fence and nothing more, results kept for 0 s and failures for
 an hour. Not built on: `unique=True`, `ttl`, `Retry`, RQ's scheduler and `WorkerPool`. Only the queue's list proves that a
 delivery is still to come; job hashes and registries prove nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -20,6 +22,8 @@ from redis.client import Pipeline
 from redis.retry import Retry
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job
+from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync.config import redact
@@ -112,40 +116,112 @@ def queue(client: redis.Redis, name: str) -> Queue:
     return Queue(name, connection=client, serializer=JSONSerializer)
 
 
-def push(client: redis.Redis, name: str, deliveries: Sequence[Delivery], *, timeout_s: int) -> list[tuple[int, str]]:
-    """Push a batch in one round trip, forced runs to the front; (run id, job id) of each.
+def job_id(run_id: int, fence: int, delivery_id: int) -> str:
+    """The same delivery of a run always has the same id, a later one another."""
+    return f"run-{run_id}-{fence}-{delivery_id}"
 
-    `timeout_s` bounds the whole job: a worker may go on with further runs of the same agent.
+
+# Purpose: the jobs of one delivery, all or none. RQ has written one of them (ARGV's fields, see `_template`); the others differ in
+# payload and description. A job that is there already was pushed by a tick that died before it could say so: it is not queued twice.
+# The list comes first: where a command is refused, no hash is left that would be taken for such a job. The names of the hashes are
+# made here, which a Redis Cluster would refuse; RQ does not work on one either.
+_STAMP = """
+local list, queues, push, prefix, described, width = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local job, ids, payloads = {}, {}, {}
+for i = 1, width do job[i] = ARGV[4 + i] end
+for i = 5 + width, #ARGV, 2 do
+  if redis.call('EXISTS', prefix .. ARGV[i]) == 0 then
+    ids[#ids + 1] = ARGV[i]
+    payloads[#ids] = ARGV[i + 1]
+  end
+end
+if #ids == 0 then return 0 end
+redis.call('SADD', queues, list)
+redis.call(push, list, unpack(ids))
+for i, id in ipairs(ids) do
+  redis.call('HSET', prefix .. id, 'data', payloads[i], 'description', described .. string.match(id, '%d+'), unpack(job))
+end
+return #ids
+"""
+_STAMPED = frozenset({"data", "description"})
+_DESCRIBED = "archisync run "
+_PAYLOAD = b'["archisync.jobs.sync", null, [%d, %d], {}]'
+
+
+def push(q: Queue, delivery: Delivery, *, timeout_s: int) -> None:
+    """Push a delivery in one round trip, forced runs to the front.
+
+    RQ's own code writes one job into a pipeline that is never sent, and a script in Redis writes all jobs like it: several times
+    as fast as RQ is with each. What RQ does there must be what is known of it here; if a release of RQ does anything else, it
+    pushes every job by itself. `timeout_s` bounds the whole job: a worker may go on with further runs of the same agent.
     """
-    forced = [d for d in deliveries if d.forced]
-    jobs = [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in deliveries if not d.forced]
-    jobs += [(d, f"run-{d.run_id}-{d.fence}-{token_hex(6)}") for d in reversed(forced)]  # each goes before the last
-    queue(client, name).enqueue_many(
-        [
-            Queue.prepare_data(
-                JOB_FUNCTION,
-                args=[d.run_id, d.fence],
-                job_id=job_id,
-                timeout=timeout_s,
-                result_ttl=0,
-                failure_ttl=FAILURE_TTL_S,
-                description=f"archisync run {d.run_id}",
-                at_front=d.forced,
-            )
-            for d, job_id in jobs
-        ]
+    if not delivery.runs:
+        return
+    # each forced run goes before the last
+    runs = list(reversed(delivery.runs)) if delivery.forced else delivery.runs
+    first = _prepared(*runs[0], delivery=delivery, timeout_s=timeout_s)
+    fields = _template(q, first, _PAYLOAD % runs[0], _push_command(delivery))
+    if fields is None:
+        q.enqueue_many([_prepared(*run, delivery=delivery, timeout_s=timeout_s) for run in runs])
+        return
+    jobs = [part for run in runs for part in (job_id(*run, delivery.delivery_id), _payload(*run))]
+    names = (_push_command(delivery), Job.key_for(""), _DESCRIBED)
+    q.connection.eval(_STAMP, 2, q.key, q.redis_queues_keys, *names, len(fields), *fields, *jobs)
+
+
+def _template(q: Queue, job: EnqueueData, payload: bytes, push: str) -> list[Any] | None:
+    """Names and values of the hash that RQ writes for a job, without those that differ from job to job; None when RQ does more for it
+    than is known here, or writes its payload in another way."""
+    with q.connection.pipeline(transaction=False) as unsent:
+        q.enqueue_many([job], pipeline=unsent)
+        commands = [command for command, _ in unsent.command_stack]
+    hash_key = Job.key_for(str(job.job_id))
+    fields: dict[str, Any] = {}
+    rest = []
+    for name, *arguments in commands:
+        if name == "HSET" and arguments[0] == hash_key:
+            fields.update(zip(arguments[1::2], arguments[2::2], strict=True))
+        else:
+            rest.append((name, *arguments))
+    known = [("SADD", q.redis_queues_keys, q.key), (push, q.key, job.job_id)]
+    if rest != known or fields.get("data") != zlib.compress(payload) or fields.get("description") != job.description:
+        return None
+    return [part for name, value in fields.items() if name not in _STAMPED for part in (name, value)]
+
+
+def _prepared(run_id: int, fence: int, *, delivery: Delivery, timeout_s: int) -> EnqueueData:
+    return Queue.prepare_data(
+        JOB_FUNCTION,
+        args=[run_id, fence],
+        job_id=job_id(run_id, fence, delivery.delivery_id),
+        timeout=timeout_s,
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL_S,
+        description=f"{_DESCRIBED}{run_id}",
+        at_front=delivery.forced,
     )
-    return [(d.run_id, job_id) for d, job_id in jobs]
 
 
-def waiting_job_ids(client: redis.Redis, name: str) -> set[str]:
-    """Ids in the queue's list: the deliveries that a worker will still see. Read in pages; what isn't UTF-8 is not ours."""
-    ids: set[str] = set()
+def _push_command(delivery: Delivery) -> str:
+    return "LPUSH" if delivery.forced else "RPUSH"
+
+
+def _payload(run_id: int, fence: int) -> bytes:
+    """As RQ writes it: function, instance, arguments, named arguments. Stored and not deflated: that takes longer than the push."""
+    return zlib.compress(_PAYLOAD % (run_id, fence), 0)
+
+
+def missing(client: redis.Redis, name: str, job_ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are not in the queue's list: no worker will see them any more. What isn't UTF-8 there is not ours.
+
+    The list may be long, so it is read in pages, from its end: workers take from the front, and another tick's push at the end can
+    only show an id twice."""
+    left = set(job_ids)
     key, offset = queue(client, name).key, 0
-    while page := client.lrange(key, offset, offset + _PAGE - 1):
-        ids.update(job_id if isinstance(job_id, str) else job_id.decode(errors="replace") for job_id in page)
+    while left and (page := client.lrange(key, -offset - _PAGE, -offset - 1)):
+        left.difference_update(id_ if isinstance(id_, str) else id_.decode(errors="replace") for id_ in page)
         offset += len(page)
-    return ids
+    return left
 
 
 def length(client: redis.Redis, name: str) -> int:

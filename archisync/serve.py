@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from archisync import sync
-from archisync.config import Config
+from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connected
 from archisync.errors import ArchisyncError, LeaseLostError
 from archisync.log import EventLog
@@ -21,8 +21,6 @@ from archisync.store import runs
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
 
-AGENT_BOUND_S = 300
-"""How long one worker goes on with the runs of one agent, so that other agents' runs get their turn."""
 LOCKED_DELAY_S = 15
 """Wait before a run is offered again whose agent is locked by a process that has lost its lease (it will notice soon)."""
 

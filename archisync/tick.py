@@ -8,16 +8,22 @@ An idle tick never imports redis or rq.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from archisync.config import Config
-from archisync.database import Database
-from archisync.due import Decision, Facts, decide
+from archisync.config import AGENT_BOUND_S, Config
+from archisync.database import Database, connect
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.log import EventLog
-from archisync.store import notices, pairs, runs, ticks
+from archisync.store import notices, runs, ticks
+
+if TYPE_CHECKING:
+    from rq import Queue
+
+    from archisync.due import Decision, Facts
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
@@ -26,8 +32,10 @@ DELIVER_DEADLINE_S = 40.0
 would say that nobody calls tick."""
 INSERT_DEADLINE_S = 25.0
 """Half of it is kept for delivery: workers wait for the push, not for the rows."""
-INSERT_BATCH = 50_000
+INSERT_BATCH = 2_500
+"""Pairs of each type in one statement: with much to do, the next ones are queued while these are pushed."""
 DELIVER_BATCH = 1_000
+"""Runs in one push: a few milliseconds in which Redis serves nobody else."""
 PRUNE_BATCH = 1_000
 
 
@@ -62,14 +70,14 @@ def tick(db: Database, config: Config) -> Summary:
     started_at = ticks.clock(db)
     runs.mend_clock(db)
     summary.reaped = runs.reap(db, lease_s=config.lease_s, max_attempts=config.max_attempts)
-    _insert_due(db, summary, started)
     try:
-        deliver(db, config, summary, started)
+        _queue_and_deliver(db, config, summary, started)
     except (UnreachableError, ConfigurationError) as exc:
         summary.error = exc
     _tell(db, config, started)
     summary.skipped = runs.count_skipped(db)
     summary.pruned = runs.prune(db, days=config.history_days, limit=PRUNE_BATCH) + ticks.prune(db, limit=PRUNE_BATCH)
+    runs.forget_deliveries(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)
     summary.duration_ms = round((monotonic() - started) * 1000)
     ticks.record(
@@ -101,17 +109,69 @@ def _tell(db: Database, config: Config, started: float) -> None:
         EventLog().event("hook-misconfigured", message=exc.message)
 
 
-def _insert_due(db: Database, summary: Summary, started: float) -> None:
-    """Each statement commits by itself (autocommit): a tick that is killed keeps what it has queued so far."""
-    while monotonic() - started < INSERT_DEADLINE_S:
-        moved, due = runs.insert_due(db, limit=INSERT_BATCH)
-        summary.due += due
-        if moved < INSERT_BATCH:  # no type can have had more than it was allowed
-            return
+def _queue_and_deliver(db: Database, config: Config, summary: Summary, started: float) -> None:
+    """Queue what is due, and push it. With much to do, a thread queues the next part while this one is pushed."""
+    if not _insert_due(db, summary):
+        deliver(db, config, summary, started)
+        return
+    with _QueueingAhead(config, summary, started) as ahead:
+        deliver(db, config, summary, started, more=ahead.more)
 
 
-def deliver(db: Database, config: Config, summary: Summary, started: float) -> None:
-    """Push what PostgreSQL says is undelivered, and again what Redis has lost."""
+def _insert_due(db: Database, summary: Summary) -> bool:
+    """One statement, which commits by itself (autocommit): a tick that is killed keeps what it has queued so far.
+
+    False when that was all: no type can have had more than it was allowed."""
+    moved, due = runs.insert_due(db, limit=INSERT_BATCH, batch=DELIVER_BATCH)
+    summary.due += due
+    return moved >= INSERT_BATCH
+
+
+class _QueueingAhead:
+    """Queues the rest in a thread with a connection of its own, one statement ahead of whoever asks for `more`; a context manager.
+
+    At the end of the block the rest is queued whatever became of the deliveries: Redis may be away.
+    """
+
+    def __init__(self, config: Config, summary: Summary, started: float) -> None:
+        self._config, self._summary, self._started = config, summary, started
+        self._db: Database | None = None
+        self._thread = ThreadPoolExecutor(1, "archisync-queueing")
+        self._coming: Future[bool] | None = None
+
+    def __enter__(self) -> _QueueingAhead:
+        self._coming = self._thread.submit(self._insert)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self.more():
+                continue
+        finally:
+            self._thread.shutdown()
+            if self._db is not None:
+                self._db.close()
+
+    def more(self) -> bool:
+        """Wait for the statement that is on its way; False when there was none."""
+        if self._coming is None:
+            return False
+        ended, self._coming = self._coming, None
+        if ended.result():
+            self._coming = self._thread.submit(self._insert)
+        return True
+
+    def _insert(self) -> bool:
+        if self._db is None:
+            seconds = self._config.database_timeout_s
+            self._db = connect(self._config.database_url, purpose="tick", answer_timeout_s=seconds)
+        return _insert_due(self._db, self._summary) and monotonic() - self._started < INSERT_DEADLINE_S
+
+
+def deliver(
+    db: Database, config: Config, summary: Summary, started: float, *, more: Callable[[], bool] = lambda: False
+) -> None:
+    """Push what PostgreSQL says is undelivered, and again what Redis has lost. `more`: whether further runs have been queued."""
     lost_maybe = runs.long_delivered(db, after_s=config.redeliver_after_s)
     if not lost_maybe and not runs.any_undelivered(db):
         return
@@ -121,37 +181,44 @@ def deliver(db: Database, config: Config, summary: Summary, started: float) -> N
         queue.clear_the_way(client, config.queue, EventLog())
         lost_count = 0
         if lost_maybe:
-            waiting = queue.waiting_job_ids(client, config.queue)
-            lost = [(run_id, job_id) for run_id, job_id in lost_maybe if job_id not in waiting]
+            pushed_as = {queue.job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
+            lost = [pushed_as[job_id] for job_id in queue.missing(client, config.queue, pushed_as)]
             lost_count = runs.mark_undelivered(db, lost) if lost else 0
+        while runs.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
+            continue
+        rq_queue = queue.queue(client, config.queue)
         pushed = 0
         while monotonic() - started < DELIVER_DEADLINE_S:
-            batch = _deliver_batch(db, config, client)
-            pushed += batch
+            batch = _deliver_next(db, config, rq_queue)
+            if batch is None and not more():
+                return
+            pushed += batch or 0
             summary.redelivered = min(lost_count, pushed)
             summary.enqueued = pushed - summary.redelivered
-            if batch < DELIVER_BATCH:
-                return
 
 
-def _deliver_batch(db: Database, config: Config, client: object) -> int:
+def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
+    """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
     from archisync import queue
-    from archisync.serve import AGENT_BOUND_S
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60
-    # CRITICAL SECTION: the one place where row locks are held during a network call. The locks keep an overlapping tick from
-    # pushing the same runs; it skips them instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
+    # CRITICAL SECTION: the one place where a row lock is held during a network call. It keeps an overlapping tick from
+    # pushing the same delivery; that takes another instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
     with db.transaction():
-        batch = runs.lock_undelivered(db, limit=DELIVER_BATCH)
-        if batch:
-            jobs = queue.push(client, config.queue, batch, timeout_s=timeout_s)  # type: ignore[arg-type]
-            runs.mark_delivered(db, jobs)
-    return len(batch)
+        delivery = runs.lock_undelivered(db)
+        if delivery is None:
+            return None
+        queue.push(rq_queue, delivery, timeout_s=timeout_s)
+        runs.mark_delivered(db, delivery.delivery_id)
+    return len(delivery.runs)
 
 
 def dry_run(db: Database) -> Iterator[tuple[Facts, Decision]]:
     """Every whitelisted pair with what a tick would decide about it now, and why. Writes nothing."""
+    from archisync.due import decide  # here, and not above: only people ask for this
+    from archisync.store import pairs
+
     now = ticks.clock(db)
     for facts in pairs.all_facts(db):
         yield facts, decide(facts, now)

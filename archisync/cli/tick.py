@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from archisync.cli.context import App, Json, app
-from archisync.errors import UnreachableError
-
-if TYPE_CHECKING:
-    from archisync.tick import Summary
 
 
 def tick(
@@ -25,40 +21,15 @@ def tick(
     Example, in a crontab: * * * * * archisync tick
     """
     a = app(ctx)
-    _ = a.config.redis_url  # a missing variable is told now, not by the first tick that has something to deliver
     if dry_run:
+        _ = a.config.redis_url  # as without --dry-run: a missing variable is told now
         _dry_run(a, json)
         return
-    from archisync.tick import DEADLINE_S
-    from archisync.tick import tick as run_tick
-    from archisync.watchdog import ends_within
+    from archisync.cli.ticking import run
 
-    late = UnreachableError(
-        f"the tick did not end within {DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
-        hint="archisync status; the next tick goes on with what is left",
-    )
-    with ends_within(DEADLINE_S, late), a.database("tick") as db:
-        summary = run_tick(db, a.config)
-    if json:
-        a.output.json(tick=_as_json(summary))
-    else:
-        a.output.line(summary.line())
-    if summary.error is not None:
-        a.output.error(summary.error)
-        raise typer.Exit(summary.error.exit_code)
-
-
-def _as_json(summary: Summary) -> dict[str, object]:
-    return {
-        "reaped": summary.reaped,
-        "due": summary.due,
-        "enqueued": summary.enqueued,
-        "redelivered": summary.redelivered,
-        "skipped": summary.skipped,
-        "pruned": summary.pruned,
-        "duration_ms": summary.duration_ms,
-        "error": summary.error.message if summary.error else None,
-    }
+    code = run(a.output, a.config, json=json)
+    if code:
+        raise typer.Exit(code)
 
 
 def _dry_run(a: App, json: bool) -> None:

@@ -49,7 +49,8 @@ _DATA = tuple(t.table for t in SYNC_TYPES.values())
 _LOOK = _on(
     (
         "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
-        "system.sync_runs", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "agents.users",
+        "system.sync_runs", "system.deliveries", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes",
+        "agents.users",
     ),
     "select",
 )  # fmt: skip
@@ -57,6 +58,7 @@ _TICK = [
     *_LOOK,
     *_on(["system.sync_state"], "update"),
     *_on(["system.sync_runs"], "insert", "update", "delete"),
+    *_on(["system.deliveries"], "insert", "update", "delete"),
     *_on(["system.ticks"], "insert", "delete"),
     *_on(["system.notices"], "update", "delete"),
 ]

@@ -9,7 +9,7 @@ Whoever changes a run names the fence that it knows, and changes nothing when th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,7 +20,6 @@ from psycopg.types.json import Jsonb
 
 from archisync.database import Database, Params
 from archisync.errors import LeaseLostError, NotFoundError
-from archisync.guard import HIGH_WATER_DAYS
 
 
 class State(StrEnum):
@@ -55,12 +54,12 @@ with slots as (
      and sync_type = any (array(select sync_type from system.sync_types))
   returning 1),
 deliveries as (
-  update system.sync_runs set delivered_at = null
-   where state = 'queued' and delivered_at is not null and delivered_at > system.clock() + interval '1 minute'
+  update system.deliveries set delivered_at = (system.clock() - interval '1 hour')  -- long ago, however that is configured
+   where delivered_at > system.clock() + interval '1 minute'
   returning 1),
 retries as (
   update system.sync_runs set not_before = null
-   where state = 'queued' and delivered_at is null and not_before > system.clock() + interval '61 minutes'
+   where state = 'queued' and delivery_id is null and not_before > system.clock() + interval '61 minutes'
   returning 1)
 select (select count(*) from slots) + (select count(*) from deliveries) + (select count(*) from retries) as mended
 """
@@ -75,7 +74,7 @@ with expired as (
    order by id limit %(limit)s for update skip locked),
 reaped as (
   update system.sync_runs r
-     set fence = fence + 1, lease_until = null, delivered_at = null, not_before = null,
+     set fence = fence + 1, lease_until = null, delivery_id = null, delivered_at = null, not_before = null,
          attempt = case when attempt < %(max_attempts)s then attempt + 1 else attempt end,
          state = case when attempt < %(max_attempts)s then 'queued' else 'failed' end,
          finished_at = case when attempt < %(max_attempts)s then null else system.clock() end,
@@ -92,47 +91,65 @@ failed as (
 select count(*) as reaped, count(*) filter (where state = 'failed') as failed from reaped
 """
 
-# Purpose: a queued run for each due pair, and the pair's slot moved, in one statement. Caller: tick, second step.
-# Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due, and a
-# property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
+# Purpose: a queued run for each due pair, the pair's slot moved, and the runs put into deliveries, in one statement. Caller: tick,
+# second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due,
+# and a property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
+# Where statistics are old the planner takes all that is due, sorts it and keeps the first few: hence SQL_BY_INDEX before it.
+# `offset 0` makes of each `not exists` a look into an index for each pair; joined, it has been seen to read the whole queue for each.
+# The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
+# The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
-with due as (
-  select st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every,
-         extract(epoch from system.clock() - st.last_slot_at) / extract(epoch from every.i) as overdue
-    from system.sync_settings s
+with clock as materialized (select system.clock() as now),
+due as (
+  select st.version, st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every, c.now,
+         extract(epoch from c.now - st.last_slot_at)::float / s.interval_minutes as overdue
+    from clock c
+   cross join system.sync_settings s
     join system.sync_types t using (sync_type)
     cross join lateral (select make_interval(mins => s.interval_minutes) as i) every
     cross join lateral (
-      select p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
+      select p.ctid as version, p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
        where p.sync_type = s.sync_type and p.active
-         and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= system.clock() - every.i
-         and (p.backoff_until is null or p.backoff_until <= system.clock()
-              or p.backoff_until > system.clock() + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
+         and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= c.now - every.i
+         and (p.backoff_until is null or p.backoff_until <= c.now
+              or p.backoff_until > c.now + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
          and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
-                          and r.state in ('queued', 'running'))
+                          and r.state in ('queued', 'running') offset 0)
          and not exists (select from system.pauses x where x.agent_id = p.agent_id
                           and (x.sync_type is null or x.sync_type = p.sync_type)
-                          and (x.until is null or x.until > system.clock()))
+                          and (x.until is null or x.until > c.now) offset 0)
        order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
        limit %(limit)s
        for update of p skip locked) st
    where s.enabled
      and not exists (select from system.pauses x where x.agent_id is null
                       and (x.sync_type is null or x.sync_type = s.sync_type)
-                      and (x.until is null or x.until > system.clock()))),
+                      and (x.until is null or x.until > c.now))),
 moved as (
   update system.sync_state st
-     set last_slot_at = case when due.last_slot_at + due.every > system.clock() - due.every
-                             then due.last_slot_at + due.every else system.clock() end
-    from due where st.sync_type = due.sync_type and st.agent_id = due.agent_id
+     set last_slot_at = case when due.last_slot_at + due.every > due.now - due.every
+                             then due.last_slot_at + due.every else due.now end
+    from due where st.ctid = due.version
   returning st.sync_type, st.agent_id, st.last_slot_at, due.level, due.overdue),
+ranked as (
+  select m.*, row_number() over (order by level, overdue desc nulls first, agent_id, sync_type) - 1 as place from moved m),
+delivery as (
+  insert into system.deliveries (forced)
+  select false from generate_series(0, (select max(place) / %(batch)s from ranked))
+  returning id),
 queued as (
-  insert into system.sync_runs (sync_type, agent_id, trigger, slot_at)
-  select sync_type, agent_id, 'scheduled', last_slot_at from moved
-   order by level, overdue desc nulls first, agent_id, sync_type
-  on conflict (sync_type, agent_id) where state in ('queued', 'running') do nothing
+  insert into system.sync_runs (sync_type, agent_id, trigger, slot_at, queued_at, delivery_id)
+  select sync_type, agent_id, 'scheduled', last_slot_at, (select now from clock),
+         (array(select id from delivery order by id))[place / %(batch)s + 1]
+    from ranked order by place
+  on conflict (agent_id, sync_type) where state in ('queued', 'running') do nothing
   returning 1)
 select (select count(*) from moved) as moved, (select count(*) from queued) as due
+"""
+
+# Purpose: for SQL_INSERT_DUE, in its transaction: walk the index in its order; and compile nothing, which takes longer than the tick.
+SQL_BY_INDEX = """
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)
 """
 
 # Purpose: pairs past their slot that are not run, by reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
@@ -160,36 +177,56 @@ select why.reason, sum(why.n)::bigint as n
  group by 1 order by 1
 """
 
-# Purpose: a batch of runs to push, forced ones first, then in the order of insertion (level, then most overdue).
-# Caller: deliver, whose transaction holds the rows locked while it pushes: an overlapping tick takes others, and a
-# worker that is faster than our commit waits for it. A crash in between delivers twice, which a claim makes harmless.
+# Purpose: queued runs that belong to no delivery (forced, taken or given back) are put into one, forced ones into one of their own.
+# Caller: deliver, before the push, in a commit of its own. Locks: those runs, SKIP LOCKED: an overlapping tick takes others.
+SQL_ASSIGN = """
+with ready as (
+  select id, trigger = 'forced' as forced from system.sync_runs
+   where state = 'queued' and delivery_id is null and (not_before is null or not_before <= system.clock())
+   order by trigger = 'forced' desc, id limit %(limit)s for update skip locked),
+delivery as (
+  insert into system.deliveries (forced) select distinct forced from ready returning id, forced)
+update system.sync_runs r set delivery_id = d.id
+  from ready join delivery d using (forced) where r.id = ready.id
+"""
+# Purpose: the next delivery to push, forced ones first, then in the order of insertion (level, then most overdue), with those of
+# its runs that are still queued. Caller: deliver, whose transaction holds the delivery locked while it pushes: an overlapping tick
+# takes another. The runs are not locked: what happens to one meanwhile moves its fence or its state, and the job claims nothing.
 SQL_LOCK_UNDELIVERED = """
-select id, fence, trigger from system.sync_runs
- where state = 'queued' and delivered_at is null and (not_before is null or not_before <= system.clock())
- order by trigger = 'forced' desc, id
- limit %(limit)s
-   for update skip locked
+with delivery as materialized (
+  select id, forced from system.deliveries where delivered_at is null
+   order by forced desc, id limit 1 for update skip locked)
+select d.id, d.forced, array_remove(array_agg(r.id order by r.id), null) as run_ids,
+       array_remove(array_agg(r.fence order by r.id), null) as fences
+  from delivery d left join system.sync_runs r on r.delivery_id = d.id and r.state = 'queued'
+ group by d.id, d.forced
 """
 SQL_ANY_UNDELIVERED = """
-select exists (select from system.sync_runs where state = 'queued' and delivered_at is null
+select exists (select from system.deliveries where delivered_at is null)
+    or exists (select from system.sync_runs where state = 'queued' and delivery_id is null
                 and (not_before is null or not_before <= system.clock())) as some
 """
-SQL_MARK_DELIVERED = """
-update system.sync_runs r set delivered_at = system.clock(), job_id = d.job_id
-  from unnest(%(ids)s::bigint[], %(job_ids)s::text[]) as d(id, job_id) where r.id = d.id
-"""
+SQL_MARK_DELIVERED = "update system.deliveries set delivered_at = system.clock() where id = %(id)s"
 # Purpose: runs whose delivery may be lost. A run that waits for its agent's running one is not among them: the worker that
 # finishes goes on with it. Caller: tick. No locks.
 SQL_LONG_DELIVERED = """
-select r.id, r.job_id from system.sync_runs r
- where r.state = 'queued' and r.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
+select r.id, r.fence, r.delivery_id from system.deliveries d join system.sync_runs r on r.delivery_id = d.id
+ where r.state = 'queued' and d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
    and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
- order by r.delivered_at limit %(limit)s
+ order by d.delivered_at, r.id limit %(limit)s
 """
 SQL_MARK_UNDELIVERED = """
-update system.sync_runs r set delivered_at = null
-  from unnest(%(ids)s::bigint[], %(job_ids)s::text[]) as d(id, job_id)
- where r.id = d.id and r.job_id = d.job_id and r.state = 'queued'
+update system.sync_runs r set delivery_id = null
+  from unnest(%(ids)s::bigint[], %(delivery_ids)s::bigint[]) as d(id, delivery_id)
+ where r.id = d.id and r.delivery_id = d.delivery_id and r.state = 'queued'
+"""
+# Purpose: deliveries that have served. Caller: tick. Locks: those rows, SKIP LOCKED.
+SQL_FORGET_DELIVERIES = """
+delete from system.deliveries where id in (
+  select d.id from system.deliveries d
+   where d.delivered_at is not null
+     and not exists (select from system.sync_runs r where r.delivery_id = d.id and r.state = 'queued')
+   limit %(limit)s for update skip locked)
 """
 
 # Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
@@ -197,6 +234,7 @@ update system.sync_runs r set delivered_at = null
 SQL_CLAIM = """
 update system.sync_runs r
    set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
+       delivered_at = (select d.delivered_at from system.deliveries d where d.id = r.delivery_id),
        lease_until = system.clock() + make_interval(secs => %(lease_s)s)
  where r.id = %(id)s and r.fence = %(fence)s and r.state = 'queued'
    and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
@@ -289,15 +327,15 @@ update system.sync_state set last_run_id = %(id)s where sync_type = %(sync_type)
 # Purpose: give a run back to be tried later, by a later tick. Caller: worker. Locks: the row.
 SQL_REQUEUE = """
 update system.sync_runs
-   set state = 'queued', attempt = attempt + %(spent)s, fence = fence + 1, lease_until = null, delivered_at = null,
-       not_before = system.clock() + make_interval(secs => %(delay_s)s), reason = %(reason)s, message = %(message)s
+   set state = 'queued', attempt = attempt + %(spent)s, fence = fence + 1, lease_until = null, delivery_id = null,
+       delivered_at = null, not_before = system.clock() + make_interval(secs => %(delay_s)s), reason = %(reason)s, message = %(message)s
  where id = %(id)s and fence = %(fence)s and state = 'running'
 """
 # Purpose: a forced run, unless one of the pair is unfinished. Caller: force.
 SQL_FORCE = """
 insert into system.sync_runs (sync_type, agent_id, trigger, requested_by, request_reason)
 values (%(sync_type)s, %(agent_id)s, 'forced', %(by)s, %(why)s)
-on conflict (sync_type, agent_id) where state in ('queued', 'running') do nothing
+on conflict (agent_id, sync_type) where state in ('queued', 'running') do nothing
 returning id
 """
 # Purpose: the unfinished run that a forced one joins; a queued one becomes forced, so that it runs though its type is
@@ -310,7 +348,7 @@ update system.sync_runs r
    set trigger = case when u.state = 'queued' then 'forced' else r.trigger end,
        requested_by = coalesce(r.requested_by, %(by)s), request_reason = coalesce(r.request_reason, %(why)s),
        not_before = case when u.state = 'queued' then null else r.not_before end,
-       delivered_at = case when u.state = 'queued' and u.trigger <> 'forced' then null else r.delivered_at end
+       delivery_id = case when u.state = 'queued' and u.trigger <> 'forced' then null else r.delivery_id end
   from unfinished u where r.id = u.id
 returning r.id
 """
@@ -321,7 +359,10 @@ select known_rows, (select max(value::bigint) from jsonb_each_text(high_rows)
   from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 SQL_STATE_OF = "select state, reason, message, fence from system.sync_runs where id = %(id)s"
-SQL_GET = "select * from system.sync_runs where id = %(id)s"
+SQL_GET = """
+select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
+  from system.sync_runs r where r.id = %(id)s
+"""
 SQL_HISTORY = """
 select * from system.sync_runs
  where (%(sync_type)s::text is null or sync_type = %(sync_type)s)
@@ -355,9 +396,20 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
+    """Runs to push together, in order: pairs of run id and fence. All of them are forced, or none."""
+
+    delivery_id: int
+    forced: bool
+    runs: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """One run as it was pushed."""
+
     run_id: int
     fence: int
-    forced: bool
+    delivery_id: int
 
 
 @dataclass(kw_only=True, slots=True)
@@ -459,9 +511,11 @@ def reap(db: Database, *, lease_s: int, max_attempts: int, limit: int = 10_000) 
     return int(_one(db, SQL_REAP, {"lease_s": lease_s, "max_attempts": max_attempts, "limit": limit})["reaped"])
 
 
-def insert_due(db: Database, *, limit: int) -> tuple[int, int]:
-    """Queue what is due, at most `limit` pairs a type: (slots moved, runs queued)."""
-    row = _one(db, SQL_INSERT_DUE, {"limit": limit})
+def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:
+    """Queue what is due, at most `limit` pairs a type, in deliveries of `batch` runs: (slots moved, runs queued)."""
+    with db.transaction():
+        db.execute(SQL_BY_INDEX)
+        row = _one(db, SQL_INSERT_DUE, {"limit": limit, "batch": batch})
     return int(row["moved"]), int(row["due"])
 
 
@@ -473,27 +527,39 @@ def any_undelivered(db: Database) -> bool:
     return bool(_one(db, SQL_ANY_UNDELIVERED, {})["some"])
 
 
-def lock_undelivered(db: Database, *, limit: int) -> list[Delivery]:
-    """A batch for this transaction alone."""
-    rows = db.execute(SQL_LOCK_UNDELIVERED, {"limit": limit}).fetchall()
-    return [Delivery(run_id=r["id"], fence=r["fence"], forced=r["trigger"] == Trigger.FORCED) for r in rows]
+def assign(db: Database, *, limit: int) -> int:
+    """Put runs that wait for a delivery into one; how many."""
+    return db.execute(SQL_ASSIGN, {"limit": limit}).rowcount
 
 
-def mark_delivered(db: Database, jobs: Iterable[tuple[int, str]]) -> None:
-    pairs = list(jobs)
-    db.execute(SQL_MARK_DELIVERED, {"ids": [run for run, _ in pairs], "job_ids": [job for _, job in pairs]})
+def lock_undelivered(db: Database) -> Delivery | None:
+    """The next delivery, for this transaction alone; None when there is none that nobody else has."""
+    row = db.execute(SQL_LOCK_UNDELIVERED, binary=True).fetchone()
+    if row is None:
+        return None
+    return Delivery(
+        delivery_id=row["id"], forced=row["forced"], runs=list(zip(row["run_ids"], row["fences"], strict=True))
+    )
 
 
-def long_delivered(db: Database, *, after_s: int, limit: int = 200_000) -> list[tuple[int, str]]:
-    """(run id, job id) of queued runs that were pushed more than `after_s` seconds ago."""
+def mark_delivered(db: Database, delivery_id: int) -> None:
+    db.execute(SQL_MARK_DELIVERED, {"id": delivery_id})
+
+
+def long_delivered(db: Database, *, after_s: int, limit: int = 200_000) -> list[Delivered]:
+    """Queued runs that were pushed more than `after_s` seconds ago."""
     rows = db.execute(SQL_LONG_DELIVERED, {"after_s": after_s, "limit": limit}).fetchall()
-    return [(r["id"], r["job_id"]) for r in rows]
+    return [Delivered(run_id=r["id"], fence=r["fence"], delivery_id=r["delivery_id"]) for r in rows]
 
 
-def mark_undelivered(db: Database, jobs: Sequence[tuple[int, str]]) -> int:
+def mark_undelivered(db: Database, lost: Sequence[Delivered]) -> int:
     """Their delivery is lost: push them again. Runs that moved on meanwhile are left alone."""
-    params = {"ids": [run for run, _ in jobs], "job_ids": [job for _, job in jobs]}
+    params = {"ids": [run.run_id for run in lost], "delivery_ids": [run.delivery_id for run in lost]}
     return db.execute(SQL_MARK_UNDELIVERED, params).rowcount
+
+
+def forget_deliveries(db: Database, *, limit: int) -> int:
+    return db.execute(SQL_FORGET_DELIVERIES, {"limit": limit}).rowcount
 
 
 def prune(db: Database, *, days: int, limit: int) -> int:
@@ -565,6 +631,8 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
     """Rows of the pair's last applied export, and of the largest one in the last seven days; None before the first."""
+    from archisync.guard import HIGH_WATER_DAYS  # here, and not above: a tick needs no guard
+
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "high_water_days": HIGH_WATER_DAYS}
     row = db.execute(SQL_BASELINE, params).fetchone()
     return (row["known_rows"], row["high"]) if row else (None, None)
@@ -594,6 +662,8 @@ def record_success(
 ) -> None:
     """The pair's state after an apply; in the apply's transaction. `source`: what `applied_source` finds again.
     `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten."""
+    from archisync.guard import HIGH_WATER_DAYS
+
     params = {
         "known_rows": known_rows,
         "sha256": sha256,

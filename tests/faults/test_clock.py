@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from archisync import queue
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
@@ -171,7 +172,7 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
     run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     for future, delivered in ((LONGEST_RETRY, 0), (LONGEST_RETRY + SECOND, 1), (TEN_YEARS, 1)):
         one_pair.execute(
-            "update system.sync_runs set not_before = %s, delivered_at = null where id = %s", (NOW + future, run)
+            "update system.sync_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
         )
         told = decide(*facts_now(one_pair))
         assert told.reason is Reason.QUEUED
@@ -181,8 +182,11 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
 
 def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database, config: Config) -> None:
     run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
-    one_pair.execute("update system.sync_runs set delivered_at = %s, job_id = 'lost'", (NOW + TEN_YEARS,))
     assert tick(one_pair, config).enqueued == 1
+    with queue.connected(config.redis_url) as client:
+        client.flushall()
+    one_pair.execute("update system.deliveries set delivered_at = %s", (NOW + TEN_YEARS,))
+    assert tick(one_pair, config).redelivered == 1
     assert runs.claim(one_pair, run, 1, worker="gone", lease_s=120) is not None
     one_pair.execute("update system.sync_runs set lease_until = %s", (NOW + TEN_YEARS,))
     summary = tick(one_pair, config)

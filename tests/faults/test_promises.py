@@ -167,15 +167,16 @@ class Promises(RuleBasedStateMachine):
         due = self._due()
         before = self._newest_run()
         runs.reap(self.db, lease_s=LEASE_S, max_attempts=3)
-        runs.insert_due(self.db, limit=1000)
+        runs.insert_due(self.db, limit=1000, batch=1000)
         self._account(due, before)
 
     @rule()
     def a_tick_dies_after_it_pushed(self) -> None:
         """The push went out, the transaction that would have marked it is rolled back."""
         with self.db.transaction(force_rollback=True):
-            batch = runs.lock_undelivered(self.db, limit=1000)
-            queue.push(self.redis, self.config.queue, batch, timeout_s=60)
+            delivery = runs.lock_undelivered(self.db)
+            if delivery is not None:
+                queue.push(queue.queue(self.redis, self.config.queue), delivery, timeout_s=60)
 
     @rule(jobs=st.integers(1, 12))
     def a_worker_works(self, jobs: int) -> None:

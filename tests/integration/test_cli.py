@@ -1,6 +1,7 @@
 """What a person types and reads: settings, agents, pauses, errors, start-up cost."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -136,11 +137,24 @@ def test_help_and_an_idle_tick_import_nothing_heavy(cli: Cli, database_url: str,
     env = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url, "PATH": "/usr/bin:/bin"}
     cli("disable", "products")
     cli("disable", "prices")
-    for args in (["--help"], ["tick"]):
+    for args, by_typer in ((["--help"], True), (["--version"], False), (["tick"], False), (["tick", "--json"], False)):
         done = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=True)
         loaded = set(done.stderr.splitlines()[-1].split(","))
-        assert "typer" in loaded
+        assert ("typer" in loaded, "psycopg" in loaded) == (by_typer, args[0] == "tick")
         assert not loaded & set(NEVER_ON_AN_IDLE_TICK)
+
+
+@pytest.mark.parametrize("words", [["tick"], ["tick", "--json"]])
+def test_a_tick_says_the_same_with_and_without_the_command_line_library(cli: Cli, words: list[str]) -> None:
+    """`--debug` is taken off before; `--quiet` is typer's."""
+    cli("tick")
+    plainly, by_typer = cli(*words), cli("--quiet", *words)
+    shown = [re.sub(r"[0-9]+(?= ms)|(?<=duration_ms\": )[0-9]+", "…", done.stdout) for done in (plainly, by_typer)]
+    assert shown[0] == shown[1] != ""
+    unset = {"ARCHISYNC_REDIS_URL": ""}
+    refused = [cli(*start, *words, env=unset) for start in ([], ["--quiet"])]
+    assert [(done.returncode, done.stderr) for done in refused] == [(3, refused[0].stderr)] * 2
+    assert refused[0].stderr.startswith("error: ARCHISYNC_REDIS_URL is not set\n")
 
 
 def test_every_exit_code_has_a_meaning() -> None:

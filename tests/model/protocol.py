@@ -9,8 +9,11 @@ What is abstract, and why nothing is missed by it:
   lease expires under it, and its next step is its waking up.
 * A fence is current or not, because it only grows. References (in jobs and in workers' hands) to an older fence or to an older
   run are told apart only for mutants that would confuse them.
-* A job id is `NAMED` (`sync_runs.job_id` names it), `PUSHED` (pushed, its tick has not committed yet) or neither. Its hash outlives
-  the list only after a crash: that is `leak`, followed where somebody asks for it (the code does not).
+* A job id is `NAMED` (that of the run's delivery, whether it is marked or not), `PUSHED` (of a run that is not committed yet: a
+  mutant) or neither. Its hash outlives the list only after a crash: that is `leak`, followed where somebody asks for it. The code
+  asks before it pushes a delivery that an earlier tick may have pushed, and then does not push the job a second time.
+* A delivery is locked, not its runs, so a run may leave a delivery that a tick is about to push or to mark. What that tick does then
+  concerns the run no more, and what it pushes it might as well have pushed just before, or never: it ends there.
 * The queue's list is the set of the kinds of jobs in it, so it has no bound: there may be many of a kind, and any may be popped
   next. A popped job is in the intermediate list until it starts; no step leads from there, as nothing in the code does.
 * A statement that waits for a row lock is not enabled; one that skips locked rows passes by. SQL_INSERT_DUE is two steps, its
@@ -130,20 +133,23 @@ class Action(Enum):
         "store.runs:SQL_LONG_DELIVERED",
     )
     SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
+    ASSIGN = (Kind.TICK, "puts the run into a delivery", "tick:deliver", "store.runs:SQL_ASSIGN")
+    ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.runs:SQL_ASSIGN")
     SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
-    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:waiting_job_ids")
-    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:waiting_job_ids")
+    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:missing")
+    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:missing")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
-        "locks the undelivered run",
-        "tick:_deliver_batch",
+        "locks the run's delivery and reads its fence",
+        "tick:_deliver_next",
         "store.runs:SQL_LOCK_UNDELIVERED",
     )
-    LOCK_NOTHING = (Kind.TICK, "has nothing to push and ends", "tick:_deliver_batch", "store.runs:SQL_LOCK_UNDELIVERED")
+    LOCK_NOTHING = (Kind.TICK, "has nothing to push and ends", "tick:_deliver_next", "store.runs:SQL_LOCK_UNDELIVERED")
     PUSH = (Kind.TICK, "pushes a job", "queue:push")
+    PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue:_STAMP")
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
-    MARK_DELIVERED = (Kind.TICK, "marks the run delivered and commits", "store.runs:SQL_MARK_DELIVERED")
+    MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.runs:SQL_MARK_DELIVERED")
     # a worker, in the order of serve.serve, serve.serve_claim and sync.perform
     POP = (Kind.WORKER, "moves a job to the intermediate list", "worker:SyncQueue", "worker:SyncWorker")
     START = (Kind.WORKER, "starts the job", "worker:SyncWorker.main_work_horse", "jobs:sync")
@@ -212,8 +218,8 @@ class Action(Enum):
 
 # The run's state.
 FINISHED, QUEUED, RUNNING = range(3)
-# When the run was delivered.
-UNDELIVERED, DELIVERED, DELIVERED_LONG_AGO = range(3)
+# The run is in no delivery, in one that is not marked yet, in one that is.
+UNDELIVERED, WAITING, DELIVERED, DELIVERED_LONG_AGO = range(4)
 # The pair's slot. The last three only where it is moved after the push: the run that there is is the slot's; the slot's run has
 # been applied; the run that there is is the slot's second one.
 NOT_DUE, DUE, DUE_AND_QUEUED, DUE_AND_APPLIED, DUE_AND_QUEUED_AGAIN = range(5)
@@ -233,11 +239,12 @@ NOTHING, HASH, HASH_AND_INTERMEDIATE = range(3)
     T_LOOK,
     T_LIST,
     T_UNMARK,
+    T_ASSIGN,
     T_LOCK,
     T_PUSH,
     T_MARK,
     T_MOVE_SLOT,
-) = range(12)
+) = range(13)
 # What a worker does next.
 (
     W_POP,
@@ -330,6 +337,7 @@ class Model:
             T_LOOK: self._look,
             T_LIST: self._read_list,
             T_UNMARK: self._mark_undelivered,
+            T_ASSIGN: self._assign,
             T_LOCK: self._lock_undelivered,
             T_PUSH: self._push,
             T_MARK: self._mark_delivered,
@@ -370,11 +378,12 @@ class Model:
     # --- what several steps have in common ------------------------------------------------------------------------
 
     def _unname(self, state: State) -> State:
-        """Nobody asks for the job that `job_id` names any more: the run is not delivered, or its job has served."""
+        """The run has left its delivery, or the delivery has served: nobody asks for its job any more."""
+        moved_on = {T_LIST: T_ASSIGN, T_UNMARK: T_ASSIGN, T_PUSH: self._after_mark(), T_MARK: self._after_mark()}
         return state._replace(
             leak=NOTHING if self.protocol.fresh_job_ids else state.leak,
             jobs=_kinds(Job(j.ref, ANY_ID if j.id == NAMED else j.id) for j in state.jobs),
-            ticks=tuple(T_LOCK if at in (T_LIST, T_UNMARK) else at for at in state.ticks),
+            ticks=tuple(moved_on.get(at, at) for at in state.ticks),
             workers=tuple(w._replace(id=ANY_ID) if w.id == NAMED else w for w in state.workers),
         )
 
@@ -396,7 +405,7 @@ class Model:
         owed = state.owed and state.slot == DUE
         return self._take_away(self._unname(state))._replace(row=_NO_ROW, slot=slot, owed=owed)
 
-    def _new_run(self, state: State, delivered: int = UNDELIVERED) -> tuple[State, Property | None]:
+    def _new_run(self, state: State, delivered: int = WAITING) -> tuple[State, Property | None]:
         """An insert; the unique index over unfinished runs makes it do nothing when there is one."""
         if state.row.state != FINISHED:
             return state, None if self.protocol.one_unfinished_a_pair else Property.OVERLAP
@@ -457,8 +466,8 @@ class Model:
         row = state.row
         if self.protocol.redelivery and row.state == QUEUED and row.delivered == DELIVERED_LONG_AGO:
             return Action.SEE_LONG_AGO, T_LIST, state, None
-        if _undelivered(row):
-            return Action.SEE_UNDELIVERED, T_LOCK, state, None
+        if _undelivered(row) or _waiting(row):
+            return Action.SEE_UNDELIVERED, T_LOCK if _waiting(row) else T_ASSIGN, state, None
         return Action.SEE_NOTHING, T_REAP, state, None
 
     def _read_list(self, state: State) -> Tick:
@@ -482,31 +491,41 @@ class Model:
         if _row_locked(state):
             return None
         if state.row.state != QUEUED:
-            return Action.MARK_UNDELIVERED, T_LOCK, state, None
+            return Action.MARK_UNDELIVERED, T_ASSIGN, state, None
         after = self._unname(state)
         after = after._replace(row=state.row._replace(delivered=UNDELIVERED))
-        return Action.MARK_UNDELIVERED, T_LOCK, after, None
+        return Action.MARK_UNDELIVERED, T_ASSIGN, after, None
+
+    def _assign(self, state: State) -> Tick:
+        if not _undelivered(state.row):
+            return Action.ASSIGN_NOTHING, T_LOCK, state, None
+        return Action.ASSIGN, T_LOCK, state._replace(row=state.row._replace(delivered=WAITING)), None
 
     def _lock_undelivered(self, state: State) -> Tick:
-        if _undelivered(state.row) and not _row_locked(state):
+        if _waiting(state.row) and T_PUSH not in state.ticks and T_MARK not in state.ticks:
             return Action.LOCK_UNDELIVERED, T_PUSH, state, None
         return Action.LOCK_NOTHING, T_REAP, state, None
 
     def _push(self, state: State) -> Tick:
         if not self.protocol.fresh_job_ids and state.leak != NOTHING:
             return Action.PUSH_NOTHING, T_MARK, state, None
+        if self.protocol.fresh_job_ids and self._hash_exists(state):
+            return Action.PUSH_AGAIN, T_MARK, state, None
         leak = state.leak if self.protocol.fresh_job_ids else HASH
-        return Action.PUSH, T_MARK, state._replace(jobs=_kinds((*state.jobs, Job(CURRENT, PUSHED))), leak=leak), None
+        return Action.PUSH, T_MARK, state._replace(jobs=_kinds((*state.jobs, Job(CURRENT, NAMED))), leak=leak), None
+
+    def _hash_exists(self, state: State) -> bool:
+        """Of the job of the run's delivery."""
+        held = any(w.id == NAMED for w in state.workers)
+        return held or state.leak != NOTHING or any(j.id == NAMED for j in state.jobs)
 
     def _mark_delivered(self, state: State) -> Tick:
-        after = self._unname(state)
-        after = after._replace(
-            row=state.row._replace(delivered=DELIVERED),
-            jobs=_kinds(Job(j.ref, NAMED) if j.id == PUSHED else j for j in after.jobs),
-            workers=tuple(w._replace(id=NAMED) if w.id == PUSHED else w for w in after.workers),
-        )
-        then = T_MOVE_SLOT if self.protocol.slot_moved is SlotMoved.AFTER_PUSH else T_REAP
-        return Action.MARK_DELIVERED, then, after, None
+        leak = state.leak if self._hashes_count or not self.protocol.fresh_job_ids else NOTHING  # nobody asks any more
+        after = state._replace(row=state.row._replace(delivered=DELIVERED), leak=leak)
+        return Action.MARK_DELIVERED, self._after_mark(), after, None
+
+    def _after_mark(self) -> int:
+        return T_MOVE_SLOT if self.protocol.slot_moved is SlotMoved.AFTER_PUSH else T_REAP
 
     def _move_slot(self, state: State) -> Tick:
         return Action.MOVE_SLOT, T_REAP, state._replace(slot=DUE if state.slot == DUE else NOT_DUE), None
@@ -638,7 +657,7 @@ class Model:
 
     def _force(self, state: State, steps: list[Step]) -> None:
         if state.row.state == FINISHED:
-            after, broken = self._new_run(state)
+            after, broken = self._new_run(state, UNDELIVERED)
             steps.append((Action.FORCE, WORLD, after, broken))
         elif state.row.state == QUEUED:
             row = state.row._replace(delivered=UNDELIVERED, delayed=False)
@@ -667,7 +686,8 @@ class Model:
     def _crash(self, state: State, number: int) -> State:
         """Its session, locks and open transaction are gone; what RQ keeps of its job stays in Redis."""
         worker = state.workers[number]
-        if self._hashes_count and worker.id == NAMED:
+        asked = self._hashes_count or (self.protocol.fresh_job_ids and state.row.delivered == WAITING)
+        if asked and worker.id == NAMED:
             state = state._replace(leak=HASH_AND_INTERMEDIATE if worker.at == W_START else HASH)
         return _with_worker(state, number, _IDLE)
 
@@ -685,7 +705,7 @@ def pending(state: State) -> bool:
 def waits_for_redelivery(state: State) -> bool:
     """The run counts as delivered, no job stands for it and no worker is busy: only a redelivery can save it."""
     row = state.row
-    delivered = row.state == QUEUED and row.delivered != UNDELIVERED
+    delivered = row.state == QUEUED and row.delivered in (DELIVERED, DELIVERED_LONG_AGO)
     return delivered and all(w.at == W_POP for w in state.workers) and all(j.ref != CURRENT for j in state.jobs)
 
 
@@ -699,14 +719,19 @@ def _undelivered(row: Row) -> bool:
     return row.state == QUEUED and row.delivered == UNDELIVERED and not row.delayed
 
 
+def _waiting(row: Row) -> bool:
+    return row.state == QUEUED and row.delivered == WAITING
+
+
 def _row_locked(state: State) -> bool:
-    """By a tick that delivers the run, or by a worker that applies it."""
-    return T_PUSH in state.ticks or T_MARK in state.ticks or any(w.at == W_COMMIT for w in state.workers)
+    """By a worker that applies it."""
+    return any(w.at == W_COMMIT for w in state.workers)
 
 
 def _unpushed(state: State, at: int) -> State:
-    """What a tick that dies at `at` leaves: jobs that it has pushed and not marked belong to nobody."""
-    if at not in (T_MARK, T_COMMIT_PUSHED):
+    """What a tick that dies at `at` leaves: jobs of a run that was never committed belong to nobody. Those of a delivery that it did
+    not mark stay that delivery's."""
+    if at != T_COMMIT_PUSHED:
         return state
     return state._replace(
         jobs=_kinds(Job(j.ref, ANY_ID if j.id == PUSHED else j.id) for j in state.jobs),

@@ -1,0 +1,61 @@
+"""What `archisync tick` does and prints, without the command-line library.
+
+A tick with nothing to do takes a few milliseconds and is started each minute; typer and the other commands' modules take ten times
+as long to import. So `archisync.__main__` comes here at once when it is typed as in a crontab, and `archisync.cli.tick` in all other
+cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archisync.config import Config
+from archisync.database import connected
+from archisync.errors import ExitCode, UnreachableError
+from archisync.output import Output
+from archisync.tick import DEADLINE_S, Summary, tick
+from archisync.watchdog import ends_within
+
+
+def typed_plainly(arguments: Sequence[str]) -> ExitCode | None:
+    """Run `tick` or `tick --json`; None for anything else."""
+    match arguments:
+        case ["tick"]:
+            return run(Output(), Config.from_environment(), json=False)
+        case ["tick", "--json"]:
+            return run(Output(), Config.from_environment(), json=True)
+        case _:
+            return None
+
+
+def run(output: Output, config: Config, *, json: bool) -> ExitCode:
+    """One tick, told on `output`. Raises what `tick` raises."""
+    _ = config.redis_url  # a missing variable is told now, not by the first tick that has something to deliver
+    late = UnreachableError(
+        f"the tick did not end within {DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
+        hint="archisync status; the next tick goes on with what is left",
+    )
+    seconds = config.database_timeout_s
+    with ends_within(DEADLINE_S, late), connected(config.database_url, purpose="tick", answer_timeout_s=seconds) as db:
+        summary = tick(db, config)
+    if json:
+        output.json(tick=_as_json(summary))
+    else:
+        output.line(summary.line())
+    if summary.error is None:
+        return ExitCode.DONE
+    output.error(summary.error)
+    return summary.error.exit_code
+
+
+def _as_json(summary: Summary) -> dict[str, object]:
+    return {
+        "reaped": summary.reaped,
+        "due": summary.due,
+        "enqueued": summary.enqueued,
+        "redelivered": summary.redelivered,
+        "skipped": summary.skipped,
+        "pruned": summary.pruned,
+        "duration_ms": summary.duration_ms,
+        "error": summary.error.message if summary.error else None,
+    }
