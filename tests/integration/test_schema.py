@@ -15,7 +15,7 @@ from archisync.errors import SchemaError
 from archisync.store import migrations, settings
 from archisync.synctypes import SYNC_TYPES, Scope
 
-ALL = ["0001 initial", "0002 source_validators", "0003 guard", "0004 outside_changes", "0005 notices"]
+ALL = ["0001 initial", "0002 source_validators", "0003 guard", "0004 outside_changes", "0005 notices", "0007 at_scale"]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since"}
 
 
