@@ -175,8 +175,8 @@ def check_notices(db: Database, config: Config) -> Iterator[Finding]:
 
 def check_settings(config: Config) -> Iterator[Finding]:
     """Every number and name that the environment gives, as a worker would read it."""
-    names = ("zone", "queue", "lease_s", "redeliver_after_s", "max_attempts", "retry_delay_s", "run_timeout_s",
-             "max_export_bytes", "fetch_timeout_s", "exec_memory_bytes", "history_days")  # fmt: skip
+    names = ("zone", "queue", "lease_s", "redeliver_after_s", "max_attempts", "retry_delay_s", "run_timeout_s", "worker_syncs",
+             "worker_memory_bytes",             "max_export_bytes", "fetch_timeout_s", "exec_memory_bytes", "history_days")  # fmt: skip
     looks: list[Callable[[], object]] = [lambda name=name: getattr(config, name) for name in names]  # type: ignore[misc]
     looks += [lambda kind=kind: config.locale(kind) for kind in SYNC_TYPES.values()]  # type: ignore[misc]
     wrong: dict[str, Finding] = {}

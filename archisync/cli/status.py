@@ -44,7 +44,8 @@ def status(
         return
     rows: list[list[Any]] = [
         [
-            h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS), Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
+            h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS),
+            Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
         ]
         for h in health
     ]  # fmt: skip
