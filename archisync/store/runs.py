@@ -524,7 +524,9 @@ def prune(db: Database, *, days: int, limit: int) -> int:
 def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -> Claim | None:
     """The run, if it is still queued under that fence and its agent is free; None otherwise."""
     try:
-        row = db.execute(SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}).fetchone()
+        row = db.execute(
+            SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}, prepare=True
+        ).fetchone()
     except psycopg.errors.UniqueViolation:
         return None  # another worker claimed a run of this agent at the same instant
     if row is None:
@@ -542,7 +544,7 @@ def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -
 
 def next_of_agent(db: Database, agent_id: str) -> tuple[int, int] | None:
     """(run id, fence) of the agent's next queued run."""
-    row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}).fetchone()
+    row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
     return (row["id"], row["fence"]) if row else None
 
 
@@ -573,7 +575,7 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
         "warnings": Jsonb(list(report.warnings)),
         **counts,
     }
-    if db.execute(SQL_FINISH, params).fetchone() is None:
+    if db.execute(SQL_FINISH, params, prepare=True).fetchone() is None:
         raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
     if state is State.FAILED:
         db.execute(SQL_STATE_FAILED, _pair(claim))
@@ -590,7 +592,7 @@ def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None
 
 def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
     """What `record_success` was given as `source`, when an unchanged export would leave the table as it is; else empty."""
-    row = db.execute(SQL_APPLIED_SOURCE, _pair(claim)).fetchone()
+    row = db.execute(SQL_APPLIED_SOURCE, _pair(claim), prepare=True).fetchone()
     return (row["applied_source"] or {}) if row else {}
 
 
@@ -625,7 +627,7 @@ def record_success(
 
 def record_unchanged(db: Database, claim: Claim) -> None:
     """The pair's state after a run whose export was the applied one; in the transaction that ends the run."""
-    db.execute(SQL_STATE_UNCHANGED, _pair(claim))
+    db.execute(SQL_STATE_UNCHANGED, _pair(claim), prepare=True)
 
 
 def _pair(claim: Claim) -> Params:
@@ -674,7 +676,7 @@ def force(db: Database, sync_type: str, agent_id: str, *, by: str, why: str | No
 
 def get(db: Database, run_id: int) -> Run:
     """Raises NotFoundError."""
-    row = db.execute(SQL_GET, {"id": run_id}).fetchone()
+    row = db.execute(SQL_GET, {"id": run_id}, prepare=True).fetchone()
     if row is None:
         raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
     return _run(row)
