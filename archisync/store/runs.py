@@ -193,7 +193,8 @@ update system.sync_runs r set delivered_at = null
 """
 
 # Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
-# partial unique index decides when two workers claim at the same instant). Caller: worker. Locks: the row.
+# partial unique index decides when two workers claim at the same instant). The commit does not wait for the disk: a PostgreSQL that
+# crashes and forgets the claim has ended the session too on which alone the run could be finished. Caller: worker. Locks: the row.
 SQL_CLAIM = """
 update system.sync_runs r
    set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
@@ -207,7 +208,8 @@ returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
      when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
                    and (x.agent_id is null or x.agent_id = r.agent_id)
                    and (x.until is null or x.until > system.clock())) then 'paused' end) as blocked,
-  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active
+  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
+  set_config('synchronous_commit', 'off', true) as committed
 """
 # Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it.
 SQL_NEXT_OF_AGENT = """
@@ -253,20 +255,29 @@ update system.sync_state
           group by day) d)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-# Purpose: the export is still the one that was applied. Caller: sync, in the run's last transaction.
-SQL_STATE_UNCHANGED = """
-update system.sync_state
-   set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
- where sync_type = %(sync_type)s and agent_id = %(agent_id)s
-"""
+# Purpose: the export is still the one that was applied: the end of the run and the pair's state, in one statement. Its commit does
+# not wait for the disk: PostgreSQL that crashes in the same moment forgets that somebody looked, the run goes back to its lease, and
+# nothing of the data is concerned. Caller: sync. Locks: the two rows.
+SQL_END_UNCHANGED = f"""
+with finished as ({SQL_FINISH}),
+state as (
+  update system.sync_state st
+     set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
+    from finished f where st.sync_type = f.sync_type and st.agent_id = f.agent_id
+  returning 1)
+select set_config('synchronous_commit', 'off', true) as committed from finished
+"""  # noqa: S608 - the part is a constant of this module
 # Purpose: what is known of the applied export, if the same export again would change nothing: the pair's last run succeeded, left
 # no row marked absent, which only a second export can delete or restore, quarantined none, which is worth telling again, and
-# nobody else has written to the pair's rows since. Caller: sync. No locks.
+# nobody else has written to the pair's rows since. Nor does a hold stand open, which a comparison would have to clear. Caller: sync. No
+# locks.
 SQL_APPLIED_SOURCE = """
 select st.applied_source from system.sync_state st join system.sync_runs r on r.id = st.last_run_id
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
    and r.state = 'succeeded' and coalesce(r.rows_absent, 0) = 0 and coalesce(r.rows_quarantined, 0) = 0
    and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
+   and not exists (select from system.held_exports h where h.sync_type = st.sync_type and h.agent_id = st.agent_id
+                    and h.decision is null)
 """
 # Purpose: from here on the apply sees what others wrote to the pair's rows; what commits later leaves a row for the next sync.
 # Caller: sync, first statement of the apply's transaction. Locks: rows that nobody else changes.
@@ -563,6 +574,21 @@ def lock_fence(db: Database, claim: Claim) -> None:
 
 def finish(db: Database, claim: Claim, state: State, *, reason: str, message: str, report: Report) -> None:
     """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    _end(db, SQL_FINISH, claim, state, reason=reason, message=message, report=report)
+    if state is State.FAILED:
+        db.execute(SQL_STATE_FAILED, _pair(claim))
+    elif state is not State.SUCCEEDED:
+        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
+
+
+def end_unchanged(db: Database, claim: Claim, *, reason: str, message: str, report: Report) -> None:
+    """End a run whose export was the applied one. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    _end(db, SQL_END_UNCHANGED, claim, State.SUCCEEDED, reason=reason, message=message, report=report)
+
+
+def _end(
+    db: Database, statement: str, claim: Claim, state: State, *, reason: str, message: str, report: Report
+) -> None:
     counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
     params: Params = {
         "id": claim.run_id,
@@ -575,12 +601,8 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
         "warnings": Jsonb(list(report.warnings)),
         **counts,
     }
-    if db.execute(SQL_FINISH, params, prepare=True).fetchone() is None:
+    if db.execute(statement, params, prepare=True).fetchone() is None:
         raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
-    if state is State.FAILED:
-        db.execute(SQL_STATE_FAILED, _pair(claim))
-    elif state is not State.SUCCEEDED:
-        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
@@ -623,11 +645,6 @@ def record_success(
         "source": Jsonb(source),
     }
     db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | params)
-
-
-def record_unchanged(db: Database, claim: Claim) -> None:
-    """The pair's state after a run whose export was the applied one; in the transaction that ends the run."""
-    db.execute(SQL_STATE_UNCHANGED, _pair(claim), prepare=True)
 
 
 def _pair(claim: Claim) -> Params:
