@@ -83,6 +83,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
     Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
     Variable(
+        name="ARCHISYNC_WORKER_SYNCS", default="1000", meaning="syncs after which a worker replaces its child process"
+    ),
+    Variable(
+        name="ARCHISYNC_WORKER_MEMORY_BYTES",
+        default="536870912",
+        meaning="memory above which a worker replaces its child process, between two syncs",
+    ),
+    Variable(
         name="ARCHISYNC_DATABASE_TIMEOUT_S", default="30", meaning="seconds that PostgreSQL may take over one statement"
     ),
     Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
@@ -303,6 +311,15 @@ class Config:
         return self._number("ARCHISYNC_RUN_TIMEOUT_S", 10, 86400)
 
     @property
+    def worker_syncs(self) -> int:
+        """1: a child process for each delivery."""
+        return self._number("ARCHISYNC_WORKER_SYNCS", 1, 1_000_000)
+
+    @property
+    def worker_memory_bytes(self) -> int:
+        return self._number("ARCHISYNC_WORKER_MEMORY_BYTES", 1, 1 << 48)
+
+    @property
     def database_timeout_s(self) -> int:
         return self._number("ARCHISYNC_DATABASE_TIMEOUT_S", 1, 3600)
 
@@ -355,6 +372,7 @@ class Config:
         _ = self.database_url, self.redis_url, self.zone, self.queue
         _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
         _ = self.database_timeout_s, self.max_export_bytes, self.history_days, self.pdf_limits
+        _ = self.worker_syncs, self.worker_memory_bytes
         for sync_type in SYNC_TYPES.values():
             _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
 

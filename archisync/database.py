@@ -3,7 +3,8 @@
 Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`.
 
 What must hold behind PgBouncer in transaction mode too: no prepared statements, no session settings (they would leak to other
-clients), no `options=` at the start (it refuses them) except for workers, which need a connection of their own anyway. So the
+clients), no `options=` at the start (it refuses them) except for workers, which need a connection of their own anyway. There the
+statements that every run needs say `prepare=True`: planning them costs more than doing them. Elsewhere that has no effect. So the
 time that a statement may take is watched here, on the client's side, where a dead network can't stop it; and what the server
 must do when *we* fall silent is said inside each transaction.
 """
@@ -37,6 +38,8 @@ SERVER_FIRST_S = 10
 """Where the server has a statement_timeout as well, the client waits so much longer, to hear it say so."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60
 """A client that falls silent (SIGSTOP, a dead host) inside a transaction loses its row locks after this long."""
+_ONLY_WHEN_ASKED = 2**31
+"""Executions after which psycopg prepares a statement by itself: never, only those that say `prepare=True`."""
 _SQL_BOUND_SILENCE = f"set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s'"
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 10,
@@ -65,6 +68,7 @@ class BoundedConnection(psycopg.Connection[DictRow]):
     """A connection on which nothing waits for ever, on either side of it."""
 
     answer_timeout_s: float = ANSWER_TIMEOUT_S
+    silence_is_bounded: bool = False
 
     def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
         """Everything that waits for the server passes here. Raises NoAnswerError after `answer_timeout_s`."""
@@ -82,7 +86,8 @@ class BoundedConnection(psycopg.Connection[DictRow]):
     ) -> Iterator[psycopg.Transaction]:
         """As psycopg's; the server ends it when this process falls silent in the middle of it."""
         with super().transaction(savepoint_name, force_rollback) as transaction:
-            self.execute(_SQL_BOUND_SILENCE)
+            if not self.silence_is_bounded:
+                self.execute(_SQL_BOUND_SILENCE)
             yield transaction
 
 
@@ -113,6 +118,7 @@ def connect(
     if statement_timeout_s is not None:
         answer_timeout_s = statement_timeout_s + SERVER_FIRST_S
         settings = {
+            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
             "statement_timeout": f"{statement_timeout_s * 1000}",
             "client_connection_check_interval": "1s",  # a dead worker's statement, and its agent's lock, end that soon
             "tcp_keepalives_idle": "30",
@@ -125,7 +131,7 @@ def connect(
             url,
             autocommit=True,
             row_factory=dict_row,
-            prepare_threshold=None,
+            prepare_threshold=None if statement_timeout_s is None else _ONLY_WHEN_ASKED,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=f"archisync {purpose}",
             **_KEEPALIVES,
@@ -135,6 +141,7 @@ def connect(
     except psycopg.Error as exc:
         raise translate(exc) from None
     connection.answer_timeout_s = answer_timeout_s
+    connection.silence_is_bounded = statement_timeout_s is not None
     return connection
 
 

@@ -103,6 +103,9 @@ def _of_types(db: Database) -> Iterator[GaugeMetricFamily]:
     from prometheus_client.core import GaugeMetricFamily
 
     health = pairs.health(db)
+    yield _gauge(
+        "counted_at_most", "Counts of pairs, runs and exports stop here; pairs beyond it are an estimate", pairs.COUNTED
+    )
     for name, meaning, value in _BY_TYPE:
         family = GaugeMetricFamily(f"archisync_{name}", meaning, labels=["type"])
         for one in health:

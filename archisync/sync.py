@@ -189,10 +189,7 @@ def _end_unchanged(
     db: Database, claim: Claim, reason: str, message: str, applied: dict[str, Any], progress: Progress
 ) -> State:
     progress.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
-    with db.transaction():
-        held.clear(db, claim.sync_type, claim.agent_id)
-        runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=message, report=progress.report())
-        runs.record_unchanged(db, claim)
+    runs.end_unchanged(db, claim, reason=reason, message=message, report=progress.report())
     return State.SUCCEEDED
 
 

@@ -157,21 +157,21 @@ def _row(s: Snapshot, h: TypeHealth, *, wide: bool) -> list[Text]:
     succeeded = [p.seconds for p in points if p.state == "succeeded"]
     if wide:
         cells = [
-            f"{h.interval_minutes} min", h.pairs, h.queued, h.running, _alert(h.stale, "yellow"), _alert(h.failing, "yellow"),
-            _alert(h.degraded, "red"), h.backing_off, _alert(h.held, "yellow"), last,
+            f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"), h.shown("running"), _alert(h, "stale", "yellow"),
+            _alert(h, "failing", "yellow"), _alert(h, "degraded", "red"), h.shown("backing_off"), _alert(h, "held", "yellow"), last,
             f"{succeeded[-1]:.1f} s" if succeeded else "-", following, sparkline(points),
         ]  # fmt: skip
     else:
         cells = [
-            f"{h.interval_minutes}m", h.pairs, _alert(h.stale, "yellow"), _alert(h.held, "yellow"), last, following,
+            f"{h.interval_minutes}m", h.shown("pairs"), _alert(h, "stale", "yellow"), _alert(h, "held", "yellow"), last, following,
             sparkline(points[-12:]),
         ]  # fmt: skip
     word = Text(h.word, style=STYLES.get(h.word, ""))
     return [Text(h.sync_type), word, *(c if isinstance(c, Text) else Text(str(c)) for c in cells)]
 
 
-def _alert(number: int, style: str) -> Text:
-    return Text(str(number), style=style if number else "dim")
+def _alert(h: TypeHealth, name: str, style: str) -> Text:
+    return Text(str(h.shown(name)), style=style if getattr(h, name) else "dim")
 
 
 def sparkline(points: Sequence[Point]) -> Text:

@@ -3,6 +3,7 @@
 * One queue: RQ then moves a job to `:intermediate` instead of popping it. What is lost there is pushed again by a tick.
 * Only `archisync.jobs.sync(run id, fence)` is run. A job hash that is anything else is set aside with a log line.
 * The work horse dies with its parent (PR_SET_PDEATHSIG), so that an agent's lock is never held by an orphan.
+* It serves many deliveries, one after the other (archisync.horse); RQ's bookkeeping is done for the first one only.
 * SIGTERM lets the current run finish; the agent's further runs stay queued.
 """
 
@@ -15,6 +16,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from datetime import timedelta
 from secrets import token_hex
 from time import monotonic
 from types import FrameType
@@ -23,12 +26,17 @@ from typing import Any
 import redis
 from rq import Queue, Worker
 from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
+from rq.utils import now
+from rq.worker.base import WorkerStatus
 
 from archisync import jobs, queue, sources
 from archisync.config import Config
 from archisync.database import connected
+from archisync.horse import Horse, Progress
 from archisync.log import EventLog
 from archisync.pooler import require_direct
 from archisync.processes import die_with_parent
@@ -72,6 +80,12 @@ class SyncJob(Job):
 
     To RQ's worker and housekeeping, any other hash is a job that does not exist.
     """
+
+    serve: Callable[[int, int], None] | None = None
+    """What a work horse of ours does with the two numbers, instead of `archisync.jobs.sync`, which begins from nothing."""
+
+    def _execute(self) -> Any:
+        return self.serve(*self.args) if self.serve else super()._execute()
 
     @classmethod
     def fetch(cls, id: str, connection: redis.Redis | None = None, serializer: Any = None) -> Job:
@@ -130,6 +144,19 @@ class SyncQueue(Queue):
             connection.lrem(f"{queue_key}:intermediate", 0, job_id)
         return found
 
+    def take(self) -> SyncJob | None:
+        """The next delivery out of the list, gone from Redis for good; None when the list is empty. One that can't be run is set aside."""
+        while popped := self.connection.lpop(self.key):
+            assert isinstance(popped, bytes)  # RQ needs connections that decode nothing
+            try:
+                job = SyncJob.fetch(popped.decode(errors="backslashreplace"), self.connection, JSONSerializer)
+            except NoSuchJobError:
+                continue
+            self.connection.delete(job.key)
+            assert isinstance(job, SyncJob)
+            return job
+        return None
+
 
 class SyncWorker(Worker):
     """RQ's forking worker, restricted as the module docstring says."""
@@ -140,9 +167,66 @@ class SyncWorker(Worker):
     log_result_lifespan = False
     max_connection_wait_time = LONGEST_RECONNECT_WAIT_S
 
+    progress: Progress
+    config: Config
+    _handed_over: Job
+    _ended: int | None = None
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        self._handed_over, self._ended = job, None
+        self.progress.reset()
+        super().fork_work_horse(job, queue)
+
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         die_with_parent(self.pid or 0)
         super().main_work_horse(job, queue)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """In the work horse: RQ's way for the delivery that it was forked for, then without RQ's bookkeeping."""
+        log = EventLog()
+        with Horse(self.config, log, stopping=jobs.STOP_AFTER_THIS_RUN.is_set) as horse:
+            assert isinstance(job, SyncJob)
+            job.serve = horse.serve
+            done = super().perform_job(job, queue, execution)
+            following = None
+            try:
+                while done and horse.may_go_on and (following := queue.take()) is not None:  # type: ignore[attr-defined]
+                    self._go_on(horse, following)
+            except Exception as exc:  # noqa: BLE001 - the run stays in PostgreSQL, and the next delivery gets another child
+                told = f"{type(exc).__name__}: {exc}"[:LONGEST_REASON]
+                log.event("delivery-failed", job=following.id if following else None, because=told)
+        return done
+
+    def _go_on(self, horse: Horse, job: SyncJob) -> None:
+        self.progress.begin()
+        timeout_s = job.timeout or self.queue_class.DEFAULT_TIMEOUT
+        with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job.id):
+            horse.serve(*job.args)
+
+    def wait_for_horse(self) -> Any:
+        """RQ ends a work horse that is a minute over the time of its job. The job that counts is the one in its hands."""
+        try:
+            found = super().wait_for_horse()
+        except HorseMonitorTimeoutException:
+            if (seconds := self.progress.seconds) is not None:
+                self._handed_over.started_at = now() - timedelta(seconds=seconds)
+            raise
+        self._ended = found[1]
+        return found
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """The worker's own, once the job that RQ knows of is done."""
+        if self.progress.seconds is None:
+            super().maintain_heartbeats(job, execution)
+        else:
+            self.set_state(WorkerStatus.BUSY)
+            self.heartbeat(self.job_monitoring_interval + 60)
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        super().monitor_work_horse(job, queue, execution)
+        if self._ended:
+            code = os.waitstatus_to_exitcode(self._ended)
+            EventLog().event("work-horse-died", exit_code=code, hint="the run that it had is taken back by a tick")
 
     def setup_work_horse_signals(self) -> None:
         """Whoever signals the whole process group (a terminal, systemd) must not cut a run in two."""
@@ -165,8 +249,6 @@ class SyncWorker(Worker):
         except (redis.ConnectionError, redis.TimeoutError):
             raise
         except Exception as exc:  # noqa: BLE001 - nothing of ours depends on RQ's registries
-            from rq.utils import now
-
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it by its first value, None
             EventLog().event("maintenance-failed", because=f"{type(exc).__name__}: {exc}")
 
@@ -193,6 +275,7 @@ def work(config: Config, *, burst: bool) -> None:
         )
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker([q], name=name, connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S)
+        worker.config, worker.progress = config, Progress()
         worker.work(burst=burst, logging_level="WARNING")
 
 

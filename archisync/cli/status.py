@@ -10,6 +10,8 @@ from archisync.cli.context import App, Json, app
 from archisync.cli.pause import scope
 from archisync.errors import ExitCode, UsageError
 
+_COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "held")
+
 
 def status(
     ctx: typer.Context,
@@ -42,8 +44,8 @@ def status(
         return
     rows: list[list[Any]] = [
         [
-            h.sync_type, h.word, h.interval_minutes, h.pairs, h.queued, h.running, h.stale, h.failing, h.backing_off,
-            h.held, Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
+            h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS),
+            Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
         ]
         for h in health
     ]  # fmt: skip

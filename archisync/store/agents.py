@@ -27,7 +27,7 @@ where %(id)s::text is null or u.id = %(id)s
 order by u.id
 """
 SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
-SQL_COUNT = "select count(*) as n from agents.users where whitelisted"
+SQL_COUNT = "select count(*) as n from (select from agents.users where whitelisted limit %(limit)s + 1) x"
 SQL_COLUMNS = """
 select column_name from information_schema.columns where table_schema = 'agents' and table_name = 'users'
 """
@@ -105,7 +105,8 @@ def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> 
         ) from None
 
 
-def count_whitelisted(db: Database) -> int:
-    row = db.execute(SQL_COUNT).fetchone()
+def count_whitelisted(db: Database, *, limit: int) -> int:
+    """At most `limit` + 1, which stands for more."""
+    row = db.execute(SQL_COUNT, {"limit": limit}).fetchone()
     assert row is not None
     return int(row["n"])

@@ -101,7 +101,7 @@ def record(db: Database, params: Params) -> None:
 
 
 def clear(db: Database, sync_type: str, agent_id: str) -> bool:
-    return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}).rowcount > 0
+    return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}, prepare=True).rowcount > 0
 
 
 def use_acceptance(db: Database, *, run_id: int, sync_type: str, agent_id: str, sha256: str) -> tuple[int, str] | None:

@@ -13,20 +13,30 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
                                       extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds
   from system.sync_types t
   cross join lateral (
-    select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
-     where q.sync_type = t.sync_type and q.state in ('succeeded', 'held', 'failed')
-     order by q.id desc limit %(limit)s) r
+    select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
+      cross join lateral (
+        select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
+         where q.sync_type = t.sync_type and q.state = w.state
+         order by q.queued_at desc, q.id desc limit %(limit)s) n
+     order by n.id desc limit %(limit)s) r
  order by t.sync_type, r.id
 """
-# Purpose: pairs that rest after failures, or whose data is older than two of their own intervals; the worst first. Caller: attention.
+# Purpose: pairs that rest after failures, those that rest longest first; then those whose data is older than two of their own
+# intervals, the oldest first. Caller: attention. No locks.
 SQL_ATTENTION = """
-select st.sync_type, st.agent_id, st.consecutive_failures, st.last_success_at,
-       case when st.backoff_until > system.clock() then st.backoff_until end as backoff_until
-  from system.sync_state st join system.sync_settings s using (sync_type)
- where st.active and s.enabled
-   and (st.backoff_until > system.clock()
-        or coalesce(st.last_success_at, '-infinity') <= system.clock() - 2 * make_interval(mins => s.interval_minutes))
- order by st.backoff_until is null, st.consecutive_failures desc, st.last_success_at nulls first, st.agent_id, st.sync_type
+select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.resting_until as backoff_until
+  from system.sync_settings s
+  cross join lateral (
+    (select p.*, p.backoff_until as resting_until from system.sync_state p
+      where p.sync_type = s.sync_type and p.active and p.backoff_until > system.clock()
+      order by p.backoff_until desc limit %(limit)s)
+    union all
+    (select p.*, null from system.sync_state p
+      where p.sync_type = s.sync_type and p.active and (p.backoff_until is null or p.backoff_until <= system.clock())
+        and coalesce(p.last_success_at, '-infinity'::timestamptz) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
+      order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit %(limit)s)) a
+ where s.enabled
+ order by a.resting_until is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
  limit %(limit)s
 """
 

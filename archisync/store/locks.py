@@ -34,10 +34,10 @@ def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
 @contextmanager
 def agent_lock(db: Database, agent_id: str) -> Iterator[bool]:
     """True while this session alone may talk to the ERP for the agent; False when another one does."""
-    row = db.execute(SQL_TRY_AGENT, {"agent_id": agent_id}).fetchone()
+    row = db.execute(SQL_TRY_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
     locked = bool(row and row["locked"])
     try:
         yield locked
     finally:
         if locked and not db.closed and not db.broken:
-            db.execute(SQL_FREE_AGENT, {"agent_id": agent_id})
+            db.execute(SQL_FREE_AGENT, {"agent_id": agent_id}, prepare=True)

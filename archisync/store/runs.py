@@ -230,7 +230,8 @@ delete from system.deliveries where id in (
 """
 
 # Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
-# partial unique index decides when two workers claim at the same instant). Caller: worker. Locks: the row.
+# partial unique index decides when two workers claim at the same instant). The commit does not wait for the disk: a PostgreSQL that
+# crashes and forgets the claim has ended the session too on which alone the run could be finished. Caller: worker. Locks: the row.
 SQL_CLAIM = """
 update system.sync_runs r
    set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
@@ -245,7 +246,8 @@ returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
      when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
                    and (x.agent_id is null or x.agent_id = r.agent_id)
                    and (x.until is null or x.until > system.clock())) then 'paused' end) as blocked,
-  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active
+  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
+  set_config('synchronous_commit', 'off', true) as committed
 """
 # Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it.
 SQL_NEXT_OF_AGENT = """
@@ -291,20 +293,29 @@ update system.sync_state
           group by day) d)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-# Purpose: the export is still the one that was applied. Caller: sync, in the run's last transaction.
-SQL_STATE_UNCHANGED = """
-update system.sync_state
-   set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
- where sync_type = %(sync_type)s and agent_id = %(agent_id)s
-"""
+# Purpose: the export is still the one that was applied: the end of the run and the pair's state, in one statement. Its commit does
+# not wait for the disk: PostgreSQL that crashes in the same moment forgets that somebody looked, the run goes back to its lease, and
+# nothing of the data is concerned. Caller: sync. Locks: the two rows.
+SQL_END_UNCHANGED = f"""
+with finished as ({SQL_FINISH}),
+state as (
+  update system.sync_state st
+     set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
+    from finished f where st.sync_type = f.sync_type and st.agent_id = f.agent_id
+  returning 1)
+select set_config('synchronous_commit', 'off', true) as committed from finished
+"""  # noqa: S608 - the part is a constant of this module
 # Purpose: what is known of the applied export, if the same export again would change nothing: the pair's last run succeeded, left
 # no row marked absent, which only a second export can delete or restore, quarantined none, which is worth telling again, and
-# nobody else has written to the pair's rows since. Caller: sync. No locks.
+# nobody else has written to the pair's rows since. Nor does a hold stand open, which a comparison would have to clear. Caller: sync. No
+# locks.
 SQL_APPLIED_SOURCE = """
 select st.applied_source from system.sync_state st join system.sync_runs r on r.id = st.last_run_id
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
    and r.state = 'succeeded' and coalesce(r.rows_absent, 0) = 0 and coalesce(r.rows_quarantined, 0) = 0
    and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
+   and not exists (select from system.held_exports h where h.sync_type = st.sync_type and h.agent_id = st.agent_id
+                    and h.decision is null)
 """
 # Purpose: from here on the apply sees what others wrote to the pair's rows; what commits later leaves a row for the next sync.
 # Caller: sync, first statement of the apply's transaction. Locks: rows that nobody else changes.
@@ -363,13 +374,31 @@ SQL_GET = """
 select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
   from system.sync_runs r where r.id = %(id)s
 """
+# Purpose: the newest runs, of any type and state or of some. One index range for each type and state, so that the last `limit` of a rare
+# one are as near as those of a common one. Caller: history. No locks.
 SQL_HISTORY = """
-select * from system.sync_runs
- where (%(sync_type)s::text is null or sync_type = %(sync_type)s)
-   and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
-   and (%(state)s::text is null or state = %(state)s)
-   and (%(since)s::timestamptz is null or queued_at >= %(since)s)
- order by id desc limit %(limit)s
+select r.* from system.sync_types t
+  cross join unnest(%(states)s::text[]) as w(state)
+  cross join lateral (
+    select * from system.sync_runs q
+     where q.sync_type = t.sync_type and q.state = w.state
+       and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+     order by q.queued_at desc, q.id desc limit %(limit)s) r
+ where %(sync_type)s::text is null or t.sync_type = %(sync_type)s
+ order by r.id desc limit %(limit)s
+"""
+# Purpose: the newest runs of one agent. The unfinished ones, at most one a type, have an index of their own. Caller: history. No locks.
+SQL_HISTORY_OF_AGENT = """
+select * from (
+  (select * from system.sync_runs q
+    where q.agent_id = %(agent_id)s and q.finished_at is not null and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by q.id desc limit %(limit)s)
+  union all
+  (select q.* from system.sync_types t join system.sync_runs q on q.sync_type = t.sync_type
+    where q.agent_id = %(agent_id)s and q.state in ('queued', 'running') and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity'))) r
+ order by r.id desc limit %(limit)s
 """
 SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
 # Purpose: history retention in small batches, so that no lock is held for long. Caller: tick and `prune`.
@@ -572,7 +601,9 @@ def prune(db: Database, *, days: int, limit: int) -> int:
 def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -> Claim | None:
     """The run, if it is still queued under that fence and its agent is free; None otherwise."""
     try:
-        row = db.execute(SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}).fetchone()
+        row = db.execute(
+            SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}, prepare=True
+        ).fetchone()
     except psycopg.errors.UniqueViolation:
         return None  # another worker claimed a run of this agent at the same instant
     if row is None:
@@ -590,7 +621,7 @@ def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -
 
 def next_of_agent(db: Database, agent_id: str) -> tuple[int, int] | None:
     """(run id, fence) of the agent's next queued run."""
-    row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}).fetchone()
+    row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
     return (row["id"], row["fence"]) if row else None
 
 
@@ -609,6 +640,21 @@ def lock_fence(db: Database, claim: Claim) -> None:
 
 def finish(db: Database, claim: Claim, state: State, *, reason: str, message: str, report: Report) -> None:
     """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    _end(db, SQL_FINISH, claim, state, reason=reason, message=message, report=report)
+    if state is State.FAILED:
+        db.execute(SQL_STATE_FAILED, _pair(claim))
+    elif state is not State.SUCCEEDED:
+        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
+
+
+def end_unchanged(db: Database, claim: Claim, *, reason: str, message: str, report: Report) -> None:
+    """End a run whose export was the applied one. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    _end(db, SQL_END_UNCHANGED, claim, State.SUCCEEDED, reason=reason, message=message, report=report)
+
+
+def _end(
+    db: Database, statement: str, claim: Claim, state: State, *, reason: str, message: str, report: Report
+) -> None:
     counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
     params: Params = {
         "id": claim.run_id,
@@ -621,12 +667,8 @@ def finish(db: Database, claim: Claim, state: State, *, reason: str, message: st
         "warnings": Jsonb(list(report.warnings)),
         **counts,
     }
-    if db.execute(SQL_FINISH, params).fetchone() is None:
+    if db.execute(statement, params, prepare=True).fetchone() is None:
         raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
-    if state is State.FAILED:
-        db.execute(SQL_STATE_FAILED, _pair(claim))
-    elif state is not State.SUCCEEDED:
-        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
@@ -640,7 +682,7 @@ def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None
 
 def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
     """What `record_success` was given as `source`, when an unchanged export would leave the table as it is; else empty."""
-    row = db.execute(SQL_APPLIED_SOURCE, _pair(claim)).fetchone()
+    row = db.execute(SQL_APPLIED_SOURCE, _pair(claim), prepare=True).fetchone()
     return (row["applied_source"] or {}) if row else {}
 
 
@@ -673,11 +715,6 @@ def record_success(
         "source": Jsonb(source),
     }
     db.execute(SQL_STATE_SUCCEEDED, _pair(claim) | params)
-
-
-def record_unchanged(db: Database, claim: Claim) -> None:
-    """The pair's state after a run whose export was the applied one; in the transaction that ends the run."""
-    db.execute(SQL_STATE_UNCHANGED, _pair(claim))
 
 
 def _pair(claim: Claim) -> Params:
@@ -726,7 +763,7 @@ def force(db: Database, sync_type: str, agent_id: str, *, by: str, why: str | No
 
 def get(db: Database, run_id: int) -> Run:
     """Raises NotFoundError."""
-    row = db.execute(SQL_GET, {"id": run_id}).fetchone()
+    row = db.execute(SQL_GET, {"id": run_id}, prepare=True).fetchone()
     if row is None:
         raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
     return _run(row)
@@ -750,8 +787,10 @@ def history(
     limit: int = 20,
 ) -> list[Run]:
     """Newest first."""
-    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "state": state, "since": since, "limit": limit}
-    return [_run(row) for row in db.execute(SQL_HISTORY, params).fetchall()]
+    states = [state] if state is not None else list(State)
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "states": states, "since": since, "limit": limit}
+    statement = SQL_HISTORY if agent_id is None else SQL_HISTORY_OF_AGENT
+    return [_run(row) for row in db.execute(statement, params).fetchall()]
 
 
 def running(db: Database, *, limit: int = 100) -> list[Run]:

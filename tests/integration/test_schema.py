@@ -22,6 +22,7 @@ ALL = [
     "0004 outside_changes",
     "0005 notices",
     "0006 deliveries",
+    "0007 at_scale",
 ]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since"}
 

@@ -177,7 +177,7 @@ class Action(Enum):
         "apply:Apply.write",
         "store.runs:SQL_FINISH",
         "store.runs:SQL_STATE_SUCCEEDED",
-        "store.runs:SQL_STATE_UNCHANGED",
+        "store.runs:SQL_END_UNCHANGED",
     )
     APPLY_ALONE = (Kind.WORKER, "commits the data alone (mutant)")
     FINISH_ALONE = (Kind.WORKER, "commits the run's end alone (mutant)")
