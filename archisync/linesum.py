@@ -2,13 +2,16 @@
 
 An ERP that exports the same rows in another order gives another file and the same data. The sum of a digest of each line does not
 depend on the order; with the header and the number of lines it says as surely as a checksum that the rows are the same. It is
-only asked of files without quotes: a quoted cell may hold a line end, and then lines in another order are other rows.
+only asked of files without quotes: a quoted cell may hold a line end, and then lines in another order are other rows. Nor of a
+PDF, whose lines are a program.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+
+from archisync.formats.pdf import MAGIC, MAGIC_WITHIN
 
 _BLOCK_BYTES = 1 << 20
 _MASK = (1 << 128) - 1
@@ -22,6 +25,9 @@ def line_sum(path: Path) -> str | None:
     header: bytes | None = None
     digest, from_bytes = hashlib.blake2b, int.from_bytes
     with path.open("rb") as file:
+        if MAGIC in file.read(MAGIC_WITHIN):
+            return None
+        file.seek(0)
         while block := file.read(_BLOCK_BYTES):
             if _QUOTE in block or b"\0" in block:  # a NUL: UTF-16, or no text at all
                 return None

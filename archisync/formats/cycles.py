@@ -66,7 +66,7 @@ class Cycles:
     def _records(self, cycle: list[Page]) -> Iterator[list[str]]:
         rows = [page[1:] for page in cycle]
         if len({len(slice_rows) for slice_rows in rows}) > 1:
-            rows = [_without_footer(slice_rows) for slice_rows in rows]
+            rows = _with_footer(rows, [len(header) for header in self._headers])
         counts = [len(slice_rows) for slice_rows in rows]
         for position, count in enumerate(counts):
             if count != counts[0]:
@@ -95,9 +95,14 @@ def _first_cycle(pages: Iterator[Page]) -> tuple[list[Page], Page | None]:
     return cycle, None
 
 
-def _without_footer(rows: Page) -> Page:
-    """The footer may stand in one slice only."""
-    return rows[:-1] if rows and is_footer(rows[-1]) else rows
+def _with_footer(slices: list[Page], widths: list[int]) -> list[Page]:
+    """The footer may stand in some slices only: the others get a row of empty cells for it."""
+    footed = [bool(rows) and is_footer(rows[-1]) for rows in slices]
+    longest = max(map(len, slices))
+    return [
+        rows if has or not any(footed) or len(rows) != longest - 1 else [*rows, [""] * width]
+        for rows, has, width in zip(slices, footed, widths, strict=True)
+    ]
 
 
 def is_footer(cells: list[str] | tuple[str | None, ...]) -> bool:

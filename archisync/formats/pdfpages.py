@@ -2,29 +2,78 @@
 
 A cell is what lies between four ruled lines, however these were drawn: as lines, as rectangles, as edges of fills or as one long
 path. Texts go into the cell that they stand in; texts outside the table (titles, page numbers) don't count.
-Source of the functions: the public headers of PDFium (fpdf_edit.h, fpdf_text.h), through pypdfium2's raw bindings.
+
+Source of the functions: PDFium's public headers (fpdfview.h, fpdf_edit.h, fpdf_text.h). A page takes hundreds of calls, so they
+are called with plain addresses: pypdfium2's own declarations, which check pointer types, take twice as long.
 """
 
 import ctypes
+import fcntl
+import marshal
+import os
+import signal
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 import pypdfium2.raw as pdfium
 
 from archisync.errors import ExportError
+from archisync.processes import die_with_parent
 
 Rows = list[list[str]]
 
 REOPEN_AFTER = 256
 """Pages after which the document is opened anew: PDFium keeps what it has parsed until the document is closed."""
+SHARED_FROM = 48
+"""Pages from which on a second process pays; it costs a fork and the transport of its rows."""
+SHARE = 128
+"""Pages that one of two processes reads at a time."""
+PIPE_BYTES = 1 << 20
 _THIN = 2.5  # points: anything thinner is a line
 _SAME_LINE = 3.0  # points: two ruled lines nearer than this are one
 _COVERAGE = 0.45  # of the table's height or width that a ruled line covers at least; a footer row may span all columns
 _SIMPLE_PATH = 6  # segments; a rectangle has up to five
+_OVERHANG = 1.0  # points: glyphs may reach over a line by a hair
 _PADDING = 8.0  # points between a cell's edge and a text aligned to it
 _MAX_DEPTH = 8  # forms within forms
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+    assert address is not None
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+
+_ADDRESS, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+_BOX = (_ADDRESS,) * 4
+_load_document = _function("FPDF_LoadDocument", _ADDRESS, ctypes.c_char_p, ctypes.c_char_p)
+_close_document = _function("FPDF_CloseDocument", None, _ADDRESS)
+_count_pages = _function("FPDF_GetPageCount", _INT, _ADDRESS)
+_load_page = _function("FPDF_LoadPage", _ADDRESS, _ADDRESS, _INT)
+_close_page = _function("FPDF_ClosePage", None, _ADDRESS)
+_page_width = _function("FPDF_GetPageWidthF", _FLOAT, _ADDRESS)
+_page_height = _function("FPDF_GetPageHeightF", _FLOAT, _ADDRESS)
+_count_objects = _function("FPDFPage_CountObjects", _INT, _ADDRESS)
+_get_object = _function("FPDFPage_GetObject", _ADDRESS, _ADDRESS, _INT)
+_get_type = _function("FPDFPageObj_GetType", _INT, _ADDRESS)
+_get_bounds = _function("FPDFPageObj_GetBounds", _INT, _ADDRESS, *_BOX)
+_get_matrix = _function("FPDFPageObj_GetMatrix", _INT, _ADDRESS, _ADDRESS)
+_count_form_objects = _function("FPDFFormObj_CountObjects", _INT, _ADDRESS)
+_get_form_object = _function("FPDFFormObj_GetObject", _ADDRESS, _ADDRESS, ctypes.c_ulong)
+_count_segments = _function("FPDFPath_CountSegments", _INT, _ADDRESS)
+_get_segment = _function("FPDFPath_GetPathSegment", _ADDRESS, _ADDRESS, _INT)
+_segment_point = _function("FPDFPathSegment_GetPoint", _INT, _ADDRESS, _ADDRESS, _ADDRESS)
+_segment_type = _function("FPDFPathSegment_GetType", _INT, _ADDRESS)
+_segment_closes = _function("FPDFPathSegment_GetClose", _INT, _ADDRESS)
+_load_text = _function("FPDFText_LoadPage", _ADDRESS, _ADDRESS)
+_close_text = _function("FPDFText_ClosePage", None, _ADDRESS)
+_get_text = _function("FPDFTextObj_GetText", ctypes.c_ulong, _ADDRESS, _ADDRESS, _ADDRESS, ctypes.c_ulong)
+_count_characters = _function("FPDFText_CountChars", _INT, _ADDRESS)
+_owner_of_character = _function("FPDFText_GetTextObject", _ADDRESS, _ADDRESS, _INT)
+_box_of_character = _function("FPDFText_GetCharBox", _INT, _ADDRESS, _INT, *_BOX)
+_character = _function("FPDFText_GetUnicode", ctypes.c_uint, _ADDRESS, _INT)
 
 
 class _Text(NamedTuple):
@@ -41,17 +90,14 @@ class _Edges:
     def __init__(self) -> None:
         self.at: dict[float, list[float]] = {}
 
-    def add(self, position: float, start: float, end: float) -> None:
-        position = round(position, 1)
+    def add(self, position: float, length: float, start: float, end: float) -> None:
         known = self.at.get(position)
         if known is None:
-            self.at[position] = [end - start, start, end]
+            self.at[position] = [length, start, end]
             return
-        known[0] += end - start
-        if start < known[1]:
-            known[1] = start
-        if end > known[2]:
-            known[2] = end
+        known[0] += length
+        known[1] = min(known[1], start)
+        known[2] = max(known[2], end)
 
     def lines(self) -> list["_Line"]:
         """The lines in order of their position, edges that lie together taken as one."""
@@ -79,45 +125,111 @@ def _line(group: list[tuple[float, list[float]]]) -> _Line:
     return _Line(middle, total, min(edge[1] for _, edge in group), max(edge[2] for _, edge in group))
 
 
-def read_pages(path: str) -> Iterator[Rows]:
-    """The rows of each page's table, the header row first. Raises ExportError when the file or a page can't be read."""
-    done, total = 0, 1
-    while done < total:
-        document = _open(path)
-        try:
-            total = pdfium.FPDF_GetPageCount(document)
-            if total < 1:
-                raise ExportError("the PDF has no pages", hint="print the report again")
-            for number in range(done, min(done + REOPEN_AFTER, total)):
-                yield _read_page(document, number)
-                done += 1
-        finally:
-            pdfium.FPDF_CloseDocument(document)
+def read_pages(path: str, *, processes: int | None = None) -> Iterator[Rows]:
+    """The rows of each page's table, the header row first. Raises ExportError when the file or a page can't be read.
+
+    `processes`: a report of many pages is read by a forked process too (default: when there is a second processor).
+    """
+    document = _open(path)
+    try:
+        total = _count_pages(document)
+    finally:
+        _close_document(document)
+    if total < 1:
+        raise ExportError("the PDF has no pages", hint="print the report again")
+    processes = processes or len(os.sched_getaffinity(0))
+    if processes == 1 or total < SHARED_FROM:
+        for start in range(0, total, REOPEN_AFTER):
+            yield from _read_range(path, start, min(start + REOPEN_AFTER, total))
+        return
+    yield from _shared(path, total)
 
 
-def _open(path: str) -> Any:
-    document = pdfium.FPDF_LoadDocument(path.encode(), None)
+def _shared(path: str, total: int) -> Iterator[Rows]:
+    """Every second share of the pages comes from a helper, in order; it waits when it is ahead of us by what a pipe holds."""
+    share = min(SHARE, -(-total // 4))
+    out, into = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        _help(path, total, share, into, out)
+    os.close(into)
+    try:
+        with os.fdopen(out, "rb") as shares:
+            for start in range(0, total, 2 * share):
+                yield from _read_range(path, start, min(start + share, total))
+                for _ in range(start + share, min(start + 2 * share, total)):
+                    yield _received(shares)
+    finally:
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
+
+
+def _help(path: str, total: int, share: int, into: int, out: int) -> NoReturn:
+    """What the helper does; it never returns into the caller's frames."""
+    code = 1
+    try:
+        os.close(out)
+        die_with_parent(os.getppid())
+        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        with os.fdopen(into, "wb") as shares:
+            try:
+                for start in range(share, total, 2 * share):
+                    for rows in _read_range(path, start, min(start + share, total)):
+                        marshal.dump(rows, shares)
+                    shares.flush()
+            except ExportError as exc:
+                marshal.dump([exc.message, exc.hint], shares)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _received(shares: IO[bytes]) -> Rows:
+    try:
+        received = marshal.load(shares)  # noqa: S302 - from our own process
+    except (EOFError, ValueError, TypeError):
+        raise ExportError(
+            "the PDF can't be read: a process that read it ended",
+            hint="open it in a viewer; ARCHISYNC_PDF_MEMORY_BYTES",
+        ) from None
+    if isinstance(received[0], str):
+        raise ExportError(received[0], hint=received[1])
+    rows: Rows = received
+    return rows
+
+
+def _read_range(path: str, start: int, end: int) -> Iterator[Rows]:
+    document = _open(path)
+    try:
+        for number in range(start, end):
+            yield _read_page(document, number)
+    finally:
+        _close_document(document)
+
+
+def _open(path: str) -> int:
+    document = _load_document(path.encode(), None)
     if not document:
         if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
             raise ExportError("the PDF is protected by a password", hint="print the report without protection")
         raise ExportError("the PDF can't be opened: it is damaged", hint="open it in a viewer, print the report again")
-    return document
+    return int(document)
 
 
-def _read_page(document: Any, number: int) -> Rows:
-    page = pdfium.FPDF_LoadPage(document, number)
+def _read_page(document: int, number: int) -> Rows:
+    page = _load_page(document, number)
     if not page:
         raise ExportError(f"page {number + 1} of the PDF can't be read: it is damaged", hint="print the report again")
     try:
-        text_page = pdfium.FPDFText_LoadPage(page)
+        text_page = _load_text(page)
         if not text_page:
             raise ExportError(f"the text of page {number + 1} of the PDF can't be read", hint="print the report again")
         try:
             rows = _Page(page, text_page).rows()
         finally:
-            pdfium.FPDFText_ClosePage(text_page)
+            _close_text(text_page)
     finally:
-        pdfium.FPDF_ClosePage(page)
+        _close_page(page)
     if not rows:
         raise ExportError(
             f"page {number + 1} of the PDF has no ruled table",
@@ -127,84 +239,96 @@ def _read_page(document: Any, number: int) -> Rows:
 
 
 _Transform = tuple[float, float, float, float, float, float]
+_Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 class _Page:
     """One page while it is read."""
 
-    def __init__(self, page: Any, text_page: Any) -> None:
+    def __init__(self, page: int, text_page: int) -> None:
         self._text_page = text_page
-        self._width = pdfium.FPDF_GetPageWidthF(page)
-        self._height = pdfium.FPDF_GetPageHeightF(page)
+        self._width, self._height = _page_width(page), _page_height(page)
         self._vertical, self._horizontal = _Edges(), _Edges()
-        self._texts: list[tuple[float, float, float, float, Any]] = []
+        self._columns: dict[tuple[float, float], list[float]] = {}  # rectangles: (left, right) → as in _Edges
+        self._rows: dict[tuple[float, float], list[float]] = {}  # (bottom, top) → the same
+        self._texts: list[tuple[float, float, float, float, int]] = []
         self._buffer = (ctypes.c_ushort * 1024)()
         self._characters: dict[int, list[_Text]] | None = None
-        count = pdfium.FPDFPage_CountObjects(page)
-        get = pdfium.FPDFPage_GetObject
-        self._collect([get(page, i) for i in range(count)], None, 0)
+        self._collect([_get_object(page, i) for i in range(_count_objects(page))], None, 0)
+        for (left, right), edge in self._columns.items():
+            self._vertical.add(left, *edge)
+            self._vertical.add(right, *edge)
+        for (bottom, top), edge in self._rows.items():
+            self._horizontal.add(bottom, *edge)
+            self._horizontal.add(top, *edge)
 
-    def _collect(self, objects: list[Any], transform: _Transform | None, depth: int) -> None:
-        floats = [ctypes.c_float() for _ in range(4)]
-        left, bottom, right, top = floats
-        references = [ctypes.byref(f) for f in floats]
-        get_type, get_bounds = pdfium.FPDFPageObj_GetType, pdfium.FPDFPageObj_GetBounds
+    def _collect(self, objects: list[int], transform: _Transform | None, depth: int) -> None:
+        floats = (ctypes.c_float * 4)()
+        at = ctypes.addressof(floats)
+        text_kind, path_kind, form_kind = (
+            pdfium.FPDF_PAGEOBJ_TEXT,
+            pdfium.FPDF_PAGEOBJ_PATH,
+            pdfium.FPDF_PAGEOBJ_FORM,
+        )
+        texts = self._texts
         for item in objects:
-            kind = get_type(item)
-            if kind == pdfium.FPDF_PAGEOBJ_TEXT:
-                if get_bounds(item, *references):
-                    box = left.value, bottom.value, right.value, top.value
-                    self._texts.append((*(_moved(box, transform) if transform else box), item))
-            elif kind == pdfium.FPDF_PAGEOBJ_PATH:
-                if get_bounds(item, *references):
-                    box = left.value, bottom.value, right.value, top.value
-                    self._add_path(item, _moved(box, transform) if transform else box, transform)
-            elif kind == pdfium.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
-                count = pdfium.FPDFFormObj_CountObjects(item)
-                inner = [pdfium.FPDFFormObj_GetObject(item, i) for i in range(count)]
+            kind = _get_type(item)
+            if kind in (text_kind, path_kind):
+                if not _get_bounds(item, at, at + 4, at + 8, at + 12):
+                    continue
+                left, bottom, right, top = floats
+                if transform:
+                    left, bottom, right, top = _moved((left, bottom, right, top), transform)
+                if kind == text_kind:
+                    texts.append((left, bottom, right, top, item))
+                else:
+                    self._add_path(item, left, bottom, right, top, transform)
+            elif kind == form_kind and depth < _MAX_DEPTH:
+                inner = [_get_form_object(item, i) for i in range(_count_form_objects(item))]
                 self._collect(inner, _combined(_matrix(item), transform), depth + 1)
 
-    def _add_path(self, path: Any, box: tuple[float, float, float, float], transform: _Transform | None) -> None:
-        left, bottom, right, top = box
+    def _add_path(
+        self, path: int, left: float, bottom: float, right: float, top: float, transform: _Transform | None
+    ) -> None:
         width, height = right - left, top - bottom
         if width <= _THIN:
             if height > _THIN:
-                self._vertical.add((left + right) / 2, bottom, top)
+                self._vertical.add((left + right) / 2, height, bottom, top)
         elif height <= _THIN:
-            self._horizontal.add((bottom + top) / 2, left, right)
+            self._horizontal.add((bottom + top) / 2, width, left, right)
         elif width >= self._width - 2 * _SAME_LINE and height >= self._height - 2 * _SAME_LINE:
             return  # the paper's own colour
-        elif pdfium.FPDFPath_CountSegments(path) <= _SIMPLE_PATH:
-            self._vertical.add(left, bottom, top)
-            self._vertical.add(right, bottom, top)
-            self._horizontal.add(bottom, left, right)
-            self._horizontal.add(top, left, right)
-        else:
+        elif _count_segments(path) > _SIMPLE_PATH:
             self._add_segments(path, _combined(_matrix(path), transform))
+        else:
+            _add_rectangle(self._columns, left, right, bottom, top)
+            _add_rectangle(self._rows, bottom, top, left, right)
 
-    def _add_segments(self, path: Any, transform: _Transform) -> None:
+    def _add_segments(self, path: int, transform: _Transform) -> None:
         """The straight pieces of a path that draws many lines or rectangles at once."""
-        x, y = ctypes.c_float(), ctypes.c_float()
+        point = (ctypes.c_float * 2)()
+        at = ctypes.addressof(point)
         start = here = (0.0, 0.0)
-        for i in range(pdfium.FPDFPath_CountSegments(path)):
-            segment = pdfium.FPDFPath_GetPathSegment(path, i)
-            pdfium.FPDFPathSegment_GetPoint(segment, x, y)
-            there = _point(x.value, y.value, transform)
-            kind = pdfium.FPDFPathSegment_GetType(segment)
+        for i in range(_count_segments(path)):
+            segment = _get_segment(path, i)
+            _segment_point(segment, at, at + 4)
+            there = _point(point[0], point[1], transform)
+            kind = _segment_type(segment)
             if kind == pdfium.FPDF_SEGMENT_MOVETO:
                 start = there
             elif kind == pdfium.FPDF_SEGMENT_LINETO:
                 self._add_straight(here, there)
             here = there
-            if pdfium.FPDFPathSegment_GetClose(segment):
+            if _segment_closes(segment):
                 self._add_straight(here, start)
                 here = start
 
     def _add_straight(self, one: tuple[float, float], other: tuple[float, float]) -> None:
-        if abs(one[0] - other[0]) <= _THIN < abs(one[1] - other[1]):
-            self._vertical.add((one[0] + other[0]) / 2, min(one[1], other[1]), max(one[1], other[1]))
-        elif abs(one[1] - other[1]) <= _THIN < abs(one[0] - other[0]):
-            self._horizontal.add((one[1] + other[1]) / 2, min(one[0], other[0]), max(one[0], other[0]))
+        width, height = abs(one[0] - other[0]), abs(one[1] - other[1])
+        if width <= _THIN < height:
+            self._vertical.add((one[0] + other[0]) / 2, height, min(one[1], other[1]), max(one[1], other[1]))
+        elif height <= _THIN < width:
+            self._horizontal.add((one[1] + other[1]) / 2, width, min(one[0], other[0]), max(one[0], other[0]))
 
     def rows(self) -> Rows:
         """The cells between the ruled lines, top row first; empty without a table."""
@@ -220,37 +344,32 @@ class _Page:
 
     def _fill(self, xs: list[float], ys: list[float]) -> Rows:
         columns, lines = len(xs) - 1, len(ys) - 1
-        cells: dict[tuple[int, int], list[_Text]] = {}
+        cells: list[list[_Text]] = [[] for _ in range(columns * lines)]
         for left, bottom, right, top, item in self._texts:
-            row = bisect_right(ys, (bottom + top) / 2) - 1
+            row = lines - bisect_right(ys, (bottom + top) / 2)
             if not 0 <= row < lines:
                 continue
-            first, last = bisect_right(xs, left + 1.0) - 1, bisect_right(xs, right - 1.0) - 1
-            if first >= last:
-                column = bisect_right(xs, (left + right) / 2) - 1
-                if 0 <= column < columns and (text := self._text(item)):
-                    cells.setdefault((row, column), []).append(_Text(left, bottom, right, top, text))
+            column = bisect_right(xs, left + _OVERHANG) - 1
+            if 0 <= column < columns and right - _OVERHANG <= xs[column + 1]:
+                if text := self._text(item):
+                    cells[row * columns + column].append(_Text(left, bottom, right, top, text))
                 continue
-            for column, part in self._parts(_Text(left, bottom, right, top, ""), item, xs):
-                if 0 <= column < columns:
-                    cells.setdefault((row, column), []).append(part)
-        rows = []
-        for row in range(lines - 1, -1, -1):
-            cell_texts = [cells.get((row, column)) for column in range(columns)]
-            rows.append([_joined(texts) if texts else "" for texts in cell_texts])
-        return rows
+            for part_column, part in self._parts(_Text(left, bottom, right, top, ""), item, xs):
+                if 0 <= part_column < columns:
+                    cells[row * columns + part_column].append(part)
+        joined = [_joined(texts) if texts else "" for texts in cells]
+        return [joined[start : start + columns] for start in range(0, columns * lines, columns)]
 
-    def _text(self, item: Any) -> str:
-        size = len(self._buffer)
-        needed = pdfium.FPDFTextObj_GetText(item, self._text_page, self._buffer, size * 2) // 2
+    def _text(self, item: int) -> str:
+        buffer = self._buffer
+        size = 2 * len(buffer)
+        needed = _get_text(item, self._text_page, ctypes.addressof(buffer), size)
         if needed > size:
-            self._buffer = (ctypes.c_ushort * needed)()
-            pdfium.FPDFTextObj_GetText(item, self._text_page, self._buffer, needed * 2)
-        if needed <= 1:
-            return ""
-        return ctypes.string_at(self._buffer, (needed - 1) * 2).decode("utf-16-le", "replace").strip()
+            self._buffer = buffer = (ctypes.c_ushort * (needed // 2))()
+            _get_text(item, self._text_page, ctypes.addressof(buffer), needed)
+        return ctypes.string_at(buffer, max(needed - 2, 0)).decode("utf-16-le", "replace").strip()
 
-    def _parts(self, box: _Text, item: Any, xs: list[float]) -> Iterator[tuple[int, _Text]]:
+    def _parts(self, box: _Text, item: int, xs: list[float]) -> Iterator[tuple[int, _Text]]:
         """A text that reaches over a ruled line: several cells drawn as one text are cut where they leave a gap at the
         line; a text too long for its cell stays whole and belongs where it is aligned."""
         parts = _cut(self._characters_of(item), xs)
@@ -261,25 +380,39 @@ class _Page:
         text = self._text(item)
         if not text:
             return
-        first = bisect_right(xs, box.left + 1.0) - 1
+        first = bisect_right(xs, box.left + _OVERHANG) - 1
         if first < 0 or box.left - xs[first] <= _PADDING:
             yield max(first, 0), box._replace(text=text)
         else:
-            yield min(bisect_right(xs, box.right - 1.0) - 1, len(xs) - 2), box._replace(text=text)
+            yield min(bisect_right(xs, box.right - _OVERHANG) - 1, len(xs) - 2), box._replace(text=text)
 
-    def _characters_of(self, item: Any) -> list[_Text]:
+    def _characters_of(self, item: int) -> list[_Text]:
         if self._characters is None:
             self._characters = {}
-            boxes = [ctypes.c_double() for _ in range(4)]
-            references = [ctypes.byref(d) for d in boxes]
-            for i in range(pdfium.FPDFText_CountChars(self._text_page)):
-                owner = pdfium.FPDFText_GetTextObject(self._text_page, i)
-                if not owner or not pdfium.FPDFText_GetCharBox(self._text_page, i, *references):
+            sides = (ctypes.c_double * 4)()
+            at = ctypes.addressof(sides)
+            for i in range(_count_characters(self._text_page)):
+                owner = _owner_of_character(self._text_page, i)
+                if not owner or not _box_of_character(self._text_page, i, at, at + 8, at + 16, at + 24):
                     continue
-                left, right, bottom, top = (d.value for d in boxes)
-                character = chr(pdfium.FPDFText_GetUnicode(self._text_page, i))
-                self._characters.setdefault(_address(owner), []).append(_Text(left, bottom, right, top, character))
-        return self._characters.get(_address(item), [])
+                left, right, bottom, top = sides
+                character = chr(_character(self._text_page, i))
+                self._characters.setdefault(owner, []).append(_Text(left, bottom, right, top, character))
+        return self._characters.get(item, [])
+
+
+def _add_rectangle(
+    known: dict[tuple[float, float], list[float]], one: float, other: float, start: float, end: float
+) -> None:
+    edge = known.get((one, other))
+    if edge is None:
+        known[one, other] = [end - start, start, end]
+        return
+    edge[0] += end - start
+    if start < edge[1]:
+        edge[1] = start
+    if end > edge[2]:
+        edge[2] = end
 
 
 def _drawn(edges: _Edges) -> list[_Line]:
@@ -350,14 +483,11 @@ def _in_one_line(texts: list[_Text]) -> str:
     return "".join(parts)
 
 
-def _address(item: Any) -> int:
-    return ctypes.cast(item, ctypes.c_void_p).value or 0
-
-
-def _matrix(item: Any) -> _Transform:
-    matrix = pdfium.FS_MATRIX()
-    pdfium.FPDFPageObj_GetMatrix(item, matrix)
-    return matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f
+def _matrix(item: int) -> _Transform:
+    matrix = (ctypes.c_float * 6)()
+    _get_matrix(item, ctypes.addressof(matrix))
+    a, b, c, d, e, f = matrix
+    return a, b, c, d, e, f
 
 
 def _combined(inner: _Transform, outer: _Transform | None) -> _Transform:

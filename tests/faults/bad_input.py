@@ -309,7 +309,7 @@ _CSV_FILES = (
         "half-of-the-rows-bad", _head() + good_row("customers", "k1") + ",,,,,\n" * 3, "75 % fewer", reason="row-drop"
     ),
     _held("login-page", "<!DOCTYPE html>\n<html>Login</html>\n", "looks like an HTML page, probably a login page"),
-    _held("pdf", b"%PDF-1.7\n", "the PDF has no end"),
+    _held("pdf", b"%PDF-1.7\n", "truncated: the PDF has no end", reason="truncated"),
     _held("spreadsheet", b"PK\x03\x04rest\n", "a zip archive or a spreadsheet"),
     _held("line-of-200-mib", _long(known_rows() + "k5,", b"x"), "line 6 is longer than 2097152 characters", heavy=True),
     _held(

@@ -45,7 +45,7 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
         (b"\n\n  \n", "the export has no header line that can be read"),
     ],
 )
-@pytest.mark.parametrize("suffix", [".csv", "", ".pdf"])
+@pytest.mark.parametrize("suffix", [".csv", "", ".dat"])
 def test_what_is_no_export_is_said_so(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
     assert _refusal(tmp_path, content, suffix) == message
 

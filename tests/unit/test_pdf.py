@@ -132,7 +132,9 @@ def test_rows_without_an_id_are_skipped_and_counted(tmp_path: Path) -> None:
 def test_a_missing_page_holds_the_report(tmp_path: Path, page: int) -> None:
     header, rows = _header(DDT), _rows(DDT, 23)
     write_report(tmp_path / "r.pdf", cut(len(header), 5, 6), header, rows, rows_per_page=10, drop_pages=[page])
-    with pytest.raises(ExportError, match=r"other columns|ends after 2 of 3 pages|page \d of the report has \d+ rows"):
+    with pytest.raises(
+        ExportError, match=r"other columns|ends after \d of \d pages|page \d of the report has \d+ rows"
+    ):
         _read(tmp_path / "r.pdf")
 
 
