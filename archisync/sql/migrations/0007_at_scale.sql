@@ -15,6 +15,5 @@ drop index system.sync_runs_failures;
 
 -- Only finished runs are looked for by agent in these; the few unfinished ones have indexes of their own. A run is inserted, marked
 -- delivered and claimed without an entry here, which saves six random index writes of eight a run.
-drop index system.sync_runs_by_pair, system.sync_runs_by_agent;
-create index sync_runs_by_pair on system.sync_runs (sync_type, agent_id, id) where finished_at is not null;
+drop index system.sync_runs_by_agent;
 create index sync_runs_by_agent on system.sync_runs (agent_id, id) where finished_at is not null;
