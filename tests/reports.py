@@ -1,6 +1,5 @@
 """Draws the ERP's paged wide reports: the truth that goes in is what a reader must bring back."""
 
-import re
 import string
 from collections.abc import Sequence
 from itertools import pairwise
@@ -37,7 +36,6 @@ def write_report(
     shorten_pages: Sequence[int] = (),
     footer_everywhere: bool = False,
     footer: bool = False,
-    compressed: bool = True,
 ) -> int:
     """Draw the columns `slices[i]` of each block of rows on a page of their own; the number of pages that were drawn.
 
@@ -45,7 +43,7 @@ def write_report(
     """
     if font == EMBEDDED_FONT and font not in pdfmetrics.getRegisteredFontNames():
         pdfmetrics.registerFont(TTFont(font, str(Path(reportlab.__file__).parent / "fonts" / "Vera.ttf")))
-    canvas = Canvas(str(path), pageCompression=int(compressed), invariant=1)
+    canvas = Canvas(str(path), pageCompression=1)
     blocks = [rows[i : i + rows_per_page] for i in range(0, max(len(rows), 1), rows_per_page)]
     number = 0
     for block_number, block in enumerate(blocks):
@@ -60,8 +58,6 @@ def write_report(
                 canvas.showPage()
             number += 1
     canvas.save()
-    if not compressed:  # without the digest of its contents that a PDF carries
-        path.write_bytes(re.sub(rb"<[0-9a-f]{32}>", b"<%032d>" % 0, path.read_bytes()))
     return number
 
 
