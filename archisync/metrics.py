@@ -6,11 +6,8 @@ out, and `archisync_up` says so: a scrape never fails because of the thing that 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archisync import __version__
@@ -146,23 +143,6 @@ def text(config: Config) -> str:
     """The metrics as Prometheus text. Raises ConfigurationError; a server that is away is told in the text."""
     exposition: bytes = _library().generate_latest(registry(config))
     return exposition.decode()
-
-
-def write(path: Path, content: str) -> None:
-    """Replace the file in one step, so that nobody reads half of it. Raises UsageError."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), FILE_MODE)
-                file.write(content)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as exc:
-        raise UsageError(f"{path} can't be written: {exc.strerror}", hint=f"ls -ld {path.parent}") from None
 
 
 def parse_address(text: str) -> tuple[str, int]:

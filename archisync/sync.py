@@ -35,8 +35,8 @@ from archisync.errors import (
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.linesum import line_sum
+from archisync.printed import PrintedTable
 from archisync.records import RecordReader, read_records
-from archisync.report import ReportTable
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Report, State, Trigger
@@ -323,7 +323,7 @@ def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]
     record["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
         locale = config.locale(kind, otherwise="it")
-        table = ReportTable(table, kind, aliases)
+        table = PrintedTable(table, kind, aliases)
     return read_records(table, kind, locale=locale, zone=config.zone, extra_aliases=aliases)
 
 

@@ -36,7 +36,6 @@ def write_report(
     shorten_pages: Sequence[int] = (),
     footer_everywhere: bool = False,
     footer: bool = False,
-    compressed: bool = True,
 ) -> int:
     """Draw the columns `slices[i]` of each block of rows on a page of their own; the number of pages that were drawn.
 
@@ -44,7 +43,7 @@ def write_report(
     """
     if font == EMBEDDED_FONT and font not in pdfmetrics.getRegisteredFontNames():
         pdfmetrics.registerFont(TTFont(font, str(Path(reportlab.__file__).parent / "fonts" / "Vera.ttf")))
-    canvas = Canvas(str(path), pageCompression=int(compressed), invariant=1)
+    canvas = Canvas(str(path), pageCompression=1)
     blocks = [rows[i : i + rows_per_page] for i in range(0, max(len(rows), 1), rows_per_page)]
     number = 0
     for block_number, block in enumerate(blocks):

@@ -20,6 +20,7 @@ from archisync.cli import (
     metrics,
     pause,
     plan,
+    report,
     run,
     status,
     tick,
@@ -74,6 +75,7 @@ root.command("pause")(pause.pause)
 root.command("resume")(pause.resume)
 root.command("doctor")(doctor.doctor)
 root.command("metrics")(metrics.metrics)
+root.command("report")(report.report)
 root.command("worker")(worker.worker)
 root.command("prune")(history.prune)
 root.command("diff")(data.diff)

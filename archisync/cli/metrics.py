@@ -26,6 +26,7 @@ def metrics(
 
     Example: archisync metrics --serve 0.0.0.0:9464
     """
+    from archisync import files
     from archisync import metrics as m
 
     a = app(ctx)
@@ -46,7 +47,7 @@ def metrics(
         server.server_close()
         thread.join()
     elif output is not None:
-        m.write(output, m.text(a.config))
+        files.replace(output, m.text(a.config), mode=m.FILE_MODE)
     else:
         for line in m.text(a.config).splitlines():
             a.output.line(line)

@@ -138,5 +138,5 @@ def test_lines_in_another_order_have_the_same_sum_and_nothing_else_has(tmp_path:
     assert of("h\nb\na\nb\n") == base
     for other in ("h\na\nb\n", "h\na\na\nb\n", "g\na\nb\nb\n", "a\nh\nb\nb\n", "h\na\nbb\n\n", "h\n\na\nb\nb\n"):
         assert of(other) not in (base, None)
-    for unclear in ('h\n"a\nb"\n', "h\na", "", "h\0\na\n"):
+    for unclear in ('h\n"a\nb"\n', "h\na", "", "h\0\na\n", "%PDF-1.7\na\nb\n"):
         assert of(unclear) is None

@@ -10,7 +10,7 @@ from archisync.config import PdfLimits
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats import BadRow, open_table
 from archisync.formats.pdf import PdfTable
-from archisync.report import ReportTable, split_tracking
+from archisync.printed import PrintedTable, split_tracking
 from archisync.sources.interface import Export
 from archisync.synctypes import DDT, SYNC_TYPES, SyncType
 from tests.reports import EMBEDDED_FONT, STANDARD_FONT, STYLES, cut, write_report
@@ -114,7 +114,7 @@ def test_the_footer_is_no_record_in_whatever_slices_it_stands(tmp_path: Path, ev
     header, rows = _header(DDT), _rows(DDT, 23)
     slices = cut(len(header), 5, 6)
     write_report(tmp_path / "r.pdf", slices, header, rows, rows_per_page=10, footer=True, footer_everywhere=everywhere)
-    table = ReportTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), DDT, {})
+    table = PrintedTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), DDT, {})
     assert len(list(table.rows())) == sum(row[0] != "" and row[1] not in ("", "0") for row in rows)
 
 
@@ -122,7 +122,7 @@ def test_rows_without_an_id_are_skipped_and_counted(tmp_path: Path) -> None:
     header, rows = _header(SYNC_TYPES["customers"]), _rows(SYNC_TYPES["customers"], 10)
     rows[3][0], rows[7][0] = "", "0"
     write_report(tmp_path / "r.pdf", cut(len(header), 9), header, rows)
-    table = ReportTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), SYNC_TYPES["customers"], {})
+    table = PrintedTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), SYNC_TYPES["customers"], {})
     found = [row.cells for row in table.rows() if not isinstance(row, BadRow)]
     assert [list(cells) for cells in found] == [row for row in rows if row[0] not in ("", "0")]
     assert table.skipped == 2

@@ -27,7 +27,7 @@ _COURIER = re.compile(rf"({'|'.join(COURIER_URLS)})\b[\s:.,-]*(.*)", re.IGNORECA
 _NO_ID = ("", "0")
 
 
-class ReportTable:
+class PrintedTable:
     """A report's table without its garbage rows, `skipped` of them so far, and with combined cells taken apart.
 
     Raises what `map_labels` raises.

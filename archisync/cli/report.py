@@ -1,0 +1,68 @@
+"""`archisync report`: a page for people who never see a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archisync.cli.context import App, app
+
+_FILE_MODE = 0o644
+_LISTED = 50
+_BARS = 56
+_SLOWEST = 10
+
+
+def report(
+    ctx: typer.Context,
+    html: Annotated[
+        Path, typer.Option("--html", help="The file to write, replaced in one step; - for standard output.")
+    ],
+    days: Annotated[int, typer.Option("--days", min=1, max=90, help="How far back runs and failures go.")] = 7,
+) -> None:
+    """Write one self-contained page: freshness of each type, runs and failures over time, held exports, slowest syncs.
+
+    Example: archisync report --html /var/www/archisync.html
+    """
+    from archisync import files
+
+    a = app(ctx)
+    a.output.say("reading the runs …")
+    text = _page(a, days)
+    if str(html) == "-":
+        for line in text.splitlines():
+            a.output.line(line)
+        return
+    files.replace(html, text, mode=_FILE_MODE)
+    a.output.say(f"{html}: {len(text.encode()):,} bytes")
+
+
+def _page(a: App, days: int) -> str:
+    from datetime import timedelta
+
+    from archisync import webpage
+    from archisync.store import activity, held, live, pairs, runs, ticks
+    from archisync.store.runs import State
+
+    span = timedelta(days=days)
+    step = span / _BARS
+    with a.database("report") as db:
+        now = ticks.clock(db)
+        until = now + timedelta(seconds=1)  # the clock has whole seconds, and the last of them counts
+        since = until - span
+        return webpage.page(
+            webpage.Facts(
+                now=now,
+                since=since,
+                step=step,
+                health=pairs.health(db),
+                trends=live.trends(db, limit=webpage.TREND_RUNS),
+                steps=activity.outcomes(db, since=since, until=until, step=step),
+                held=held.held_exports(db, limit=_LISTED),
+                failures=runs.history(db, state=State.FAILED, since=since, limit=_LISTED),
+                slowest=activity.slowest(db, since=since, limit=_SLOWEST),
+                tick_note=ticks.overdue_note(ticks.last(db)),
+            )
+        )

@@ -1,0 +1,79 @@
+"""What happened in a span of time: runs by outcome, and the slowest ones. Read only.
+
+Counting reads the span's runs in an index, so this is for a report and not for a screen that is redrawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from archisync.database import Database
+
+OUTCOMES = ("succeeded", "held", "failed")
+NEWEST = 20_000
+"""Runs of a type among which the slowest are looked for: each is a row to read."""
+
+# Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
+SQL_OUTCOMES = """
+select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
+  from system.sync_types t
+  cross join unnest(%(states)s::text[]) as w(state)
+  join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state and r.queued_at >= %(since)s
+ group by 1, 2 order by 1, 2
+"""
+# Purpose: the slowest of each type's newest succeeded runs in the span. Caller: slowest. No locks.
+SQL_SLOWEST = """
+select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
+  from system.sync_types t
+  cross join lateral (
+    select q.id, q.agent_id, q.finished_at,
+           coalesce((q.steps ->> 'total')::float / 1000, extract(epoch from q.finished_at - q.started_at)::float, 0) as seconds
+      from (select * from system.sync_runs r
+             where r.sync_type = t.sync_type and r.state = 'succeeded' and r.queued_at >= %(since)s
+             order by r.queued_at desc, r.id desc limit %(newest)s) q
+     order by seconds desc limit %(limit)s) n
+ order by n.seconds desc, n.id limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """Finished runs that were queued from `at` until the next step."""
+
+    at: datetime
+    succeeded: int = 0
+    held: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.succeeded + self.held + self.failed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slow:
+    run_id: int
+    sync_type: str
+    agent_id: str
+    seconds: float
+    finished_at: datetime
+
+
+def outcomes(db: Database, *, since: datetime, until: datetime, step: timedelta) -> list[Step]:
+    """Every step of the span, also those without a run."""
+    counted: dict[datetime, dict[str, int]] = {}
+    params = {"since": since, "step": step, "states": list(OUTCOMES)}
+    for row in db.execute(SQL_OUTCOMES, params).fetchall():
+        counted.setdefault(row["at"], {})[row["state"]] = row["runs"]
+    steps = []
+    at = since
+    while at < until:
+        steps.append(Step(at=at, **counted.get(at, {})))
+        at += step
+    return steps
+
+
+def slowest(db: Database, *, since: datetime, limit: int) -> list[Slow]:
+    rows = db.execute(SQL_SLOWEST, {"since": since, "newest": NEWEST, "limit": limit}).fetchall()
+    return [Slow(run_id=row.pop("id"), **row) for row in rows]
