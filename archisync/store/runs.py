@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -423,6 +423,14 @@ class Report:
     warnings: Sequence[dict[str, Any]] = ()
 
 
+class Outcome(NamedTuple):
+    """What a worker leaves a run as."""
+
+    state: State
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """One row of the history. Times are UTC-aware; counts are None until the run has seen an export."""
@@ -572,30 +580,28 @@ def lock_fence(db: Database, claim: Claim) -> None:
         raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
 
 
-def finish(db: Database, claim: Claim, state: State, *, reason: str, message: str, report: Report) -> None:
+def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
     """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_FINISH, claim, state, reason=reason, message=message, report=report)
-    if state is State.FAILED:
+    _end(db, SQL_FINISH, claim, outcome, report)
+    if outcome.state is State.FAILED:
         db.execute(SQL_STATE_FAILED, _pair(claim))
-    elif state is not State.SUCCEEDED:
+    elif outcome.state is not State.SUCCEEDED:
         db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
-def end_unchanged(db: Database, claim: Claim, *, reason: str, message: str, report: Report) -> None:
+def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
     """End a run whose export was the applied one. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_END_UNCHANGED, claim, State.SUCCEEDED, reason=reason, message=message, report=report)
+    _end(db, SQL_END_UNCHANGED, claim, outcome, report)
 
 
-def _end(
-    db: Database, statement: str, claim: Claim, state: State, *, reason: str, message: str, report: Report
-) -> None:
+def _end(db: Database, statement: str, claim: Claim, outcome: Outcome, report: Report) -> None:
     counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
     params: Params = {
         "id": claim.run_id,
         "fence": claim.fence,
-        "state": state,
-        "reason": reason,
-        "message": message,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "message": outcome.message,
         "export": Jsonb(report.export) if report.export is not None else None,
         "steps": Jsonb(report.steps) if report.steps is not None else None,
         "warnings": Jsonb(list(report.warnings)),
