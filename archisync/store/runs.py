@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg
@@ -42,6 +43,8 @@ class Trigger(StrEnum):
     FORCED = "forced"
 
 
+PRUNE_BATCH = 1_000
+"""Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
@@ -360,12 +363,30 @@ select * from (
  order by r.id desc limit %(limit)s
 """
 SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
-# Purpose: history retention in small batches, so that no lock is held for long. Caller: tick and `prune`.
+# Purpose: history retention, a batch of the oldest. Kept are: the last success of a pair, the run that its state names (the next sync
+# asks whether that succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a
+# decision or for its acceptance to be used. Unfinished runs are not in the index. Caller: tick and `prune`. Locks: the batch's rows,
+# which nobody else wants, for some ten milliseconds.
 SQL_PRUNE = """
-with old as (
-  select id from system.sync_runs where finished_at < system.clock() - make_interval(days => %(days)s)
-   order by finished_at limit %(limit)s for update skip locked)
-delete from system.sync_runs r using old where r.id = old.id
+with old as materialized (
+  select id, sync_type, agent_id, state from system.sync_runs
+   where finished_at is not null
+     and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
+   order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
+needed as materialized (
+  select o.id from old o
+   where exists (select from system.sync_state st where st.agent_id = o.agent_id and st.sync_type = o.sync_type
+                  and (st.last_run_id = o.id or (st.applied_source ->> 'run_id')::bigint = o.id))
+      or exists (select from system.held_exports h where h.run_id = o.id
+                  and (h.decision is null or (h.decision = 'accepted' and h.used_by_run is null and h.expires_at > system.clock())))
+      or (o.state = 'succeeded' and not exists (
+            select from system.sync_runs n where n.agent_id = o.agent_id and n.id > o.id and n.finished_at is not null
+               and n.sync_type = o.sync_type and n.state = 'succeeded'))),
+kept as (
+  update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
+gone as (
+  delete from system.sync_runs r using old o where r.id = o.id and o.id not in (select id from needed) returning 1)
+select (select count(*) from old) as seen, (select count(*) from kept) as kept, (select count(*) from gone) as gone
 """
 
 
@@ -533,8 +554,27 @@ def mark_undelivered(db: Database, jobs: Sequence[tuple[int, str]]) -> int:
     return db.execute(SQL_MARK_UNDELIVERED, params).rowcount
 
 
-def prune(db: Database, *, days: int, limit: int) -> int:
-    return db.execute(SQL_PRUNE, {"days": days, "limit": limit}).rowcount
+class Pruned(NamedTuple):
+    """What one batch looked at, kept because it is needed, and deleted."""
+
+    seen: int
+    kept: int
+    gone: int
+
+
+def prune(db: Database, *, days: int, limit: int) -> Pruned:
+    """Delete a batch of runs that finished more than `days` ago. There are no more when fewer than `limit` were seen."""
+    return Pruned(**_one(db, SQL_PRUNE, {"days": days, "limit": limit}))
+
+
+def prune_for(db: Database, *, days: int, seconds: float) -> int:
+    """Delete batches for so long, at least one; the number of runs deleted. What is left is the next call's."""
+    begun, gone = monotonic(), 0
+    while True:
+        batch = prune(db, days=days, limit=PRUNE_BATCH)
+        gone += batch.gone
+        if batch.seen < PRUNE_BATCH or monotonic() - begun >= seconds:
+            return gone
 
 
 # --- worker -------------------------------------------------------------------------------------------------------
