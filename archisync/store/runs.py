@@ -43,7 +43,7 @@ class Trigger(StrEnum):
     FORCED = "forced"
 
 
-PRUNE_BATCH = 1_000
+PRUNE_BATCH = 500
 """Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
