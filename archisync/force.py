@@ -148,7 +148,7 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterat
     Raises BusyError when a run is in another worker's hands, or its agent is.
     """
     from archisync.log import EventLog
-    from archisync.serve import serve_claim, worker_name
+    from archisync.serve import Workplace, serve_claim, worker_name
 
     log = EventLog()
     for one in forced:
@@ -156,7 +156,9 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterat
         claim = runs.claim(db, run.run_id, run.fence, worker=worker_name(), lease_s=config.lease_s)
         if claim is None:
             raise _busy(db, one)
-        if serve_claim(db, config, log, claim, may_retry=False) is None:
+        with Workplace(config, log) as place:
+            left = serve_claim(db, config, log, claim, place, may_retry=False)
+        if left is None:
             raise _busy(db, one)
         yield runs.get(db, one.run_id)
 

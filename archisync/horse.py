@@ -25,7 +25,7 @@ from archisync.config import Config
 from archisync.database import Database, connected, translate
 from archisync.log import EventLog
 from archisync.pooler import require_direct
-from archisync.serve import serve
+from archisync.serve import Workplace, serve
 
 LIFETIME_S = 300.0
 """The parent does its own housekeeping (RQ's registries) between two children."""
@@ -62,6 +62,7 @@ class Horse:
         self._stopping = stopping
         self._over_at = monotonic() + LIFETIME_S
         self._stack = ExitStack()
+        self._place = self._stack.enter_context(Workplace(config, log))
         self._db: Database | None = None
         self._done = 0
 
@@ -74,7 +75,9 @@ class Horse:
     def serve(self, run_id: int, fence: int) -> None:
         """Do a delivered run and the agent's next ones. Raises what a broken or absent database raises."""
         try:
-            self._done += serve(self._connection(), self._config, self._log, run_id, fence, stopping=self._stopping)
+            self._done += serve(
+                self._connection(), self._config, self._log, run_id, fence, stopping=self._stopping, place=self._place
+            )
         except psycopg.Error as exc:
             raise translate(exc) from exc
 

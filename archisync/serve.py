@@ -6,10 +6,13 @@ Used by RQ jobs and by `run --inline` alike; knows nothing of Redis.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 from archisync import sync
@@ -37,12 +40,16 @@ def serve(
     fence: int,
     *,
     stopping: Callable[[], bool] = lambda: False,
+    place: Workplace | None = None,
 ) -> int:
     """Do the delivered run, then whatever else its agent has queued, within AGENT_BOUND_S; the number of runs done.
 
     A stale or duplicate delivery, or one whose agent is busy, does nothing and returns 0 at once: the run stays queued,
-    and whoever finishes the agent's current run goes on with it.
+    and whoever finishes the agent's current run goes on with it. `place`: the one of a process that serves many deliveries.
     """
+    if place is None:
+        with Workplace(config, log) as place:
+            return serve(db, config, log, run_id, fence, stopping=stopping, place=place)
     started, done = monotonic(), 0
     following: tuple[int, int] | None = (run_id, fence)
     while following is not None:
@@ -50,7 +57,7 @@ def serve(
         if claim is None:
             log.event("delivery-ignored", run=following[0], fence=following[1])
             return done
-        if serve_claim(db, config, log, claim, may_retry=True) is not None:
+        if serve_claim(db, config, log, claim, place, may_retry=True) is not None:
             done += 1
         if stopping() or monotonic() - started > AGENT_BOUND_S:
             return done
@@ -58,7 +65,9 @@ def serve(
     return done
 
 
-def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, may_retry: bool) -> State | None:
+def serve_claim(
+    db: Database, config: Config, log: EventLog, claim: Claim, place: Workplace, *, may_retry: bool
+) -> State | None:
     """Perform a claimed run under the agent's lock and a heartbeat; the state it is left in, None when it was lost or
     given back because another process still holds the agent."""
     ids = {"run": claim.run_id, "type": claim.sync_type, "agent": claim.agent_id, "attempt": claim.attempt}
@@ -72,21 +81,13 @@ def serve_claim(db: Database, config: Config, log: EventLog, claim: Claim, *, ma
                     log.event("silent-holder-ended", **ids)
                 return None
             log.event("run-started", **ids)
-            with heartbeat(config, claim, log):
-                state = sync.perform(db, config, claim, may_retry=may_retry)
+            with place.beating(claim), place.spool() as spool:
+                outcome = sync.perform(db, config, claim, spool=spool, may_retry=may_retry)
         except LeaseLostError as exc:
             log.event("lease-lost", **ids, message=exc.message)
             return None
-        run = runs.get(db, claim.run_id)
-        log.event(
-            "run-finished",
-            **ids,
-            state=state,
-            reason=run.reason,
-            message=run.message,
-            seconds=round(monotonic() - begun, 3),
-        )
-        return state
+        log.event("run-finished", **ids, **outcome._asdict(), seconds=round(monotonic() - begun, 3))
+        return outcome.state
 
 
 def _give_back(db: Database, claim: Claim) -> None:
@@ -100,32 +101,73 @@ def _give_back(db: Database, claim: Claim) -> None:
     )
 
 
-@contextmanager
-def heartbeat(config: Config, claim: Claim, log: EventLog) -> Iterator[None]:
-    """Extend the lease from a thread with a connection of its own, opened only when a run outlives a third of the lease.
+class Workplace:
+    """What a process keeps from one run to the next: the heartbeat's thread, and an empty folder for the export. A context.
 
-    It stops when the run ends, when the lease is lost, and after the run's time limit: a run that hangs is taken back.
+    The thread extends the lease of the run that is being done, over a connection of its own, opened only when a run outlives a third
+    of the lease. It leaves a run alone once its lease is lost, and after the run's time limit: a run that hangs is taken back.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_beat, args=(config, claim, log, over), name="archisync-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=30)
 
+    def __init__(self, config: Config, log: EventLog) -> None:
+        self._config = config
+        self._log = log
+        self._current: tuple[Claim, float] | None = None
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-def _beat(config: Config, claim: Claim, log: EventLog, over: threading.Event) -> None:
-    started = monotonic()
-    while not over.wait(config.lease_s / 3):
+    def __enter__(self) -> Workplace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=30)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @contextmanager
+    def spool(self) -> Iterator[Path]:
+        """An empty folder that only this process may read, emptied again at the end."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="archisync-")
+        folder = Path(self._folder.name)
         try:
-            with connected(config.database_url, purpose="heartbeat", answer_timeout_s=config.lease_s / 3) as db:
-                while monotonic() - started < config.run_timeout_s:
-                    if not runs.heartbeat(db, claim.run_id, claim.fence, lease_s=config.lease_s):
-                        return
-                    if over.wait(config.lease_s / 3):
-                        return
+            yield folder
+        finally:
+            for entry in os.scandir(folder):
+                (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+
+    @contextmanager
+    def beating(self, claim: Claim) -> Iterator[None]:
+        """Keep the run's lease alive."""
+        self._current = claim, monotonic()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="archisync-heartbeat", daemon=True)
+            self._thread.start()
+        try:
+            yield
+        finally:
+            self._current = None
+
+    def _beat(self) -> None:
+        """Looks twice in a third of the lease, so that nobody needs to wake it for a run that is over in a moment."""
+        while not self._over.wait(self._config.lease_s / 6):
+            current = self._current
+            if current is None or monotonic() - current[1] < self._config.lease_s / 3:
+                continue
+            try:
+                answer_s = self._config.lease_s / 3
+                with connected(self._config.database_url, purpose="heartbeat", answer_timeout_s=answer_s) as db:
+                    self._extend(db, *current)
+            except ArchisyncError as exc:  # PostgreSQL is away: try again, the lease lasts for another round
+                self._log.event("heartbeat-failed", run=current[0].run_id, message=exc.message)
+
+    def _extend(self, db: Database, claim: Claim, begun: float) -> None:
+        """Until that run is over, its lease is lost, or its time is up."""
+        extended = True
+        while self._current == (claim, begun):
+            if extended and monotonic() - begun < self._config.run_timeout_s:
+                extended = runs.heartbeat(db, claim.run_id, claim.fence, lease_s=self._config.lease_s)
+            if self._over.wait(self._config.lease_s / 3):
                 return
-        except ArchisyncError as exc:  # PostgreSQL is away: try again, the lease lasts for two more rounds
-            log.event("heartbeat-failed", run=claim.run_id, message=exc.message)

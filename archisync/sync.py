@@ -39,7 +39,7 @@ from archisync.printed import PrintedTable
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
-from archisync.store.runs import Claim, Counts, Report, State, Trigger
+from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
 from archisync.text import printable
 
@@ -99,17 +99,19 @@ class HeldExport(Exception):
         self.outlook = outlook
 
 
-def perform(db: Database, config: Config, claim: Claim, *, may_retry: bool) -> State:
-    """Do the claimed run. `may_retry`: a transient failure gives it back to the queue, up to the bound of attempts.
+def perform(db: Database, config: Config, claim: Claim, *, spool: Path, may_retry: bool) -> Outcome:
+    """Do the claimed run. `may_retry`: a transient failure gives it back to the queue, up to the bound of attempts. `spool`: an
+    empty folder, for the export; the caller empties it again.
 
-    Returns the state that the run is left in; QUEUED means that a later tick tries again. Raises LeaseLostError.
+    Returns what the run is left as; QUEUED means that a later tick tries again. Raises LeaseLostError.
     """
     if claim.blocked is not None:
-        runs.finish(db, claim, State.SKIPPED, reason=claim.blocked, message=_BLOCKED[claim.blocked], report=Report())
-        return State.SKIPPED
+        outcome = Outcome(State.SKIPPED, claim.blocked, _BLOCKED[claim.blocked])
+        runs.finish(db, claim, outcome, report=Report())
+        return outcome
     progress = Progress()
     try:
-        return _sync(db, config, claim, progress)
+        return _sync(db, config, claim, spool, progress)
     except HeldExport as exc:
         return _hold(db, claim, exc.hold, progress, exc.outlook)
     except ExportError as exc:
@@ -134,25 +136,24 @@ _BLOCKED = {
 }
 
 
-def _sync(db: Database, config: Config, claim: Claim, progress: Progress) -> State:
+def _sync(db: Database, config: Config, claim: Claim, spool: Path, progress: Progress) -> Outcome:
     kind = sync_type(claim.sync_type)
-    with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
-        with progress.step("fetch"):
-            applied = _applied(db, config, claim, kind)
-            export = _fetch(config, kind, claim.agent_id, Path(spool), applied.get("validators", {}))
-        if isinstance(export, Unchanged):
-            return _unchanged(db, claim, export, applied, progress)
-        with progress.step("compare"):
-            lines = line_sum(export.path)
-        progress.export = {
-            "origin": printable(export.origin),
-            "bytes": export.size_bytes,
-            "sha256": export.sha256,
-            **export.details,
-        }
-        if applied.get("sha256") == export.sha256 or (lines is not None and applied.get("lines") == lines):
-            return _same(db, claim, export, applied, progress)
-        return _read_and_apply(db, config, claim, kind, export, lines, progress)
+    with progress.step("fetch"):
+        applied = _applied(db, config, claim, kind)
+        export = _fetch(config, kind, claim.agent_id, spool, applied.get("validators", {}))
+    if isinstance(export, Unchanged):
+        return _unchanged(db, claim, export, applied, progress)
+    with progress.step("compare"):
+        lines = line_sum(export.path)
+    progress.export = {
+        "origin": printable(export.origin),
+        "bytes": export.size_bytes,
+        "sha256": export.sha256,
+        **export.details,
+    }
+    if applied.get("sha256") == export.sha256 or (lines is not None and applied.get("lines") == lines):
+        return _same(db, claim, export, applied, progress)
+    return _read_and_apply(db, config, claim, kind, export, lines, progress)
 
 
 def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict[str, Any]:
@@ -171,14 +172,14 @@ def _read_as(config: Config, kind: SyncType) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _same(db: Database, claim: Claim, export: Export, applied: dict[str, Any], progress: Progress) -> State:
+def _same(db: Database, claim: Claim, export: Export, applied: dict[str, Any], progress: Progress) -> Outcome:
     """End the run: the export has the bytes, or the lines, of the applied one, and the table is what that one made of it."""
     what = "as it was" if applied["sha256"] == export.sha256 else "the same lines in another order as"
     message = f"{applied['seen']} row(s) seen: {what} in run {applied['run_id']}; nothing was compared"
     return _end_unchanged(db, claim, "unchanged", message, applied, progress)
 
 
-def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> State:
+def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> Outcome:
     """End the run: the source says that it has nothing new, and the table is what the applied export made of it."""
     progress.export = {"origin": printable(export.origin), "unchanged_since_run": applied["run_id"]}
     message = f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
@@ -187,10 +188,11 @@ def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str,
 
 def _end_unchanged(
     db: Database, claim: Claim, reason: str, message: str, applied: dict[str, Any], progress: Progress
-) -> State:
+) -> Outcome:
     progress.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
-    runs.end_unchanged(db, claim, reason=reason, message=message, report=progress.report())
-    return State.SUCCEEDED
+    outcome = Outcome(State.SUCCEEDED, reason, message)
+    runs.end_unchanged(db, claim, outcome, report=progress.report())
+    return outcome
 
 
 def _fetch(config: Config, kind: SyncType, agent_id: str, spool: Path, validators: Mapping[str, str]) -> Fetched:
@@ -233,7 +235,7 @@ def _read_and_apply(
     export: Export,
     lines: str | None,
     progress: Progress,
-) -> State:
+) -> Outcome:
     assert progress.export is not None
     with progress.step("open"):
         records = _read(config, kind, export, progress.export)
@@ -271,8 +273,9 @@ def _read_and_apply(
             },
         )
         reason = "applied-with-warnings" if progress.warnings else "applied"
-        runs.finish(db, claim, State.SUCCEEDED, reason=reason, message=_told(progress.counts), report=progress.report())
-    return State.SUCCEEDED
+        outcome = Outcome(State.SUCCEEDED, reason, _told(progress.counts))
+        runs.finish(db, claim, outcome, report=progress.report())
+    return outcome
 
 
 def _guard(
@@ -402,10 +405,11 @@ def _told(counts: Counts) -> str:
     return f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
 
 
-def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: Outlook) -> State:
+def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: Outlook) -> Outcome:
     """End the run as held and keep what a person needs to decide, in one transaction."""
+    outcome = Outcome(State.HELD, hold.rule, hold.message)
     with db.transaction():
-        runs.finish(db, claim, State.HELD, reason=hold.rule, message=hold.message, report=progress.report())
+        runs.finish(db, claim, outcome, report=progress.report())
         held.record(
             db,
             {
@@ -422,12 +426,12 @@ def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: O
                 "changes": outlook.changes,
             },
         )
-    return State.HELD
+    return outcome
 
 
 def _fail(
     db: Database, config: Config, claim: Claim, exc: ArchisyncError, progress: Progress, *, may_retry: bool
-) -> State:
+) -> Outcome:
     """Queue the run again for a later tick while it has attempts, unless asking again can't help; else it is failed, and
     the pair may back off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
@@ -438,10 +442,11 @@ def _fail(
         if isinstance(exc, TransientSourceError) and exc.retry_after_s:
             delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
         runs.requeue(db, claim, delay_s=delay_s, reason="retry", message=message)
-        return State.QUEUED
+        return Outcome(State.QUEUED, "retry", message)
+    outcome = Outcome(State.FAILED, reason, message)
     with db.transaction():
-        runs.finish(db, claim, State.FAILED, reason=reason, message=message, report=progress.report())
-    return State.FAILED
+        runs.finish(db, claim, outcome, report=progress.report())
+    return outcome
 
 
 _REASONS: dict[type[ArchisyncError], str] = {

@@ -37,6 +37,8 @@ INSERT_BATCH = 2_500
 DELIVER_BATCH = 1_000
 """Runs in one push: a few milliseconds in which Redis serves nobody else."""
 PRUNE_BATCH = 1_000
+PRUNE_S = 2.0
+"""For the history of runs: some hundred thousand of them, as a large company makes a minute."""
 
 
 @dataclass(kw_only=True)
@@ -76,7 +78,7 @@ def tick(db: Database, config: Config) -> Summary:
         summary.error = exc
     _tell(db, config, started)
     summary.skipped = runs.count_skipped(db)
-    summary.pruned = runs.prune(db, days=config.history_days, limit=PRUNE_BATCH) + ticks.prune(db, limit=PRUNE_BATCH)
+    summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
     runs.forget_deliveries(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)
     summary.duration_ms = round((monotonic() - started) * 1000)

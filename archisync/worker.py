@@ -16,7 +16,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from datetime import timedelta
 from secrets import token_hex
 from time import monotonic
@@ -144,18 +145,33 @@ class SyncQueue(Queue):
             connection.lrem(f"{queue_key}:intermediate", 0, job_id)
         return found
 
-    def take(self) -> SyncJob | None:
-        """The next delivery out of the list, gone from Redis for good; None when the list is empty. One that can't be run is set aside."""
-        while popped := self.connection.lpop(self.key):
-            assert isinstance(popped, bytes)  # RQ needs connections that decode nothing
-            try:
-                job = SyncJob.fetch(popped.decode(errors="backslashreplace"), self.connection, JSONSerializer)
-            except NoSuchJobError:
-                continue
-            self.connection.delete(job.key)
-            assert isinstance(job, SyncJob)
-            return job
-        return None
+    def deliveries(self) -> Generator[SyncJob, None, None]:
+        """What stands in the list, one after the other, gone from Redis for good when it is done; what can't be run is set aside.
+
+        Close it: the last hash is deleted then, and the others in the round trip that asks for the next one.
+        """
+        spent: list[str] = []
+        try:
+            while popped := self._pop(spent):
+                try:
+                    job = SyncJob.fetch(popped.decode(errors="backslashreplace"), self.connection, JSONSerializer)
+                except NoSuchJobError:
+                    continue
+                assert isinstance(job, SyncJob)
+                spent.append(job.key)
+                yield job
+        finally:
+            if spent:
+                self.connection.delete(*spent)
+
+    def _pop(self, spent: list[str]) -> bytes | None:
+        with self.connection.pipeline(transaction=False) as pipe:
+            for key in spent:
+                pipe.delete(key)
+            pipe.lpop(self.key)
+            popped: bytes | None = pipe.execute()[-1]
+        spent.clear()
+        return popped
 
 
 class SyncWorker(Worker):
@@ -188,20 +204,21 @@ class SyncWorker(Worker):
             assert isinstance(job, SyncJob)
             job.serve = horse.serve
             done = super().perform_job(job, queue, execution)
-            following = None
-            try:
-                while done and horse.may_go_on and (following := queue.take()) is not None:  # type: ignore[attr-defined]
-                    self._go_on(horse, following)
-            except Exception as exc:  # noqa: BLE001 - the run stays in PostgreSQL, and the next delivery gets another child
-                told = f"{type(exc).__name__}: {exc}"[:LONGEST_REASON]
-                log.event("delivery-failed", job=following.id if following else None, because=told)
+            if done:
+                try:
+                    self._go_on(horse, queue)
+                except Exception as exc:  # noqa: BLE001 - the run stays in PostgreSQL, and the next delivery gets another child
+                    log.event("delivery-failed", because=f"{type(exc).__name__}: {exc}"[:LONGEST_REASON])
         return done
 
-    def _go_on(self, horse: Horse, job: SyncJob) -> None:
-        self.progress.begin()
-        timeout_s = job.timeout or self.queue_class.DEFAULT_TIMEOUT
-        with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job.id):
-            horse.serve(*job.args)
+    def _go_on(self, horse: Horse, queue: Queue) -> None:
+        assert isinstance(queue, SyncQueue)
+        with closing(queue.deliveries()) as deliveries:
+            while horse.may_go_on and (job := next(deliveries, None)) is not None:
+                self.progress.begin()
+                timeout_s = job.timeout or self.queue_class.DEFAULT_TIMEOUT
+                with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job.id):
+                    horse.serve(*job.args)
 
     def wait_for_horse(self) -> Any:
         """RQ ends a work horse that is a minute over the time of its job. The job that counts is the one in its hands."""

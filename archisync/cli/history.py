@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,20 +118,19 @@ def prune(
     ctx: typer.Context,
     older_than: Annotated[str, typer.Option("--older-than", help="Days, as in 90d.")] = "90d",
 ) -> None:
-    """Delete finished runs older than that, in batches (each tick does it too).
+    """Delete finished runs older than that, in batches (each tick does some of it too).
+
+    Kept are the last success of each pair and held exports that wait for a decision.
 
     Example: archisync prune --older-than 90d
     """
     from archisync.cli.times import parse_span
     from archisync.store import runs
-    from archisync.tick import PRUNE_BATCH
 
     a = app(ctx)
     days = parse_span(older_than).days
     if days < 1:
         raise UsageError(f"{ascii(older_than)[:40]} is less than a day", hint="archisync prune --older-than 90d")
-    total = 0
     with a.database("prune") as db:
-        while deleted := runs.prune(db, days=days, limit=PRUNE_BATCH):
-            total += deleted
+        total = runs.prune_for(db, days=days, seconds=math.inf)
     a.output.line(f"{total} run(s) deleted")

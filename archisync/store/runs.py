@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -41,6 +42,8 @@ class Trigger(StrEnum):
     FORCED = "forced"
 
 
+PRUNE_BATCH = 500
+"""Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
@@ -401,12 +404,30 @@ select * from (
  order by r.id desc limit %(limit)s
 """
 SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
-# Purpose: history retention in small batches, so that no lock is held for long. Caller: tick and `prune`.
+# Purpose: history retention, a batch of the oldest. Kept are: the last success of a pair, the run that its state names (the next sync
+# asks whether that succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a
+# decision or for its acceptance to be used. Unfinished runs are not in the index. Caller: tick and `prune`. Locks: the batch's rows,
+# which nobody else wants, for some ten milliseconds.
 SQL_PRUNE = """
-with old as (
-  select id from system.sync_runs where finished_at < system.clock() - make_interval(days => %(days)s)
-   order by finished_at limit %(limit)s for update skip locked)
-delete from system.sync_runs r using old where r.id = old.id
+with old as materialized (
+  select id, sync_type, agent_id, state from system.sync_runs
+   where finished_at is not null
+     and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
+   order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
+needed as materialized (
+  select o.id from old o
+   where exists (select from system.sync_state st where st.agent_id = o.agent_id and st.sync_type = o.sync_type
+                  and (st.last_run_id = o.id or (st.applied_source ->> 'run_id')::bigint = o.id))
+      or exists (select from system.held_exports h where h.run_id = o.id
+                  and (h.decision is null or (h.decision = 'accepted' and h.used_by_run is null and h.expires_at > system.clock())))
+      or (o.state = 'succeeded' and not exists (
+            select from system.sync_runs n where n.agent_id = o.agent_id and n.id > o.id and n.finished_at is not null
+               and n.sync_type = o.sync_type and n.state = 'succeeded'))),
+kept as (
+  update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
+gone as (
+  delete from system.sync_runs r using old o where r.id = o.id and o.id not in (select id from needed) returning 1)
+select (select count(*) from old) as seen, (select count(*) from kept) as kept, (select count(*) from gone) as gone
 """
 
 
@@ -473,6 +494,14 @@ class Report:
     export: dict[str, Any] | None = None
     steps: dict[str, int] | None = None
     warnings: Sequence[dict[str, Any]] = ()
+
+
+class Outcome(NamedTuple):
+    """What a worker leaves a run as."""
+
+    state: State
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -591,8 +620,27 @@ def forget_deliveries(db: Database, *, limit: int) -> int:
     return db.execute(SQL_FORGET_DELIVERIES, {"limit": limit}).rowcount
 
 
-def prune(db: Database, *, days: int, limit: int) -> int:
-    return db.execute(SQL_PRUNE, {"days": days, "limit": limit}).rowcount
+class Pruned(NamedTuple):
+    """What one batch looked at, kept because it is needed, and deleted."""
+
+    seen: int
+    kept: int
+    gone: int
+
+
+def prune(db: Database, *, days: int, limit: int) -> Pruned:
+    """Delete a batch of runs that finished more than `days` ago. There are no more when fewer than `limit` were seen."""
+    return Pruned(**_one(db, SQL_PRUNE, {"days": days, "limit": limit}))
+
+
+def prune_for(db: Database, *, days: int, seconds: float) -> int:
+    """Delete batches for so long, at least one; the number of runs deleted. What is left is the next call's."""
+    begun, gone = monotonic(), 0
+    while True:
+        batch = prune(db, days=days, limit=PRUNE_BATCH)
+        gone += batch.gone
+        if batch.seen < PRUNE_BATCH or monotonic() - begun >= seconds:
+            return gone
 
 
 # --- worker -------------------------------------------------------------------------------------------------------
@@ -638,30 +686,28 @@ def lock_fence(db: Database, claim: Claim) -> None:
         raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
 
 
-def finish(db: Database, claim: Claim, state: State, *, reason: str, message: str, report: Report) -> None:
+def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
     """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_FINISH, claim, state, reason=reason, message=message, report=report)
-    if state is State.FAILED:
+    _end(db, SQL_FINISH, claim, outcome, report)
+    if outcome.state is State.FAILED:
         db.execute(SQL_STATE_FAILED, _pair(claim))
-    elif state is not State.SUCCEEDED:
+    elif outcome.state is not State.SUCCEEDED:
         db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
-def end_unchanged(db: Database, claim: Claim, *, reason: str, message: str, report: Report) -> None:
+def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
     """End a run whose export was the applied one. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_END_UNCHANGED, claim, State.SUCCEEDED, reason=reason, message=message, report=report)
+    _end(db, SQL_END_UNCHANGED, claim, outcome, report)
 
 
-def _end(
-    db: Database, statement: str, claim: Claim, state: State, *, reason: str, message: str, report: Report
-) -> None:
+def _end(db: Database, statement: str, claim: Claim, outcome: Outcome, report: Report) -> None:
     counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
     params: Params = {
         "id": claim.run_id,
         "fence": claim.fence,
-        "state": state,
-        "reason": reason,
-        "message": message,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "message": outcome.message,
         "export": Jsonb(report.export) if report.export is not None else None,
         "steps": Jsonb(report.steps) if report.steps is not None else None,
         "warnings": Jsonb(list(report.warnings)),

@@ -6,7 +6,7 @@ import json
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.log import EventLog
-from archisync.serve import serve_claim
+from archisync.serve import Workplace, serve_claim
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
@@ -27,7 +27,9 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
 
     with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:
         assert locked
-        left = serve_claim(connection, Config(environment={}), EventLog(lines, as_json=True), claim, may_retry=True)
+        config, log = Config(environment={}), EventLog(lines, as_json=True)
+        with Workplace(config, log) as place:
+            left = serve_claim(connection, config, log, claim, place, may_retry=True)
 
     assert left is None
     events = [json.loads(line) for line in lines.getvalue().splitlines()]

@@ -209,13 +209,9 @@ class Promises(RuleBasedStateMachine):
         second = runs.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
         assert second is not None
         with pytest.raises(LeaseLostError):
-            runs.finish(
-                self.db, first, runs.State.SUCCEEDED, reason="applied", message="a zombie", report=runs.Report()
-            )
+            runs.finish(self.db, first, runs.Outcome(runs.State.SUCCEEDED, "applied", "a zombie"), report=runs.Report())
         if second.blocked is None:
-            runs.finish(
-                self.db, second, runs.State.SUCCEEDED, reason="applied", message="in time", report=runs.Report()
-            )
+            runs.finish(self.db, second, runs.Outcome(runs.State.SUCCEEDED, "applied", "in time"), report=runs.Report())
 
     # --- what always holds ---------------------------------------------------------------------------------------------
 

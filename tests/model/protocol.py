@@ -199,7 +199,7 @@ class Action(Enum):
     FREE_AGENT = (Kind.WORKER, "frees the agent", "store.locks:SQL_FREE_AGENT")
     NEXT_OF_AGENT = (Kind.WORKER, "goes on with the agent's next run", "serve:serve", "store.runs:SQL_NEXT_OF_AGENT")
     END_JOB = (Kind.WORKER, "ends the job", "serve:AGENT_BOUND_S", "jobs:STOP_AFTER_THIS_RUN")
-    HEARTBEAT = (Kind.WORKER, "extends the lease", "serve:heartbeat", "store.runs:SQL_HEARTBEAT")
+    HEARTBEAT = (Kind.WORKER, "extends the lease", "serve:Workplace.beating", "store.runs:SQL_HEARTBEAT")
     # the world
     SLOT_COMES = (Kind.SLOT, "the pair is due", "due:decide")
     FORCE = (Kind.PERSON, "a forced run is queued, or joins", "store.runs:SQL_FORCE", "store.runs:SQL_JOIN")
