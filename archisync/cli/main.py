@@ -20,6 +20,7 @@ from archisync.cli import (
     metrics,
     pause,
     plan,
+    redis,
     run,
     status,
     tick,
@@ -83,3 +84,4 @@ root.add_typer(agent.commands, name="agent")
 root.add_typer(held.commands, name="held")
 root.add_typer(guard.commands, name="guard")
 root.add_typer(database.commands, name="db")
+root.add_typer(redis.commands, name="redis")
