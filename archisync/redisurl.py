@@ -18,20 +18,34 @@ from urllib.parse import unquote
 
 import redis
 from redis.connection import parse_url
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from archisync.errors import ConfigurationError
 
 SENTINEL_PORT = 26379
 SENTINEL_TIMEOUT_S = 2.0
 """Of each Sentinel, to connect and to answer: three that are dead must not cost a tick its minute."""
-HINT = "redis://[user:password@]host:6379/0   or: redis+sentinel://host:26379,host:26379/primary/0"
+HINT = "redis://host:6379/0   or: redis+sentinel://host:26379,host:26379/primary/0"
 _SENTINEL_URL = re.compile(
     r"redis(?P<tls>s?)\+sentinel://(?P<credentials>[^/@]*@)?(?P<hosts>[^/?@]+)/(?P<primary>[^/?]+)"
     r"(?P<database>/[0-9]*)?(?P<query>\?.*)?"
 )
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:]+\]|[^\[\]:,]+)(:(?P<port>[0-9]{1,5}))?")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+class PrimaryConnection(SentinelManagedConnection):
+    """redis-py's own goes on using a connection after a signal has interrupted it in the middle of an answer: the next command of
+    a worker that was told to stop would wait for that answer and take it for its own."""
+
+    def read_response(
+        self, disable_decoding: bool = False, *, disconnect_on_error: bool | None = True, **how: Any
+    ) -> Any:
+        return super().read_response(disable_decoding, disconnect_on_error=disconnect_on_error, **how)
+
+
+class PrimaryTlsConnection(PrimaryConnection, SentinelManagedSSLConnection):
+    pass
 
 
 class Primary(redis.Redis):
@@ -49,9 +63,7 @@ def client(url: str, **options: Any) -> redis.Redis:
     try:
         made = _by_sentinel(url, options) if "+sentinel://" in url else redis.Redis.from_url(url, **options)
         pool = made.connection_pool
-        pool.connection_class(
-            **pool.connection_kwargs
-        )  # not connected: only an option that it does not know is found so
+        pool.connection_class(**pool.connection_kwargs)  # not connected; refuses an option that it does not know
     except (ValueError, TypeError, redis.RedisError):
         raise ConfigurationError("ARCHISYNC_REDIS_URL can't be read", hint=HINT) from None
     _look_for_files(pool.connection_kwargs)
@@ -65,16 +77,16 @@ def _by_sentinel(url: str, options: Mapping[str, Any]) -> Primary:
     # redis-py reads all but the hosts and the name.
     given = parse_url(f"redis://{parts['credentials'] or ''}host{parts['database'] or ''}{parts['query'] or ''}")
     del given["host"]
-    tls = {"ssl": True} if parts["tls"] else {}
+    given.pop("connection_class", None)
     asking = {name: given.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in given}
-    asking |= {name: value for name, value in given.items() if name.startswith("ssl_")}
+    asking |= {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": bool(parts["tls"])}
     sentinel = Sentinel(
         [_host(text) for text in parts["hosts"].split(",")],
-        sentinel_kwargs=asking | tls
-        | {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S},
-        **{**options, **given, **tls},
-    )  # fmt: skip
-    primary: Primary = sentinel.master_for(unquote(parts["primary"]), redis_class=Primary)
+        sentinel_kwargs=asking | {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S},
+        **{**options, **given},
+    )
+    connection = PrimaryTlsConnection if parts["tls"] else PrimaryConnection
+    primary: Primary = sentinel.master_for(unquote(parts["primary"]), redis_class=Primary, connection_class=connection)
     primary.sentinel = sentinel
     return primary
 

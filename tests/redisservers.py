@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 import redis
+import trustme
 
 from archisync.embedded import _valkey_binary
 from tests.proxy import CHUNK
@@ -33,6 +34,7 @@ class Server:
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.port = free_port()
+        self._password = options.get("requirepass")
         self._log = (folder / "log").open("wb")
         self._config = folder / "conf"
         lines = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder), "daemonize": "no"} | dict(options)
@@ -42,7 +44,7 @@ class Server:
         self._await()
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, password=self._password, socket_timeout=5)
 
     def _await(self) -> None:
         until = monotonic() + START_TIMEOUT_S
@@ -75,6 +77,32 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def make_certificates(folder: Path) -> None:
+    """A private authority's ca.pem, a server's certificate for 127.0.0.1, a client's, and stranger.pem, another authority."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "stranger.pem")
+    for file, name in (("server", "127.0.0.1"), ("client", "client")):
+        certificate = authority.issue_cert(name)
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{file}.pem")
+        certificate.private_key_pem.write_to_path(folder / f"{file}.key")
+
+
+def tls_options(folder: Path, port: int) -> dict[str, str]:
+    """What makes redis-server speak TLS on `port` to whoever has a certificate of the authority."""
+    files = {"ca-cert": "ca.pem", "cert": "server.pem", "key": "server.key"}
+    return {"tls-port": str(port)} | {f"tls-{name}-file": str(folder / file) for name, file in files.items()}
+
+
+def client_tls(folder: Path) -> dict[str, str]:
+    """The options of ARCHISYNC_REDIS_URL for it."""
+    return {
+        "ssl_ca_certs": f"{folder}/ca.pem",
+        "ssl_certfile": f"{folder}/client.pem",
+        "ssl_keyfile": f"{folder}/client.key",
+    }
 
 
 @contextmanager

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trustme
 
 from archisync.database import Database
 from archisync.embedded import temporary_folder
 from archisync.errors import ExitCode
 from tests.conftest import Cli
 from tests.faults.queued import config_for, env_of, one_due_pair, queued, succeeded
-from tests.redisservers import REDIS_SERVER, free_port, server, tls_before
+from tests.redisservers import REDIS_SERVER, client_tls, free_port, make_certificates, server, tls_before, tls_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +29,7 @@ class Tls:
 
     @property
     def ours(self) -> dict[str, str]:
-        return {
-            "ssl_ca_certs": f"{self.folder}/ca.pem",
-            "ssl_certfile": f"{self.folder}/client.pem",
-            "ssl_keyfile": f"{self.folder}/client.key",
-        }
+        return client_tls(self.folder)
 
 
 @pytest.fixture(params=["redis-server", "valkey behind TLS"])
@@ -42,23 +37,14 @@ def tls(request: pytest.FixtureRequest) -> Iterator[Tls]:
     if request.param == "redis-server" and REDIS_SERVER is None:
         pytest.skip("redis-server is not installed (apt-get install redis-server)")
     with temporary_folder() as folder:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(folder / "ca.pem")
-        for name in ("127.0.0.1", "client"):
-            certificate = authority.issue_cert(name)
-            certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
-            certificate.private_key_pem.write_to_path(folder / f"{name}.key")
-        stranger = trustme.CA()
-        stranger.cert_pem.write_to_path(folder / "stranger.pem")
+        make_certificates(folder)
         if request.param == "redis-server":
             port = free_port()
-            files = {"ca-cert": "ca.pem", "cert": "127.0.0.1.pem", "key": "127.0.0.1.key"}
-            options = {"tls-port": str(port)} | {f"tls-{name}-file": str(folder / file) for name, file in files.items()}
-            with server(folder / "redis", options, program=REDIS_SERVER):
+            with server(folder / "redis", tls_options(folder, port), program=REDIS_SERVER):
                 yield Tls(port=port, folder=folder)
         else:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
-            context.load_cert_chain(folder / "127.0.0.1.pem", folder / "127.0.0.1.key")
+            context.load_cert_chain(folder / "server.pem", folder / "server.key")
             context.verify_mode = ssl.CERT_REQUIRED
             with server(folder / "valkey", {}) as plain, tls_before(plain.port, context) as port:
                 yield Tls(port=port, folder=folder)
