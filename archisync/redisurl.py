@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import redis
+from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from archisync.errors import ConfigurationError
@@ -51,11 +53,11 @@ class PrimaryTlsConnection(PrimaryConnection, SentinelManagedSSLConnection):
 class Primary(redis.Redis):
     """The client of whatever server is the primary when a connection is made; closing it closes those to the Sentinels too."""
 
-    sentinel: Sentinel
+    asked: Sentinel
 
     def close(self) -> None:
         super().close()
-        self.sentinel.close()
+        self.asked.close()
 
 
 def client(url: str, **options: Any) -> redis.Redis:
@@ -75,19 +77,25 @@ def _by_sentinel(url: str, options: Mapping[str, Any]) -> Primary:
     if parts is None:
         raise ValueError("not hosts, the primary's name, a database")
     # redis-py reads all but the hosts and the name.
-    given = parse_url(f"redis://{parts['credentials'] or ''}host{parts['database'] or ''}{parts['query'] or ''}")
+    given = parse_url(  # type: ignore[no-untyped-call]
+        f"redis://{parts['credentials'] or ''}host{parts['database'] or ''}{parts['query'] or ''}"
+    )
     del given["host"]
     given.pop("connection_class", None)
     asking = {name: given.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in given}
     asking |= {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": bool(parts["tls"])}
-    sentinel = Sentinel(
+    asking |= {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S}
+    asking |= {"retry": Retry(NoBackoff(), 0)}  # another Sentinel is asked instead
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [_host(text) for text in parts["hosts"].split(",")],
-        sentinel_kwargs=asking | {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S},
+        sentinel_kwargs=asking,
         **{**options, **given},
     )
     connection = PrimaryTlsConnection if parts["tls"] else PrimaryConnection
-    primary: Primary = sentinel.master_for(unquote(parts["primary"]), redis_class=Primary, connection_class=connection)
-    primary.sentinel = sentinel
+    primary: Primary = sentinel.master_for(  # type: ignore[no-untyped-call]
+        unquote(parts["primary"]), redis_class=Primary, connection_class=connection
+    )
+    primary.asked = sentinel
     return primary
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 import redis
@@ -95,7 +96,7 @@ def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]
 
 def _complete(client: redis.Redis) -> bool:
     """The Sentinel knows both others and the replica: only then would it fail over."""
-    state = client.sentinel_master(NAME)
+    state: Any = client.sentinel_master(NAME)
     return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 

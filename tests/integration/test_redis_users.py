@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -23,6 +24,10 @@ PREFIX = "granted"
 PASSWORDS = {User.TICK: "of-the-tick", User.WORKER: "of-the-worker"}
 
 
+def command(client: Any, *words: str) -> Any:
+    return client.execute_command(*words)
+
+
 @pytest.fixture
 def urls(cli: Cli, own_valkey: EmbeddedValkey) -> dict[User, str]:
     """ARCHISYNC_REDIS_URL of each user; the user that everybody is who says nothing may do nothing."""
@@ -30,12 +35,12 @@ def urls(cli: Cli, own_valkey: EmbeddedValkey) -> dict[User, str]:
     assert done.returncode == 0
     path = own_valkey.url.removeprefix("unix://").partition("?")[0]
     with redis.Redis(unix_socket_path=path) as admin:
-        admin.execute_command("ACL", "SETUSER", "admin", "on", ">admin", "~*", "&*", "+@all")
+        command(admin, "ACL", "SETUSER", "admin", "on", ">admin", "~*", "&*", "+@all")
         for line in done.stdout.splitlines():
-            admin.execute_command(*line.split())
+            command(admin, *line.split())
         for user, password in PASSWORDS.items():
-            admin.execute_command("ACL", "SETUSER", f"{PREFIX}_{user}", "on", f">{password}")
-        admin.execute_command("ACL", "SETUSER", "default", "off")
+            command(admin, "ACL", "SETUSER", f"{PREFIX}_{user}", "on", f">{password}")
+        command(admin, "ACL", "SETUSER", "default", "off")
     return {user: f"unix://{PREFIX}_{user}@{path}?db=0&password={password}" for user, password in PASSWORDS.items()}
 
 
@@ -137,12 +142,12 @@ BEYOND = [
 @pytest.mark.parametrize("user", User)
 def test_neither_user_may_do_more(urls: dict[User, str], user: User) -> None:
     with redis.Redis.from_url(urls[user]) as client:
-        assert [command for command in BEYOND if not refused(client, command)] == []
+        assert [words for words in BEYOND if not refused(client, words)] == []
 
 
-def refused(client: redis.Redis, command: str) -> bool:
+def refused(client: redis.Redis, words: str) -> bool:
     try:
-        client.execute_command(*command.split())
+        command(client, *words.split())
     except redis.exceptions.NoPermissionError:
         return True
     return False
@@ -150,17 +155,17 @@ def refused(client: redis.Redis, command: str) -> bool:
 
 def test_a_tick_may_not_take_jobs_and_a_worker_s_housekeeping_is_not_its(urls: dict[User, str]) -> None:
     with redis.Redis.from_url(urls[User.TICK]) as client:
-        for command in (f"LPOP {QUEUE_KEY}", f"DEL {QUEUE_KEY}", "DEL rq:job:x", "SUBSCRIBE rq:pubsub:archisync.x"):
+        for words in (f"LPOP {QUEUE_KEY}", f"DEL {QUEUE_KEY}", "DEL rq:job:x", "SUBSCRIBE rq:pubsub:archisync.x"):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command.split())
+                command(client, *words.split())
 
 
 def test_running_the_commands_again_leaves_password_and_switch_and_takes_back_what_was_added(
     cli: Cli, urls: dict[User, str], owner: redis.Redis
 ) -> None:
-    owner.execute_command("ACL", "SETUSER", f"{PREFIX}_tick", "+flushall", "~*")
+    command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "+flushall", "~*")
     for line in cli("redis", "acl", "--prefix", PREFIX).stdout.splitlines():
-        owner.execute_command(*line.split())
+        command(owner, *line.split())
     with redis.Redis.from_url(urls[User.TICK]) as client:
         assert client.ping()
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -212,7 +217,7 @@ def test_a_user_without_the_rights_is_told_where_they_are_listed(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
 ) -> None:
     one_due_pair(connection)
-    owner.execute_command("ACL", "SETUSER", f"{PREFIX}_tick", "-rpush")
+    command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "-rpush")
     done = cli("tick", env=env[User.TICK])
     assert done.returncode == ExitCode.CONFIGURATION
     assert done.stderr.startswith("error: the Redis user may not do that: ")
