@@ -16,6 +16,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
         check_arguments(arguments)
+        arguments = quiet_first(arguments)
         code = quickly(arguments)
         if code is not None:
             sys.exit(code)
@@ -25,6 +26,8 @@ def main() -> None:
             arguments, prog_name="archisync", standalone_mode=False
         )  # so that wrong usage comes here too, and is told like every other error
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
+    except KeyboardInterrupt:  # before the command line's parser has begun; from then on it tells
+        sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of our pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.DONE)
@@ -55,6 +58,14 @@ def quickly(arguments: Sequence[str]) -> ExitCode | None:
 
         return typed_plainly(arguments)
     return None
+
+
+def quiet_first(arguments: Sequence[str]) -> list[str]:
+    """--quiet is the root's option: accepted wherever it is typed, but for behind `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--quiet" not in arguments[:end]:
+        return list(arguments)
+    return ["--quiet", *(word for word in arguments[:end] if word != "--quiet"), *arguments[end:]]
 
 
 def show_traceback(exc: Exception) -> None:

@@ -30,7 +30,11 @@ class Variable:
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(name="ARCHISYNC_DATABASE_URL", default="(required)", meaning="PostgreSQL, `postgresql://user@host/db`"),
-    Variable(name="ARCHISYNC_REDIS_URL", default="(required)", meaning="Redis or Valkey, `redis://host:6379/0`"),
+    Variable(
+        name="ARCHISYNC_REDIS_URL",
+        default="(required)",
+        meaning="Redis or Valkey, `redis://host:6379/0`; `rediss://…` over TLS, `redis+sentinel://…`",
+    ),
     Variable(
         name="ARCHISYNC_SOURCE",
         default="(required)",
@@ -136,6 +140,7 @@ VARIABLES: tuple[Variable, ...] = (
 _DEFAULTS = {v.name: v.default for v in VARIABLES}
 
 
+REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
 
@@ -207,10 +212,10 @@ class Config:
     @property
     def redis_url(self) -> str:
         url = self._require("ARCHISYNC_REDIS_URL", "redis://host:6379/0")
-        if not url.startswith(("redis://", "rediss://", "unix://")):
+        if not url.startswith(REDIS_SCHEMES):
             raise ConfigurationError(
                 f"ARCHISYNC_REDIS_URL is {redact(url)!r}, which is not a Redis URL",
-                hint="it begins with redis://, rediss:// or unix://",
+                hint=f"it begins with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}",
             )
         return url
 
@@ -379,7 +384,7 @@ class Config:
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")
 _KEYWORD_SECRET = re.compile(
-    r"\b(password|passwd|pwd|token|secret|sslpassword|api[_-]?key|access[_-]?key)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)",
+    r"\b(\w*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key))\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)",
     re.I,
 )
 _AUTHORIZATION = re.compile(r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+", re.I)

@@ -20,12 +20,14 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
+from archisync import redisurl
 from archisync.config import redact
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.log import EventLog
@@ -41,29 +43,51 @@ _PAGE = 10_000
 
 
 def connect(url: str, *, retries: int = 0) -> redis.Redis:
-    """A client that fails fast: a tick must end by itself. Nothing is sent yet."""
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=COMMAND_TIMEOUT_S,
-            retry=Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
-            health_check_interval=30,
-            client_name="archisync",
-        )
-    except (ValueError, TypeError):
-        raise ConfigurationError("ARCHISYNC_REDIS_URL can't be read", hint="redis://[:password@]host:6379/0") from None
+    """A client that fails fast: a tick must end by itself. Nothing is sent yet. Raises ConfigurationError."""
+    return redisurl.client(
+        url,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=COMMAND_TIMEOUT_S,
+        retry=Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
+        health_check_interval=30,
+        client_name="archisync",
+    )
 
 
 def translate(exc: redis.RedisError) -> ArchisyncError:
-    """The archisync error that says what to do about a redis error; never shows a password."""
+    """The archisync error that says what to do about a redis error; never shows a password.
+
+    Refused credentials are a matter of configuration: no later tick will do better. Whatever may pass is out of reach, an expired
+    certificate too: a worker that starts meanwhile must be started again.
+    """
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
     hint = "queued runs wait in PostgreSQL; the next tick delivers them"
-    if isinstance(exc, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
+    if isinstance(exc, redis.exceptions.NoPermissionError):
+        return ConfigurationError(f"the Redis user may not do that: {said}", hint="archisync redis acl")
+    if isinstance(exc, MasterNotFoundError):
+        return _no_primary(said)
+    if isinstance(exc, redis.AuthenticationError):
         return ConfigurationError(f"Redis refused the credentials: {said}", hint="check ARCHISYNC_REDIS_URL")
+    if "DB index" in said:
+        return ConfigurationError(f"Redis has no such database: {said}", hint="check the number in ARCHISYNC_REDIS_URL")
     if isinstance(exc, redis.ResponseError):  # full, a read-only replica, a failing disk
         return UnreachableError(f"Redis takes no jobs: {said}", hint=hint)
+    if "[SSL" in said:
+        hint = "check rediss:// and ssl_ca_certs, ssl_certfile, ssl_keyfile in ARCHISYNC_REDIS_URL"
     return UnreachableError(f"Redis is out of reach: {said}", hint=hint)
+
+
+def _no_primary(said: str) -> ArchisyncError:
+    """redis-py tells in one text what each Sentinel answered."""
+    if "AuthenticationError" in said:
+        return ConfigurationError(
+            "Sentinel refused the credentials",
+            hint="check sentinel_username and sentinel_password in ARCHISYNC_REDIS_URL",
+        )
+    return UnreachableError(
+        "Redis is out of reach: no Sentinel that answers knows the primary, or it is down",
+        hint="redis-cli -h SENTINEL -p 26379 sentinel masters   (does ARCHISYNC_REDIS_URL have its name?)",
+    )
 
 
 @contextmanager

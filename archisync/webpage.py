@@ -148,8 +148,8 @@ def _card(cards: Element, h: TypeHealth, facts: Facts) -> None:
         ("refreshed every", f"{h.interval_minutes} min"),
         ("newest", relative(h.newest_success_at, facts.now) if h.newest_success_at else "never"),
         ("oldest", relative(oldest, facts.now) if oldest else "never" if h.pairs else "-"),
-        ("agents", str(h.pairs)),
-        ("stale, failing, held", f"{h.stale}, {h.failing}, {h.held}"),
+        ("agents", str(h.shown("pairs"))),
+        ("stale, failing, held", ", ".join(str(h.shown(name)) for name in ("stale", "failing", "held"))),
     ]
     details = _add(card, "dl")
     for name, value in rows:

@@ -37,6 +37,7 @@ from rq.worker.base import WorkerStatus
 from archisync import jobs, queue, sources
 from archisync.config import Config
 from archisync.database import connected
+from archisync.errors import ExitCode
 from archisync.horse import Horse, Progress
 from archisync.log import EventLog
 from archisync.pooler import require_direct
@@ -335,10 +336,16 @@ class Supervisor:
                     continue
                 self._children.remove(child)
                 if self._burst or self._stopping.is_set() or code in _NOT_WORTH_A_RESTART:
-                    codes.append(abs(code))
+                    codes.append(self._exit_code(code))
                 else:
                     self._restart(code)
         return codes
+
+    def _exit_code(self, code: int) -> int:
+        """A worker that was told to stop before it could listen to the signal has stopped; any other signal is a failure."""
+        if code == -signal.SIGTERM and self._stopping.is_set():
+            return ExitCode.DONE
+        return code if code >= 0 else ExitCode.SYNC_FAILED
 
     def _restart(self, code: int) -> None:
         """Another worker after a delay that doubles with each crash; SIGTERM meanwhile ends the delay."""

@@ -20,6 +20,7 @@ from archisync.cli import (
     metrics,
     pause,
     plan,
+    redis,
     report,
     run,
     status,
@@ -51,7 +52,7 @@ def _version(wanted: bool) -> None:
 @root.callback()
 def main(
     ctx: typer.Context,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data, errors and log events.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -85,3 +86,4 @@ root.add_typer(agent.commands, name="agent")
 root.add_typer(held.commands, name="held")
 root.add_typer(guard.commands, name="guard")
 root.add_typer(database.commands, name="db")
+root.add_typer(redis.commands, name="redis")

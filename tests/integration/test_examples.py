@@ -27,13 +27,22 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text("utf-8")))
 
 
-def named(kind: str) -> dict[str, Any]:
-    return next(d for path in MANIFESTS for d in documents(path) if d["kind"] == kind)
+def named(kind: str, name: str = "archisync") -> dict[str, Any]:
+    """The document of a kind whose name begins with `name`."""
+    return next(
+        d for path in MANIFESTS for d in documents(path)
+        if d["kind"] == kind and d["metadata"]["name"].startswith(name)
+    )  # fmt: skip
+
+
+def workers() -> dict[str, Any]:
+    return named("Deployment", "archisync-worker")
 
 
 def pods() -> list[tuple[str, dict[str, Any]]]:
     job = named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    return [("CronJob", job), ("Deployment", named("Deployment")["spec"]["template"]["spec"])]
+    metrics = named("Deployment", "archisync-metrics")["spec"]["template"]["spec"]
+    return [("tick", job), ("worker", workers()["spec"]["template"]["spec"]), ("metrics", metrics)]
 
 
 PODS = pytest.mark.parametrize("pod", [pod for _, pod in pods()], ids=[kind for kind, _ in pods()])
@@ -44,13 +53,6 @@ def test_each_manifest_parses_and_names_itself(path: Path) -> None:
     for document in documents(path):
         assert {"apiVersion", "kind", "metadata"} <= set(document)
         assert document["metadata"]["name"].startswith("archisync")
-
-
-@pytest.mark.parametrize("path", [p for p in MANIFESTS if p.name != "scale.yaml"], ids=lambda p: p.name)
-def test_each_manifest_follows_the_schema_of_the_kubernetes_api(path: Path) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
-    for document in documents(path):
-        validate.validate(document, validate.latest_version(), strict=True)
 
 
 @PODS
@@ -78,10 +80,10 @@ def test_a_tick_pod_ends_before_the_next_is_due() -> None:
 
 
 def test_a_worker_pod_may_finish_its_run() -> None:
-    pod = named("Deployment")["spec"]["template"]["spec"]
+    pod = workers()["spec"]["template"]["spec"]
     limit = int(named("ConfigMap")["data"]["ARCHISYNC_RUN_TIMEOUT_S"])
     assert pod["terminationGracePeriodSeconds"] >= limit
-    assert named("Deployment")["spec"]["selector"]["matchLabels"] == named("Deployment")["spec"]["template"]["metadata"]["labels"]  # fmt: skip # noqa: E501
+    assert workers()["spec"]["selector"]["matchLabels"] == workers()["spec"]["template"]["metadata"]["labels"]  # fmt: skip
 
 
 def test_the_settings_are_ones_that_archisync_knows_and_accepts() -> None:
@@ -95,14 +97,35 @@ def test_the_settings_are_ones_that_archisync_knows_and_accepts() -> None:
 
 def test_workers_are_scaled_by_the_list_that_rq_keeps() -> None:
     scaled = named("ScaledObject")["spec"]
-    assert scaled["scaleTargetRef"]["name"] == named("Deployment")["metadata"]["name"]
+    assert scaled["scaleTargetRef"]["name"] == workers()["metadata"]["name"]
     trigger = scaled["triggers"][0]
     assert trigger["metadata"]["listName"] == "rq:queue:archisync"
     assert trigger["authenticationRef"]["name"] == named("TriggerAuthentication")["metadata"]["name"]
 
 
+def test_without_keda_workers_are_scaled_by_a_metric_that_archisync_offers(cli: Cli) -> None:
+    scaled = named("HorizontalPodAutoscaler")["spec"]
+    assert scaled["scaleTargetRef"] == {
+        "apiVersion": workers()["apiVersion"], "kind": "Deployment", "name": workers()["metadata"]["name"],
+    }  # fmt: skip
+    metric = scaled["metrics"][0]["external"]["metric"]
+    labels = ",".join(f'{name}="{value}"' for name, value in metric["selector"]["matchLabels"].items())
+    assert f"\n{metric['name']}{{{labels}}} 0.0\n" in cli("metrics").stdout
+    pod = named("Deployment", "archisync-metrics")["spec"]["template"]
+    port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+    assert pod["spec"]["containers"][0]["command"] == ["archisync", "metrics", "--serve", f"0.0.0.0:{port}"]
+
+
+def test_every_pod_has_the_same_settings() -> None:
+    for name, pod in pods():
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            given = [next(iter(source.values()))["name"] for source in container["envFrom"]]
+            assert given == [named("ConfigMap")["metadata"]["name"], named("Secret")["metadata"]["name"]], name
+
+
 def test_the_liveness_probe_forgives_a_redis_that_is_away_and_nothing_else(cli: Cli) -> None:
-    probe = named("Deployment")["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
+    probe = workers()["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
     command = probe["exec"]["command"]
     assert command[:2] == ["sh", "-c"]
     assert f"[ $? -eq {ExitCode.UNREACHABLE.value} ]" in command[2]
@@ -179,7 +202,7 @@ def test_every_command_in_the_examples_exists() -> None:
 
 def test_the_container_is_not_root_and_takes_signals_itself() -> None:
     lines = (EXAMPLES / "Containerfile").read_text("utf-8").splitlines()
-    pod = named("Deployment")["spec"]["template"]["spec"]["securityContext"]
+    pod = workers()["spec"]["template"]["spec"]["securityContext"]
     assert f"USER {pod['runAsUser']}:{pod['runAsGroup']}" in lines
     assert 'ENTRYPOINT ["archisync"]' in lines
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", "\n".join(lines), re.M)

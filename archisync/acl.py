@@ -1,0 +1,87 @@
+"""What a tick and a worker may do in Redis, and no more: the text of `redis acl`.
+
+Kept as data, like `store.grants`. The keys are those of one queue: who may push to it can't push to another application's RQ queue,
+whose payloads may be pickles. RQ's own scripts, `KEYS`, `FLUSHALL`, `CONFIG SET` and everybody else's keys are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rq.defaults import RQ_KEY_PREFIX
+
+from archisync.errors import UsageError
+from archisync.queue import expected_types
+from archisync.store.grants import DEFAULT_PREFIX
+
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
+WORKER_NAMES = "archisync.*"
+"""`archisync.worker` names them so."""
+
+
+class User(StrEnum):
+    TICK = "tick"
+    WORKER = "worker"
+
+
+MEANING = {
+    User.TICK: "tick, run, held accept, status --watch, plan, metrics, doctor",
+    User.WORKER: "worker",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowed:
+    """`keys` and `channels` as patterns."""
+
+    commands: tuple[str, ...]
+    keys: tuple[str, ...]
+    channels: tuple[str, ...] = ()
+
+
+_CONNECTION = ("hello", "ping", "select", "client|setname", "client|setinfo", "info")
+_TRANSACTION = ("multi", "exec", "discard", "watch", "unwatch")
+_SET_ASIDE = ("type", "rename")
+"""archisync.queue.clear_the_way; `rename` within these keys only."""
+_TICK = (
+    *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "config|get",
+    "sadd", "hset", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
+)  # fmt: skip
+_WORKER = (
+    *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "client|info", "client|list",
+    "set", "get", "del", "exists", "expire", "persist",
+    "hset", "hget", "hgetall", "hexists", "hincrby", "hincrbyfloat", "hdel",
+    "lmove", "blmove", "lrange", "llen", "lrem", "lpos", "rpush", "lpush",
+    "sadd", "srem", "smembers", "scard",
+    "zadd", "zrem", "zrange", "zrangebyscore", "zremrangebyscore", "zscore", "zcard",
+    "xadd", "subscribe", "unsubscribe",
+)  # fmt: skip
+
+
+def allowed(user: User, queue_name: str) -> Allowed:
+    """The rights of a user on the keys of one queue, those of rq 3."""
+    k, own = RQ_KEY_PREFIX, expected_types(queue_name)
+    shared = (*own, *(f"{key}:foreign:*" for key in own), f"{k}:job:*", f"{k}:worker:{WORKER_NAMES}")
+    if user is User.TICK:
+        return Allowed(commands=_TICK, keys=shared)
+    housekeeping = (f"{k}:clean_registries:{queue_name}", f"{k}:clean_groups", f"{k}:rl-keys")
+    by_id = (f"{k}:execution:*", f"{k}:executions:*", f"{k}:results:*")
+    return Allowed(commands=_WORKER, keys=(*shared, *housekeeping, *by_id), channels=(f"{k}:pubsub:{WORKER_NAMES}",))
+
+
+def acl_commands(queue_name: str, prefix: str = DEFAULT_PREFIX) -> list[str]:
+    """`ACL SETUSER` for each user: harmless to run again, it leaves password and on/off as they are. Raises UsageError."""
+    if not _PREFIX.fullmatch(prefix):
+        raise UsageError(
+            f"{ascii(prefix)[:40]} can't begin the name of a user",
+            hint="letters, digits, dot, dash, underscore, at most 40, beginning with a letter",
+        )
+    return [_set_user(f"{prefix}_{user}", allowed(user, queue_name)) for user in User]
+
+
+def _set_user(name: str, may: Allowed) -> str:
+    rules = [f"~{key}" for key in may.keys] + [f"&{channel}" for channel in may.channels]
+    rules += [f"+{command}" for command in may.commands]
+    return f"ACL SETUSER {name} resetkeys resetchannels nocommands {' '.join(rules)}"
