@@ -53,7 +53,7 @@ bench: $(DEV) ## measure, side by side with other ways to do the same (`make ben
 constraints: ## refresh constraints.txt with the newest releases that pyproject.toml allows
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	@build/constraints/bin/python -m pip --quiet --disable-pip-version-check install -e '.[dev,embedded,http,pdf,bench]'
-	@{ head -n 1 constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable; } > build/constraints.txt
+	@{ head -n 1 constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable | grep -v '^archisync' | LC_ALL=C sort -f; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
 	@git --no-pager diff --stat constraints.txt
 
