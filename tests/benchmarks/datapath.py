@@ -253,7 +253,7 @@ class Case(NamedTuple):
     expected: dict[str, int]
 
 
-def _cases(rows: int) -> list[Case]:
+def cases(rows: int) -> list[Case]:
     base = [customer(n) for n in range(rows)]
     part = rows // 100
     shuffled = base[:]
@@ -272,7 +272,7 @@ def _cases(rows: int) -> list[Case]:
 
 def _against_copy(peers: Peers, settings: Settings) -> Iterator[Figure]:
     rows = 5_000 if settings.quick else ROWS
-    for case, target in zip(_cases(rows), (0.5, 1.5, 8.0, 0.3, 1.0), strict=True):
+    for case, target in zip(cases(rows), (0.5, 1.5, 8.0, 0.3, 1.0), strict=True):
         print(f" {case.name}", file=sys.stderr)
         ours_s, peer_s = side_by_side(settings.rounds, lambda case=case: peers.case_s(case), peers.copy_s)  # type: ignore[misc]
         yield Figure(
@@ -288,11 +288,11 @@ def _against_copy(peers: Peers, settings: Settings) -> Iterator[Figure]:
 
 def _against_rows(peers: Peers, settings: Settings) -> Iterator[Figure]:
     rows = 1_000 if settings.quick else 10_000
-    cases = {case.name: case for case in _cases(rows)}
+    by_name = {case.name: case for case in cases(rows)}
     targets = {"first load": 50, "unchanged, rows reordered": 20, "1 % changed, 1 % new, 1 % gone": 15}
     for name, target in targets.items():
         print(f" row by row: {name}", file=sys.stderr)
-        case = cases[name]
+        case = by_name[name]
         ours_s, peer_s = side_by_side(
             min(settings.rounds, 3),
             lambda case=case: peers.case_s(case),  # type: ignore[misc]
@@ -312,7 +312,7 @@ def _against_rows(peers: Peers, settings: Settings) -> Iterator[Figure]:
 def _wal(peers: Peers, settings: Settings) -> Figure:
     rows = 5_000 if settings.quick else ROWS
     print(" WAL", file=sys.stderr)
-    case = _cases(rows)[1]
+    case = cases(rows)[1]
     written = []
     for _ in range(min(settings.rounds, 3)):
         peers.prepare(case)
