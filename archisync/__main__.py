@@ -28,9 +28,10 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except KeyboardInterrupt:  # before the command line's parser has begun; from then on it tells
         sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.DONE)
+    except SystemExit:
+        if type(sys.stdout).__name__ != "PacifyFlushWrapper":
+            raise
+        sys.exit(ExitCode.DONE)  # typer's, which says 1 when nobody reads --help to its end
     except Exception as exc:  # noqa: BLE001 - the last place where an error can be told in words
         if debug:
             show_traceback(exc)

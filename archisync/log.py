@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from archisync import streams
 from archisync.config import redact
 from archisync.text import printable
 
@@ -25,8 +26,7 @@ class EventLog:
             line = json.dumps({"time": now, "event": name, **clean}, ensure_ascii=False)
         else:
             line = f"{now[11:19]} {name} " + " ".join(f"{key}={value}" for key, value in clean.items())
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        streams.write(self._stream, line + "\n")
 
 
 def _clean(value: Any) -> Any:

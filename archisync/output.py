@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
+from archisync import streams
 from archisync.config import redact
 from archisync.errors import ArchisyncError
 from archisync.text import escaped, printable
@@ -142,23 +143,21 @@ class Output:
         Console(file=self._stdout, no_color=not self.colour, highlight=False, markup=False).print(table)
 
     def _write(self, text: str) -> None:
-        self._stdout.write(text.encode("utf-8", "replace").decode("utf-8"))
-        self._stdout.flush()
+        streams.write(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
 
     # --- talk -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
         """A remark for the person: on stderr, silenced by --quiet."""
         if not self.quiet:
-            self._stderr.write(printable(text) + "\n")
-            self._stderr.flush()
+            streams.write(self._stderr, printable(text) + "\n")
 
     def error(self, exc: ArchisyncError) -> None:
         """`error: what happened`, then `hint: the command to type`."""
-        self._stderr.write(f"error: {printable(redact(exc.message))}\n")
+        told = f"error: {printable(redact(exc.message))}\n"
         if exc.hint:
-            self._stderr.write(f"hint: {printable(redact(exc.hint))}\n")
-        self._stderr.flush()
+            told += f"hint: {printable(redact(exc.hint))}\n"
+        streams.write(self._stderr, told)
 
 
 def _plain(value: Any) -> Any:

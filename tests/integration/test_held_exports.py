@@ -132,3 +132,19 @@ def test_a_threshold_that_is_not_allowed_changes_nothing(
 def test_the_database_refuses_a_share_above_100(connection: Database) -> None:
     with pytest.raises(Exception, match="sync_settings_drop_is_a_share"):
         connection.execute("update system.sync_settings set drop_percent = 101")
+
+
+def test_a_first_export_whose_rows_are_all_rejected_is_held(sync: Sync, connection: Database) -> None:
+    run = sync(HEADER + ",Name 1,06 1,Roma,1@x.it\n,Name 2,06 2,Roma,2@x.it\n")
+    assert (run.state, run.reason) == ("held", "all-rejected")
+    assert count(connection, "select count(*) from agents.customers") == 0
+
+
+def test_a_small_export_for_a_table_that_somebody_emptied_is_held(sync: Sync, connection: Database) -> None:
+    assert sync(rows(*range(10))).state == "succeeded"
+    connection.execute("truncate agents.customers")
+    run = sync(rows(1, 2))
+    assert (run.state, run.reason) == ("held", "row-drop")
+    row = connection.execute("select sample, changes from system.held_exports").fetchone()
+    assert row == {"sample": [], "changes": []}  # nothing is there to vanish or to change
+    assert count(connection, "select count(*) from agents.customers") == 0

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from archisync.__main__ import check_arguments, main
+from archisync.__main__ import check_arguments, main, quiet_first
 from archisync.errors import UsageError
 
 
@@ -59,3 +59,30 @@ def test_a_noun_alone_shows_its_help_and_exits_2(
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
     assert err.startswith(f"Usage: {' '.join(['archisync', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["status", "--quiet"], ["--quiet", "status"]),
+        (["--quiet", "held", "list", "--quiet"], ["--quiet", "held", "list"]),
+        (["why", "orders", "--", "--quiet"], ["why", "orders", "--", "--quiet"]),
+        (["status"], ["status"]),
+    ],
+)
+def test_quiet_may_be_typed_anywhere(typed: list[str], read: list[str]) -> None:
+    assert quiet_first(typed) == read
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "archisync.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["archisync", "status"])
+    monkeypatch.delitem(sys.modules, "archisync.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
