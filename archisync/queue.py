@@ -62,7 +62,7 @@ def translate(exc: redis.RedisError) -> ArchisyncError:
     """
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
     hint = "queued runs wait in PostgreSQL; the next tick delivers them"
-    if isinstance(exc, redis.exceptions.NoPermissionError):
+    if isinstance(exc, redis.exceptions.NoPermissionError) or "ACL failure in script" in said:
         return ConfigurationError(f"the Redis user may not do that: {said}", hint="archisync redis acl")
     if isinstance(exc, MasterNotFoundError):
         return _no_primary(said)

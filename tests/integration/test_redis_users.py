@@ -134,7 +134,7 @@ def test_a_job_whose_work_horse_is_killed_is_put_among_the_failed_with_these_rig
 
 BEYOND = [
     "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG SET maxmemory 1", "ACL LIST", "ACL WHOAMI", "SHUTDOWN", "MONITOR",
-    "EVAL return(1) 0", "SCRIPT FLUSH", "REPLICAOF NO ONE", "SAVE", "CLIENT KILL TYPE normal",
+    "EVALSHA 0123456789abcdef0123456789abcdef01234567 0", "SCRIPT FLUSH", "REPLICAOF NO ONE", "SAVE", "CLIENT KILL TYPE normal",
     "GET somebody-elses", "RPUSH rq:queue:another x", "DEL rq:queues-of-others", "PUBLISH rq:pubsub:archisync.x stop",
 ]  # fmt: skip
 
@@ -224,3 +224,13 @@ def test_a_user_without_the_rights_is_told_where_they_are_listed(
     assert "'rpush'" in done.stderr
     assert done.stderr.endswith("\nhint: archisync redis acl\n")
     assert queued(connection) == 1
+
+
+def test_a_script_may_do_no_more_than_its_user(urls: dict[User, str], owner: redis.Redis) -> None:
+    """A tick pushes with a script: `eval` opens no other key and no other command."""
+    owner.set("somebody-elses", "1")
+    with redis.Redis.from_url(urls[User.TICK]) as client:
+        for script in ("return redis.call('GET', 'somebody-elses')", "return redis.call('FLUSHALL')"):
+            with pytest.raises(redis.ResponseError, match="ACL failure in script"):
+                client.eval(script, 0)
+    assert owner.get("somebody-elses") == b"1"
