@@ -429,3 +429,44 @@ def test_a_probe_finds_the_worker_of_this_host_only_while_it_lives(cli: Cli, dat
     with working(redis_url, database_url):
         assert only(cli, "worker-here") == (0, ("ok", f"a worker of {host} is alive", ""))
     assert only(cli, "worker-here") == (1, ("failed", f"no worker of {host} is alive", "archisync worker"))
+
+
+@pytest.mark.parametrize(
+    ("check", "missing", "told"),
+    [
+        ("worker-here", {"ARCHISYNC_REDIS_URL": ""}, "failed   redis        ARCHISYNC_REDIS_URL is not set\n"),
+        ("ticks", {"ARCHISYNC_DATABASE_URL": ""}, "failed   database     ARCHISYNC_DATABASE_URL is not set\n"),
+    ],
+)
+def test_a_check_that_could_not_be_made_is_no_good_news(
+    cli: Cli, check: str, missing: dict[str, str], told: str
+) -> None:
+    done = cli("doctor", "--only", check, env=missing)
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert done.stdout.startswith(told)
+
+
+def test_a_check_that_a_missing_schema_or_right_prevents_is_no_good_news(
+    cli: Cli, connection: Database, database_url: str, empty_database_url: str
+) -> None:
+    done = cli("doctor", "--only", "ticks", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
+    assert (done.returncode, done.stdout.startswith("failed   schema       the schema lacks 0001")) == (3, True)
+    with logged_in_as(connection, database_url, "poorer") as url:
+        connection.execute("grant usage on schema system to poorer")
+        connection.execute("grant select on system.schema_migrations to poorer")
+        done = cli("doctor", "--only", "ticks", env={"ARCHISYNC_DATABASE_URL": url})
+    assert (done.returncode, done.stdout.startswith("failed   rights       the database role may not do that")) == (
+        3,
+        True,
+    )
+
+
+def test_a_probe_with_a_wrong_password_is_no_good_news(cli: Cli, own_valkey: EmbeddedValkey) -> None:
+    with redis.Redis.from_url(own_valkey.url) as client:
+        client.config_set("requirepass", "right")
+        url = own_valkey.url.replace("unix://", "unix://:wrong@")
+        done = cli("doctor", "--only", "worker-here", env={"ARCHISYNC_REDIS_URL": url})
+        assert (done.returncode, done.stdout.startswith("failed   redis        Redis refused the credentials")) == (
+            3,
+            True,
+        )
