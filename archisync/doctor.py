@@ -19,7 +19,7 @@ from archisync import sources
 from archisync.agentid import check_agent_id
 from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.errors import ArchisyncError, ExitCode, UsageError
+from archisync.errors import ArchisyncError, ExitCode, SchemaError, UsageError
 from archisync.store import agents, checks, grants, migrations, notices, ticks
 from archisync.synctypes import SYNC_TYPES, sync_type
 
@@ -57,6 +57,12 @@ class Finding:
     exit_code: ExitCode = ExitCode.SYNC_FAILED
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Obstacle(Finding):
+    """A failure because of which other questions could not be asked: shown whichever checks were wanted, or a check that never
+    took place would look like one that found nothing."""
+
+
 def ok(check: str, message: str) -> Finding:
     return Finding(check=check, level=Level.OK, message=message)
 
@@ -71,6 +77,10 @@ def failed(check: str, message: str, hint: str, exit_code: ExitCode = ExitCode.S
 
 def of_error(check: str, exc: ArchisyncError) -> Finding:
     return failed(check, exc.message, exc.hint, exc.exit_code)
+
+
+def obstacle(check: str, exc: ArchisyncError) -> Obstacle:
+    return Obstacle(check=check, level=Level.FAILED, message=exc.message, hint=exc.hint, exit_code=exc.exit_code)
 
 
 def exit_code(findings: Iterable[Finding]) -> ExitCode:
@@ -246,7 +256,7 @@ def check_schema(db: Database) -> Iterator[Finding]:
     missing = migrations.pending(db)
     if missing:
         names = some([f"{m.version:04d} {m.name}" for m in missing])
-        yield failed("schema", f"the schema lacks {names}", "archisync db migrate", ExitCode.CONFIGURATION)
+        yield obstacle("schema", SchemaError(f"the schema lacks {names}", hint="archisync db migrate"))
     else:
         yield ok("schema", "the schema is current")
 
@@ -409,7 +419,7 @@ def examine(config: Config, *, only: Sequence[str] = (), folder: Path | None = N
             raise UsageError(f"there is no check {ascii(name)[:40]}", hint=f"allowed: {', '.join(CHECKS)}")
     wanted = set(only) or set(CHECKS) - set(ONLY_WHEN_ASKED)
     for finding in _all(config, wanted, folder):
-        if finding.check in wanted or finding.exit_code is ExitCode.UNREACHABLE:
+        if finding.check in wanted or isinstance(finding, Obstacle):
             yield finding
 
 
@@ -433,7 +443,7 @@ def _in_database(config: Config) -> Iterator[Finding]:
             yield from check_database(db)
             yield from _with_schema(db, config)
     except ArchisyncError as exc:
-        yield of_error("database", exc)
+        yield obstacle("database", exc)
 
 
 def _with_schema(db: Database, config: Config) -> Iterator[Finding]:
@@ -462,7 +472,7 @@ def _guarded(check: Callable[[Database], Iterator[Finding]], db: Database) -> It
     try:
         yield from list(check(db))
     except psycopg.errors.InsufficientPrivilege as exc:
-        yield of_error("rights", translate(exc))
+        yield obstacle("rights", translate(exc))
 
 
 def _in_redis(config: Config, wanted: set[str]) -> Iterator[Finding]:
@@ -475,4 +485,4 @@ def _in_redis(config: Config, wanted: set[str]) -> Iterator[Finding]:
             if "worker-here" in wanted:
                 yield from check_worker_here(client, config)
     except ArchisyncError as exc:
-        yield of_error("redis", exc)
+        yield obstacle("redis", exc)

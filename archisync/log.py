@@ -11,6 +11,27 @@ from archisync import streams
 from archisync.config import redact
 from archisync.text import printable
 
+EVENTS = {
+    "agent-locked": "a run is given back: another process still talks to the ERP for its agent",
+    "delivery-ignored": "a delivery came for a run that is not, or no longer, to be done",
+    "heartbeat-failed": "a worker could not extend its lease; it tries again",
+    "hook-misconfigured": "ARCHISYNC_HOOK can't be called",
+    "job-set-aside": "something in the queue is not a run of archisync; it was not executed",
+    "key-moved-aside": "a key of RQ's was of another type; it was renamed",
+    "lease-lost": "another worker owns the run now; this one wrote nothing",
+    "maintenance-failed": "RQ's housekeeping failed; nothing depends on it",
+    "notice-delivered": "the hook took a notice",
+    "notice-refused": "the hook did not take a notice; it is tried again",
+    "run-finished": "a run has ended, with state, reason and message",
+    "run-started": "a worker has begun a run",
+    "silent-holder-ended": "the session of a worker that held an agent and said nothing was ended",
+    "worker-restarted": "a worker process has crashed and is started again",
+    "workers-started": "`archisync worker` has started its processes",
+    "workers-stopped": "all of them have ended",
+    "workers-stopping": "SIGTERM or Ctrl-C: each finishes its current run",
+}
+"""Every event that archisync logs. Monitoring relies on the names: one that is taken away or renamed goes into CHANGELOG.md."""
+
 
 class EventLog:
     """`event("run-finished", run=12, state="succeeded")`. Values are made printable and lose their passwords."""

@@ -259,9 +259,15 @@ def worker_names(client: redis.Redis, name: str) -> list[str]:
     return sorted(worker.name for worker in Worker.all(queue=queue(client, name), serializer=JSONSerializer))
 
 
-def worker_states(client: redis.Redis, name: str) -> list[str]:
-    """What each worker that is alive does: busy, idle, started or suspended."""
+def worker_states(client: redis.Redis, name: str) -> list[tuple[str, str]]:
+    """Of each worker that is alive, where it is (`host:pid`) and what it does: busy, idle, started or suspended."""
     from rq import Worker
 
     found = Worker.all(queue=queue(client, name), serializer=JSONSerializer)
-    return [str(worker.get_state()) for worker in found]
+    return sorted((_place(worker.name), str(worker.get_state())) for worker in found)
+
+
+def _place(worker_name: str) -> str:
+    """The host and process that `archisync.worker` puts into a name; a plain RQ worker's name as it is."""
+    parts = worker_name.removeprefix("archisync.").rsplit(".", 2)
+    return f"{parts[0]}:{parts[1]}" if worker_name.startswith("archisync.") and len(parts) == 3 else worker_name

@@ -15,7 +15,7 @@ import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from types import FrameType
 
@@ -39,6 +39,8 @@ from archisync.store.ticks import Heartbeat
 from archisync.text import printable
 
 TREND_RUNS = 24
+NARROW_TREND_RUNS = 8
+TENTHS_BELOW_S = 10.0
 LISTED = 100
 WIDE = 120
 """From this many columns on, the table has every figure."""
@@ -53,6 +55,7 @@ class Workers:
 
     alive: int = 0
     busy: int = 0
+    idle: Sequence[str] = ()
     queue_length: int = 0
     error: str | None = None
 
@@ -95,7 +98,10 @@ def _workers(config: Config) -> Workers:
         with queue.connected(config.redis_url) as client:
             states = queue.worker_states(client, config.queue)
             return Workers(
-                alive=len(states), busy=states.count("busy"), queue_length=queue.length(client, config.queue)
+                alive=len(states),
+                busy=sum(state == "busy" for _, state in states),
+                idle=[place for place, state in states if state != "busy"],
+                queue_length=queue.length(client, config.queue),
             )
     except ArchisyncError as exc:
         return Workers(error=exc.message)
@@ -143,7 +149,7 @@ def _types(s: Snapshot, *, wide: bool) -> Table:
     ]  # fmt: skip
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("last ok", "took", "next", "trend") if wide else ("last ok", "next", "trend"):
+    for name in ("last ok", "took", "next", "trend"):
         table.add_column(name, no_wrap=True)
     for h in s.health:
         table.add_row(*_row(s, h, wide=wide))
@@ -155,19 +161,24 @@ def _row(s: Snapshot, h: TypeHealth, *, wide: bool) -> list[Text]:
     last = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
     following = relative(h.next_due_at, s.now) if h.next_due_at else "-"
     succeeded = [p.seconds for p in points if p.state == "succeeded"]
+    took = _took(succeeded[-1]) if succeeded else "-"
     if wide:
         cells = [
             f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"), h.shown("running"), _alert(h, "stale", "yellow"),
             _alert(h, "failing", "yellow"), _alert(h, "degraded", "red"), h.shown("backing_off"), _alert(h, "held", "yellow"), last,
-            f"{succeeded[-1]:.1f} s" if succeeded else "-", following, sparkline(points),
+            took, following, sparkline(points),
         ]  # fmt: skip
     else:
         cells = [
-            f"{h.interval_minutes}m", h.shown("pairs"), _alert(h, "stale", "yellow"), _alert(h, "held", "yellow"), last, following,
-            sparkline(points[-12:]),
+            f"{h.interval_minutes}m", h.shown("pairs"), _alert(h, "stale", "yellow"), _alert(h, "held", "yellow"), last, took, following,
+            sparkline(points[-NARROW_TREND_RUNS:]),
         ]  # fmt: skip
     word = Text(h.word, style=STYLES.get(h.word, ""))
     return [Text(h.sync_type), word, *(c if isinstance(c, Text) else Text(str(c)) for c in cells)]
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < TENTHS_BELOW_S else duration(timedelta(seconds=seconds))
 
 
 def _alert(h: TypeHealth, name: str, style: str) -> Text:
@@ -192,6 +203,8 @@ def _details(s: Snapshot) -> list[Text]:
     for run in s.running:
         since = duration(s.now - run.started_at) if run.started_at else "?"
         found.append(_line("running", f"{_pair(run)} for {since} on {run.worker} (run {run.run_id})"))
+    if s.workers.idle:
+        found.append(_line("idle", ", ".join(s.workers.idle)))
     for h in s.held:
         found.append(_line("held", f"{_pair(h)}: {h.message} (archisync held show {h.run_id})"))
     for pair in s.ailing:

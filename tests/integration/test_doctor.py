@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,41 @@ def tick(db: Database, *, ago: str = "10 s", error: str | None = None) -> None:
         " values (system.clock() - %s::interval, 5, 'host-1', 0, 0, 0, 0, '{}', %s)",
         [ago, error],
     )
+
+
+MADE_TO_FAIL = {
+    "settings": "test_a_setting_that_can_t_be_read_fails",
+    "sources": "test_a_template_that_can_t_work_fails_for_its_type_alone",
+    "hook": "test_a_hook_that_can_t_be_called_is_told_by_doctor_and_stops_no_tick",
+    "plug-ins": "test_a_broken_plug_in_fails",
+    "disk": "test_the_folder_of_the_embedded_servers_must_exist_and_have_room",
+    "database": "test_a_postgresql_that_does_not_answer_fails_with_4_and_the_rest_is_still_looked_at",
+    "pooler": "test_a_pooler_is_noticed",
+    "schema": "test_a_schema_that_is_not_current_fails_and_nothing_that_needs_it_is_asked",
+    "rights": "test_a_role_without_rights_fails_and_is_told_which",
+    "clock": "test_a_clock_that_stands_still_fails",
+    "ticks": "test_no_tick_a_silent_one_and_one_that_could_not_deliver_fail",
+    "runs": "test_an_expired_lease_and_a_run_that_waits_too_long_fail",
+    "agents": "test_ids_that_are_not_allowed_and_exports_that_are_missing_fail",
+    "exports": "test_ids_that_are_not_allowed_and_exports_that_are_missing_fail",
+    "notices": "test_a_hook_that_refuses_is_asked_again_later_and_doctor_says_so",
+    "redis": "test_a_redis_that_does_not_answer_fails_with_4",
+    "eviction": "test_a_policy_that_evicts_jobs_fails",
+    "persistence": "test_a_redis_that_forgets_is_a_warning_and_one_that_keeps_is_not",
+    "workers": "test_each_failure_is_told_with_its_hint",
+    "worker-here": "test_a_probe_finds_the_worker_of_this_host_only_while_it_lives",
+}
+"""Of each check, a test in which it fails (pooler and persistence: warns). A new check needs one."""
+
+
+def test_every_check_has_a_test_that_makes_it_fail() -> None:
+    assert set(MADE_TO_FAIL) == set(CHECKS)
+    here = Path(__file__)
+    text = "\n\n\n" + here.read_text("utf-8") + here.with_name("test_hook.py").read_text("utf-8")
+    for check, name in MADE_TO_FAIL.items():
+        body = re.search(rf"\n(?:def) {name}\(.*?(?=\n\n\n)", text, re.S)
+        assert body, name
+        assert f'"{check}"' in body[0], f"{name} does not ask for {check}"
 
 
 @contextmanager
@@ -393,3 +429,44 @@ def test_a_probe_finds_the_worker_of_this_host_only_while_it_lives(cli: Cli, dat
     with working(redis_url, database_url):
         assert only(cli, "worker-here") == (0, ("ok", f"a worker of {host} is alive", ""))
     assert only(cli, "worker-here") == (1, ("failed", f"no worker of {host} is alive", "archisync worker"))
+
+
+@pytest.mark.parametrize(
+    ("check", "missing", "told"),
+    [
+        ("worker-here", {"ARCHISYNC_REDIS_URL": ""}, "failed   redis        ARCHISYNC_REDIS_URL is not set\n"),
+        ("ticks", {"ARCHISYNC_DATABASE_URL": ""}, "failed   database     ARCHISYNC_DATABASE_URL is not set\n"),
+    ],
+)
+def test_a_check_that_could_not_be_made_is_no_good_news(
+    cli: Cli, check: str, missing: dict[str, str], told: str
+) -> None:
+    done = cli("doctor", "--only", check, env=missing)
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert done.stdout.startswith(told)
+
+
+def test_a_check_that_a_missing_schema_or_right_prevents_is_no_good_news(
+    cli: Cli, connection: Database, database_url: str, empty_database_url: str
+) -> None:
+    done = cli("doctor", "--only", "ticks", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
+    assert (done.returncode, done.stdout.startswith("failed   schema       the schema lacks 0001")) == (3, True)
+    with logged_in_as(connection, database_url, "poorer") as url:
+        connection.execute("grant usage on schema system to poorer")
+        connection.execute("grant select on system.schema_migrations to poorer")
+        done = cli("doctor", "--only", "ticks", env={"ARCHISYNC_DATABASE_URL": url})
+    assert (done.returncode, done.stdout.startswith("failed   rights       the database role may not do that")) == (
+        3,
+        True,
+    )
+
+
+def test_a_probe_with_a_wrong_password_is_no_good_news(cli: Cli, own_valkey: EmbeddedValkey) -> None:
+    with redis.Redis.from_url(own_valkey.url) as client:
+        client.config_set("requirepass", "right")
+        url = own_valkey.url.replace("unix://", "unix://:wrong@")
+        done = cli("doctor", "--only", "worker-here", env={"ARCHISYNC_REDIS_URL": url})
+        assert (done.returncode, done.stdout.startswith("failed   redis        Redis refused the credentials")) == (
+            3,
+            True,
+        )

@@ -14,13 +14,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from archisync.database import connected
-from archisync.embedded import EmbeddedPostgres
+from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.errors import ExitCode
 from archisync.store import agents
 from tests.conftest import REPOSITORY, _clean_environment, migrated_copy
@@ -69,7 +71,7 @@ CALLS: dict[str, str] = {
     "redis acl": "redis acl",
 }
 RUN_UNTIL_STOPPED = {"demo", "up"}
-"""Tried in test_embedded.py: they start servers of their own."""
+"""They start servers of their own: tried at the end."""
 WITHOUT_SERVER = {"db grants", "redis acl"}
 LEFT_WITH_1 = {"doctor"}
 """No tick has ever run in this installation, and no worker."""
@@ -244,3 +246,45 @@ def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, env: dict[str, 
         b"",
         f"error: argument {len(words) + 1} is not valid UTF-8\nhint: type it in UTF-8\n".encode(),
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "running", "code"),
+    [
+        ("demo", "$ archisync tick\n", ExitCode.INTERRUPTED),
+        ("up --folder FOLDER/data", "running in ", ExitCode.DONE),  # "until Ctrl-C" is how it is meant to end
+    ],
+)
+def test_ctrl_c_ends_what_brings_its_own_servers_and_leaves_none(words: str, running: str, code: ExitCode) -> None:
+    with temporary_folder() as folder:
+        folder.chmod(0o777)  # PostgreSQL's account makes its socket inside
+        env = environment("", "") | {"TMPDIR": str(folder)}
+        with subprocess.Popen(
+            command(*words.replace("FOLDER", str(folder)).split()), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            said = ""
+            while running not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            children = servers_in(folder)
+            assert children
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that run in it
+            said += process.stdout.read()
+        assert process.returncode == code, said
+        for word in ("Traceback", "KeyboardInterrupt", "a bug"):
+            assert word not in said
+        assert servers_in(folder) == set()
+        assert {path.name for path in folder.iterdir()} <= {"data"}
+
+
+def servers_in(folder: Path) -> set[int]:
+    """The servers whose command line names the folder."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(folder) in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+    return found

@@ -130,8 +130,27 @@ def test_everything_that_matters_is_on_the_screen(
     assert "held     orders of anna: far too few rows (archisync held show 3)" in text
     assert re.search(r"^resting  ddt of anna: 4 failures, again in (40|39) min, last ok ", text, re.M)
     assert "paused   prices: ERP maintenance" in text
+    assert re.search(r"^orders .* now +1\.5 s ", text, re.M)  # the last success, and how long it took
     assert ("degraded  resting" in text) == (columns == 200)
     assert not troubled.closed
+
+
+def test_each_worker_and_what_it_does_is_shown(troubled: Database, env: dict[str, str]) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker", "--single"], cwd=REPOSITORY, stderr=subprocess.DEVNULL,
+        env=os.environ | env | {"ARCHISYNC_SOURCE": "/nowhere/{agent}/{type}.csv"},
+    )  # fmt: skip
+    try:
+        with watching(env) as watched:
+            text = watched.until(lambda t: "workers 1: 0 busy, 1 idle" in t)
+            watched.type(b"q")
+            assert watched.end() == 0
+    finally:
+        worker.terminate()
+        worker.wait()
+    assert f"\nidle     {os.uname().nodename}:{worker.pid}\n" in text
+    assert re.search(r"^running  orders of anna for .* on host-1:7 \(run 5\)$", text, re.M)
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_back(
