@@ -113,7 +113,7 @@ class Probe(threading.Thread):
 
     def run(self) -> None:
         with connected(self._url, purpose="probe") as db:
-            while not self.over.wait(0.001):
+            while not self.over.wait(0.02):
                 self.waits_ms.append(timed(lambda: db.execute(self.SQL)) * 1000)
 
 
@@ -128,15 +128,13 @@ class Pruning(threading.Thread):
 
     def run(self) -> None:
         with connected(self._url, purpose="prune") as db:
-            seen = runs.PRUNE_BATCH
+            reached, seen = None, runs.PRUNE_BATCH
             while seen == runs.PRUNE_BATCH:
-                self.batches_ms.append(timed(lambda: self._batch(db)) * 1000)
-                seen = self._seen
-
-    def _batch(self, db: Database) -> None:
-        batch = runs.prune(db, days=PRUNED_DAYS, limit=runs.PRUNE_BATCH)
-        self._seen = batch.seen
-        self.gone += batch.gone
+                begun = perf_counter()
+                batch = runs.prune(db, days=PRUNED_DAYS, limit=runs.PRUNE_BATCH, reached=reached)
+                self.batches_ms.append((perf_counter() - begun) * 1000)
+                reached, seen = batch.reached, batch.seen
+                self.gone += batch.gone
 
 
 def _pruning(site: Site, settings: Settings) -> Iterator[Figure]:
