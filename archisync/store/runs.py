@@ -387,7 +387,8 @@ kept as (
   update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
 gone as (
   delete from system.sync_runs r using old o where r.id = o.id and o.id not in (select id from needed) returning 1)
-select (select count(*) from old) as seen, (select max(since) from old) as reached, (select count(*) from kept) as kept, (select count(*) from gone) as gone
+select (select count(*) from old) as seen, (select max(since) from old) as reached,
+       (select count(*) from kept) as kept, (select count(*) from gone) as gone
 """
 
 

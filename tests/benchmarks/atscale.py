@@ -12,7 +12,7 @@ from statistics import median
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from archisync.database import Database, connected
+from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import runs
 from tests.benchmarks import company
