@@ -50,12 +50,18 @@ BACKOFF_CAP_MINUTES = 360
 
 # Purpose: a slot, a delivery or a retry that is further in the future than any can be comes from a clock that was wrong; put right
 # so that it delays nothing by more than a tick (`due.credible` tells the same). Caller: tick. Locks: the rows concerned
-# (normally none).
+# (normally none). One end of an index range a type: a plain condition was planned as a walk over all pairs, since nothing tells the
+# planner that nobody's slot is in the future.
 SQL_MEND_CLOCK = """
 with slots as (
   update system.sync_state set last_slot_at = null
-   where active and coalesce(last_slot_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
-     and sync_type = any (array(select sync_type from system.sync_types))
+   where ctid = any (array(
+     select wrong.version from system.sync_types t
+       cross join lateral (
+         select p.ctid as version from system.sync_state p
+          where p.sync_type = t.sync_type and p.active
+            and coalesce(p.last_slot_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
+          order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 100000) wrong))
   returning 1),
 deliveries as (
   update system.sync_runs set delivered_at = null
