@@ -42,19 +42,25 @@ class Trigger(StrEnum):
     FORCED = "forced"
 
 
-PRUNE_BATCH = 500
+PRUNE_BATCH = 250
 """Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
 # Purpose: a slot, a delivery or a retry that is further in the future than any can be comes from a clock that was wrong; put right
 # so that it delays nothing by more than a tick (`due.credible` tells the same). Caller: tick. Locks: the rows concerned
-# (normally none).
+# (normally none). One end of an index range a type: a plain condition was planned as a walk over all pairs, since nothing tells the
+# planner that nobody's slot is in the future.
 SQL_MEND_CLOCK = """
 with slots as (
   update system.sync_state set last_slot_at = null
-   where active and coalesce(last_slot_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
-     and sync_type = any (array(select sync_type from system.sync_types))
+   where ctid = any (array(
+     select wrong.version from system.sync_types t
+       cross join lateral (
+         select p.ctid as version from system.sync_state p
+          where p.sync_type = t.sync_type and p.active
+            and coalesce(p.last_slot_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
+          order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 100000) wrong))
   returning 1),
 deliveries as (
   update system.deliveries set delivered_at = (system.clock() - interval '1 hour')  -- long ago, however that is configured
@@ -410,9 +416,10 @@ SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by s
 # which nobody else wants, for some ten milliseconds.
 SQL_PRUNE = """
 with old as materialized (
-  select id, sync_type, agent_id, state from system.sync_runs
+  select id, sync_type, agent_id, state, coalesce(kept_at, finished_at) as since from system.sync_runs
    where finished_at is not null
      and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
+     and coalesce(kept_at, finished_at) >= coalesce(%(reached)s::timestamptz, '-infinity')  -- no walk over what went before
    order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
 needed as materialized (
   select o.id from old o
@@ -427,7 +434,8 @@ kept as (
   update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
 gone as (
   delete from system.sync_runs r using old o where r.id = o.id and o.id not in (select id from needed) returning 1)
-select (select count(*) from old) as seen, (select count(*) from kept) as kept, (select count(*) from gone) as gone
+select (select count(*) from old) as seen, (select max(since) from old) as reached,
+       (select count(*) from kept) as kept, (select count(*) from gone) as gone
 """
 
 
@@ -621,24 +629,27 @@ def forget_deliveries(db: Database, *, limit: int) -> int:
 
 
 class Pruned(NamedTuple):
-    """What one batch looked at, kept because it is needed, and deleted."""
+    """What one batch looked at, up to which time it came, what it kept because it is needed, and what it deleted."""
 
     seen: int
+    reached: datetime | None
     kept: int
     gone: int
 
 
-def prune(db: Database, *, days: int, limit: int) -> Pruned:
-    """Delete a batch of runs that finished more than `days` ago. There are no more when fewer than `limit` were seen."""
-    return Pruned(**_one(db, SQL_PRUNE, {"days": days, "limit": limit}))
+def prune(db: Database, *, days: int, limit: int, reached: datetime | None = None) -> Pruned:
+    """Delete a batch of runs that finished more than `days` ago, going on where the last one came to. There are no more when fewer than
+    `limit` were seen."""
+    return Pruned(**_one(db, SQL_PRUNE, {"days": days, "limit": limit, "reached": reached}))
 
 
 def prune_for(db: Database, *, days: int, seconds: float) -> int:
     """Delete batches for so long, at least one; the number of runs deleted. What is left is the next call's."""
-    begun, gone = monotonic(), 0
+    begun, gone, reached = monotonic(), 0, None
     while True:
-        batch = prune(db, days=days, limit=PRUNE_BATCH)
+        batch = prune(db, days=days, limit=PRUNE_BATCH, reached=reached)
         gone += batch.gone
+        reached = batch.reached
         if batch.seen < PRUNE_BATCH or monotonic() - begun >= seconds:
             return gone
 

@@ -54,6 +54,7 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "history of the last minutes": (runs.SQL_HISTORY, ANY | {"since": "2999-01-01"}),
     "history of an agent": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE}),
     "history of a pair": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE, "sync_type": "orders"}),
+    "a clock that was wrong": (runs.SQL_MEND_CLOCK, {}),
     "running": (runs.SQL_RUNNING, {"limit": 100}),
     "trends": (live.SQL_TRENDS, {"limit": 24}),
     "attention": (live.SQL_ATTENTION, {"limit": 100}),
