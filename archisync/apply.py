@@ -324,6 +324,8 @@ class Apply:
 
     def changes_sample(self) -> list[dict[str, object]]:
         """Some of the rows that would change: key, and of each changed field the old and the new value as text."""
+        if self._loaded:
+            return []  # there was no row to change, and nothing is staged
         statement = sql.SQL(
             "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
             "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"
@@ -343,6 +345,8 @@ class Apply:
 
     def vanishing_sample(self) -> list[list[str]]:
         """The keys of some known rows that the staged export lacks."""
+        if self._loaded:
+            return []
         key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key)
         statement = sql.SQL(
             "select array[{key}] as key from {table} t where {mine} and t.absent_since is null and not {present}"
