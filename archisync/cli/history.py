@@ -9,7 +9,7 @@ import typer
 from archisync.cli.arguments import AgentOption, OptionalType, RunId
 from archisync.cli.context import Json, app
 from archisync.errors import UsageError
-from archisync.synctypes import sync_type
+from archisync.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
     from archisync.store.runs import Run, State
@@ -33,7 +33,7 @@ def history(
     Example: archisync history orders --state failed --since 1d
     """
     from archisync.cli.times import parse_moment
-    from archisync.store import runs, ticks
+    from archisync.store import agents, runs, ticks
 
     a = app(ctx)
     name = sync_type(type_name).name if type_name is not None else None
@@ -41,6 +41,8 @@ def history(
     with a.database("history") as db:
         start = parse_moment(since, ticks.clock(db), sign=-1) if since is not None else None
         found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
+        if not found and agent is not None and agent != SHARED_AGENT:
+            _ = agents.agent(db, agent)  # one that never existed is a mistake, not an empty history
     if json:
         a.output.json(runs=found)
         return
