@@ -7,7 +7,7 @@ as a terminal mixes them); a command shown without output prints nothing. In it
   * blanks count as one, so that a table may be narrower than the real one;
   * `# exit code 6` after a command is the exit code that it must have; without it, 0.
 A ```sh block is a script: each of its commands must succeed; its output is not compared.
-Words after the language: `later` repeats the block's only command until it shows what is shown (what cron or a worker does takes
+Words after the language: `one`: only the first line is a command, whatever the others begin with. `later` repeats the block's only command until it shows what is shown (what cron or a worker does takes
 a moment); `stays` leaves its last command running, in the foreground of another terminal, until the file's end, and then types Ctrl-C.
 `<!-- not run: REASON -->` before a block: it can't run in a test. Whoever reads documents decides which reasons are accepted.
 """
@@ -82,6 +82,8 @@ def commands(block: Block) -> list[Command]:
     """The commands of a shell block: each of a transcript, or the whole script."""
     if block.language == "sh":
         return [Command(text="\n".join(block.lines), shown=None, exit_code=0, line=block.line)]
+    if "one" in block.words:
+        return [_command([block.lines[0].removeprefix("$ ")], block.lines[1:], block.line)]
     found: list[Command] = []
     typed: list[str] = []
     shown: list[str] = []
@@ -236,6 +238,7 @@ class Shell:
         while difference([*wanted, "…"], "".join(lines)):
             line = stream.readline()
             if not line:
+                stream.close()
                 raise WrongDocument(f"line {command.line}: {command.text} ended; it printed:\n{''.join(lines)}")
             lines.append(self._translated_back(line))
 
