@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
+    from archisync.output import Output
     from archisync.store.runs import Run, State
 
 _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
@@ -109,10 +111,15 @@ def show(
             **{f"{name} ms": value for name, value in steps.items()},
         }
     )
-    for warning in run.warnings:
-        a.output.line(f"warning: {warning['message']}")
+    show_warnings(a.output, run.warnings)
+
+
+def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None:
+    """Each with the lines that it is about."""
+    for warning in warnings:
+        output.line(f"warning: {warning['message']}")
         for row in warning.get("rows", []):
-            a.output.line(f"  line {row['line']}: {row['field'] or 'row'}: {row['reason']}")
+            output.line(f"  line {row['line']}: {row['field'] or 'row'}: {row['reason']}")
 
 
 def prune(
