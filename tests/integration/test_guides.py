@@ -210,7 +210,7 @@ def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPo
 
 @pytest.mark.slow
 def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
-    checkout = folder / "checkout"
+    checkout = folder / "archisync"
     for name in ("archisync", "tests", "examples"):
         shutil.copytree(REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
