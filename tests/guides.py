@@ -7,8 +7,9 @@ as a terminal mixes them); a command shown without output prints nothing. In it
   * blanks count as one, so that a table may be narrower than the real one;
   * `# exit code 6` after a command is the exit code that it must have; without it, 0.
 A ```sh block is a script: each of its commands must succeed; its output is not compared.
-Words after the language: `one`: only the first line is a command, whatever the others begin with. `later` repeats the block's only command until it shows what is shown (what cron or a worker does takes
-a moment); `stays` leaves its last command running, in the foreground of another terminal, until the file's end, and then types Ctrl-C.
+Words after the language: `one`: only the first line is a command, whatever the others begin with. `later` repeats the block's only
+command until it shows what is shown (what cron or a worker does takes a moment). `stays` leaves its last command running, in the
+foreground of another terminal, until the file's end, and then types Ctrl-C.
 `<!-- not run: REASON -->` before a block: it can't run in a test. Whoever reads documents decides which reasons are accepted.
 """
 
@@ -17,7 +18,7 @@ import difflib
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -278,14 +279,3 @@ class Shell:
         if not line:
             raise WrongDocument(f"the shell ended at: {self.typed[-1]}")
         return line
-
-
-@contextlib.contextmanager
-def programs(folder: Path, scripts: Mapping[str, str]) -> Iterator[Path]:
-    """A folder for PATH with these shell scripts."""
-    folder.mkdir()
-    for name, text in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
-        (folder / name).chmod(0o755)
-    yield folder
-

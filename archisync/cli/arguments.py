@@ -11,9 +11,7 @@ from archisync.synctypes import SYNC_TYPES
 
 TypeArgument: TypeAlias = Annotated[
     str,
-    typer.Argument(
-        metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types
-    ),
+    typer.Argument(metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types),
 ]
 TypeArguments: TypeAlias = Annotated[
     list[str],

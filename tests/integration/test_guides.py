@@ -129,7 +129,11 @@ def started(shell: Shell) -> None:
 
 
 def type_all(shell: Shell, document: Path) -> None:
-    for block in blocks(document.read_text("utf-8")):
+    type_blocks(shell, document.read_text("utf-8"))
+
+
+def type_blocks(shell: Shell, text: str) -> None:
+    for block in blocks(text):
         if block.language in SHELL_LANGUAGES and block.not_run is None:
             shell.run(block)
     shell.close_terminals()
@@ -314,9 +318,11 @@ def test_the_table_of_fields_is_the_registry_s() -> None:
     ],
 )
 def test_a_wrong_document_is_refused(folder: Path, text: str, said: str) -> None:
-    with Shell(folder=folder, environment={"PATH": os.environ["PATH"]}) as shell, pytest.raises(WrongDocument, match=said):
-        for block in blocks(text):
-            shell.run(block)
+    with (
+        Shell(folder=folder, environment={"PATH": os.environ["PATH"]}) as shell,
+        pytest.raises(WrongDocument, match=said),
+    ):
+        type_blocks(shell, text)
 
 
 def test_a_right_document_passes(folder: Path) -> None:
@@ -349,6 +355,4 @@ $ echo $A$B
 ```
 """
     with Shell(folder=folder, environment={"PATH": os.environ["PATH"]}) as shell:
-        for block in blocks(text):
-            shell.run(block)
-        shell.close_terminals()
+        type_blocks(shell, text)

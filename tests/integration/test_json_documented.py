@@ -273,9 +273,18 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
     never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
     assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
     # a run and a held export are one thing wherever they are shown
-    for shared in SHARED.values():
-        for path in every_field(SECTIONS[shared], ""):
-            assert any(s.endswith(path) for s in seen), f"{shared}{path} was never seen"
+    for kind, heading in SHARED.items():
+        places = [place for command in shown for place in shown_at(command, kind)]
+        for path in every_field(SECTIONS[heading], ""):
+            assert any(place + path in seen for place in places), f"{heading}: {path} was never seen"
+
+
+def shown_at(command: str, kind: str) -> list[str]:
+    """Where the command's document has things of that shared kind."""
+    fields = SECTIONS[command].items()
+    return [f"{command}.{name}" for name, told in fields if told.kind == kind] + [
+        f"{command}.{name}[]" for name, told in fields if told.kind == f"list of {kind}"
+    ]
 
 
 # Where a run or a held export is shown among others, not each of its fields need be filled: some command fills it.

@@ -53,7 +53,9 @@ def test_a_wrong_agent_is_answered_with_the_right_one(cli: Cli, connection: Data
     assert unlike.stderr == "error: there is no agent 'zzz'\nhint: archisync agent list\n"
 
 
-def test_allowing_a_wrong_agent_is_answered_with_the_right_one_and_how_to_add_it(cli: Cli, connection: Database) -> None:
+def test_allowing_a_wrong_agent_is_answered_with_the_right_one_and_how_to_add_it(
+    cli: Cli, connection: Database
+) -> None:
     agents.add(connection, "anna.bianchi", name=None, whitelisted=False)
     done = cli("agent", "allow", "anna.bianci")
     assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
