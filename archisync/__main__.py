@@ -50,9 +50,9 @@ def main() -> None:
 def quickly(arguments: Sequence[str]) -> ExitCode | None:
     """What is called each minute or by every script, without the command-line library; None: not one of these."""
     if arguments == ["--version"]:
-        from archisync import __version__
+        from archisync import __version__, streams
 
-        sys.stdout.write(f"archisync {__version__}\n")
+        streams.write(sys.stdout, f"archisync {__version__}\n")
         return ExitCode.DONE
     if arguments[:1] == ["tick"]:
         from archisync.cli.ticking import typed_plainly

@@ -325,7 +325,7 @@ class Apply:
     def changes_sample(self) -> list[dict[str, object]]:
         """Some of the rows that would change: key, and of each changed field the old and the new value as text."""
         if self._loaded:
-            return []
+            return []  # there was no row to change, and nothing is staged
         statement = sql.SQL(
             "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
             "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"

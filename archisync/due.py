@@ -170,7 +170,11 @@ def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
                 f"it failed {facts.consecutive_failures} times in a row and rests until {_stamp(facts.backoff_until)}"
             )
         case Reason.NOT_YET:
-            return f"its interval of {facts.interval_minutes} min has not passed; due at {_stamp(due_at(facts))}"
+            waiting = f"its interval of {facts.interval_minutes} min has not passed; due at "
+            slot, rested = due_at(facts), facts.backoff_until
+            if slot is None or rested is None or rested <= slot:
+                return waiting + _stamp(slot)
+            return f"{waiting}{_stamp(rested)}, for it failed {facts.consecutive_failures} times in a row and rests until then"
         case Reason.DUE:
             if facts.last_slot_at is None:
                 return "it is due: it has never been scheduled"

@@ -7,12 +7,15 @@ from typing import Annotated, TypeAlias
 import typer
 
 from archisync.cli import complete
+from archisync.synctypes import SYNC_TYPES
 
 TypeArgument: TypeAlias = Annotated[
     str,
-    typer.Argument(
-        metavar="TYPE", help="orders, customers, products, prices, ddt, invoices", autocompletion=complete.sync_types
-    ),
+    typer.Argument(metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types),
+]
+TypeArguments: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="TYPE...", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types),
 ]
 OptionalType: TypeAlias = Annotated[str | None, typer.Argument(metavar="[TYPE]", autocompletion=complete.sync_types)]
 TypeOption: TypeAlias = Annotated[

@@ -10,6 +10,7 @@ from archisync.cli import complete
 from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
 from archisync.cli.held import planned, show_outlook
+from archisync.cli.history import show_warnings
 from archisync.errors import BusyError, ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 
@@ -74,8 +75,7 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None,
             }
         )
         show_outlook(a.output, outlook.vanishing, outlook.changes)
-        for warning in found.warnings:
-            a.output.line(f"warning: {warning['message']}")
+        show_warnings(a.output, found.warnings)
     if found.hold:
         raise typer.Exit(ExitCode.HELD)
 

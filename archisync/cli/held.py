@@ -79,6 +79,8 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
     if h.decision is None:
         if h.acceptable:
             a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
+        else:
+            a.output.line("it can't be accepted: nobody can say what a whole, readable export would have held")
         a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
         a.output.line("a later good export clears it by itself")
 

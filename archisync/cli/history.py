@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +11,10 @@ import typer
 from archisync.cli.arguments import AgentOption, OptionalType, RunId
 from archisync.cli.context import Json, app
 from archisync.errors import UsageError
-from archisync.synctypes import sync_type
+from archisync.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
+    from archisync.output import Output
     from archisync.store.runs import Run, State
 
 _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
@@ -34,7 +36,7 @@ def history(
     Example: archisync history orders --state failed --since 1d
     """
     from archisync.cli.times import parse_moment
-    from archisync.store import runs, ticks
+    from archisync.store import agents, runs, ticks
 
     a = app(ctx)
     name = sync_type(type_name).name if type_name is not None else None
@@ -42,6 +44,8 @@ def history(
     with a.database("history") as db:
         start = parse_moment(since, ticks.clock(db), sign=-1) if since is not None else None
         found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
+        if not found and agent is not None and agent != SHARED_AGENT:
+            _ = agents.agent(db, agent)  # one that never existed is a mistake, not an empty history
     if json:
         a.output.json(runs=found)
         return
@@ -108,10 +112,15 @@ def show(
             **{f"{name} ms": value for name, value in steps.items()},
         }
     )
-    for warning in run.warnings:
-        a.output.line(f"warning: {warning['message']}")
+    show_warnings(a.output, run.warnings)
+
+
+def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None:
+    """Each with the lines that it is about."""
+    for warning in warnings:
+        output.line(f"warning: {warning['message']}")
         for row in warning.get("rows", []):
-            a.output.line(f"  line {row['line']}: {row['field'] or 'row'}: {row['reason']}")
+            output.line(f"  line {row['line']}: {row['field'] or 'row'}: {row['reason']}")
 
 
 def prune(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import OptionalType, TypeArgument
+from archisync.cli.arguments import OptionalType, TypeArgument, TypeArguments
 from archisync.cli.context import App, Json, app
 from archisync.synctypes import SYNC_TYPES, sync_type
 
@@ -73,26 +73,28 @@ def reset(
         a.output.line(f"{kind.name}: every {a.config.seed_interval(kind)} min")
 
 
-def enable(ctx: typer.Context, type_name: TypeArgument) -> None:
-    """Schedule a type again.
+def enable(ctx: typer.Context, type_names: TypeArguments) -> None:
+    """Schedule types again.
 
     Example: archisync enable prices
     """
-    _set_enabled(app(ctx), type_name, True)
+    _set_enabled(app(ctx), type_names, True)
 
 
-def disable(ctx: typer.Context, type_name: TypeArgument) -> None:
-    """Stop scheduling a type; `archisync run` still works.
+def disable(ctx: typer.Context, type_names: TypeArguments) -> None:
+    """Stop scheduling types; `archisync run` still works.
 
-    Example: archisync disable prices
+    Example: archisync disable prices products
     """
-    _set_enabled(app(ctx), type_name, False)
+    _set_enabled(app(ctx), type_names, False)
 
 
-def _set_enabled(a: App, type_name: str, enabled: bool) -> None:
+def _set_enabled(a: App, type_names: list[str], enabled: bool) -> None:
     from archisync.store import settings
 
-    kind = sync_type(type_name)
-    with a.database("enable" if enabled else "disable") as db:
-        settings.set_enabled(db, kind, enabled)
-    a.output.line(f"{kind.name}: {'enabled' if enabled else 'disabled'}")
+    kinds = [sync_type(name) for name in type_names]
+    with a.database("enable" if enabled else "disable") as db, db.transaction():
+        for kind in kinds:
+            settings.set_enabled(db, kind, enabled)
+    for kind in kinds:
+        a.output.line(f"{kind.name}: {'enabled' if enabled else 'disabled'}")

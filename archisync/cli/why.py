@@ -25,7 +25,7 @@ def why(
     Example: archisync why orders anna.bianchi
     """
     from archisync.due import Reason, decide
-    from archisync.store import held, pairs, ticks
+    from archisync.store import agents, held, pairs, ticks
 
     a = app(ctx)
     kind = sync_type(type_name)
@@ -37,8 +37,11 @@ def why(
         facts = pairs.facts(db, kind, agent_id)
         open_hold = held.open_of_pair(db, kind.name, agent_id)
         tick_note = ticks.overdue_note(ticks.last(db))
-    decision = decide(facts, now)
+        decision = decide(facts, now)
+        meant = agents.alike(db, agent_id) if decision.reason is Reason.UNKNOWN_AGENT else None
     notes = []
+    if meant is not None:
+        notes.append(f"did you mean {meant}?")
     if open_hold is not None:
         notes.append(f"an export of it is held since run {open_hold}: archisync held show {open_hold}")
     if facts.consecutive_failures and decision.reason is not Reason.BACKING_OFF:

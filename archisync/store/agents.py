@@ -36,6 +36,9 @@ SQL_IDS_BEGINNING_WITH = """
 select id from agents.users where starts_with(id, %(prefix)s) order by id limit %(limit)s
 """
 
+LOOKED_AT = 1000
+"""Agents compared with a mistyped id: a bound on the time in a large registry."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agent:
@@ -71,8 +74,30 @@ def agent(db: Database, agent_id: str) -> Agent:
     """Raises NotFoundError."""
     found = agents(db, agent_id)
     if not found:
-        raise NotFoundError(f"there is no agent {ascii(agent_id)[:60]}", hint="archisync agent list")
+        raise NotFoundError(
+            f"there is no agent {ascii(agent_id)[:60]}", hint=f"{did_you_mean(db, agent_id)}archisync agent list"
+        )
     return found[0]
+
+
+def alike(db: Database, agent_id: str) -> str | None:
+    """The agent whose id was probably meant. Of more than LOOKED_AT agents only those that begin with the same letters are looked
+    at, three of them or as many as it takes to find anybody."""
+    from difflib import get_close_matches
+
+    known: list[str] = []
+    for length in (0, 3, 1):
+        known = ids_beginning_with(db, agent_id[:length], limit=LOOKED_AT + 1)
+        if 0 < len(known) <= LOOKED_AT:
+            break
+    close = get_close_matches(agent_id, known, n=1)
+    return close[0] if close else None
+
+
+def did_you_mean(db: Database, agent_id: str) -> str:
+    """The beginning of a hint; empty when no agent is alike."""
+    close = alike(db, agent_id)
+    return f"did you mean {close}? " if close else ""
 
 
 def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
@@ -80,7 +105,7 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
     if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
         raise NotFoundError(
             f"there is no agent {ascii(agent_id)[:60]}",
-            hint=f"archisync agent add {agent_id}   (or: archisync agent list)",
+            hint=f"{did_you_mean(db, agent_id)}archisync agent add {agent_id}   (or: archisync agent list)",
         )
 
 

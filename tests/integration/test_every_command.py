@@ -44,6 +44,7 @@ CALLS: dict[str, str] = {
     "resume": f"resume --agent {AGENT}",
     "doctor": "doctor",
     "metrics": "metrics",
+    "report": "report --html -",
     "worker": "worker --burst",
     "prune": "prune --older-than 30d",
     "diff": f"diff customers --agent {AGENT}",

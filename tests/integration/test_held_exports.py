@@ -134,17 +134,20 @@ def test_the_database_refuses_a_share_above_100(connection: Database) -> None:
         connection.execute("update system.sync_settings set drop_percent = 101")
 
 
-def test_a_first_export_whose_rows_are_all_rejected_is_held(sync: Sync, connection: Database) -> None:
-    run = sync(HEADER + ",Name 1,06 1,Roma,1@x.it\n,Name 2,06 2,Roma,2@x.it\n")
+def test_a_first_export_without_one_good_row_is_held_with_its_lines(sync: Sync, connection: Database) -> None:
+    run = sync(HEADER + "1,,,,\n2,,,,\n")
     assert (run.state, run.reason) == ("held", "all-rejected")
+    assert run.message == "all 2 rows of the export were rejected"
+    assert [row["line"] for row in run.warnings[0]["rows"]] == [2, 3]
     assert count(connection, "select count(*) from agents.customers") == 0
 
 
-def test_a_small_export_for_a_table_that_somebody_emptied_is_held(sync: Sync, connection: Database) -> None:
+def test_an_export_that_looks_unlikely_over_an_emptied_table_is_held(sync: Sync, connection: Database) -> None:
     assert sync(rows(*range(10))).state == "succeeded"
-    connection.execute("truncate agents.customers")
+    connection.execute("delete from agents.customers")
     run = sync(rows(1, 2))
     assert (run.state, run.reason) == ("held", "row-drop")
     row = connection.execute("select sample, changes from system.held_exports").fetchone()
     assert row == {"sample": [], "changes": []}  # nothing is there to vanish or to change
+    assert run.message == "the export has 2 rows, 10 are known: 80 % fewer (at most 50 % are applied unasked)"
     assert count(connection, "select count(*) from agents.customers") == 0
