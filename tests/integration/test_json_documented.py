@@ -261,6 +261,11 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     for row in site.json("history", "--limit", "100")["runs"]:
         yield "archisync show", {"run": row}
 
+    # more agents than status counts
+    site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
+    site.db.execute("vacuum analyze system.sync_state")
+    yield "archisync status", site.json("status")
+
 
 @pytest.mark.slow
 def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, empty_database_url: str) -> None:
