@@ -1,5 +1,7 @@
 """Applying a read export to its table: COPY into a temporary table, then a few set-based statements, in the caller's transaction.
-An agent's first export has nothing to be compared with and is copied straight into the table.
+An agent's first export has nothing to be compared with and is copied straight into the table. Of a later one only the lines that are
+not known yet are copied, and compared with the rows whose lines are gone (archisync.linedigest); all other rows are as they
+should be, and no statement looks at them again.
 
 What holds for every statement here: it is filtered by agent (shared tables have none); it touches the columns that the export
 owns and no other; a row that is already as the export says is not written. Absence is confirmed twice: a row that is missing
@@ -11,22 +13,24 @@ The SQL is built from the registry of types, so that six types have one apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
 
 from archisync.database import Database, Params
-from archisync.formats import PlainLines
 from archisync.guard import Plan
-from archisync.records import Quarantined, Record, RecordReader
+from archisync.linedigest import LineDigests, SpanningRecordError, unpack
+from archisync.loading import SAMPLE_SIZE, Loader, Staged
+from archisync.records import RecordReader
 from archisync.store.runs import Counts
 from archisync.synctypes import Field, Kind, Scope, SyncType
-from archisync.values import Value
 
 STAGE = sql.Identifier("archisync_stage")
-SAMPLE_SIZE = 20
+OTHERS = sql.Identifier("archisync_others")
+GONE = sql.Identifier("archisync_gone")
+MOST_KNOWN = 200_000
+"""Rows whose digests are kept in memory, some 25 MB. A larger table is compared as a whole: 1,000,000 rows take seconds, and no memory."""
 
 _SQL_TYPE = {
     Kind.TEXT: "text",
@@ -39,105 +43,6 @@ _SQL_TYPE = {
 }
 
 
-@dataclass(kw_only=True)
-class Staged:
-    """What lies in the temporary table. `unkeyed`: quarantined rows without a readable key. `conflicting`: keys with
-    different values; `repeated`: rows dropped because an identical one is there."""
-
-    seen: int = 0
-    valid: int = 0
-    quarantined: int = 0
-    unkeyed: int = 0
-    repeated: int = 0
-    conflicting: int = 0
-    quarantine_sample: list[dict[str, object]] = field(default_factory=list)
-
-
-class _Loader:
-    """Copies records into the stage: lines that need no parsing as they stand, the others one by one.
-
-    A connection has one COPY at a time, so parsed rows wait in memory, `MANY` at most, until it is their turn.
-    """
-
-    MANY = 2000
-
-    def __init__(
-        self,
-        db: Database,
-        records: RecordReader,
-        columns: tuple[Field, ...],
-        key: tuple[str, ...],
-        target: sql.Identifier = STAGE,
-    ) -> None:
-        self._db = db
-        self._records = records
-        self._key_length = len(key)
-        self._staged = Staged()
-        self._good: list[tuple[Value, ...]] = []
-        self._bad: list[tuple[Value, ...]] = []
-        self._keep_bad = target is STAGE
-        self._copy_good = _copy_into(target, [c.name for c in columns])
-        self._copy_bad = _copy_into(target, ["ok", *key])
-        self._copy_lines = _copy_into(target, records.names_in_file_order, csv_delimiter=records.delimiter)
-
-    def load(self) -> Staged:
-        """What was read; `valid` counts the rows that were copied."""
-        batches = self._records.batches()
-        for first in batches:
-            if isinstance(first, PlainLines):
-                self._lines(first, batches)
-            else:
-                self._take(first)
-            if len(self._good) + len(self._bad) >= self.MANY:
-                self._flush()
-        self._flush()
-        self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
-        return self._staged
-
-    def _lines(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
-        """These lines, and all that follow until too many records have come between them."""
-        with self._db.cursor() as cursor:
-            with cursor.copy(self._copy_lines) as copy:
-                copy.write(first.text.replace("\r", ""))
-                for batch in batches:
-                    if isinstance(batch, PlainLines):
-                        copy.write(batch.text.replace("\r", ""))
-                        continue
-                    self._take(batch)
-                    if len(self._good) + len(self._bad) >= self.MANY:
-                        break
-            self._staged.valid += cursor.rowcount
-
-    def _take(self, record: Record | Quarantined) -> None:
-        if isinstance(record, Record):
-            self._good.append(record.values)
-            return
-        staged = self._staged
-        if len(staged.quarantine_sample) < SAMPLE_SIZE:
-            staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
-        if record.key is None:
-            staged.unkeyed += 1
-        elif self._keep_bad:
-            self._bad.append((False, *record.key))
-
-    def _flush(self) -> None:
-        for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
-            self._staged.valid += len(rows) if rows is self._good else 0
-            if rows:
-                with self._db.cursor() as cursor, cursor.copy(statement) as copy:
-                    for row in rows:
-                        copy.write_row(row)
-            rows.clear()
-
-
-def _copy_into(target: sql.Identifier, names: Sequence[str], *, csv_delimiter: str | None = None) -> sql.Composed:
-    columns = sql.SQL(", ").join(map(sql.Identifier, names))
-    form: sql.Composable = sql.SQL("")
-    if csv_delimiter is not None:
-        form = sql.SQL(" with (format csv, delimiter {})").format(sql.Literal(csv_delimiter))
-    return sql.SQL("copy {} ({}) from stdin").format(target, columns) + form
-
-
 class Apply:
     """One export of one agent on its way into `sync_type.table`. `columns`: what the export owns, all key fields first."""
 
@@ -148,7 +53,14 @@ class Apply:
         self._owned = tuple(c for c in columns if c.name not in sync_type.key)
         self._agent: Params = {"agent_id": agent_id}
         self._loaded = False
+        self._left_out: LineDigests | None = None
+        self._nothing_read = False
         self._table = _table_of(sync_type)
+
+    @property
+    def nothing_read(self) -> bool:
+        """Every line was known already."""
+        return self._nothing_read
 
     # --- pieces of SQL ----------------------------------------------------------------------------------------
 
@@ -157,6 +69,20 @@ class Apply:
         if self._type.scope is Scope.SHARED:
             return sql.SQL("true")
         return sql.SQL("{}.agent_id = %(agent_id)s").format(sql.Identifier(alias))
+
+    def _parts(self) -> dict[str, sql.Composable]:
+        """What every statement may name. `{rows}`: the table's rows `t` that are to be compared, in a FROM; `{others}`: what a
+        statement that writes has to name in its FROM for them; `{mine}`: the condition that goes with either."""
+        mine = self._mine("t")
+        parts = {"stage": STAGE, "table": self._table, "others": sql.SQL("")}
+        if self._left_out is None:
+            return parts | {"rows": sql.SQL("{} t").format(self._table), "mine": mine}
+        others = sql.SQL("{} o").format(OTHERS)
+        return parts | {
+            "others": others,
+            "rows": sql.SQL("{} cross join {} t").format(others, self._table),
+            "mine": mine + sql.SQL(" and t.ctid = o.version"),
+        }
 
     def _same_key(self, left: str, right: str) -> sql.Composable:
         """Equality that a hash join can use, also for a key part that may be NULL."""
@@ -180,11 +106,10 @@ class Apply:
         )
 
     def _run(self, template: str, **parts: sql.Composable) -> int:
-        statement = sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._mine("t"), **parts)
-        return self._db.execute(statement, self._agent).rowcount
+        return self._db.execute(sql.SQL(template).format(**self._parts(), **parts), self._agent).rowcount
 
     def _count(self, template: str, **parts: sql.Composable) -> int:
-        statement = sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._mine("t"), **parts)
+        statement = sql.SQL(template).format(**self._parts(), **parts)
         row = self._db.execute(statement, self._agent).fetchone()
         assert row is not None
         return int(row["n"])
@@ -204,7 +129,7 @@ class Apply:
             return None
         try:
             with self._db.transaction():
-                staged = _Loader(self._db, records, self._columns, self._type.key, self._table).load()
+                staged = Loader(self._db, records, self._columns, self._table, _digests(records), key=None).load()
         except psycopg.errors.UniqueViolation:
             return None
         self._loaded = True
@@ -212,8 +137,65 @@ class Apply:
 
     # --- staging ----------------------------------------------------------------------------------------------
 
+    def stage_new(self, records: RecordReader) -> Staged | None:
+        """Stream into the temporary table what the table's rows don't say already. None, and nothing staged, when that can't be told
+        line by line; `stage` then reads everything. Only while nobody else has written to the rows. May raise what reading raises.
+        """
+        known = self._known_digests() if records.line_layout is not None else ()
+        if not known:
+            return None
+        digests = LineDigests(records.line_layout or 0, known)
+        try:
+            with self._db.transaction():
+                staged = self._stage(records, digests)
+                if digests.matched:
+                    self._find_others(digests)
+        except SpanningRecordError:
+            return None
+        if digests.matched:
+            self._left_out = digests
+            self._nothing_read = not digests.missing and staged.seen == digests.left_out
+            staged.valid += digests.matched
+            staged.repeated += digests.left_out - digests.matched
+        return staged
+
+    def _known_digests(self) -> tuple[bytes, ...]:
+        """Those of the agent's rows; none when they are too many."""
+        statement = sql.SQL(
+            "select string_agg(uuid_send(r.line_digest), '') as known from"
+            " (select t.line_digest from {table} t where {mine} and t.line_digest is not null limit {most}) r"
+        ).format(table=self._table, mine=self._mine("t"), most=sql.Literal(MOST_KNOWN + 1))
+        row = self._db.execute(statement, self._agent, binary=True).fetchone()
+        known = unpack(row["known"] or b"") if row else ()
+        return known if len(known) <= MOST_KNOWN else ()
+
+    def _find_others(self, digests: LineDigests) -> None:
+        """The rows that may differ from the export: their line is gone, or not known, or stands in it beside another one with the same
+        key. Raises SpanningRecordError for the last: only a look at all rows can tell what that means."""
+        self._db.execute(sql.SQL("create temp table {} (digest uuid) on commit drop").format(GONE))
+        with self._db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(GONE)) as copy:
+            for digest in digests.missing:
+                copy.write_row((digest.hex(),))
+        self._run(
+            "create temp table {name} on commit drop as"
+            " select t.ctid as version, t.line_digest is not null and g.digest is null as known"
+            "   from {table} t left join {gone} g on g.digest = t.line_digest left join {stage} s on {same}"
+            "  where {mine} and (t.line_digest is null or g.digest is not null or s.ok is not null)",
+            name=OTHERS,
+            gone=GONE,
+            same=self._same_key("t", "s"),
+        )
+        self._db.execute(sql.SQL("analyze {}").format(OTHERS))
+        if self._count("select count(*) as n from {name} o where known", name=OTHERS):
+            raise SpanningRecordError
+        # From here on the table's rows are looked up by their place, which a nested loop does best; both sides have statistics.
+        self._db.execute("set local enable_nestloop = on")
+
     def stage(self, records: RecordReader) -> Staged:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
+        return self._stage(records, _digests(records))
+
+    def _stage(self, records: RecordReader, digests: LineDigests | None) -> Staged:
         # A table that was just emptied has statistics that promise no rows; a nested loop over it takes hours for a first load.
         self._db.execute("set local enable_nestloop = off")
         self._db.execute("set local work_mem = '64MB'")  # a hash of 100,000 rows; with 4 MB it goes to disk and back
@@ -225,11 +207,11 @@ class Apply:
         ]
         definitions += [sql.SQL("{} text").format(sql.Identifier(name)) for name in records.ignored_names]
         self._db.execute(
-            sql.SQL("create temp table {} (ok boolean not null default true, {}) on commit drop").format(
-                STAGE, sql.SQL(", ").join(definitions)
-            )
+            sql.SQL(
+                "create temp table {} (ok boolean not null default true, line_digest uuid, {}) on commit drop"
+            ).format(STAGE, sql.SQL(", ").join(definitions))
         )
-        staged = _Loader(self._db, records, self._columns, self._type.key).load()
+        staged = Loader(self._db, records, self._columns, STAGE, digests, key=self._type.key).load()
         # Without it an anti-join of a first load is ten times slower; only keys are joined by.
         self._db.execute(
             sql.SQL("analyze {} (ok, {})").format(STAGE, sql.SQL(", ").join(map(sql.Identifier, self._type.key)))
@@ -278,25 +260,24 @@ class Apply:
             " count(*) filter (where changes and not gone and rewrites) as rewritten"
             " from (select s.ok, t.absent_since is not null as gone, s.ok and {changed} as changes,"
             "              case when s.ok and {changed} then {rewritten} end as rewrites"
-            "         from {table} t left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
+            "         from {rows} left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
         ).format(
-            stage=STAGE,
-            table=self._table,
-            mine=self._mine("t"),
+            **self._parts(),
             same=self._same_key("t", "s"),
             changed=self._changed(),
             rewritten=self._rewritten(),
         )
         row = self._db.execute(statement, self._agent).fetchone()
         assert row is not None
+        left_out = self._left_out.matched if self._left_out else 0
         return Plan(
-            known=row["known"],
+            known=row["known"] + left_out,
             vanishing=0 if staged.unkeyed else row["missing"],
             deleted=0 if staged.unkeyed else row["deleting"],
             restored=row["restored"],
             changed=row["changed"],
             rewritten=row["rewritten"],
-            new=staged.valid - row["matched"],
+            new=staged.valid - left_out - row["matched"],
         )
 
     def _changed(self) -> sql.Composable:
@@ -330,13 +311,11 @@ class Apply:
             "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
             "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"
             "  where o.key = any (%(owned)s::text[]) and o.value is distinct from n.value) as fields"
-            " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
+            " from {rows} join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
         ).format(
+            **self._parts(),
             key=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key),
-            table=self._table,
-            stage=STAGE,
             same=self._same_key("t", "s"),
-            mine=self._mine("t"),
             changed=self._changed(),
             size=sql.Literal(SAMPLE_SIZE),
         )
@@ -349,12 +328,11 @@ class Apply:
             return []
         key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key)
         statement = sql.SQL(
-            "select array[{key}] as key from {table} t where {mine} and t.absent_since is null and not {present}"
+            "select array[{key}] as key from {rows} where {mine} and t.absent_since is null and not {present}"
             " order by 1 limit {size}"
         ).format(
+            **self._parts(),
             key=key,
-            table=self._table,
-            mine=self._mine("t"),
             present=self._in_stage("t"),
             size=sql.Literal(SAMPLE_SIZE),
         )
@@ -373,27 +351,31 @@ class Apply:
             return counts
         if plan.vanishing or plan.deleted:
             counts.deleted, counts.absent = self._vanish()
-        if plan.restored:
-            counts.restored = self._run(
-                "update {table} t set absent_since = null, updated_at = system.clock(), run_id = %(run_id)s"
-                " where {mine} and t.absent_since is not null and {present}",
-                present=self._in_stage("t"),
-            )
+        if plan.new:  # before the updates, which move the rows that are looked up by their place
+            counts.inserted = self._insert()
         if plan.changed:
             counts.updated = self._update()
-        if plan.new:
-            counts.inserted = self._insert()
+        if plan.restored:
+            self._restore()
+            counts.restored = plan.restored
         counts.unchanged = staged.valid - counts.updated - counts.inserted
         return counts
 
+    def _and_others(self) -> sql.Composable:
+        return sql.SQL("") if self._left_out is None else sql.SQL(", {} o").format(OTHERS)
+
     def _vanish(self) -> tuple[int, int]:
         missing = sql.SQL("not {}").format(self._in_stage("t"))
+        narrowed = self._left_out is not None
         deleted = self._run(
-            "delete from {table} t where {mine} and t.absent_since is not null and {missing}", missing=missing
+            "delete from {table} t {using}{others} where {mine} and t.absent_since is not null and {missing}",
+            using=sql.SQL("using " if narrowed else ""),
+            missing=missing,
         )
         absent = self._run(
-            "update {table} t set absent_since = system.clock(), run_id = %(run_id)s"
+            "update {table} t set absent_since = system.clock(), line_digest = null, run_id = %(run_id)s {also}{others}"
             " where {mine} and t.absent_since is null and {missing}",
+            also=sql.SQL("from " if narrowed else ""),
             missing=missing,
         )
         return deleted, absent
@@ -402,13 +384,37 @@ class Apply:
         if not self._owned:
             return 0
         return self._run(
-            "update {table} t set {assign}, updated_at = system.clock(), run_id = %(run_id)s from {stage} s"
+            "update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
+            " run_id = %(run_id)s"
+            " from {stage} s{and_others}, (select system.clock() as now offset 0) c"
             " where {mine} and s.ok and {same} and {changed}",
             assign=sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(f.name), sql.Identifier("s", f.name)) for f in self._owned
             ),
+            and_others=self._and_others(),
             same=self._same_key("t", "s"),
             changed=self._changed(),
+        )
+
+    def _restore(self) -> None:
+        """The rows that are back as they were; those that have changed meanwhile are back already."""
+        self._run(
+            "update {table} t set absent_since = null, line_digest = s.line_digest, updated_at = system.clock(),"
+            " run_id = %(run_id)s from {stage} s{and_others} where {mine} and t.absent_since is not null and {same}",
+            and_others=self._and_others(),
+            same=self._same_key("t", "s"),
+        )
+
+    def renew_digests(self) -> None:
+        """Give each row that was compared the digest of the line that it was compared with. After a change of the layout, so that the
+        next export is read by its new lines only; and after somebody else wrote to the rows, whose digests say nothing any more.
+        """
+        if self._loaded or self._left_out is not None:
+            return
+        self._run(
+            "update {table} t set line_digest = s.line_digest from {stage} s"
+            " where {mine} and {same} and t.line_digest is distinct from s.line_digest",
+            same=self._same_key("t", "s"),
         )
 
     def _insert(self) -> int:
@@ -416,8 +422,9 @@ class Apply:
         if self._type.scope is Scope.AGENT:
             agent_column, agent_value = sql.SQL("agent_id, "), sql.SQL("%(agent_id)s, ")
         return self._run(
-            "insert into {table} ({agent_column}{names}, run_id) select {agent_value}{values}, %(run_id)s from {stage} s"
-            " where s.ok and not exists (select from {table} t where {mine} and {same})",
+            "insert into {table} ({agent_column}{names}, line_digest, run_id)"
+            " select {agent_value}{values}, s.line_digest, %(run_id)s from {stage} s"
+            " where s.ok and not exists (select from {rows} where {mine} and {same})",
             agent_column=agent_column,
             agent_value=agent_value,
             names=sql.SQL(", ").join(self._names(self._columns)),
@@ -450,10 +457,18 @@ class Apply:
         )
 
     def _rows(self) -> sql.Composable:
-        """`… s where …`: the good rows of the export, wherever they are."""
+        """`… s where …`: the good rows of the export, wherever they are once it is written."""
         if self._loaded:
             return sql.SQL("{} s where {}").format(self._table, self._mine("s"))
-        return sql.SQL("{} s where s.ok").format(STAGE)
+        if self._left_out is None:
+            return sql.SQL("{} s where s.ok").format(STAGE)
+        bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, self._same_key("b", "s"))
+        return sql.SQL("{} s where {} and s.absent_since is null and not {}").format(self._table, self._mine("s"), bad)
+
+
+def _digests(records: RecordReader) -> LineDigests | None:
+    """For lines of which none is known."""
+    return LineDigests(records.line_layout) if records.line_layout is not None else None
 
 
 def count_rows(db: Database, kind: SyncType, agent_id: str | None) -> int:

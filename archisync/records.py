@@ -4,7 +4,6 @@ Columns are found by their labels, so a moved or added column changes nothing, a
 by the export. Two columns for one field hold the export: which of them is right can't be known.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from archisync.errors import ConfigurationError, ExportError
 from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
-from archisync.plainlines import line_pattern
+from archisync.linedigest import LineDigests, layout_seed
+from archisync.plainlines import PlainLine
 from archisync.synctypes import Field, Kind, SyncType
 from archisync.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
 
@@ -140,10 +140,11 @@ def _shown(label: str) -> str:
 
 
 class Record(NamedTuple):
-    """One good row: `values` in the order of `layout.columns`."""
+    """One good row: `values` in the order of `layout.columns`; `digest` that of its raw line, where digests were asked for."""
 
     line: int
     values: tuple[Value, ...]
+    digest: bytes | None = None
 
 
 class Quarantined(NamedTuple):
@@ -170,7 +171,8 @@ class RecordReader:
         layout: Layout,
         cells: "Sequence[_Cell]",
         key_length: int,
-        plain: re.Pattern[str] | None = None,
+        plain: PlainLine | None = None,
+        seed: int = 0,
     ) -> None:
         self.layout = layout
         self.delimiter = table.delimiter if isinstance(table, LineTable) else ","
@@ -181,6 +183,12 @@ class RecordReader:
         self._cells = cells
         self._key_length = key_length
         self._plain = plain
+        self._seed = seed
+
+    @property
+    def line_layout(self) -> int | None:
+        """The seed of the digests of the table's lines; None when its rows are no lines."""
+        return self._seed if isinstance(self._table, LineTable) else None
 
     @property
     def skipped(self) -> int:
@@ -200,19 +208,21 @@ class RecordReader:
             return []
         return [_ignored_name(i) for i, f in enumerate(self.layout.in_file_order(len(self._table.labels))) if f is None]
 
-    def batches(self) -> Iterator[Record | Quarantined | PlainLines]:
+    def batches(self, digests: LineDigests | None = None) -> Iterator[Record | Quarantined | PlainLines]:
         """The same records, but lines that PostgreSQL may read as they stand come unparsed, many at a time: cells in the
-        order of the file, between `delimiter`s, empty ones NULL."""
-        if self._plain is None or not isinstance(self._table, LineTable):
+        order of the file, between `delimiter`s, empty ones NULL. With digests (of `line_layout`) each record comes with its own, and
+        lines that they know are only counted; SpanningRecordError says that this can't be done line by line."""
+        if not isinstance(self._table, LineTable):
             yield from self
             return
         self.seen = self.quarantined = self.control_characters_removed = 0
-        for row in self._table.rows_and_lines(self._plain):
+        for row in self._table.rows_and_lines(self._plain, digests):
             if isinstance(row, PlainLines):
-                self.seen += row.rows
+                self.seen += len(row.lines)
                 yield row
             else:
                 yield self._one(row)
+        self.seen += digests.left_out if digests else 0
 
     def __iter__(self) -> Iterator[Record | Quarantined]:
         self.seen = self.quarantined = self.control_characters_removed = 0
@@ -240,7 +250,7 @@ class RecordReader:
             bad = len(values)  # the key comes first, so it is complete when a later cell is bad
             key = tuple(values[: self._key_length]) if bad >= self._key_length else None
             return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key)
-        return Record(row.line, tuple(values))
+        return Record(row.line, tuple(values), row.digest)
 
 
 def _ignored_name(position: int) -> str:
@@ -267,14 +277,16 @@ def read_records(
     ]
     plain = None
     if isinstance(table, LineTable) and len(table.labels) <= _MAX_PLAIN_COLUMNS:
-        plain = _plain_lines(table, layout, sync_type, locale)
-    return RecordReader(table, layout, cells, len(sync_type.key), plain)
+        plain = _plain_line(table, layout, sync_type, locale)
+    detected = sorted(table.detected.items())
+    seed = layout_seed(sync_type, table.labels, layout, detected, locale, zone.key)
+    return RecordReader(table, layout, cells, len(sync_type.key), plain, seed)
 
 
-def _plain_lines(table: LineTable, layout: Layout, sync_type: SyncType, locale: Locale) -> re.Pattern[str]:
+def _plain_line(table: LineTable, layout: Layout, sync_type: SyncType, locale: Locale) -> PlainLine:
     fields = layout.in_file_order(len(table.labels))
     filled = [field is not None and not _empty_is_null(field, sync_type) for field in fields]
-    return line_pattern(fields, filled, locale, table.delimiter)
+    return PlainLine(fields, filled, locale, table.delimiter, quoted=table.quoted)
 
 
 def _empty_is_null(field: Field, sync_type: SyncType) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from archisync import __version__, sources
-from archisync.apply import Apply, Staged
+from archisync.apply import Apply
 from archisync.config import Config, redact
 from archisync.database import Database, translate
 from archisync.errors import (
@@ -34,7 +34,7 @@ from archisync.errors import (
 )
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
-from archisync.linesum import line_sum
+from archisync.loading import Staged
 from archisync.printed import PrintedTable
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
@@ -143,17 +143,16 @@ def _sync(db: Database, config: Config, claim: Claim, spool: Path, progress: Pro
         export = _fetch(config, kind, claim.agent_id, spool, applied.get("validators", {}))
     if isinstance(export, Unchanged):
         return _unchanged(db, claim, export, applied, progress)
-    with progress.step("compare"):
-        lines = line_sum(export.path)
     progress.export = {
         "origin": printable(export.origin),
         "bytes": export.size_bytes,
         "sha256": export.sha256,
         **export.details,
     }
-    if applied.get("sha256") == export.sha256 or (lines is not None and applied.get("lines") == lines):
-        return _same(db, claim, export, applied, progress)
-    return _read_and_apply(db, config, claim, kind, export, lines, progress)
+    if applied.get("sha256") == export.sha256:
+        message = f"{applied['seen']} row(s) seen: as it was in run {applied['run_id']}; nothing was compared"
+        return _end_unchanged(db, claim, "unchanged", message, applied, progress)
+    return _read_and_apply(db, config, claim, kind, export, progress)
 
 
 def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict[str, Any]:
@@ -170,13 +169,6 @@ def _read_as(config: Config, kind: SyncType) -> str:
     choices = (config.csv_dialect(kind), config.aliases(kind), kind)
     parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(choices))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _same(db: Database, claim: Claim, export: Export, applied: dict[str, Any], progress: Progress) -> Outcome:
-    """End the run: the export has the bytes, or the lines, of the applied one, and the table is what that one made of it."""
-    what = "as it was" if applied["sha256"] == export.sha256 else "the same lines in another order as"
-    message = f"{applied['seen']} row(s) seen: {what} in run {applied['run_id']}; nothing was compared"
-    return _end_unchanged(db, claim, "unchanged", message, applied, progress)
 
 
 def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> Outcome:
@@ -233,7 +225,6 @@ def _read_and_apply(
     claim: Claim,
     kind: SyncType,
     export: Export,
-    lines: str | None,
     progress: Progress,
 ) -> Outcome:
     assert progress.export is not None
@@ -245,14 +236,16 @@ def _read_and_apply(
         progress.warn("ignored-columns", f"{count} unknown column(s) ignored", count, columns=names)
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
-        runs.begin_apply(db, claim)
+        begun = runs.begin_apply(db, claim)
         with progress.step("read"):
-            staged = apply.load(records) or apply.stage(records)
+            staged = _stage(apply, records, all_rows=begun.outside_changes or claim.trigger is Trigger.FORCED)
         _warn_about(staged, records, progress)
         plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
             runs.lock_fence(db, claim)
             progress.counts = apply.write(staged, plan, claim.run_id)
+            if begun.outside_changes or begun.line_layout != _hex(records.line_layout):
+                apply.renew_digests()
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
         runs.record_success(
@@ -265,17 +258,28 @@ def _read_and_apply(
             source={
                 "validators": dict(export.validators),
                 "sha256": export.sha256,
-                "lines": lines,
+                "line_layout": _hex(records.line_layout),
                 "seen": staged.seen,
                 "valid": staged.valid,
                 "run_id": claim.run_id,
                 "read_as": _read_as(config, kind),
             },
         )
-        reason = "applied-with-warnings" if progress.warnings else "applied"
-        outcome = Outcome(State.SUCCEEDED, reason, _told(progress.counts))
+        outcome = Outcome(State.SUCCEEDED, *_told(progress, apply))
         runs.finish(db, claim, outcome, report=progress.report())
     return outcome
+
+
+def _stage(apply: Apply, records: RecordReader, *, all_rows: bool) -> Staged:
+    """Read the export as far as is needed. `all_rows`: take no row's digest for proof, and compare them all."""
+    staged = apply.load(records)
+    if staged is None and not all_rows:
+        staged = apply.stage_new(records)
+    return staged or apply.stage(records)
+
+
+def _hex(layout: int | None) -> str | None:
+    return None if layout is None else f"{layout:016x}"
 
 
 def _guard(
@@ -400,9 +404,17 @@ def _warn_about_references(apply: Apply, progress: Progress) -> None:
         progress.warn("repeated-order-numbers", f"{repeated} order number(s) belong to several orders", repeated)
 
 
-def _told(counts: Counts) -> str:
+def _told(progress: Progress, apply: Apply) -> tuple[str, str]:
+    """Reason and message of a run that was applied."""
+    counts = progress.counts
+    assert counts is not None
     told = ", ".join(f"{n} {name}" for name, n in counts.as_dict().items() if n and name != "seen")
-    return f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
+    message = f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
+    if progress.warnings:
+        return "applied-with-warnings", message
+    if apply.nothing_read and not counts.changed:
+        return "unchanged", f"{counts.seen} row(s) seen: every line is known; nothing was compared"
+    return "applied", message
 
 
 def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: Outlook) -> Outcome:

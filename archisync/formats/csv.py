@@ -6,22 +6,27 @@ row has all its cells. So the only cut that can't be seen is one exactly after a
 Lines end with LF or CR LF, or, when the header line ends with a lone CR, with CR throughout.
 """
 
+from __future__ import annotations
+
 import codecs
 import csv
-import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.config import CSV_DELIMITERS, DETECT, CsvDialect
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, PlainLines, RawRow
-from archisync.plainlines import MAX_LINE_CHARS as MAX_PLAIN_LINE_CHARS
+from archisync.linedigest import LineDigests, SpanningRecordError
+from archisync.plainlines import PlainLine
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row
 DELIMITERS = {delimiter: name for name, delimiter in CSV_DELIMITERS.items()}
+MAX_LINE_BYTES = 4 * MAX_LINE_CHARS
+_FIRST_BLOCK_BYTES = 8 * 1024
 _BLOCK_BYTES = 256 * 1024
 _BLOCK_CHARS = 128 * 1024
 _AGAIN_HINT = "the transfer or the ERP's export job was cut off; export it again"
@@ -36,7 +41,7 @@ class CsvTable:
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
         self._path = path
         self._line_end = _check_line_ends(path)
-        self._quoted = dialect.quoted
+        self.quoted = dialect.quoted
         self._encoding = _known_encoding(path, dialect.encoding) if dialect.encoding else _detect_encoding(path)
         self.delimiter, self.labels = self._read_header(dialect.delimiter)
         self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
@@ -51,20 +56,24 @@ class CsvTable:
         Raises ExportError when a quoted cell is never closed, the last row is short, or damaged quotes make it
         impossible to tell where the next row starts.
         """
-        for row in self._read(None):
+        for row in self._read(None, None):
             assert not isinstance(row, PlainLines)
             yield row
 
-    def rows_and_lines(self, plain: re.Pattern[str]) -> Iterator[RawRow | BadRow | PlainLines]:
-        """The same, with the lines that match the pattern unparsed. The pattern must refuse quotes, and ends with a line end."""
-        return self._read(plain if self._line_end == "\n" else None)
+    def rows_and_lines(
+        self, plain: PlainLine | None, digests: LineDigests | None
+    ) -> Iterator[RawRow | BadRow | PlainLines]:
+        """The same, with the lines that are plain unparsed, and each line's digest with the row that it is; lines whose digest is
+        known are left out. Raises SpanningRecordError instead of leaving out a part of a row."""
+        return self._read(plain if self._line_end == "\n" else None, digests)
 
-    def _read(self, plain: re.Pattern[str] | None) -> Iterator[RawRow | BadRow | PlainLines]:
+    def _read(self, plain: PlainLine | None, digests: LineDigests | None) -> Iterator[RawRow | BadRow | PlainLines]:
         short: BadRow | None = None  # held back: as the last row it would mean a truncated file
-        with self._open() as file:
-            lines = _Lines(file, quoted=self._quoted)
-            records = _records(lines, self.delimiter, quoted=self._quoted)
+        with self._open() as blocks:
+            lines = _Lines(blocks, quoted=self.quoted)
+            records = _records(lines, self.delimiter, quoted=self.quoted)
             next(records)  # the header
+            lines.take_digests(digests)
             while True:
                 if plain:
                     for found in lines.plain(plain):
@@ -78,23 +87,35 @@ class CsvTable:
                 if short is not None:
                     yield short
                     short = None
-                row = self._row(line, cells)
+                row = self._row(line, cells, lines.digest)
                 if isinstance(row, BadRow) and len(cells) < len(self.labels) and not isinstance(cells, str):
                     short = row
                 else:
                     yield row
+            if short is not None and short.line < lines.last_left_out:
+                yield short
+                short = None
         if short is not None:
             raise TruncatedError(f"truncated: the last row, line {short.line}, {short.reason}", hint=_AGAIN_HINT)
 
-    def _row(self, line: int, cells: list[str] | str) -> RawRow | BadRow:
+    def _row(self, line: int, cells: list[str] | str, digest: bytes | None) -> RawRow | BadRow:
         if isinstance(cells, str):
             return BadRow(line, cells)
         if len(cells) == len(self.labels):
-            return RawRow(line, tuple(cells))
+            return RawRow(line, tuple(cells), digest)
         return BadRow(line, f"has {_cells(len(cells))}, the header has {len(self.labels)}")
 
-    def _open(self) -> TextIO:
-        return self._path.open(encoding=self._encoding, newline=self._line_end)
+    @contextmanager
+    def _open(self) -> Iterator[Iterator[_Block]]:
+        """The file's lines as UTF-8, many at a time."""
+        if self._encoding in ("utf-8", "utf-8-sig"):
+            with self._path.open("rb") as raw:
+                if raw.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8 or self._encoding == "utf-8":
+                    raw.seek(0)
+                yield _blocks(_raw_pieces(raw, self._line_end.encode()), self._line_end)
+            return
+        with self._path.open(encoding=self._encoding, newline=self._line_end) as file:
+            yield _blocks(_text_pieces(file), self._line_end)
 
     def _read_header(self, known: str | None) -> tuple[str, tuple[str, ...]]:
         """The delimiter that is known, or cuts the header into the most labels, and these labels."""
@@ -125,9 +146,9 @@ class CsvTable:
 
     def _labels_by(self, delimiter: str) -> tuple[str, ...]:
         """The header's cells under that delimiter; none when it can't be read so."""
-        with self._open() as file:
-            lines = _Lines(file, quoted=self._quoted)
-            _, cells = next(_records(lines, delimiter, quoted=self._quoted), (0, ""))
+        with self._open() as blocks:
+            lines = _Lines(blocks, quoted=self.quoted)
+            _, cells = next(_records(lines, delimiter, quoted=self.quoted), (0, ""))
         return () if isinstance(cells, str) else tuple(cells)
 
 
@@ -135,37 +156,105 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-class _Lines:
-    """The physical lines of a file, bounded, and what is known about the quotes of the record being read."""
+class _Block(NamedTuple):
+    """Consecutive lines of the file, or those of them that are not left out. `numbers` are their places in the file, counted from 1;
+    `end` is the line end of each; `digests` is empty when none are wanted."""
 
-    def __init__(self, file: TextIO, *, quoted: bool) -> None:
-        self._file = file
+    numbers: Sequence[int]
+    lines: list[bytes]
+    end: str
+    digests: list[bytes]
+
+
+class _Line(NamedTuple):
+    number: int
+    raw: bytes
+    end: str
+    digest: bytes | None
+
+
+def _raw_pieces(file: BinaryIO, line_end: bytes) -> Iterator[bytes]:
+    """The file in pieces that end with a line, unless that is too long anyway. The first one is small: the header is in it."""
+    rest = b""
+    size = _FIRST_BLOCK_BYTES
+    while block := file.read(size):
+        size = _BLOCK_BYTES
+        cut = block.rfind(line_end) + 1
+        if cut or len(rest) + len(block) > MAX_LINE_BYTES:
+            yield rest + block[: cut or len(block)]
+            rest = block[cut:] if cut else b""
+        else:
+            rest += block
+    if rest:
+        yield rest
+
+
+def _text_pieces(file: TextIO) -> Iterator[bytes]:
+    size = _FIRST_BLOCK_BYTES
+    while text := file.read(size):
+        size = _BLOCK_CHARS
+        yield (text + file.readline(MAX_LINE_CHARS + 1)).encode("utf-8", "surrogatepass")
+
+
+def _blocks(pieces: Iterator[bytes], line_end: str) -> Iterator[_Block]:
+    first = 1
+    for piece in pieces:
+        end, text = line_end, piece
+        if line_end == "\n" and (ends := text.count(b"\r\n")) and ends == text.count(b"\n"):
+            end, text = "\r\n", text.replace(b"\r\n", b"\n")
+        lines = text.removesuffix(line_end.encode()).split(line_end.encode())
+        yield _Block(range(first, first + len(lines)), lines, end, [])
+        first += len(lines)
+
+
+class _Lines:
+    """The physical lines of a file, bounded, and what is known about the quotes of the record being read. Lines whose digest is
+    known are left out."""
+
+    def __init__(self, blocks: Iterator[_Block], *, quoted: bool) -> None:
+        self._blocks = blocks
         self._quoted = quoted
-        self._ahead: deque[str] = deque()  # lines of the last block that were not plain, and what follows them
+        self._ahead: deque[_Line] = deque()  # lines of the last block that were not plain, and what follows them
+        self._digests: LineDigests | None = None
+        self.digest: bytes | None = None  # of the record just read, if it is one line
+        self.last_left_out = 0  # its number
         self.number = 0
         self.ended = False
         self.start_record()
 
+    def take_digests(self, digests: LineDigests | None) -> None:
+        """From here on each line has its digest, and is left out when that is known."""
+        self._digests = digests
+        if digests is not None and self._ahead:
+            rest = list(self._ahead)
+            self._ahead.clear()
+            self._take(self._new(_Block([x.number for x in rest], [x.raw for x in rest], rest[0].end, [])))
+
     def start_record(self) -> None:
         self.first = self.number + 1
+        self.lines = 0
         self.chars = 0
         self.quotes = 0
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._ahead.popleft() if self._ahead else self._file.readline(MAX_LINE_CHARS + 1)
-        if not line:
-            self.ended = True
-            raise StopIteration
-        self.number += 1
-        if len(line) > MAX_LINE_CHARS:
+        while not self._ahead:
+            block = next(self._blocks, None)
+            if block is None:
+                self.ended = True
+                raise StopIteration
+            self._take(self._new(block))
+        self.number, raw, end, digest = self._ahead.popleft()
+        line = raw.decode("utf-8", "surrogatepass") + end if len(raw) <= MAX_LINE_BYTES else ""
+        if not line or len(line) > MAX_LINE_CHARS:
             raise ExportError(
                 f"line {self.number} is longer than {MAX_LINE_CHARS} characters",
                 hint="look whether the export is a CSV file",
             )
+        self._count(digest)
         self.chars += len(line)
         if self.chars > MAX_LINE_CHARS:  # cells with line ends in them: one row over any number of lines
             raise ExportError(
@@ -182,38 +271,62 @@ class _Lines:
             self.opened = self.number  # closed and opened again in this line
         return line
 
-    def plain(self, pattern: re.Pattern[str]) -> Iterator[PlainLines]:
+    def _count(self, digest: bytes | None) -> None:
+        """One line more of the record. A digest of a part of one is nobody's."""
+        self.lines += 1
+        if self.lines == 1:
+            self.first, self.digest = self.number, digest
+            return
+        self.digest = None
+        if self._digests is not None and self._digests.leaves_out:
+            raise SpanningRecordError
+
+    def _take(self, block: _Block) -> None:
+        digests: Sequence[bytes | None] = block.digests or [None] * len(block.lines)
+        for number, raw, digest in zip(block.numbers, block.lines, digests, strict=True):
+            self._ahead.append(_Line(number, raw, block.end, digest))
+
+    def _new(self, block: _Block) -> _Block:
+        """The block with digests, without the lines that are known."""
+        if self._digests is None:
+            return block
+        numbers, lines, end, _ = block
+        digests = self._digests.of(lines)
+        new = self._digests.new(digests)
+        if len(new) == len(lines):
+            return _Block(numbers, lines, end, digests)
+        last = len(lines) - 1
+        for place in reversed(new):
+            if place != last:
+                break
+            last -= 1
+        self.last_left_out = numbers[last]
+        return _Block([numbers[i] for i in new], [lines[i] for i in new], end, [digests[i] for i in new])
+
+    def plain(self, pattern: PlainLine) -> Iterator[PlainLines]:
         """The lines from here on that match, as long as they do; the next line needs care then, or there is none."""
         while True:
             if not self._ahead:
-                text = self._file.read(_BLOCK_CHARS)
-                if text and text[-1] != "\n":
-                    text += self._file.readline(MAX_LINE_CHARS + 1)
-                if not text:
+                block = next(self._blocks, None)
+                if block is None:
                     return
-                lines = _split(text)
-                if len(max(lines, key=len)) <= MAX_PLAIN_LINE_CHARS and all(map(pattern.fullmatch, lines)):
-                    yield self._found(text, len(lines))
+                block = self._new(block)
+                if not block.lines:
                     continue
-                self._ahead.extend(lines)
-            matching = []
-            while self._ahead and pattern.fullmatch(self._ahead[0]) and len(self._ahead[0]) <= MAX_PLAIN_LINE_CHARS:
+                if pattern.match(block.lines):
+                    self.number = block.numbers[-1]
+                    yield PlainLines(block.numbers[0], block.lines, block.digests)
+                    continue
+                self._take(block)
+            matching: list[_Line] = []
+            while self._ahead and pattern.match([self._ahead[0].raw]):
                 matching.append(self._ahead.popleft())
             if matching:
-                yield self._found("".join(matching), len(matching))
+                self.number = matching[-1].number
+                digests = [line.digest for line in matching if line.digest is not None]
+                yield PlainLines(matching[0].number, [line.raw for line in matching], digests)
             if self._ahead:
                 return
-
-    def _found(self, text: str, count: int) -> PlainLines:
-        self.number += count
-        return PlainLines(self.number - count + 1, count, text)
-
-
-def _split(text: str) -> list[str]:
-    """Lines with their line ends; `str.splitlines` would split at other characters too."""
-    lines = text.split("\n")
-    last = lines.pop()
-    return [line + "\n" for line in lines] + ([last] if last else [])
 
 
 def _records(lines: _Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:

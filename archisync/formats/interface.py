@@ -1,8 +1,12 @@
 """What every format makes of an export: labels, and rows of raw cells with their line numbers."""
 
-import re
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
+
+from archisync.linedigest import LineDigests
+from archisync.plainlines import PlainLine
 
 
 class NumberText(str):
@@ -12,10 +16,12 @@ class NumberText(str):
 
 
 class RawRow(NamedTuple):
-    """One row, as many cells as the table has labels. `line` is the physical line it starts in, counted from 1."""
+    """One row, as many cells as the table has labels. `line` is the physical line it starts in, counted from 1; `digest` that
+    line's, where digests were asked for and the row is no more than the line."""
 
     line: int
     cells: tuple[str | None, ...]
+    digest: bytes | None = None
 
 
 class BadRow(NamedTuple):
@@ -26,12 +32,12 @@ class BadRow(NamedTuple):
 
 
 class PlainLines(NamedTuple):
-    """Whole lines that match the pattern that was asked for, `rows` of them, each one row as it stands; `line` is the first
-    one's number."""
+    """Lines that match the pattern that was asked for, each one row as it stands, in UTF-8 and without its line end; `line` is the
+    first one's number, `digests` theirs where they were asked for, else empty."""
 
     line: int
-    rows: int
-    text: str
+    lines: list[bytes]
+    digests: list[bytes]
 
 
 class Table(Protocol):
@@ -60,10 +66,14 @@ class SkippingTable(Table, Protocol):
 
 @runtime_checkable
 class LineTable(Table, Protocol):
-    """A table whose rows are mostly single lines of cells between delimiters, without quotes."""
+    """A table whose rows are mostly single lines of cells between delimiters."""
 
     delimiter: str
+    quoted: bool
 
-    def rows_and_lines(self, plain: re.Pattern[str]) -> Iterator[RawRow | BadRow | PlainLines]:
-        """The same as `rows`, but lines that match `plain` as they stand come unparsed, many at a time."""
+    def rows_and_lines(
+        self, plain: PlainLine | None, digests: LineDigests | None
+    ) -> Iterator[RawRow | BadRow | PlainLines]:
+        """The same as `rows`, but lines that are plain come unparsed, many at a time, and lines that the digests know not at all.
+        Raises SpanningRecordError where that would leave out a part of a row."""
         ...

@@ -333,7 +333,9 @@ delete from system.outside_changes where sync_type = %(sync_type)s and agent_id 
 """
 # Purpose: the transaction's writes to agent data are those of this run: defaults of its COPY, and no outside change. Caller: sync.
 SQL_NAME_RUN = """
-select set_config('archisync.run_id', %(id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true)
+select set_config('archisync.run_id', %(id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
+  (select st.applied_source ->> 'line_layout' from system.sync_state st
+    where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s) as line_layout
 """
 SQL_STATE_FAILED = """
 update system.sync_state
@@ -743,10 +745,18 @@ def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
     return (row["applied_source"] or {}) if row else {}
 
 
-def begin_apply(db: Database, claim: Claim) -> None:
+class Begun(NamedTuple):
+    """What the transaction of an apply has found. `outside_changes`: somebody else has written to the pair's rows since the last
+    apply. `line_layout`: how the lines were read that the rows' digests are of; None when nothing is known of it."""
+
+    outside_changes: bool
+    line_layout: str | None
+
+
+def begin_apply(db: Database, claim: Claim) -> Begun:
     """First statements of the transaction that applies the run's export."""
-    db.execute(SQL_FORGET_OUTSIDE_CHANGES, _pair(claim))
-    db.execute(SQL_NAME_RUN, _pair(claim))
+    outside_changes = db.execute(SQL_FORGET_OUTSIDE_CHANGES, _pair(claim)).rowcount > 0
+    return Begun(outside_changes, _one(db, SQL_NAME_RUN, _pair(claim))["line_layout"])
 
 
 def record_success(

@@ -8,20 +8,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archisync.apply import Apply, Staged
+from archisync.apply import Apply
 from archisync.database import Database
 from archisync.errors import ExportError
 from archisync.formats import BadRow, RawRow
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import PlainLines
-from archisync.plainlines import line_pattern
+from archisync.loading import Staged
+from archisync.plainlines import PlainLine
 from archisync.records import read_records
 from archisync.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.values import Locale
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(
-    ["", " ", "a", "a b", "a  b", " a", "a ", "à", "\xa0", "a\xa0b", "\t", "\\N", "\\.", "x\\y", "\x7f", "'"]
+    ['""', "", " ", "a", "a b", "a  b", " a", "a ", "à", "\xa0", "a\xa0b", "\t", "\\N", "\\.", "x\\y", "\x7f", "'"]
 )
 CELLS = {
     Kind.TEXT: st.text(st.characters(exclude_categories=["Cs"], exclude_characters='\r\n"'), max_size=6),
@@ -70,6 +71,10 @@ CELLS = {
 }
 
 
+ALWAYS_QUOTED = ("a b", " a", "à", "1.50", "2024-02-29", "70.962", "true", "0")
+"""Cells that stand in quotes though they need none, as many exports have it."""
+
+
 class CarefulTable:
     """The same file without unparsed lines."""
 
@@ -94,7 +99,7 @@ def files(draw: st.DrawFn) -> tuple[SyncType, Locale, str]:
 
 
 def quoted(cell: str, delimiter: str) -> str:
-    return f'"{cell}"' if delimiter in cell else cell
+    return f'"{cell}"' if delimiter in cell or cell in ALWAYS_QUOTED else cell
 
 
 def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | CarefulTable) -> tuple[Staged, Any] | str:
@@ -127,22 +132,31 @@ def test_unparsed_lines_give_the_rows_that_parsing_gives(
 
 def test_most_lines_of_an_ordinary_export_are_not_parsed(tmp_path: Path) -> None:
     path = tmp_path / "export.csv"
-    plain = "".join(f"{n},Prodotto n. {n},{n}.50,2024-05-06T07:08:09Z\r\n" for n in range(9_000))
+    plain = "".join(f'{n},"Prodotto n. {n}",{n}.50,2024-05-06T07:08:09Z\r\n' for n in range(9_000))
     path.write_text(
-        "product_id,name,unit_price,modified_at\n" + plain + '9001,"Uno, due",3,\n' + "9002,Tre,,\n", "utf-8"
+        "product_id,name,unit_price,modified_at\r\n" + plain + '9001,"Uno ""A""",3,\r\n' + "9002,Tre,,\r\n", "utf-8"
     )
     table = CsvTable(path)
     fields = [PRODUCTS.field(name) for name in table.labels]
-    found = list(table.rows_and_lines(line_pattern(fields, [True, True, False, False], "iso", ",")))
-    assert sum(batch.rows for batch in found if isinstance(batch, PlainLines)) == 9_001
+    pattern = PlainLine(fields, [True, True, False, False], "iso", ",", quoted=True)
+    found = list(table.rows_and_lines(pattern, None))
+    assert sum(len(batch.lines) for batch in found if isinstance(batch, PlainLines)) == 9_001
     assert [row.line for row in found if isinstance(row, RawRow | BadRow)] == [9_002]
     assert [batch.line for batch in found if isinstance(batch, PlainLines)][-1] == 9_003
 
 
 @pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=list(SYNC_TYPES))
-@pytest.mark.parametrize("bad", ['a"b', "a\\b", "a\tb", "a  b", " a", "a ", "a\rb", "a\x00b", "a\u2028b"])
-def test_a_line_that_needs_care_matches_no_pattern(kind: SyncType, bad: str) -> None:
+@pytest.mark.parametrize("bad", ['a"b', "a\\b", "a\tb", "a  b", " a", "a ", "a\rb", "a\x00b", "a\u2028b", "a\xa0b"])
+@pytest.mark.parametrize("cell", ["{}", '"{}"'])
+def test_a_line_that_needs_care_matches_no_pattern(kind: SyncType, bad: str, cell: str) -> None:
     columns = [f for f in kind.fields if f.kind is Kind.TEXT]
-    line = line_pattern(columns, [False] * len(columns), "iso", ",")
-    assert line.fullmatch("x," * (len(columns) - 1) + "x\n")
-    assert not line.fullmatch("x," * (len(columns) - 1) + bad + "\n")
+    pattern = PlainLine(columns, [False] * len(columns), "iso", ",", quoted=True)
+    good = ("x," * (len(columns) - 1) + cell.format("è x")).encode()
+    assert pattern.match([good])
+    assert not pattern.match([good, ("x," * (len(columns) - 1) + cell.format(bad)).encode()])
+
+
+def test_a_quote_is_a_character_like_any_other_where_cells_are_not_quoted() -> None:
+    pattern = PlainLine([PRODUCTS.field("name")], [True], "iso", ",", quoted=False)
+    assert pattern.match([b"x"])
+    assert not pattern.match([b'"x"'])

@@ -1,0 +1,91 @@
+"""Digests of the raw lines of an export: which of them have already become the rows that the table has.
+
+Each row of agent data carries the digest of the line that it came of (`line_digest`). A line with that digest says what the row says,
+so it needs no parsing, no copying and no comparison, wherever in the file it stands: of an export in which one line in a hundred has
+changed, one line in a hundred is read. What a line says depends on the labels, the delimiter, the locale and the parser as well,
+so all of these go into every digest (`layout_seed`): under another layout no line is known.
+
+The digest is XXH3's, of 128 bits: among a million rows and a million changed lines, the chance of one wrong match is 3e-27. Nobody but
+the ERP chooses the lines, and it could lie without a collision.
+
+A line is only known if it was a whole record when it was read. So lines can be left out one by one as long as every line that is read
+is a whole record as well; a record over several lines (a quoted line end) begins with a line that is not known, and then
+nothing may be left out (`SpanningRecordError`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from xxhash import xxh3_128_digest
+
+DIGEST_BYTES = 16
+
+
+class SpanningRecordError(Exception):
+    """A record takes several lines: which of them stands for which row can't be told line by line."""
+
+
+@cache
+def parser_version() -> str:
+    """Of the modules that make values of text: another text may make other values, so their lines are read again once."""
+    from archisync import plainlines, records, values
+    from archisync.formats import csv, jsonl
+
+    digest = hashlib.sha256()
+    for module in (values, records, plainlines, csv, jsonl):
+        digest.update(Path(module.__file__ or "").read_bytes())
+    return digest.hexdigest()
+
+
+def layout_seed(*parts: object) -> int:
+    """A seed of 64 bits from whatever decides, beside a line's text, about the row that comes of it."""
+    text = "\0".join([parser_version(), *map(repr, parts)])
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+class LineDigests:
+    """The digests of lines under one layout, and which of them are known.
+
+    `missing` are known digests that no line has had so far; `left_out` counts the lines that were known.
+    """
+
+    def __init__(self, seed: int, known: Iterable[bytes] = ()) -> None:
+        self.missing = set(known)
+        self.left_out = 0
+        self._known = frozenset(self.missing)
+        self._seed = seed
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether any line can be left out at all."""
+        return bool(self._known)
+
+    @property
+    def matched(self) -> int:
+        """Known digests that a line has had; fewer than `left_out` when lines are repeated."""
+        return len(self._known) - len(self.missing)
+
+    def of(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Of lines without their line ends."""
+        seed, digest = self._seed, xxh3_128_digest
+        return [digest(line, seed) for line in lines]
+
+    def new(self, digests: Sequence[bytes]) -> list[int]:
+        """The places of those that are not known; the others are counted."""
+        known = self._known
+        if not known:
+            return list(range(len(digests)))
+        self.missing.difference_update(digests)
+        new = [place for place, digest in enumerate(digests) if digest not in known]
+        self.left_out += len(digests) - len(new)
+        return new
+
+
+def unpack(digests: bytes) -> tuple[bytes, ...]:
+    """Digests that stand one after the other."""
+    return struct.unpack(f"{DIGEST_BYTES}s" * (len(digests) // DIGEST_BYTES), digests)
