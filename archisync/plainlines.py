@@ -23,9 +23,10 @@ from archisync.values import MAX_IDENTIFIER_CHARS, Locale
 MAX_LINE_BYTES = 16 * 1024
 """So that no cell of a plain line can be above the 64 KiB that a cell may have."""
 
+_QUOTE = '"'
 _CONTROLS = bytes([*range(0x20), 0x7F])
 # Leading bytes of the characters that `values.clean` would remove or collapse. Others begin so too (°, €), hence the second look.
-_MAYBE_ODD = (b"\xc2", b"\xe1\x9a\x80", b"\xe2", b"\xe3\x80\x80", b"\xed")
+_MAYBE_ODD = (b"\xc2", b"\xe1", b"\xe2", b"\xe3", b"\xed")
 _ODD = re.compile("[\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]")
 
 _YEAR = r"(?:19|2[0-9])[0-9]{2}"
@@ -39,14 +40,21 @@ _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
 _OFFSET = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 
 
-def _cell(kind: Kind, locale: Locale, outside: str) -> str:
-    """A regular expression of the non-empty cells of that kind that need no parsing, in lines without odd characters. `outside` are
-    the characters that end the cell."""
+def _cell(kind: Kind, locale: Locale, outside: str, *, filled: bool) -> str:
+    """A regular expression of the cells of that kind that need no parsing, in lines without odd characters. `outside` are the
+    characters that end the cell; `filled`: whether it must not be empty."""
     match kind:
         case Kind.TEXT:
-            return rf"(?! )[^{outside}]+(?<! )"
+            return rf"(?! )[^{outside}]{'+' if filled else '*'}(?<! )"
         case Kind.IDENTIFIER:  # a dot may be a thousands separator
-            return rf"[^{outside}. ]{{1,{MAX_IDENTIFIER_CHARS}}}"
+            return rf"[^{outside}. ]{{{filled:d},{MAX_IDENTIFIER_CHARS}}}"
+        case _:
+            value = _value(kind, locale)
+            return value if filled else f"(?:{value})?"
+
+
+def _value(kind: Kind, locale: Locale) -> str:
+    match kind:
         case Kind.INTEGER:
             return r"-?[0-9]{1,17}"
         case Kind.NUMBER:
@@ -57,6 +65,8 @@ def _cell(kind: Kind, locale: Locale, outside: str) -> str:
             return rf"{_DATE_ISO}[T ]{_CLOCK}{_OFFSET}"
         case Kind.BOOLEAN:
             return "(?:true|false|True|False|TRUE|FALSE|1|0)"
+        case _:
+            raise AssertionError(kind)
 
 
 class PlainLine:
@@ -69,20 +79,21 @@ class PlainLine:
     ) -> None:
         self._quoted = quoted
         self._controls = _CONTROLS.replace(delimiter.encode(), b"")
+        end = re.escape(delimiter)
         bare, in_quotes = [], []
         for field, must in zip(columns, filled, strict=True):
             kind = field.kind if field else Kind.TEXT
-            cell, inside = _cell(kind, locale, re.escape(delimiter) + '"'), _cell(kind, locale, '"')
-            optional = "" if must else "?"
-            bare.append(cell if must else f"(?:{cell})?")
-            in_quotes.append(f'(?:"(?:{inside}){optional}"|(?:{cell}){optional})')
-        self._bare = re.compile(re.escape(delimiter).join(bare).encode())
-        self._in_quotes = re.compile(re.escape(delimiter).join(in_quotes).encode())
+            # Of the characters that end a cell only one is named, where one is enough: three times as fast.
+            bare.append(_cell(kind, locale, end, filled=must))
+            beside = _cell(kind, locale, end + '"', filled=must)
+            in_quotes.append(f'(?:"{_cell(kind, locale, _QUOTE, filled=must)}"|{beside})')
+        self._bare = re.compile(end.join(bare).encode())
+        self._in_quotes = re.compile(end.join(in_quotes).encode())
 
     def match(self, lines: Sequence[bytes]) -> bool:
         """Whether all of them are plain."""
         text = b"\n".join(lines)
-        if self._odd(text):
+        if self._odd(text, len(lines) - 1):
             return False
         pattern = self._bare
         if b'"' in text:
@@ -91,9 +102,9 @@ class PlainLine:
             pattern = self._in_quotes
         return len(max(lines, key=len)) <= MAX_LINE_BYTES and all(map(pattern.fullmatch, lines))
 
-    def _odd(self, text: bytes) -> bool:
+    def _odd(self, text: bytes, line_ends: int) -> bool:
         """Whether a character stands in it that would be removed or collapsed, or that means something to COPY."""
-        if b"\\" in text or b"  " in text or len(text.translate(None, self._controls)) != len(text) - text.count(b"\n"):
+        if b"\\" in text or b"  " in text or len(text.translate(None, self._controls)) != len(text) - line_ends:
             return True
         return (
             not text.isascii()

@@ -200,7 +200,7 @@ def _blocks(pieces: Iterator[bytes], line_end: str) -> Iterator[_Block]:
     first = 1
     for piece in pieces:
         end, text = line_end, piece
-        if line_end == "\n" and (ends := text.count(b"\r\n")) and ends == text.count(b"\n"):
+        if line_end == "\n" and b"\r" in text and text.count(b"\r\n") == text.count(b"\n"):
             end, text = "\r\n", text.replace(b"\r\n", b"\n")
         lines = text.removesuffix(line_end.encode()).split(line_end.encode())
         yield _Block(range(first, first + len(lines)), lines, end, [])
