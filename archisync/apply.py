@@ -20,7 +20,7 @@ from psycopg import sql
 
 from archisync.database import Database, Params
 from archisync.guard import Plan
-from archisync.linedigest import LineDigests, SpanningRecordError, unpack
+from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
 from archisync.loading import SAMPLE_SIZE, Loader, Staged
 from archisync.records import RecordReader
 from archisync.store.runs import Counts
@@ -28,9 +28,8 @@ from archisync.synctypes import Field, Kind, Scope, SyncType
 
 STAGE = sql.Identifier("archisync_stage")
 OTHERS = sql.Identifier("archisync_others")
-GONE = sql.Identifier("archisync_gone")
-MOST_KNOWN = 200_000
-"""Rows whose digests are kept in memory, some 25 MB. A larger table is compared as a whole: 1,000,000 rows take seconds, and no memory."""
+MOST_KNOWN = 120_000
+"""Rows whose digests are kept in memory, some 30 MB. A larger table is compared as a whole: 1,000,000 rows take seconds, and no memory."""
 
 _SQL_TYPE = {
     Kind.TEXT: "text",
@@ -70,19 +69,12 @@ class Apply:
             return sql.SQL("true")
         return sql.SQL("{}.agent_id = %(agent_id)s").format(sql.Identifier(alias))
 
-    def _parts(self) -> dict[str, sql.Composable]:
-        """What every statement may name. `{rows}`: the table's rows `t` that are to be compared, in a FROM; `{others}`: what a
-        statement that writes has to name in its FROM for them; `{mine}`: the condition that goes with either."""
-        mine = self._mine("t")
-        parts = {"stage": STAGE, "table": self._table, "others": sql.SQL("")}
+    def _compared(self) -> sql.Composable:
+        """`_mine("t")`, without the rows whose lines are known: those others are looked up by their places."""
         if self._left_out is None:
-            return parts | {"rows": sql.SQL("{} t").format(self._table), "mine": mine}
-        others = sql.SQL("{} o").format(OTHERS)
-        return parts | {
-            "others": others,
-            "rows": sql.SQL("{} cross join {} t").format(others, self._table),
-            "mine": mine + sql.SQL(" and t.ctid = o.version"),
-        }
+            return self._mine("t")
+        places = sql.SQL(" and t.ctid = any (array(select o.version from {} o))").format(OTHERS)
+        return self._mine("t") + places
 
     def _same_key(self, left: str, right: str) -> sql.Composable:
         """Equality that a hash join can use, also for a key part that may be NULL."""
@@ -106,10 +98,12 @@ class Apply:
         )
 
     def _run(self, template: str, **parts: sql.Composable) -> int:
-        return self._db.execute(sql.SQL(template).format(**self._parts(), **parts), self._agent).rowcount
+        return self._db.execute(
+            sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._compared(), **parts), self._agent
+        ).rowcount
 
     def _count(self, template: str, **parts: sql.Composable) -> int:
-        statement = sql.SQL(template).format(**self._parts(), **parts)
+        statement = sql.SQL(template).format(stage=STAGE, table=self._table, mine=self._compared(), **parts)
         row = self._db.execute(statement, self._agent).fetchone()
         assert row is not None
         return int(row["n"])
@@ -141,55 +135,61 @@ class Apply:
         """Stream into the temporary table what the table's rows don't say already. None, and nothing staged, when that can't be told
         line by line; `stage` then reads everything. Only while nobody else has written to the rows. May raise what reading raises.
         """
-        known = self._known_digests() if records.line_layout is not None else ()
-        if not known:
+        known = self._known_rows() if records.line_layout is not None else None
+        if known is None:
             return None
-        digests = LineDigests(records.line_layout or 0, known)
+        digests = LineDigests(records.line_layout or 0, known.by_digest())
         try:
             with self._db.transaction():
                 staged = self._stage(records, digests)
                 if digests.matched:
-                    self._find_others(digests)
+                    self._narrow(known, digests)
         except SpanningRecordError:
+            self._left_out = None
             return None
         if digests.matched:
-            self._left_out = digests
             self._nothing_read = not digests.missing and staged.seen == digests.left_out
             staged.valid += digests.matched
             staged.repeated += digests.left_out - digests.matched
         return staged
 
-    def _known_digests(self) -> tuple[bytes, ...]:
-        """Those of the agent's rows; none when they are too many."""
+    def _known_rows(self) -> KnownRows | None:
+        """The agent's rows whose lines are known, and the places of the others; None when there are none of the first, or too many."""
         statement = sql.SQL(
-            "select string_agg(uuid_send(r.line_digest), '') as known from"
-            " (select t.line_digest from {table} t where {mine} and t.line_digest is not null limit {most}) r"
+            "select string_agg(uuid_send(r.line_digest) || tidsend(r.place), '') filter (where r.line_digest is not null) as known,"
+            "       array_agg(r.place::text) filter (where r.line_digest is null) as others"
+            "  from (select t.line_digest, t.ctid as place from {table} t where {mine} limit {most}) r"
         ).format(table=self._table, mine=self._mine("t"), most=sql.Literal(MOST_KNOWN + 1))
         row = self._db.execute(statement, self._agent, binary=True).fetchone()
-        known = unpack(row["known"] or b"") if row else ()
-        return known if len(known) <= MOST_KNOWN else ()
+        if row is None or row["known"] is None:
+            return None
+        known = KnownRows(row["known"], row["others"] or [])
+        return known if len(known) <= MOST_KNOWN else None
 
-    def _find_others(self, digests: LineDigests) -> None:
-        """The rows that may differ from the export: their line is gone, or not known, or stands in it beside another one with the same
-        key. Raises SpanningRecordError for the last: only a look at all rows can tell what that means."""
-        self._db.execute(sql.SQL("create temp table {} (digest uuid) on commit drop").format(GONE))
-        with self._db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(GONE)) as copy:
-            for digest in digests.missing:
-                copy.write_row((digest.hex(),))
-        self._run(
-            "create temp table {name} on commit drop as"
-            " select t.ctid as version, t.line_digest is not null and g.digest is null as known"
-            "   from {table} t left join {gone} g on g.digest = t.line_digest left join {stage} s on {same}"
-            "  where {mine} and (t.line_digest is null or g.digest is not null or s.ok is not null)",
-            name=OTHERS,
-            gone=GONE,
+    def _narrow(self, known: KnownRows, digests: LineDigests) -> None:
+        """From here on only those rows are looked at that may differ from the export: their line is gone, or was never known.
+
+        Raises SpanningRecordError when another row's key stands in a line that is new: the export then has it twice, and only a look at
+        all rows can tell what that means.
+        """
+        self._left_out = digests
+        self._db.execute(sql.SQL("create temp table {} (version tid) on commit drop").format(OTHERS))
+        with self._db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(OTHERS)) as copy:
+            for place in known.places_but_of(digests):
+                copy.write_row((place,))
+        # Each key is looked up in the index, whatever the statistics say of a table that has just been filled or emptied.
+        self._db.execute("set local enable_nestloop = on; set local enable_seqscan = off")
+        twice = self._count(
+            "select count(*) as n from {stage} s cross join lateral"
+            " (select t.ctid as version from {table} t where {whose} and {same} limit 1) r"
+            " where not exists (select from {others} o where o.version = r.version)",
+            whose=self._mine("t"),
             same=self._same_key("t", "s"),
+            others=OTHERS,
         )
-        self._db.execute(sql.SQL("analyze {}").format(OTHERS))
-        if self._count("select count(*) as n from {name} o where known", name=OTHERS):
+        self._db.execute("set local enable_nestloop = off; set local enable_seqscan = on")
+        if twice:
             raise SpanningRecordError
-        # From here on the table's rows are looked up by their place, which a nested loop does best; both sides have statistics.
-        self._db.execute("set local enable_nestloop = on")
 
     def stage(self, records: RecordReader) -> Staged:
         """Stream the export into the temporary table; nothing else is written. May raise what reading raises."""
@@ -260,9 +260,11 @@ class Apply:
             " count(*) filter (where changes and not gone and rewrites) as rewritten"
             " from (select s.ok, t.absent_since is not null as gone, s.ok and {changed} as changes,"
             "              case when s.ok and {changed} then {rewritten} end as rewrites"
-            "         from {rows} left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
+            "         from {table} t left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
         ).format(
-            **self._parts(),
+            stage=STAGE,
+            table=self._table,
+            mine=self._compared(),
             same=self._same_key("t", "s"),
             changed=self._changed(),
             rewritten=self._rewritten(),
@@ -311,9 +313,11 @@ class Apply:
             "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
             "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"
             "  where o.key = any (%(owned)s::text[]) and o.value is distinct from n.value) as fields"
-            " from {rows} join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
+            " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
         ).format(
-            **self._parts(),
+            stage=STAGE,
+            table=self._table,
+            mine=self._compared(),
             key=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key),
             same=self._same_key("t", "s"),
             changed=self._changed(),
@@ -328,10 +332,12 @@ class Apply:
             return []
         key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._type.key)
         statement = sql.SQL(
-            "select array[{key}] as key from {rows} where {mine} and t.absent_since is null and not {present}"
+            "select array[{key}] as key from {table} t where {mine} and t.absent_since is null and not {present}"
             " order by 1 limit {size}"
         ).format(
-            **self._parts(),
+            stage=STAGE,
+            table=self._table,
+            mine=self._compared(),
             key=key,
             present=self._in_stage("t"),
             size=sql.Literal(SAMPLE_SIZE),
@@ -349,8 +355,10 @@ class Apply:
         if self._loaded:
             counts.inserted = staged.valid
             return counts
-        if plan.vanishing or plan.deleted:
-            counts.deleted, counts.absent = self._vanish()
+        if plan.deleted:
+            counts.deleted = self._delete()
+        if plan.vanishing:
+            counts.absent = self._mark_absent()
         if plan.new:  # before the updates, which move the rows that are looked up by their place
             counts.inserted = self._insert()
         if plan.changed:
@@ -361,24 +369,19 @@ class Apply:
         counts.unchanged = staged.valid - counts.updated - counts.inserted
         return counts
 
-    def _and_others(self) -> sql.Composable:
-        return sql.SQL("") if self._left_out is None else sql.SQL(", {} o").format(OTHERS)
+    def _delete(self) -> int:
+        """Of the rows that an earlier export has lacked, those that this one lacks too."""
+        return self._run(
+            "delete from {table} t where {mine} and t.absent_since is not null and not {present}",
+            present=self._in_stage("t"),
+        )
 
-    def _vanish(self) -> tuple[int, int]:
-        missing = sql.SQL("not {}").format(self._in_stage("t"))
-        narrowed = self._left_out is not None
-        deleted = self._run(
-            "delete from {table} t {using}{others} where {mine} and t.absent_since is not null and {missing}",
-            using=sql.SQL("using " if narrowed else ""),
-            missing=missing,
+    def _mark_absent(self) -> int:
+        return self._run(
+            "update {table} t set absent_since = system.clock(), line_digest = null, run_id = %(run_id)s"
+            " where {mine} and t.absent_since is null and not {present}",
+            present=self._in_stage("t"),
         )
-        absent = self._run(
-            "update {table} t set absent_since = system.clock(), line_digest = null, run_id = %(run_id)s {also}{others}"
-            " where {mine} and t.absent_since is null and {missing}",
-            also=sql.SQL("from " if narrowed else ""),
-            missing=missing,
-        )
-        return deleted, absent
 
     def _update(self) -> int:
         if not self._owned:
@@ -386,12 +389,11 @@ class Apply:
         return self._run(
             "update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
             " run_id = %(run_id)s"
-            " from {stage} s{and_others}, (select system.clock() as now offset 0) c"
+            " from {stage} s, (select system.clock() as now offset 0) c"
             " where {mine} and s.ok and {same} and {changed}",
             assign=sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(f.name), sql.Identifier("s", f.name)) for f in self._owned
             ),
-            and_others=self._and_others(),
             same=self._same_key("t", "s"),
             changed=self._changed(),
         )
@@ -400,8 +402,7 @@ class Apply:
         """The rows that are back as they were; those that have changed meanwhile are back already."""
         self._run(
             "update {table} t set absent_since = null, line_digest = s.line_digest, updated_at = system.clock(),"
-            " run_id = %(run_id)s from {stage} s{and_others} where {mine} and t.absent_since is not null and {same}",
-            and_others=self._and_others(),
+            " run_id = %(run_id)s from {stage} s where {mine} and t.absent_since is not null and {same}",
             same=self._same_key("t", "s"),
         )
 
@@ -424,7 +425,7 @@ class Apply:
         return self._run(
             "insert into {table} ({agent_column}{names}, line_digest, run_id)"
             " select {agent_value}{values}, s.line_digest, %(run_id)s from {stage} s"
-            " where s.ok and not exists (select from {rows} where {mine} and {same})",
+            " where s.ok and not exists (select from {table} t where {mine} and {same})",
             agent_column=agent_column,
             agent_value=agent_value,
             names=sql.SQL(", ").join(self._names(self._columns)),

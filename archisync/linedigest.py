@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from xxhash import xxh3_128_digest
 
 DIGEST_BYTES = 16
+_PLACE_BYTES = 6
 
 
 class SpanningRecordError(Exception):
@@ -51,11 +52,12 @@ def layout_seed(*parts: object) -> int:
 class LineDigests:
     """The digests of lines under one layout, and which of them are known.
 
-    `missing` are known digests that no line has had so far; `left_out` counts the lines that were known.
+    `known` is digest → whatever the caller knows of it. `missing` is what is left of that: no line has had these so far. `left_out`
+    counts the lines that were known.
     """
 
-    def __init__(self, seed: int, known: Iterable[bytes] = ()) -> None:
-        self.missing = set(known)
+    def __init__(self, seed: int, known: dict[bytes, bytes] | None = None) -> None:
+        self.missing = known or {}
         self.left_out = 0
         self._known = frozenset(self.missing)
         self._seed = seed
@@ -75,17 +77,35 @@ class LineDigests:
         seed, digest = self._seed, xxh3_128_digest
         return [digest(line, seed) for line in lines]
 
-    def new(self, digests: Sequence[bytes]) -> list[int]:
+    def new(self, digests: Sequence[bytes]) -> Sequence[int]:
         """The places of those that are not known; the others are counted."""
         known = self._known
         if not known:
-            return list(range(len(digests)))
-        self.missing.difference_update(digests)
-        new = [place for place, digest in enumerate(digests) if digest not in known]
+            return range(len(digests))
+        find = self.missing.pop
+        # A line that is repeated was known before, though it is found no more.
+        new = [place for place, digest in enumerate(digests) if find(digest, None) is None and digest not in known]
         self.left_out += len(digests) - len(new)
         return new
 
 
-def unpack(digests: bytes) -> tuple[bytes, ...]:
-    """Digests that stand one after the other."""
-    return struct.unpack(f"{DIGEST_BYTES}s" * (len(digests) // DIGEST_BYTES), digests)
+class KnownRows:
+    """Rows of a table as PostgreSQL packs them: the digest of the line and the place (`ctid`), one after the other; and the places
+    of rows without a digest."""
+
+    def __init__(self, packed: bytes, others: Sequence[str]) -> None:
+        self._packed = packed
+        self._others = others
+
+    def __len__(self) -> int:
+        return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES)
+
+    def by_digest(self) -> dict[bytes, bytes]:
+        """Digest → place."""
+        return dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", self._packed))
+
+    def places_but_of(self, digests: LineDigests) -> Iterator[str]:
+        """Of the rows that no line was known to stand for, as PostgreSQL writes a `ctid`."""
+        yield from self._others
+        for place in digests.missing.values():
+            yield "({},{})".format(*struct.unpack(">IH", place))

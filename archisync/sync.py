@@ -152,7 +152,7 @@ def _sync(db: Database, config: Config, claim: Claim, spool: Path, progress: Pro
     if applied.get("sha256") == export.sha256:
         message = f"{applied['seen']} row(s) seen: as it was in run {applied['run_id']}; nothing was compared"
         return _end_unchanged(db, claim, "unchanged", message, applied, progress)
-    return _read_and_apply(db, config, claim, kind, export, progress)
+    return _read_and_apply(db, config, claim, kind, export, progress, follows=bool(applied))
 
 
 def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict[str, Any]:
@@ -226,7 +226,10 @@ def _read_and_apply(
     kind: SyncType,
     export: Export,
     progress: Progress,
+    *,
+    follows: bool,
 ) -> Outcome:
+    """`follows`: the pair's last run was an apply of the same source, so that an export without new lines is told as unchanged."""
     assert progress.export is not None
     with progress.step("open"):
         records = _read(config, kind, export, progress.export)
@@ -265,7 +268,7 @@ def _read_and_apply(
                 "read_as": _read_as(config, kind),
             },
         )
-        outcome = Outcome(State.SUCCEEDED, *_told(progress, apply))
+        outcome = Outcome(State.SUCCEEDED, *_told(progress, unchanged=follows and apply.nothing_read))
         runs.finish(db, claim, outcome, report=progress.report())
     return outcome
 
@@ -404,7 +407,7 @@ def _warn_about_references(apply: Apply, progress: Progress) -> None:
         progress.warn("repeated-order-numbers", f"{repeated} order number(s) belong to several orders", repeated)
 
 
-def _told(progress: Progress, apply: Apply) -> tuple[str, str]:
+def _told(progress: Progress, *, unchanged: bool) -> tuple[str, str]:
     """Reason and message of a run that was applied."""
     counts = progress.counts
     assert counts is not None
@@ -412,7 +415,7 @@ def _told(progress: Progress, apply: Apply) -> tuple[str, str]:
     message = f"{counts.seen} row(s) seen: {told or 'nothing to do'}"
     if progress.warnings:
         return "applied-with-warnings", message
-    if apply.nothing_read and not counts.changed:
+    if unchanged and not counts.changed:
         return "unchanged", f"{counts.seen} row(s) seen: every line is known; nothing was compared"
     return "applied", message
 

@@ -52,7 +52,7 @@ class PathSource:
             suffix=_suffix(path),
             size_bytes=spooled.size_bytes,
             sha256=spooled.sha256,
-            validators={} if spooled.packed else {"path": _name(path), "sha256": spooled.sha256},
+            validators={} if spooled.packed else _validators(path, spooled),
         )
 
 
@@ -165,12 +165,18 @@ def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
     before = os.fstat(file.fileno())
     if known is None or request.validators.get("path") != _name(path) or before.st_size > request.max_bytes:
         return False
+    if request.validators.get("bytes") != str(before.st_size):
+        return False
     try:
         same = _sha256(file) == known
         file.seek(0)
     except OSError:
         return False
     return same and not _changed(before, file)
+
+
+def _validators(path: Path, spooled: Spooled) -> dict[str, str]:
+    return {"path": _name(path), "bytes": str(spooled.size_bytes), "sha256": spooled.sha256}
 
 
 def _name(path: Path) -> str:
