@@ -10,7 +10,7 @@ from archisync.serve import serve
 from archisync.store import runs
 from archisync.synctypes import SYNC_TYPES, SyncType
 
-BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since")
+BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since", "line_digest")
 
 
 def count(db: Database, statement: str, *values: Any) -> int:

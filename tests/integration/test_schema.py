@@ -23,8 +23,9 @@ ALL = [
     "0005 notices",
     "0006 deliveries",
     "0007 at_scale",
+    "0008 line_digests",
 ]
-BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since"}
+BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since", "line_digest"}
 
 
 def statements() -> list[tuple[str, str]]:
