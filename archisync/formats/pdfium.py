@@ -1,0 +1,346 @@
+"""A page's table read by PDFium: slower than `archisync.formats.pdfcontent`, and for every page that a viewer can show.
+
+A cell is what lies between four ruled lines, however these were drawn: as lines, as rectangles, as edges of fills or as one long
+path. Texts go into the cell that they stand in; texts outside the table (titles, page numbers) don't count.
+
+Source of the functions: PDFium's public headers (fpdfview.h, fpdf_edit.h, fpdf_text.h). A page takes hundreds of calls, so they
+are called with plain addresses: pypdfium2's own declarations, which check pointer types, take twice as long.
+"""
+
+import ctypes
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pypdfium2.raw as pdfium
+
+from archisync.errors import ExportError
+from archisync.formats.pdfgrid import Box, Piece, Point, Rulings
+
+Rows = list[list[str]]
+
+_OVERHANG = 1.0  # points: glyphs may reach over a line by a hair
+_PADDING = 8.0  # points between a cell's edge and a text aligned to it
+_MAX_DEPTH = 8  # forms within forms
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+    assert address is not None
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+
+_ADDRESS, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+_BOX = (_ADDRESS,) * 4
+_load_document = _function("FPDF_LoadDocument", _ADDRESS, ctypes.c_char_p, ctypes.c_char_p)
+_close_document = _function("FPDF_CloseDocument", None, _ADDRESS)
+_count_pages = _function("FPDF_GetPageCount", _INT, _ADDRESS)
+_new_document = _function("FPDF_CreateNewDocument", _ADDRESS)
+_load_page = _function("FPDF_LoadPage", _ADDRESS, _ADDRESS, _INT)
+_close_page = _function("FPDF_ClosePage", None, _ADDRESS)
+_page_width = _function("FPDF_GetPageWidthF", _FLOAT, _ADDRESS)
+_page_height = _function("FPDF_GetPageHeightF", _FLOAT, _ADDRESS)
+_page_rotation = _function("FPDFPage_GetRotation", _INT, _ADDRESS)
+_count_objects = _function("FPDFPage_CountObjects", _INT, _ADDRESS)
+_get_object = _function("FPDFPage_GetObject", _ADDRESS, _ADDRESS, _INT)
+_get_type = _function("FPDFPageObj_GetType", _INT, _ADDRESS)
+_get_bounds = _function("FPDFPageObj_GetBounds", _INT, _ADDRESS, *_BOX)
+_get_matrix = _function("FPDFPageObj_GetMatrix", _INT, _ADDRESS, _ADDRESS)
+_count_form_objects = _function("FPDFFormObj_CountObjects", _INT, _ADDRESS)
+_get_form_object = _function("FPDFFormObj_GetObject", _ADDRESS, _ADDRESS, ctypes.c_ulong)
+_count_segments = _function("FPDFPath_CountSegments", _INT, _ADDRESS)
+_get_segment = _function("FPDFPath_GetPathSegment", _ADDRESS, _ADDRESS, _INT)
+_segment_point = _function("FPDFPathSegment_GetPoint", _INT, _ADDRESS, _ADDRESS, _ADDRESS)
+_segment_type = _function("FPDFPathSegment_GetType", _INT, _ADDRESS)
+_segment_closes = _function("FPDFPathSegment_GetClose", _INT, _ADDRESS)
+_load_text = _function("FPDFText_LoadPage", _ADDRESS, _ADDRESS)
+_close_text = _function("FPDFText_ClosePage", None, _ADDRESS)
+_get_text = _function("FPDFTextObj_GetText", ctypes.c_ulong, _ADDRESS, _ADDRESS, _ADDRESS, ctypes.c_ulong)
+_load_standard_font = _function("FPDFText_LoadStandardFont", _ADDRESS, _ADDRESS, ctypes.c_char_p)
+_close_font = _function("FPDFFont_Close", None, _ADDRESS)
+_glyph_width = _function("FPDFFont_GetGlyphWidth", _INT, _ADDRESS, ctypes.c_uint, _FLOAT, _ADDRESS)
+_count_characters = _function("FPDFText_CountChars", _INT, _ADDRESS)
+_owner_of_character = _function("FPDFText_GetTextObject", _ADDRESS, _ADDRESS, _INT)
+_box_of_character = _function("FPDFText_GetCharBox", _INT, _ADDRESS, _INT, *_BOX)
+_character = _function("FPDFText_GetUnicode", ctypes.c_uint, _ADDRESS, _INT)
+
+
+class _Text(NamedTuple):
+    left: float
+    bottom: float
+    right: float
+    top: float
+    text: str
+
+
+class Document:
+    """An open file. Raises ExportError when it, or a page, can't be read."""
+
+    def __init__(self, path: str) -> None:
+        document = _load_document(path.encode(), None)
+        if not document:
+            if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
+                raise ExportError("the PDF is protected by a password", hint="print the report without protection")
+            raise ExportError(
+                "the PDF can't be opened: it is damaged", hint="open it in a viewer, print the report again"
+            )
+        self._document = int(document)
+
+    def close(self) -> None:
+        _close_document(self._document)
+
+    def __len__(self) -> int:
+        return int(_count_pages(self._document))
+
+    def rows(self, number: int) -> Rows:
+        """The rows of the table of a page, top row first; pages are counted from 0."""
+        page = _load_page(self._document, number)
+        if not page:
+            raise ExportError(
+                f"page {number + 1} of the PDF can't be read: it is damaged", hint="print the report again"
+            )
+        try:
+            rows = _rows(page, number)
+        finally:
+            _close_page(page)
+        if not rows:
+            raise ExportError(
+                f"page {number + 1} of the PDF has no ruled table",
+                hint="print the report as a grid, with lines between its cells and as text, not as an image",
+            )
+        return rows
+
+
+def standard_widths(name: str) -> list[float]:
+    """How wide the 256 characters of cp1252 are in one of the fonts that need not be in a file, in units of the font size;
+    nan for none."""
+    document = _new_document()
+    font = _load_standard_font(document, name.encode())
+    try:
+        return [_width_of(font, bytes((code,)).decode("cp1252", "ignore")) for code in range(256)]
+    finally:
+        if font:
+            _close_font(font)
+        _close_document(document)
+
+
+def _width_of(font: int, character: str) -> float:
+    width = ctypes.c_float()
+    if not font or not character or not _glyph_width(font, ord(character), 1.0, ctypes.addressof(width)):
+        return float("nan")
+    return width.value
+
+
+def _rows(page: int, number: int) -> Rows:
+    text_page = _load_text(page)
+    if not text_page:
+        raise ExportError(f"the text of page {number + 1} of the PDF can't be read", hint="print the report again")
+    try:
+        return _Page(page, text_page).rows()
+    finally:
+        _close_text(text_page)
+
+
+_Transform = tuple[float, float, float, float, float, float]
+_TURNED: tuple[_Transform | None, ...] = (None, (0, -1, 1, 0, 0, 0), (-1, 0, 0, -1, 0, 0), (0, 1, -1, 0, 0, 0))
+"""What turns a page as it is shown, by its quarter turns clockwise."""
+
+
+class _Page:
+    """One page while it is read."""
+
+    def __init__(self, page: int, text_page: int) -> None:
+        self._text_page = text_page
+        self._rulings = Rulings(_page_width(page), _page_height(page))
+        self._texts: list[tuple[float, float, float, float, int]] = []
+        self._buffer = (ctypes.c_ushort * 1024)()
+        self._characters: dict[int, list[_Text]] | None = None
+        self._turned = _TURNED[_page_rotation(page) % 4]
+        self._collect([_get_object(page, i) for i in range(_count_objects(page))], self._turned, 0)
+
+    def _collect(self, objects: list[int], transform: _Transform | None, depth: int) -> None:
+        floats = (ctypes.c_float * 4)()
+        at = ctypes.addressof(floats)
+        text_kind, path_kind, form_kind = (
+            pdfium.FPDF_PAGEOBJ_TEXT,
+            pdfium.FPDF_PAGEOBJ_PATH,
+            pdfium.FPDF_PAGEOBJ_FORM,
+        )
+        texts = self._texts
+        for item in objects:
+            kind = _get_type(item)
+            if kind in (text_kind, path_kind):
+                if not _get_bounds(item, at, at + 4, at + 8, at + 12):
+                    continue
+                left, bottom, right, top = floats
+                if transform:
+                    left, bottom, right, top = _moved((left, bottom, right, top), transform)
+                if kind == text_kind:
+                    texts.append((left, bottom, right, top, item))
+                else:
+                    self._add_path(item, (left, bottom, right, top), transform)
+            elif kind == form_kind and depth < _MAX_DEPTH:
+                inner = [_get_form_object(item, i) for i in range(_count_form_objects(item))]
+                self._collect(inner, _combined(_matrix(item), transform), depth + 1)
+
+    def _add_path(self, path: int, box: Box, transform: _Transform | None) -> None:
+        points = _count_segments(path)
+        self._rulings.add_path(box, points, lambda: self._pieces(path, points, _combined(_matrix(path), transform)))
+
+    def _pieces(self, path: int, points: int, transform: _Transform) -> Iterator[Piece]:
+        """The straight pieces of a path that draws many lines or rectangles at once."""
+        point = (ctypes.c_float * 2)()
+        at = ctypes.addressof(point)
+        start: Point = (0.0, 0.0)
+        here = start
+        for i in range(points):
+            segment = _get_segment(path, i)
+            _segment_point(segment, at, at + 4)
+            there = _point(point[0], point[1], transform)
+            kind = _segment_type(segment)
+            if kind == pdfium.FPDF_SEGMENT_MOVETO:
+                start = there
+            elif kind == pdfium.FPDF_SEGMENT_LINETO:
+                yield here, there
+            here = there
+            if _segment_closes(segment):
+                yield here, start
+                here = start
+
+    def rows(self) -> Rows:
+        """The cells between the ruled lines, top row first; empty without a table."""
+        xs, ys = self._rulings.grid()
+        return self._fill(xs, ys) if len(xs) > 1 and len(ys) > 1 else []
+
+    def _fill(self, xs: list[float], ys: list[float]) -> Rows:
+        columns, lines = len(xs) - 1, len(ys) - 1
+        cells: list[list[_Text]] = [[] for _ in range(columns * lines)]
+        for left, bottom, right, top, item in self._texts:
+            row = lines - bisect_right(ys, (bottom + top) / 2)
+            if not 0 <= row < lines:
+                continue
+            if right <= xs[0] + _OVERHANG or left >= xs[-1] - _OVERHANG:
+                continue
+            column = bisect_right(xs, min(left + _OVERHANG, (left + right) / 2)) - 1
+            if 0 <= column < columns and right - _OVERHANG <= xs[column + 1]:
+                if text := self._text(item):
+                    cells[row * columns + column].append(_Text(left, bottom, right, top, text))
+                continue
+            for part_column, part in self._parts(_Text(left, bottom, right, top, ""), item, xs):
+                if 0 <= part_column < columns:
+                    cells[row * columns + part_column].append(part)
+        joined = [_joined(texts) if texts else "" for texts in cells]
+        return [joined[start : start + columns] for start in range(0, columns * lines, columns)]
+
+    def _text(self, item: int) -> str:
+        buffer = self._buffer
+        size = 2 * len(buffer)
+        needed = _get_text(item, self._text_page, ctypes.addressof(buffer), size)
+        if needed > size:
+            self._buffer = buffer = (ctypes.c_ushort * (needed // 2))()
+            _get_text(item, self._text_page, ctypes.addressof(buffer), needed)
+        return ctypes.string_at(buffer, max(needed - 2, 0)).decode("utf-16-le", "replace").strip()
+
+    def _parts(self, box: _Text, item: int, xs: list[float]) -> Iterator[tuple[int, _Text]]:
+        """A text that reaches over a ruled line: several cells drawn as one text are cut where they leave a gap at the
+        line; a text too long for its cell stays whole and belongs where it is aligned."""
+        parts = _cut(self._characters_of(item), xs)
+        if len(parts) > 1:
+            for part in parts:
+                yield bisect_right(xs, (part.left + part.right) / 2) - 1, part
+            return
+        text = self._text(item)
+        if not text:
+            return
+        first = bisect_right(xs, box.left + _OVERHANG) - 1
+        if first < 0 or box.left - xs[first] <= _PADDING:
+            yield max(first, 0), box._replace(text=text)
+        else:
+            yield min(bisect_right(xs, box.right - _OVERHANG) - 1, len(xs) - 2), box._replace(text=text)
+
+    def _characters_of(self, item: int) -> list[_Text]:
+        if self._characters is None:
+            self._characters = {}
+            sides = (ctypes.c_double * 4)()
+            at = ctypes.addressof(sides)
+            for i in range(_count_characters(self._text_page)):
+                owner = _owner_of_character(self._text_page, i)
+                if not owner or not _box_of_character(self._text_page, i, at, at + 8, at + 16, at + 24):
+                    continue
+                left, right, bottom, top = sides
+                if self._turned:
+                    left, bottom, right, top = _moved((left, bottom, right, top), self._turned)
+                character = chr(_character(self._text_page, i))
+                self._characters.setdefault(owner, []).append(_Text(left, bottom, right, top, character))
+        return self._characters.get(item, [])
+
+
+def _cut(characters: list[_Text], xs: list[float]) -> list[_Text]:
+    """Characters in drawing order, put together to one text for each cell; blanks between cells belong to none."""
+    parts: list[_Text] = []
+    column = None
+    for c in characters:
+        if c.text.isspace():
+            if parts:
+                parts[-1] = parts[-1]._replace(text=parts[-1].text + " ")
+            continue
+        at = bisect_right(xs, (c.left + c.right) / 2) - 1
+        if parts and (at == column or c.left - parts[-1].right < 1.0):
+            last = parts[-1]
+            parts[-1] = _Text(last.left, min(last.bottom, c.bottom), c.right, max(last.top, c.top), last.text + c.text)
+        else:
+            parts.append(c)
+        column = at
+    return [part._replace(text=part.text.strip()) for part in parts]
+
+
+def _joined(texts: list[_Text]) -> str:
+    """The texts of one cell: lines from the top, each from the left; blanks where the drawing leaves room for one."""
+    if len(texts) == 1:
+        return " ".join(texts[0].text.split())
+    lines: list[list[_Text]] = []
+    for text in sorted(texts, key=lambda t: -(t.top + t.bottom)):
+        middle = (text.top + text.bottom) / 2
+        if lines and any(other.bottom - 1.0 <= middle <= other.top + 1.0 for other in lines[-1]):
+            lines[-1].append(text)
+        else:
+            lines.append([text])
+    return " ".join(" ".join(_in_one_line(line).split()) for line in lines)
+
+
+def _in_one_line(texts: list[_Text]) -> str:
+    texts.sort()
+    room = 0.2 * max(text.top - text.bottom for text in texts)
+    parts = [texts[0].text]
+    for before, text in pairwise(texts):
+        if text.left - before.right > room:
+            parts.append(" ")
+        parts.append(text.text)
+    return "".join(parts)
+
+
+def _matrix(item: int) -> _Transform:
+    matrix = (ctypes.c_float * 6)()
+    _get_matrix(item, ctypes.addressof(matrix))
+    a, b, c, d, e, f = matrix
+    return a, b, c, d, e, f
+
+
+def _combined(inner: _Transform, outer: _Transform | None) -> _Transform:
+    """What applies `inner` first (PDF 32000-1, 8.3.4)."""
+    if outer is None:
+        return inner
+    a, b, c, d, e, f = inner
+    A, B, C, D, E, F = outer
+    return a * A + b * C, a * B + b * D, c * A + d * C, c * B + d * D, e * A + f * C + E, e * B + f * D + F
+
+
+def _point(x: float, y: float, transform: _Transform) -> tuple[float, float]:
+    a, b, c, d, e, f = transform
+    return a * x + c * y + e, b * x + d * y + f
+
+
+def _moved(box: Box, transform: _Transform) -> Box:
+    (x0, y0), (x1, y1) = _point(box[0], box[1], transform), _point(box[2], box[3], transform)
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
