@@ -34,7 +34,7 @@ _PARENTHESIS = ord("(")
 _MOST_SAVED = 64  # graphics states
 
 _OVERHANG = 0.9  # points: by which a glyph may reach over a line, for certain
-_BEARING = 0.12  # of the font size: by which ink may differ from the advance width
+_BEARING = 0.08  # of the font size: by which ink may differ from the advance width
 _BELOW, _ABOVE = 0.25, 0.6  # of the font size, from the base line: where the middle of any ink is
 _SAME_BASE = 0.05  # of the font size: base lines of one line of text
 _LEADING = 0.85  # of the font size: base lines of two lines are at least that far apart
@@ -192,8 +192,11 @@ class _Page:
                 self._end_path()
             if rectangle:
                 if self._points:
-                    raise Unsure("rectangle within a path")
-                boxes.append(self._known_boxes.get(rectangle) or self._painted_rectangle(rectangle))
+                    *sides, _, paint = rectangle.split()
+                    self._rectangle(*map(float, sides))
+                    self._paint(paint)
+                else:
+                    boxes.append(self._known_boxes.get(rectangle) or self._painted_rectangle(rectangle))
             elif shown:
                 if name:
                     self._set_font(name, _numbers(size))

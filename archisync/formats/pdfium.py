@@ -22,6 +22,9 @@ Rows = list[list[str]]
 
 _OVERHANG = 1.0  # points: glyphs may reach over a line by a hair
 _PADDING = 8.0  # points between a cell's edge and a text aligned to it
+_ROOM = 0.14  # of the line's height: room between two texts that is a blank
+_SAME_PLACE = 1.0  # points: a text drawn again that near is the same text in bold
+_LINE_END_HYPHEN = "\x02"  # what PDFium makes of a hyphen at the end of a line
 _MAX_DEPTH = 8  # forms within forms
 
 
@@ -63,14 +66,26 @@ _glyph_width = _function("FPDFFont_GetGlyphWidth", _INT, _ADDRESS, ctypes.c_uint
 _count_characters = _function("FPDFText_CountChars", _INT, _ADDRESS)
 _owner_of_character = _function("FPDFText_GetTextObject", _ADDRESS, _ADDRESS, _INT)
 _box_of_character = _function("FPDFText_GetCharBox", _INT, _ADDRESS, _INT, *_BOX)
+_loose_box_of_character = _function("FPDFText_GetLooseCharBox", _INT, _ADDRESS, _INT, _ADDRESS)
 _character = _function("FPDFText_GetUnicode", ctypes.c_uint, _ADDRESS, _INT)
 
 
 class _Text(NamedTuple):
+    """A text, or a part of one, and its ink. `item` is the text object that it is the whole of, else 0."""
+
     left: float
     bottom: float
     right: float
     top: float
+    text: str
+    item: int = 0
+
+
+class _Character(NamedTuple):
+    """A character, its ink, and the place that it takes in its line."""
+
+    ink: Box
+    place: Box
     text: str
 
 
@@ -155,7 +170,7 @@ class _Page:
         self._rulings = Rulings(_page_width(page), _page_height(page))
         self._texts: list[tuple[float, float, float, float, int]] = []
         self._buffer = (ctypes.c_ushort * 1024)()
-        self._characters: dict[int, list[_Text]] | None = None
+        self._characters: dict[int, list[_Character]] | None = None
         self._turned = _TURNED[_page_rotation(page) % 4]
         self._collect([_get_object(page, i) for i in range(_count_objects(page))], self._turned, 0)
 
@@ -225,12 +240,12 @@ class _Page:
             column = bisect_right(xs, min(left + _OVERHANG, (left + right) / 2)) - 1
             if 0 <= column < columns and right - _OVERHANG <= xs[column + 1]:
                 if text := self._text(item):
-                    cells[row * columns + column].append(_Text(left, bottom, right, top, text))
+                    cells[row * columns + column].append(_Text(left, bottom, right, top, text, item))
                 continue
-            for part_column, part in self._parts(_Text(left, bottom, right, top, ""), item, xs):
+            for part_column, part in self._parts(_Text(left, bottom, right, top, "", item), xs):
                 if 0 <= part_column < columns:
                     cells[row * columns + part_column].append(part)
-        joined = [_joined(texts) if texts else "" for texts in cells]
+        joined = [self._joined(texts) if texts else "" for texts in cells]
         return [joined[start : start + columns] for start in range(0, columns * lines, columns)]
 
     def _text(self, item: int) -> str:
@@ -240,84 +255,105 @@ class _Page:
         if needed > size:
             self._buffer = buffer = (ctypes.c_ushort * (needed // 2))()
             _get_text(item, self._text_page, ctypes.addressof(buffer), needed)
-        return ctypes.string_at(buffer, max(needed - 2, 0)).decode("utf-16-le", "replace").strip()
+        return (
+            ctypes.string_at(buffer, max(needed - 2, 0))
+            .decode("utf-16-le", "replace")
+            .replace(_LINE_END_HYPHEN, "-")
+            .strip()
+        )
 
-    def _parts(self, box: _Text, item: int, xs: list[float]) -> Iterator[tuple[int, _Text]]:
+    def _parts(self, box: _Text, xs: list[float]) -> Iterator[tuple[int, _Text]]:
         """A text that reaches over a ruled line: several cells drawn as one text are cut where they leave a gap at the
-        line; a text too long for its cell stays whole and belongs where it is aligned."""
-        parts = _cut(self._characters_of(item), xs)
+        line; a text too long for its cell stays whole and belongs where it is aligned. Blanks around it don't count."""
+        parts = _cut(self._characters_of(box.item), xs)
         if len(parts) > 1:
             for part in parts:
                 yield bisect_right(xs, (part.left + part.right) / 2) - 1, part
             return
-        text = self._text(item)
+        text = self._text(box.item)
         if not text:
             return
-        first = bisect_right(xs, box.left + _OVERHANG) - 1
-        if first < 0 or box.left - xs[first] <= _PADDING:
-            yield max(first, 0), box._replace(text=text)
-        else:
-            yield min(bisect_right(xs, box.right - _OVERHANG) - 1, len(xs) - 2), box._replace(text=text)
+        left, right = (parts[0].left, parts[0].right) if parts else (box.left, box.right)
+        if right <= xs[0] + _OVERHANG or left >= xs[-1] - _OVERHANG:
+            return
+        first = bisect_right(xs, min(left + _OVERHANG, (left + right) / 2)) - 1
+        last = min(bisect_right(xs, right - _OVERHANG) - 1, len(xs) - 2)
+        aligned_left = first == last or first < 0 or left - xs[first] <= _PADDING
+        yield max(first, 0) if aligned_left else last, box._replace(left=left, right=right, text=text)
 
-    def _characters_of(self, item: int) -> list[_Text]:
+    def _characters_of(self, item: int) -> list[_Character]:
         if self._characters is None:
             self._characters = {}
-            sides = (ctypes.c_double * 4)()
-            at = ctypes.addressof(sides)
+            sides, loose = (ctypes.c_double * 4)(), (ctypes.c_float * 4)()
+            at, loose_at = ctypes.addressof(sides), ctypes.addressof(loose)
             for i in range(_count_characters(self._text_page)):
                 owner = _owner_of_character(self._text_page, i)
                 if not owner or not _box_of_character(self._text_page, i, at, at + 8, at + 16, at + 24):
                     continue
-                left, right, bottom, top = sides
+                _loose_box_of_character(self._text_page, i, loose_at)
+                ink, place = (sides[0], sides[2], sides[1], sides[3]), (loose[0], loose[3], loose[2], loose[1])
                 if self._turned:
-                    left, bottom, right, top = _moved((left, bottom, right, top), self._turned)
-                character = chr(_character(self._text_page, i))
-                self._characters.setdefault(owner, []).append(_Text(left, bottom, right, top, character))
+                    ink, place = _moved(ink, self._turned), _moved(place, self._turned)
+                character = chr(_character(self._text_page, i)).replace(_LINE_END_HYPHEN, "-")
+                self._characters.setdefault(owner, []).append(_Character(ink, place, character))
         return self._characters.get(item, [])
 
+    def _joined(self, texts: list[_Text]) -> str:
+        """The texts of one cell: lines from the top, each from the left; blanks where the drawing leaves room for one."""
+        if len(texts) == 1:
+            return " ".join(texts[0].text.split())
+        lines: list[list[_Text]] = []
+        for text in sorted(texts, key=lambda t: -(t.top + t.bottom)):
+            middle = (text.top + text.bottom) / 2
+            if lines and any(other.bottom - 1.0 <= middle <= other.top + 1.0 for other in lines[-1]):
+                lines[-1].append(text)
+            else:
+                lines.append([text])
+        return " ".join(" ".join(self._in_one_line(line).split()) for line in lines)
 
-def _cut(characters: list[_Text], xs: list[float]) -> list[_Text]:
+    def _in_one_line(self, texts: list[_Text]) -> str:
+        if len(texts) == 1:
+            return texts[0].text
+        placed = sorted((self._place(text), text.text) for text in texts)
+        parts = [placed[0][1]]
+        for (before, text_before), (place, text) in pairwise(placed):
+            if text == text_before and place[0] - before[0] < _SAME_PLACE:
+                continue
+            if place[0] - before[2] > _ROOM * max(before[3] - before[1], place[3] - place[1]):
+                parts.append(" ")
+            parts.append(text)
+        return "".join(parts)
+
+    def _place(self, text: _Text) -> Box:
+        """The place that a text takes in its line: its ink leaves room at its sides that is none between words."""
+        places = [c.place for c in self._characters_of(text.item) if not c.text.isspace()] if text.item else []
+        if not places:
+            return text.left, text.bottom, text.right, text.top
+        return (
+            min(place[0] for place in places),
+            min(place[1] for place in places),
+            max(place[2] for place in places),
+            max(place[3] for place in places),
+        )
+
+
+def _cut(characters: list[_Character], xs: list[float]) -> list[_Text]:
     """Characters in drawing order, put together to one text for each cell; blanks between cells belong to none."""
     parts: list[_Text] = []
     column = None
-    for c in characters:
-        if c.text.isspace():
+    for (left, bottom, right, top), _, text in characters:
+        if text.isspace():
             if parts:
                 parts[-1] = parts[-1]._replace(text=parts[-1].text + " ")
             continue
-        at = bisect_right(xs, (c.left + c.right) / 2) - 1
-        if parts and (at == column or c.left - parts[-1].right < 1.0):
+        at = bisect_right(xs, (left + right) / 2) - 1
+        if parts and (at == column or left - parts[-1].right < 1.0):
             last = parts[-1]
-            parts[-1] = _Text(last.left, min(last.bottom, c.bottom), c.right, max(last.top, c.top), last.text + c.text)
+            parts[-1] = _Text(last.left, min(last.bottom, bottom), right, max(last.top, top), last.text + text)
         else:
-            parts.append(c)
+            parts.append(_Text(left, bottom, right, top, text))
         column = at
     return [part._replace(text=part.text.strip()) for part in parts]
-
-
-def _joined(texts: list[_Text]) -> str:
-    """The texts of one cell: lines from the top, each from the left; blanks where the drawing leaves room for one."""
-    if len(texts) == 1:
-        return " ".join(texts[0].text.split())
-    lines: list[list[_Text]] = []
-    for text in sorted(texts, key=lambda t: -(t.top + t.bottom)):
-        middle = (text.top + text.bottom) / 2
-        if lines and any(other.bottom - 1.0 <= middle <= other.top + 1.0 for other in lines[-1]):
-            lines[-1].append(text)
-        else:
-            lines.append([text])
-    return " ".join(" ".join(_in_one_line(line).split()) for line in lines)
-
-
-def _in_one_line(texts: list[_Text]) -> str:
-    texts.sort()
-    room = 0.2 * max(text.top - text.bottom for text in texts)
-    parts = [texts[0].text]
-    for before, text in pairwise(texts):
-        if text.left - before.right > room:
-            parts.append(" ")
-        parts.append(text.text)
-    return "".join(parts)
 
 
 def _matrix(item: int) -> _Transform:
