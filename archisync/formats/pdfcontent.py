@@ -30,7 +30,6 @@ _LARGEST_CONTENT = 512 * 1024
 _KEPT = 4096
 _KEPT_PLACES = 64
 _KEPT_SIZE = 80  # bytes of operands that are worth keeping
-_PARENTHESIS = ord("(")
 _MOST_SAVED = 64  # graphics states
 
 _OVERHANG = 0.9  # points: by which a glyph may reach over a line, for certain
@@ -43,20 +42,44 @@ _OVERLAP = -0.08  # of the font size: more than kerning
 _KERNING = 0.1  # of the font size: a shift within an array of strings that is no blank
 _JUMP = 0.8  # of the font size: a shift that begins another text
 
-_NUMBERS = rb"(?:[-+]?[0-9.]++" + SPACE + rb"++)"
+# Runs of digits and blanks, which is faster than numbers; `float` refuses what is none.
+_NUMBERS = rb"[-+0-9.\0\t\n\f\r ]++"
+_SOME = rb"[-+0-9.\0\t\n\f\r ]*+"
 _ARRAY = rb"\[(?:[^()<>\[\]]++|" + STRING + rb"|" + HEX + rb")*+\]"
 _SHOWN = STRING + rb"|" + HEX + rb"|" + _ARRAY
+_END = rb"(?=" + SPACE + rb"|\Z)"
 _OPERATION = re.compile(
     SPACE + rb"*+(?:(n)" + SPACE + rb"++)?(?:"
     # What tables are made of, most of all, in one match each: a rectangle that is painted …
-    rb"(" + _NUMBERS + rb"{4}re" + SPACE + rb"++(?:S|f\*?|B\*?)(?=" + SPACE + rb"|\Z))"
+    rb"(" + _NUMBERS + rb"re" + SPACE + rb"++(?:S|f\*?|B\*?)" + _END + rb")"
     # … and one text.
-    rb"|BT" + SPACE + rb"++(?:(" + NAME + rb")" + SPACE + rb"*+(" + _NUMBERS + rb")Tf" + SPACE + rb"++)?"
-    rb"(" + _NUMBERS + rb"{6})Tm" + SPACE + rb"*+(" + _SHOWN + rb")" + SPACE + rb"*+T[jJ]" + SPACE + rb"++"
-    rb"(?:T\*" + SPACE + rb"++)?ET(?=" + SPACE + rb"|\Z)"
+    rb"|BT" + SPACE + rb"++(?:(" + NAME + rb")(" + _NUMBERS + rb")Tf" + SPACE + rb"++)?"
+    rb"("
+    + _NUMBERS
+    + rb")Tm"
+    + SPACE
+    + rb"*+(?:\(([^()\\\r]*+)\)|("
+    + _SHOWN
+    + rb"))"
+    + SPACE
+    + rb"*+T[jJ]"
+    + SPACE
+    + rb"++"
+    rb"(?:T\*"
+    + SPACE
+    + rb"++)?ET"
+    + _END
     # Any other operation: numbers, one operand of another kind, numbers, operator.
-    rb"|(" + _NUMBERS + rb"*+)(" + _SHOWN + rb"|" + NAME + rb"(?:" + SPACE + rb"*+<<[^<>()]*+>>)?)?" + SPACE + rb"*+"
-    rb"(" + _NUMBERS + rb"*+)([A-Za-z'\"][A-Za-z0-9*]*+)"
+    + rb"|("
+    + _SOME
+    + rb")("
+    + _SHOWN
+    + rb"|"
+    + NAME
+    + rb"(?:"
+    + SPACE
+    + rb"*+<<[^<>()]*+>>)?)?"
+    rb"(" + _SOME + rb")([A-Za-z'\"][A-Za-z0-9*]*+)"
     rb"|(.++)|\Z)",
     re.DOTALL,
 )
@@ -185,39 +208,44 @@ class _Page:
         if len(content) > _LARGEST_CONTENT:
             raise Unsure("size")
         texts, boxes = self._texts, self._boxes
-        for end, rectangle, name, size, matrix, shown, before, operand, after, operator, odd in _OPERATION.findall(
-            content
-        ):
+        known_boxes, known_places, decode = self._known_boxes, self._known_places, self._decode
+        for found in _OPERATION.findall(content):
+            end, rectangle, name, size, matrix, plain, shown, before, operand, after, operator, odd = found
             if end and (self._points or self._curved):
                 self._end_path()
             if rectangle:
                 if self._points:
-                    *sides, _, paint = rectangle.split()
-                    self._rectangle(*map(float, sides))
-                    self._paint(paint)
+                    self._painted_within_path(rectangle)
                 else:
-                    boxes.append(self._known_boxes.get(rectangle) or self._painted_rectangle(rectangle))
-            elif shown:
+                    boxes.append(known_boxes.get(rectangle) or self._painted_rectangle(rectangle))
+            elif matrix:
                 if name:
                     self._set_font(name, _numbers(size))
-                placed = self._known_places.get(matrix) or self._placed(matrix)
-                if self._is_plain and shown[0] == _PARENTHESIS and b"\\" not in shown and b"\r" not in shown:
-                    text, width = self._decode(shown[1:-1])
+                    known_places, decode = self._known_places, self._decode
+                placed = known_places.get(matrix) or self._placed(matrix)
+                if not shown and decode is not None:
+                    text, width = decode(plain)
                     if text and text == text.strip():
                         base, left, scale, height = placed
                         texts.append((base, left, left + width * scale, height, text, False, False))
                         continue
                 self._place(*_numbers(matrix))
-                self._show(shown)
+                self._show(shown or b"(%s)" % plain)
             elif operator:
                 act = _ACTIONS.get(operator)
                 if act is None:
                     raise Unsure("operator")
                 act(self, _numbers(before), operand, _numbers(after), operator)
+                known_boxes, known_places, decode = self._known_boxes, self._known_places, self._decode
             elif odd:
                 raise Unsure("syntax")
 
     # Paths
+
+    def _painted_within_path(self, operation: bytes) -> None:
+        *operands, _, paint = operation.split()
+        self._rectangle(*map(float, operands))
+        self._paint(paint)
 
     def _painted_rectangle(self, operation: bytes) -> Box:
         *operands, _, paint = operation.split()
@@ -315,9 +343,9 @@ class _Page:
         self._state = state
         self._known_boxes: dict[bytes, Box] = self._document.met((state.matrix, state.line_width))
         self._known_places: dict[bytes, _Placed] = self._document.met((state.matrix, state.size, state.stretch))
-        self._is_plain = state.font is not None and not state.spacing and not state.word_spacing
-        if state.font is not None:
-            self._decode = state.font.decode
+        # Of strings that are nothing but their characters, where nothing is put between these.
+        spaced = state.spacing or state.word_spacing
+        self._decode = None if state.font is None or spaced else state.font.decode
 
     def _set_font(self, name: bytes, size: tuple[float, ...]) -> None:
         number = self._resource("Font", name)

@@ -49,9 +49,11 @@ class Rulings:
         for box in boxes:
             left, bottom, right, top = box
             width, height = right - left, top - bottom
-            if width <= THIN or height <= THIN or (width >= width_of_paper and height >= height_of_paper):
-                self._add_line(box)
+            if width < THIN + NEAR or height < THIN + NEAR:
+                self._add_narrow(box)
                 continue
+            if width >= width_of_paper and height >= height_of_paper:
+                continue  # the paper's own colour
             # As `_add_edge`, but once for both sides: most of the time of a table that is drawn cell by cell.
             known = columns.get((left, right))
             if known is None:
@@ -85,24 +87,30 @@ class Rulings:
 
     def grid(self) -> tuple[list[float], list[float]]:
         """Positions of the vertical lines from the left and of the horizontal ones from the bottom."""
-        _add_sides(self._vertical, self._columns)
-        _add_sides(self._horizontal, self._rows)
+        for edges, sides in ((self._vertical, self._columns), (self._horizontal, self._rows)):
+            for (one, other), edge in sides.items():
+                _add_edge(edges, one, *edge)
+                _add_edge(edges, other, *edge)
         vertical, horizontal = self._drawn(self._vertical), self._drawn(self._horizontal)
         while _drop_outsiders(vertical, horizontal) or _drop_outsiders(horizontal, vertical):
             pass
         return self._long(vertical), self._long(horizontal)
 
-    def _add_line(self, box: Box) -> None:
-        """A box that is thin; one that is the paper's own colour is nothing."""
+    def _add_narrow(self, box: Box) -> None:
         left, bottom, right, top = box
         width, height = right - left, top - bottom
-        if THIN - NEAR < min(width, height) < THIN + NEAR:
+        if min(width, height) > THIN - NEAR:
             self.close_call = True
         if width <= THIN:
             if height > THIN:
                 _add_edge(self._vertical, (left + right) / 2, height, bottom, top)
         elif height <= THIN:
             _add_edge(self._horizontal, (bottom + top) / 2, width, left, right)
+        else:
+            for at in (left, right):
+                _add_edge(self._vertical, at, height, bottom, top)
+            for at in (bottom, top):
+                _add_edge(self._horizontal, at, width, left, right)
 
     def _add_straight(self, one: Point, other: Point) -> None:
         width, height = abs(one[0] - other[0]), abs(one[1] - other[1])
@@ -112,40 +120,44 @@ class Rulings:
             _add_edge(self._horizontal, (one[1] + other[1]) / 2, width, min(one[0], other[0]), max(one[0], other[0]))
 
     def _drawn(self, edges: _Edges) -> list[Line]:
-        """The lines, in order of their position, that are drawn over a good part of their length."""
-        found = []
-        for line in map(_line, self._together(edges)):
-            share = line.total / ((line.end - line.start) or 1.0)
-            self._note(share)
-            if share >= COVERAGE:
-                found.append(line)
-        return found
-
-    def _together(self, edges: _Edges) -> list[list[tuple[float, list[float]]]]:
-        """Edges that lie together, which are one line."""
-        groups: list[list[tuple[float, list[float]]]] = []
-        before = float("-inf")
-        for item in sorted(edges.items()):
-            room = item[0] - before
-            before = item[0]
-            if room > SAME_LINE:
-                groups.append([item])
-            else:
-                groups[-1].append(item)
-            if abs(room - SAME_LINE) < NEAR:
-                self.close_call = True
-        return groups
+        """The lines that are drawn over a good part of their length."""
+        lines = self._lines(edges)
+        return self._covered(lines, [line.total / ((line.end - line.start) or 1.0) for line in lines])
 
     def _long(self, lines: list[Line]) -> list[float]:
         """Where the lines are that go over a good part of the table."""
-        longest = max((line.end - line.start for line in lines), default=0.0) or 1.0
-        for line in lines:
-            self._note(line.total / longest)
-        return [line.at for line in lines if line.total >= COVERAGE * longest]
+        longest = max([line.end - line.start for line in lines], default=0.0) or 1.0
+        return [line.at for line in self._covered(lines, [line.total / longest for line in lines])]
 
-    def _note(self, share: float) -> None:
-        if abs(share - COVERAGE) < NEAR_SHARE:
+    def _covered(self, lines: list[Line], shares: list[float]) -> list[Line]:
+        if any([abs(share - COVERAGE) < NEAR_SHARE for share in shares]):  # noqa: C419 - a list is faster
             self.close_call = True
+        return [line for line, share in zip(lines, shares, strict=True) if share >= COVERAGE]
+
+    def _lines(self, edges: _Edges) -> list[Line]:
+        """The lines in order of their position; edges that lie together are one."""
+        found = []
+        total = weighted = first = last = 0.0
+        before = float("-inf")
+        for position, (length, start, end) in sorted(edges.items()):
+            room = position - before
+            before = position
+            if SAME_LINE - NEAR < room < SAME_LINE + NEAR:
+                self.close_call = True
+            if room > SAME_LINE:
+                if total:
+                    found.append(Line(weighted / total, total, first, last))
+                total, weighted, first, last = length, position * length, start, end
+                continue
+            total += length
+            weighted += position * length
+            if start < first:
+                first = start
+            if end > last:
+                last = end
+        if total:
+            found.append(Line(weighted / total, total, first, last))
+        return found
 
 
 def _add_edge(edges: _Edges, position: float, length: float, start: float, end: float) -> None:
@@ -154,27 +166,10 @@ def _add_edge(edges: _Edges, position: float, length: float, start: float, end: 
         edges[position] = [length, start, end]
         return
     known[0] += length
-    known[1] = min(known[1], start)
-    known[2] = max(known[2], end)
-
-
-def _add_sides(edges: _Edges, sides: _Sides) -> None:
-    for (one, other), edge in sides.items():
-        _add_edge(edges, one, *edge)
-        _add_edge(edges, other, *edge)
-
-
-def _line(group: list[tuple[float, list[float]]]) -> Line:
-    total = weighted = 0.0
-    first, last = float("inf"), float("-inf")
-    for position, (length, start, end) in group:
-        total += length
-        weighted += position * length
-        if start < first:
-            first = start
-        if end > last:
-            last = end
-    return Line(weighted / total, total, first, last)
+    if start < known[1]:
+        known[1] = start
+    if end > known[2]:
+        known[2] = end
 
 
 def _drop_outsiders(lines: list[Line], across: list[Line]) -> bool:
@@ -183,8 +178,8 @@ def _drop_outsiders(lines: list[Line], across: list[Line]) -> bool:
         if not lines:
             return False
         at = lines[index].at
-        reaching = sum(line.start - SAME_LINE <= at <= line.end + SAME_LINE for line in across)
-        if 2 * reaching <= len(across):
+        reaching = [line for line in across if line.start - SAME_LINE <= at <= line.end + SAME_LINE]
+        if 2 * len(reaching) <= len(across):
             del lines[index]
             return True
     return False
