@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from archisync.formats import pdffonts
 from archisync.formats.pdffile import HEX, NAME, SPACE, STRING, File, Stream, Unsure, unescaped
-from archisync.formats.pdfgrid import Box, Piece, Point, Rulings
+from archisync.formats.pdfgrid import NEAR, THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]
 
@@ -32,6 +32,7 @@ _KEPT_PLACES = 64
 _KEPT_SIZE = 80  # bytes of operands that are worth keeping
 _MOST_SAVED = 64  # graphics states
 
+_WIDEST = THIN - NEAR  # points: a line is not wider
 _OVERHANG = 0.9  # points: by which a glyph may reach over a line, for certain
 _BEARING = 0.08  # of the font size: by which ink may differ from the advance width
 _BELOW, _ABOVE = 0.25, 0.6  # of the font size, from the base line: where the middle of any ink is
@@ -45,15 +46,16 @@ _JUMP = 0.8  # of the font size: a shift that begins another text
 # Runs of digits and blanks, which is faster than numbers; `float` refuses what is none.
 _NUMBERS = rb"[-+0-9.\0\t\n\f\r ]++"
 _SOME = rb"[-+0-9.\0\t\n\f\r ]*+"
-_ARRAY = rb"\[(?:[^()<>\[\]]++|" + STRING + rb"|" + HEX + rb")*+\]"
+_ARRAY = rb"\[(?:" + _NUMBERS + rb"|" + STRING + rb"|" + HEX + rb")*+\]"
 _SHOWN = STRING + rb"|" + HEX + rb"|" + _ARRAY
+_BEGIN = rb"(?<![-+0-9.])"  # of an operator
 _END = rb"(?=" + SPACE + rb"|\Z)"
 _OPERATION = re.compile(
     SPACE + rb"*+(?:(n)" + SPACE + rb"++)?(?:"
     # What tables are made of, most of all, in one match each: a rectangle that is painted …
-    rb"(" + _NUMBERS + rb"re" + SPACE + rb"++(?:S|f\*?|B\*?)" + _END + rb")"
+    rb"(" + _NUMBERS + _BEGIN + rb"re" + SPACE + rb"++(?:S|f\*?|B\*?)" + _END + rb")"
     # … and one text.
-    rb"|BT" + SPACE + rb"++(?:(" + NAME + rb")(" + _NUMBERS + rb")Tf" + SPACE + rb"++)?"
+    rb"|BT" + SPACE + rb"++(?:(" + NAME + rb")(" + _NUMBERS + rb")" + _BEGIN + rb"Tf" + SPACE + rb"++)?"
     rb"("
     + _NUMBERS
     + rb")Tm"
@@ -79,11 +81,11 @@ _OPERATION = re.compile(
     + rb"(?:"
     + SPACE
     + rb"*+<<[^<>()]*+>>)?)?"
-    rb"(" + _SOME + rb")([A-Za-z'\"][A-Za-z0-9*]*+)"
+    rb"(" + _SOME + rb")" + _BEGIN + rb"([A-Za-z'\"][A-Za-z0-9*]*+)"
     rb"|(.++)|\Z)",
     re.DOTALL,
 )
-_PART = re.compile(rb"(" + STRING + rb"|" + HEX + rb")|([-+]?[0-9.]++)")
+_PART = re.compile(rb"(" + STRING + rb"|" + HEX + rb")|([-+0-9.]++)")
 
 
 # Base line, left, right, font size, text, whether there is a blank before it, and after it.
@@ -251,23 +253,17 @@ class _Page:
         *operands, _, paint = operation.split()
         x, y, width, height = map(float, operands)
         one, other = self._point(x, y), self._point(x + width, y + height)
-        grow = self._half_line() if paint in _STROKED else 0.0
-        box = (
-            min(one[0], other[0]) - grow,
-            min(one[1], other[1]) - grow,
-            max(one[0], other[0]) + grow,
-            max(one[1], other[1]) + grow,
-        )
+        self._check_line_width(paint)
+        box = (min(one[0], other[0]), min(one[1], other[1]), max(one[0], other[0]), max(one[1], other[1]))
         if len(operation) <= _KEPT_SIZE:
             self._document.met((self._state.matrix, self._state.line_width))[operation] = box
         return box
 
-    def _half_line(self) -> float:
-        """Half of what a line is wide on paper; one of no width is drawn as thin as can be, and PDFium takes that as 1."""
+    def _check_line_width(self, paint: bytes) -> None:
+        """A line's width says nothing of where it is, unless it is so wide that it is a surface."""
         across, up = self._state.matrix[:2]
-        if self._state.line_width and abs(abs(across) - abs(up)) > 0.01 * abs(up):
-            raise Unsure("stretched lines")
-        return abs(across) * self._state.line_width / 2 if self._state.line_width else 0.5
+        if paint in _STROKED and self._state.line_width * max(abs(across), abs(up)) > _WIDEST:
+            raise Unsure("wide lines")
 
     def _point(self, x: float, y: float) -> Point:
         across, up, right, above = self._state.matrix
@@ -309,9 +305,9 @@ class _Page:
         if self._moved:
             self._points.pop()
         if len(self._points) > 1:
-            grow = self._half_line() if operator in _STROKED else 0.0
+            self._check_line_width(operator)
             xs, ys = [point[0] for point in self._points], [point[1] for point in self._points]
-            box = (min(xs) - grow, min(ys) - grow, max(xs) + grow, max(ys) + grow)
+            box = (min(xs), min(ys), max(xs), max(ys))
             pieces = self._pieces
             self._rulings.add_path(box, len(self._points), lambda: pieces)
         self._end_path()
@@ -350,7 +346,8 @@ class _Page:
     def _set_font(self, name: bytes, size: tuple[float, ...]) -> None:
         number = self._resource("Font", name)
         self.fonts.add(number)
-        self._set(font=self._document.font(number), size=size[0])
+        (points,) = size
+        self._set(font=self._document.font(number), size=points)
 
     def _resource(self, kind: str, name: bytes) -> int:
         number = self._file.get(self._resources[kind])[name[1:].decode("latin-1")]
@@ -575,6 +572,7 @@ def _in_one_line(texts: list[_Text]) -> str:
 
 _STROKED = frozenset((b"S", b"s", b"B", b"B*", b"b", b"b*"))
 _Action = Callable[[_Page, tuple[float, ...], bytes, tuple[float, ...], bytes], None]
+"""Takes the numbers before, the operand of another kind, the numbers after it, and the operator."""
 
 
 def _nothing(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
@@ -583,6 +581,7 @@ def _nothing(page: _Page, before: tuple[float, ...], operand: bytes, after: tupl
 
 def _with_numbers(method: Callable[..., None]) -> _Action:
     def act(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
+        _refuse(operand or after)
         method(page, *before)
 
     return act
@@ -590,6 +589,7 @@ def _with_numbers(method: Callable[..., None]) -> _Action:
 
 def _with_operand(method: Callable[[_Page, bytes], None]) -> _Action:
     def act(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
+        _refuse(before or after)
         method(page, operand)
 
     return act
@@ -597,17 +597,29 @@ def _with_operand(method: Callable[[_Page, bytes], None]) -> _Action:
 
 def _setting(name: str, factor: float = 1.0) -> _Action:
     def act(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
-        page._set(**{name: before[0] * factor})
+        _refuse(operand or after)
+        (value,) = before
+        page._set(**{name: value * factor})
 
     return act
 
 
+def _refuse(more: object) -> None:
+    """Operands that the operator doesn't take: PDFium takes the last ones."""
+    if more:
+        raise Unsure("operands")
+
+
 def _shown(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
-    if not page._in_text or not operand:
+    if not page._in_text or (operand[:1] == b"[") != (operator == b"TJ"):
         raise Unsure("text")
+    if operator == b'"':
+        word_spacing, spacing = before
+        page._set(word_spacing=word_spacing, spacing=spacing)
+    else:
+        _refuse(before)
+    _refuse(after)
     if operator in (b"'", b'"'):
-        if operator == b'"':
-            page._set(word_spacing=before[0], spacing=before[1])
         page._next_line()
     page._show(operand)
 
@@ -615,11 +627,14 @@ def _shown(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[
 def _move_and_lead(
     page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes
 ) -> None:
-    page._set(leading=-before[1])
-    page._move_line(*before)
+    _refuse(operand or after)
+    x, y = before
+    page._set(leading=-y)
+    page._move_line(x, y)
 
 
 def _font(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
+    _refuse(before)
     page._set_font(operand, after)
 
 
@@ -630,12 +645,12 @@ def _mark(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[f
 
 
 def _paint(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
+    _refuse(before or operand or after)
     page._paint(operator)
 
 
 def _mode(page: _Page, before: tuple[float, ...], operand: bytes, after: tuple[float, ...], operator: bytes) -> None:
-    if before != (0.0,):
-        raise Unsure("text that is not filled")
+    _refuse(before != (0.0,) or operand or after)
 
 
 _ACTIONS: dict[bytes, _Action] = {

@@ -258,11 +258,10 @@ class File:
 
 
 def unescaped(literal: bytes) -> bytes:
-    """The bytes of a string in parentheses or in hexadecimal digits."""
+    """The bytes of a string in parentheses or in hexadecimal digits, an odd number of which raises ValueError."""
     inner = literal[1:-1]
     if literal[:1] == b"<":
-        digits = inner.translate(None, b"\0\t\n\f\r ")
-        return bytes.fromhex((digits + b"0" if len(digits) % 2 else digits).decode())
+        return bytes.fromhex(inner.translate(None, b"\0\t\n\f\r ").decode())
     if b"\r" in inner:
         raise Unsure("end of line in a string")
     return _ESCAPE.sub(_unescape, inner) if b"\\" in inner else inner

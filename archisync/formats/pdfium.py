@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pypdfium2.raw as pdfium
 
 from archisync.errors import ExportError
-from archisync.formats.pdfgrid import Box, Piece, Point, Rulings
+from archisync.formats.pdfgrid import THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]
 
@@ -52,6 +52,8 @@ _get_bounds = _function("FPDFPageObj_GetBounds", _INT, _ADDRESS, *_BOX)
 _get_matrix = _function("FPDFPageObj_GetMatrix", _INT, _ADDRESS, _ADDRESS)
 _count_form_objects = _function("FPDFFormObj_CountObjects", _INT, _ADDRESS)
 _get_form_object = _function("FPDFFormObj_GetObject", _ADDRESS, _ADDRESS, ctypes.c_ulong)
+_get_draw_mode = _function("FPDFPath_GetDrawMode", _INT, _ADDRESS, _ADDRESS, _ADDRESS)
+_get_stroke_width = _function("FPDFPageObj_GetStrokeWidth", _INT, _ADDRESS, _ADDRESS)
 _count_segments = _function("FPDFPath_CountSegments", _INT, _ADDRESS)
 _get_segment = _function("FPDFPath_GetPathSegment", _ADDRESS, _ADDRESS, _INT)
 _segment_point = _function("FPDFPathSegment_GetPoint", _INT, _ADDRESS, _ADDRESS, _ADDRESS)
@@ -189,6 +191,8 @@ class _Page:
                 if not _get_bounds(item, at, at + 4, at + 8, at + 12):
                     continue
                 left, bottom, right, top = floats
+                if kind == path_kind:
+                    left, bottom, right, top = _without_stroke(item, left, bottom, right, top)
                 if transform:
                     left, bottom, right, top = _moved((left, bottom, right, top), transform)
                 if kind == text_kind:
@@ -354,6 +358,22 @@ def _cut(characters: list[_Character], xs: list[float]) -> list[_Text]:
             parts.append(_Text(left, bottom, right, top, text))
         column = at
     return [part._replace(text=part.text.strip()) for part in parts]
+
+
+def _without_stroke(path: int, left: float, bottom: float, right: float, top: float) -> Box:
+    """PDFium adds to a path's box, on each side, the whole width of the line that it is drawn with, and half a point for one
+    of no width. That is no part of where the line is; of one so wide that it is a surface, half the width is."""
+    mode, width = (ctypes.c_int * 2)(), ctypes.c_float()
+    _get_draw_mode(path, ctypes.addressof(mode), ctypes.addressof(mode) + 4)
+    if not mode[1]:
+        return left, bottom, right, top
+    _get_stroke_width(path, ctypes.addressof(width))
+    a, b, c, d, _, _ = _matrix(path)
+    across, up = width.value * (abs(a) + abs(c)), width.value * (abs(b) + abs(d))
+    if not width.value:
+        across = up = 0.5
+    across, up = (across / 2 if across > THIN else across), (up / 2 if up > THIN else up)
+    return left + across, bottom + up, right - across, top - up
 
 
 def _matrix(item: int) -> _Transform:

@@ -71,6 +71,24 @@ def lines(font: str) -> bytes:
     return rules() + texts(font)
 
 
+def wide_lines(font: str) -> bytes:
+    return b"2 w " + lines(font)
+
+
+def wide_outlines(font: str) -> bytes:
+    return b"2 w " + rectangles_in_one_path(font).replace(b" re\n", b" re S\n")
+
+
+def dots_as_lines(font: str) -> bytes:
+    """Of no width, and dotted."""
+    return b"0 w [1 2] 0 d " + lines(font)
+
+
+def bands(font: str) -> bytes:
+    """Wide strokes that colour every second row."""
+    return b"q .9 G 20 w 40 230 m 360 230 l S Q\n" + lines(font)
+
+
 def cell_by_cell(font: str) -> bytes:
     """Each cell is clipped, its borders are thin fills."""
     out = []
@@ -270,9 +288,25 @@ class Drawing:
 DRAWINGS = {
     drawing.draw.__name__: drawing
     for drawing in (
-        *map(Drawing, (lines, cell_by_cell, flipped, scaled, one_text_object, apostrophes, kerned, one_array_a_row)),
+        *map(
+            Drawing,
+            (
+                lines,
+                wide_lines,
+                wide_outlines,
+                dots_as_lines,
+                cell_by_cell,
+                flipped,
+                scaled,
+                one_text_object,
+                apostrophes,
+                kerned,
+                one_array_a_row,
+            ),
+        ),
         *map(Drawing, (characters, aligned_right_without_room, spaced, marked, decorated, numbers_beside, polygons)),
         Drawing(rectangles_in_one_path),
+        Drawing(bands, quick=False, peer=False),
         Drawing(words, peer=False),
         Drawing(blanks_around, peer=False),
         Drawing(bold_by_drawing_twice, quick=False, peer=False),
