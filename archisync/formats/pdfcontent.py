@@ -48,42 +48,30 @@ _NUMBERS = rb"[-+0-9.\0\t\n\f\r ]++"
 _SOME = rb"[-+0-9.\0\t\n\f\r ]*+"
 _ARRAY = rb"\[(?:" + _NUMBERS + rb"|" + STRING + rb"|" + HEX + rb")*+\]"
 _SHOWN = STRING + rb"|" + HEX + rb"|" + _ARRAY
-_BEGIN = rb"(?<![-+0-9.])"  # of an operator
-_END = rb"(?=" + SPACE + rb"|\Z)"
 _OPERATION = re.compile(
-    SPACE + rb"*+(?:(n)" + SPACE + rb"++)?(?:"
-    # What tables are made of, most of all, in one match each: a rectangle that is painted …
-    rb"(" + _NUMBERS + _BEGIN + rb"re" + SPACE + rb"++(?:S|f\*?|B\*?)" + _END + rb")"
-    # … and one text.
-    rb"|BT" + SPACE + rb"++(?:(" + NAME + rb")(" + _NUMBERS + rb")" + _BEGIN + rb"Tf" + SPACE + rb"++)?"
-    rb"("
-    + _NUMBERS
-    + rb")Tm"
-    + SPACE
-    + rb"*+(?:\(([^()\\\r]*+)\)|("
-    + _SHOWN
-    + rb"))"
-    + SPACE
-    + rb"*+T[jJ]"
-    + SPACE
-    + rb"++"
-    rb"(?:T\*"
-    + SPACE
-    + rb"++)?ET"
-    + _END
-    # Any other operation: numbers, one operand of another kind, numbers, operator.
-    + rb"|("
-    + _SOME
-    + rb")("
-    + _SHOWN
-    + rb"|"
-    + NAME
-    + rb"(?:"
-    + SPACE
-    + rb"*+<<[^<>()]*+>>)?)?"
-    rb"(" + _SOME + rb")" + _BEGIN + rb"([A-Za-z'\"][A-Za-z0-9*]*+)"
-    rb"|(.++)|\Z)",
-    re.DOTALL,
+    rb"""%(space)b*+ (?: (n) %(space)b++ )?
+    (?:
+      # What tables are made of, most of all, in one match each: a rectangle that is painted,
+      ( %(numbers)b %(begin)b re %(space)b++ (?: S | f\*? | B\*? ) %(end)b )
+      # and one text.
+    | BT %(space)b++ (?: ( %(name)b ) ( %(numbers)b ) %(begin)b Tf %(space)b++ )?
+      ( %(numbers)b ) %(begin)b Tm %(space)b*+
+      (?: \( ( [^()\\\r]*+ ) \) | ( %(shown)b ) ) %(space)b*+ T[jJ] %(space)b++ (?: T\* %(space)b++ )? ET %(end)b
+      # Any other operation: numbers, one operand of another kind, numbers, operator.
+    | ( %(some)b ) ( %(shown)b | %(name)b (?: %(space)b*+ <<[^<>()\[\]{}%%]*+>> )? )? ( %(some)b )
+      %(begin)b ( [A-Za-z'\"][A-Za-z0-9*]*+ ) (?! [\x80-\xff] )
+    | (.++) | \Z
+    )"""
+    % {
+        b"space": SPACE,
+        b"numbers": _NUMBERS,
+        b"some": _SOME,
+        b"name": NAME,
+        b"shown": _SHOWN,
+        b"begin": rb"(?<![-+0-9.])",
+        b"end": rb"(?=" + SPACE + rb"|\Z)",
+    },
+    re.DOTALL | re.VERBOSE,
 )
 _PART = re.compile(rb"(" + STRING + rb"|" + HEX + rb")|([-+0-9.]++)")
 
@@ -402,7 +390,7 @@ class _Page:
         a, d, x, y = self._here
         across, up, right, above = state.matrix
         scale, height = across * a * state.size * state.stretch, up * d * state.size
-        if scale <= 0 or height <= 0:
+        if height <= 0 or not 0.5 <= scale / height <= 2:
             raise Unsure("text")
         return up * y + above, across * x + right, scale, height
 

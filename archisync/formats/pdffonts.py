@@ -29,6 +29,7 @@ _PLAIN = (
     (0x2030, 0x203F), (0x20A0, 0x20C0), (0x2100, 0x2140), (0x2150, 0x2190),
 )  # fmt: skip
 _MOST_CODES = 65536
+_WIDEST = 2500  # thousandths of the font size
 _LARGEST_MAP = 1 << 20
 _SIMPLE = ("Type1", "TrueType", "MMType1")
 _CODE = HEX + rb"\s*+"
@@ -86,7 +87,7 @@ def _composite(file: File, about: dict[str, Any], texts: dict[int, str] | None) 
     if texts is None or file.get(about["Encoding"]) != "Identity-H":
         raise Unsure("encoding")
     descendant = file.get(file.get(about["DescendantFonts"])[0])
-    usual = file.get(descendant.get("DW", 1000)) / 1000
+    usual = _em(file.get(descendant.get("DW", 1000)))
     widths = dict.fromkeys(texts, usual)
     widths.update(islice(_listed_widths(file.get(descendant.get("W", []))), _MOST_CODES))
     width, text_of = widths.__getitem__, texts.__getitem__
@@ -110,8 +111,15 @@ def _widths(file: File, about: dict[str, Any], standard_widths: Callable[[str], 
     if not 0 <= first <= 256 - len(listed):
         raise Unsure("widths")
     for code, width in enumerate(listed, first):
-        widths[code] = file.get(width) / 1000
+        widths[code] = _em(file.get(width))
     return widths
+
+
+def _em(width: float) -> float:
+    """A width in units of the font size."""
+    if not 0 <= width <= _WIDEST:
+        raise Unsure("width")
+    return width / 1000
 
 
 def _listed_widths(listed: list[Any]) -> Iterator[tuple[int, float]]:
@@ -120,12 +128,12 @@ def _listed_widths(listed: list[Any]) -> Iterator[tuple[int, float]]:
     while at < len(listed):
         first, second = listed[at], listed[at + 1]
         if isinstance(second, list):
-            yield from ((code, width / 1000) for code, width in enumerate(second, first))
+            yield from ((code, _em(width)) for code, width in enumerate(second, first))
             at += 2
         else:
             if not first <= second < _MOST_CODES:
                 raise Unsure("widths")
-            yield from ((code, listed[at + 2] / 1000) for code in range(first, second + 1))
+            yield from ((code, _em(listed[at + 2])) for code in range(first, second + 1))
             at += 3
 
 
