@@ -1,7 +1,7 @@
 """The ruled table of each page of a PDF, as rows of cell texts. Only the child process of `archisync.formats.pdf` imports this.
 
 There are two readers. `pdfcontent` is fast and refuses a page that leaves it any doubt; `pdfium` reads every page that a viewer
-can show, and has the last word: of each batch of pages one is read by both, and so is the first page in each font. Where the two
+can show, and has the last word: the last page of each batch is read by both, and so is the first page in each font. Where the two
 differ, the whole batch and all that follows are PDFium's.
 """
 
@@ -9,7 +9,7 @@ import fcntl
 import marshal
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, NoReturn
 
 from archisync.errors import ExportError
@@ -21,7 +21,7 @@ Rows = list[list[str]]
 REOPEN_AFTER = 256
 """Pages after which PDFium opens the document anew: it keeps what it has parsed until the document is closed."""
 BATCH = 64
-"""Pages that are given out once one of them has been read by both readers."""
+"""Pages that are given out once the last of them has been read by both readers."""
 DOUBTS_ALLOWED = 24
 """Pages more that the fast reader may refuse than it reads; then it is only a waste of time."""
 SHARED_FROM = 48
@@ -105,10 +105,10 @@ def _received(shares: IO[bytes]) -> Rows:
 class Reader:
     """A file that both readers have open; PDFium's word decides how many pages it has. Raises ExportError.
 
-    `careful` counts the pages that PDFium read.
+    `quick` opens it for the fast reader, and `careful` counts the pages that PDFium read.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, quick: Callable[..., pdfcontent.Document] = pdfcontent.Document) -> None:
         self._path = path
         self._pdfium = pdfium.Document(path)
         self.total = len(self._pdfium)
@@ -120,7 +120,7 @@ class Reader:
             self.close()
             raise ExportError("the PDF has no pages", hint="print the report again")
         try:
-            self._fast = pdfcontent.Document(path, pdfium.standard_widths)
+            self._fast = quick(path, pdfium.standard_widths)
         except pdfcontent.DOUBTS:
             return
         if len(self._fast) != self.total:
@@ -145,7 +145,7 @@ class Reader:
             yield from map(self._carefully, numbers)
             return
         found: list[Rows] = []
-        last, checked = -1, False
+        last = checked = -1
         for number in numbers:
             rows, fonts = self._quickly(number)
             if rows is None:
@@ -157,9 +157,9 @@ class Reader:
                 if rows != self._carefully(number):
                     break
                 self._checked_fonts |= fonts
-                checked = True
+                checked = number
         else:
-            if checked or last < 0 or found[last - numbers[0]] == self._carefully(last):
+            if last == checked or found[last - numbers[0]] == self._carefully(last):
                 yield from found
                 return
         self._leave_it_to_pdfium()

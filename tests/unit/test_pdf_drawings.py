@@ -3,17 +3,25 @@
 `quick` says whether the fast reader takes such a page; where it doesn't, PDFium reads it, so the cells are right all the same.
 """
 
+import base64
+import random
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pdfplumber
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from archisync.formats import pdfcontent, pdfium
-from tests.pdfwriter import SHIFT, WIDTHS, write_pages
+from archisync.formats.pdffile import Name, Stream, Unsure, from_ascii85
+from archisync.formats.pdfpages import BATCH, SHARED_FROM, Reader, read_pages
+from tests.pdfwriter import SHIFT, WIDTHS, PdfFile, write_pages
 
 XS = (40.0, 140.0, 240.0, 360.0)
 YS = (260.0, 240.0, 220.0, 190.0, 170.0)
@@ -390,3 +398,184 @@ def test_every_sheet_has_the_same_cells(tmp_path: Path, name: str, drawing: str)
     assert carefully(path) == TABLE
     assert quickly(path) == (TABLE if sheet.quick else None)
     assert not DRAWINGS[drawing].peer or oracle(path) == TABLE
+
+
+def numbered(number: int, font: str = "F1") -> bytes:
+    """The table with the page's number in it."""
+    return lines(font) + b"BT /%s 8 Tf 1 0 0 1 142 178 Tm (%s) Tj ET\n" % (
+        font.encode(),
+        encoded(f"{number}", font)[1:-1],
+    )
+
+
+def numbered_table(number: int) -> list[list[str]]:
+    return [*TABLE[:-1], ["0", f"{number}", "x (1)"]]
+
+
+class Lying(pdfcontent.Document):
+    """Reads a cell wrongly from a page on."""
+
+    first_lie = 0
+
+    def rows(self, number: int) -> tuple[list[list[str]], set[int]]:
+        rows, fonts = super().rows(number)
+        return ([*rows[:-1], ["lie", *rows[-1][1:]]] if number >= self.first_lie else rows), fonts
+
+
+@pytest.mark.parametrize("first_lie", [0, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH - 1])
+def test_where_the_two_readers_differ_the_whole_batch_is_pdfiums(tmp_path: Path, first_lie: int) -> None:
+    pages = 3 * BATCH
+    write_pages(tmp_path / "d.pdf", [numbered(number) for number in range(pages)])
+
+    def quick(*arguments: Any) -> Lying:
+        document = Lying(*arguments)
+        document.first_lie = first_lie
+        return document
+
+    reader = Reader(str(tmp_path / "d.pdf"), quick)
+    found = list(reader.pages(0, pages))
+    reader.close()
+    assert found == [numbered_table(number) for number in range(pages)]
+    assert reader.careful >= pages - (first_lie // BATCH) * BATCH
+
+
+def test_the_last_page_of_a_batch_is_read_by_both(tmp_path: Path) -> None:
+    pages = 3 * BATCH + 1
+    write_pages(tmp_path / "d.pdf", [numbered(number) for number in range(pages)])
+    reader = Reader(str(tmp_path / "d.pdf"))
+    found = list(reader.pages(0, pages))
+    reader.close()
+    assert found == [numbered_table(number) for number in range(pages)]
+    assert reader.careful == 1 + 4
+
+
+def test_the_first_page_in_a_font_is_read_by_both(tmp_path: Path) -> None:
+    contents = [lines("F1"), lines("F1"), lines("F3"), lines("F3"), lines("F2"), lines("F1")]
+    write_pages(tmp_path / "d.pdf", contents)
+    reader = Reader(str(tmp_path / "d.pdf"))
+    assert list(reader.pages(0, len(contents))) == [TABLE] * len(contents)
+    reader.close()
+    assert reader.careful == 3 + 1
+
+
+def test_pages_that_leave_doubt_are_pdfiums(tmp_path: Path) -> None:
+    contents = [rounded_frame("F1") if number % 2 else lines("F1") for number in range(100)]
+    write_pages(tmp_path / "d.pdf", contents)
+    reader = Reader(str(tmp_path / "d.pdf"))
+    assert list(reader.pages(0, 100)) == [TABLE] * 100
+    reader.close()
+    assert reader.careful == 50 + 1 + 2
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_share_the_pages_of_a_long_report(tmp_path: Path, processes: int) -> None:
+    contents = [rounded_frame("F1") if number % 7 == 3 else numbered(number) for number in range(SHARED_FROM + 9)]
+    write_pages(tmp_path / "d.pdf", contents)
+    expected = [TABLE if number % 7 == 3 else numbered_table(number) for number in range(len(contents))]
+    assert list(read_pages(str(tmp_path / "d.pdf"), processes=processes)) == expected
+
+
+def damaged(content: bytes, chosen: random.Random) -> bytes:
+    """A byte changed, bytes left out, put in or repeated; or an operation that changes what the others mean."""
+    at, other = chosen.randrange(len(content)), chosen.randrange(len(content))
+    operations = (
+        b"q;Q;ET;BT;W n;2 w;1 0 0 1 3 3 cm;T*;5 Ts;3 Tr;50 Tz;3 Tc;h;10 10 m;90 90 l;n;5 5 50 2 re f;0 w".split(b";")
+    )
+    line = content.find(b"\n", at) + 1
+    return chosen.choice(
+        (
+            content[:at] + bytes((chosen.randrange(256),)) + content[at + 1 :],
+            content[:at] + content[at + chosen.randrange(1, 6) :],
+            content[:at] + bytes(chosen.choices(b" 0123456789.-()<>[]/BTETmqQnWfSre\\\n", k=2)) + content[at:],
+            content[:at] + content[other : other + chosen.randrange(40)] + content[at:],
+            content[:line] + b" " + chosen.choice(operations) + b" " + content[line:],
+        )
+    )
+
+
+@pytest.mark.parametrize("font", FONTS)
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_damaged_instructions_are_read_as_pdfium_reads_them_or_refused(tmp_path: Path, name: str, font: str) -> None:
+    chosen, content = random.Random(name + font), DRAWINGS[name].draw(font)
+    write_pages(tmp_path / "d.pdf", [damaged(content, chosen) for _ in range(40)])
+    quick, careful = (
+        pdfcontent.Document(str(tmp_path / "d.pdf"), pdfium.standard_widths),
+        pdfium.Document(str(tmp_path / "d.pdf")),
+    )
+    for number in range(40):
+        try:
+            rows, _ = quick.rows(number)
+        except pdfcontent.DOUBTS:
+            continue
+        assert rows == careful.rows(number)
+    quick.close()
+    careful.close()
+
+
+HOSTILE_CONTENTS = {
+    "numbers without end": b"1 " * 200_000,
+    "open strings": b"(" * 100_000,
+    "open arrays": b"[" * 100_000,
+    "arrays of nothing": b"[ ] " * 100_000,
+    "saved states": b"q " * 100_000,
+    "much": b"q Q " * 1_000_000,
+    "names": b"/F1 " * 100_000,
+    "marks": b"/P << " * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_CONTENTS)
+def test_hostile_instructions_are_refused(tmp_path: Path, name: str) -> None:
+    write_pages(tmp_path / "d.pdf", [lines("F1") + HOSTILE_CONTENTS[name]])
+    assert quickly(tmp_path / "d.pdf") is None
+
+
+def hostile(
+    path: Path, *, pages: bytes = b"", catalog: bytes = b"<< /Type /Catalog /Pages 1 0 R >>", more: bytes = b"null"
+) -> None:
+    """Objects 1 (page tree), 2 (catalog) and 3."""
+    file = PdfFile()
+    file.add(pages)
+    file.add(catalog)
+    file.add(more)
+    file.save(path, 2)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        b"<< /Type /Pages /Count 2 /Kids [1 0 R 1 0 R] >>",
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        b"<< /Type /Pages /Count 9 /Kids [] >>",
+        b"<< /Type /Pages /Count 1 /Kids [2 0 R] >>",
+        b"<< /Type /Pages /Count 1 /Kids 1 0 R >>",
+        b"1 0 R",
+        b"[" * 10_000,
+        b"<< /A " * 10_000,
+        b"<< /Length 1 0 R >>\nstream\nx\nendstream",
+    ],
+)
+def test_hostile_page_trees_are_refused(tmp_path: Path, pages: bytes) -> None:
+    hostile(tmp_path / "d.pdf", pages=pages, more=b"<< /Type /Pages /Count 1 /Kids [1 0 R] >>")
+    assert quickly(tmp_path / "d.pdf") is None
+
+
+def test_data_that_grows_without_bounds_is_refused(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)
+    write_pages(tmp_path / "d.pdf", [lines("F1")])
+    document = pdfcontent.Document(str(tmp_path / "d.pdf"), pdfium.standard_widths)
+    with pytest.raises(Unsure, match="compressed data"):
+        document.file.content(Stream({"Filter": Name("FlateDecode")}, bomb))
+    document.close()
+
+
+@given(st.binary(max_size=300))
+def test_base_85_is_what_the_standard_library_makes_of_it(data: bytes) -> None:
+    assert from_ascii85(base64.a85encode(data) + b"~>") == data
+    assert from_ascii85(base64.a85encode(data, wrapcol=20, adobe=True)) == data
+
+
+@pytest.mark.parametrize("text", [b's8W-"~>', b"!!!!\x7f~>", b"!~>", b"uuuuu~>"])
+def test_base_85_that_is_none_is_refused(text: bytes) -> None:
+    with pytest.raises(Unsure, match="base 85"):
+        from_ascii85(text)
