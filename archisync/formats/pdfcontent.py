@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from archisync.formats import pdffonts
 from archisync.formats.pdffile import HEX, NAME, SPACE, STRING, File, Stream, Unsure, unescaped
-from archisync.formats.pdfgrid import NEAR, THIN, Box, Piece, Point, Rulings
+from archisync.formats.pdfgrid import NEAR, SIMPLE_PATH, THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]
 
@@ -28,7 +28,8 @@ DOUBTS = (
 _LARGEST_CONTENT = 512 * 1024
 """Bytes of a page's instructions; a page of a report has some ten thousand."""
 _KEPT = 4096
-_KEPT_PLACES = 64
+_KEPT_PLACES = 16
+_KEPT_DRAWN = 1024  # boxes of a grid that is worth keeping
 _KEPT_SIZE = 80  # bytes of operands that are worth keeping
 _MOST_SAVED = 64  # graphics states
 
@@ -102,6 +103,8 @@ class Document:
         self._standard_widths = standard_widths
         self._fonts: dict[int, pdffonts.Font | None] = {}
         self._met: dict[object, dict[bytes, Any]] = {}
+        self.grids: dict[tuple[object, ...] | None, tuple[list[float], list[float]]] = {}
+        """Positions of the ruled lines, by the paper's size and all that is drawn on it."""
         try:
             self.file = File(self._descriptor)
             self._pages = self.file.pages()
@@ -179,8 +182,9 @@ class _Page:
     def __init__(self, document: Document, resources: dict[str, Any], paper: tuple[float, float]) -> None:
         self._document, self._file, self._resources = document, document.file, resources
         self.fonts: set[int] = set()
-        self._rulings = Rulings(*paper)
+        self._paper, self._rulings = paper, Rulings(*paper)
         self._boxes: list[Box] = []
+        self._only_boxes = True
         self._texts: list[_Text] = []
         self._saved: list[_State] = []
         self._enter(_State())
@@ -296,8 +300,12 @@ class _Page:
             self._check_line_width(operator)
             xs, ys = [point[0] for point in self._points], [point[1] for point in self._points]
             box = (min(xs), min(ys), max(xs), max(ys))
-            pieces = self._pieces
-            self._rulings.add_path(box, len(self._points), lambda: pieces)
+            if len(self._points) <= SIMPLE_PATH:
+                self._boxes.append(box)
+            else:
+                pieces = self._pieces
+                self._rulings.add_path(box, len(self._points), lambda: pieces)
+                self._only_boxes = False
         self._end_path()
 
     def _end_path(self) -> None:
@@ -489,14 +497,28 @@ class _Page:
 
     # The table
 
+    def _grid(self) -> tuple[list[float], list[float]]:
+        """Positions of the ruled lines. Pages with rows of the same height share it, and it is a fifth of the work."""
+        drawn = (self._paper, *self._boxes) if self._only_boxes else None
+        known = self._document.grids.get(drawn)
+        if known:
+            return known
+        rulings = self._rulings
+        rulings.add_boxes(self._boxes)
+        xs, ys = rulings.grid()
+        if rulings.close_call or len(xs) < 2 or len(ys) < 2:
+            raise Unsure("grid")
+        if drawn and len(drawn) <= _KEPT_DRAWN:
+            if len(self._document.grids) >= _KEPT_PLACES:
+                self._document.grids.clear()
+            self._document.grids[drawn] = xs, ys
+        return xs, ys
+
     def rows(self) -> Rows:
         """The cells between the ruled lines, top row first."""
         if self._points or self._saved:
             raise Unsure("unfinished")
-        self._rulings.add_boxes(self._boxes)
-        xs, ys = self._rulings.grid()
-        if self._rulings.close_call or len(xs) < 2 or len(ys) < 2:
-            raise Unsure("grid")
+        xs, ys = self._grid()
         columns, lines = len(xs) - 1, len(ys) - 1
         cells: list[list[_Text]] = [[] for _ in range(columns * lines)]
         for text in self._texts:

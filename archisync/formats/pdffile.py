@@ -1,6 +1,9 @@
 """The objects of a PDF file (ISO 32000-1, 7.2 to 7.5): as much of the format as machines that print reports use.
 
 Whatever else it meets raises `Unsure`, and the page is left to PDFium; so does damage. Nothing here repairs or guesses.
+
+Why our own: PDFium doesn't give a page's instructions as they stand, pypdf takes longer to find them than we take to read
+them, and the fast library for it, pikepdf, is under a licence (MPL-2.0) that asks more of a distributor than ours.
 """
 
 import os
