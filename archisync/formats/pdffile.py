@@ -2,8 +2,8 @@
 
 Whatever else it meets raises `Unsure`, and the page is left to PDFium; so does damage. Nothing here repairs or guesses.
 
-Why our own: PDFium doesn't give a page's instructions as they stand, pypdf takes longer to find them than we take to read
-them, and the fast library for it, pikepdf, is under a licence (MPL-2.0) that asks more of a distributor than ours.
+Why our own: PDFium doesn't give a page's instructions as they stand, pypdf takes about as long to find them as we take for the
+whole page, and the fast library for it, pikepdf, is under a licence (MPL-2.0) that asks more of a distributor than ours.
 """
 
 import os
