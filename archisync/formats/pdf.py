@@ -81,7 +81,8 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     memory = max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST)
     with records.open("wb") as out:
         child = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "archisync.formats.pdfchild", str(path)],
+            # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
+            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdfchild", str(path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -86,9 +86,8 @@ def figures(settings: Settings) -> Iterator[Figure]:
         print(f"{small.pages} and {large.pages} pages", file=sys.stderr)
         ours, whole, peer = side_by_side(settings.rounds, small.ours, small.ours_whole, small.reopened)
         yield _against(f"{len(small.rows)} records", ours, peer, 60, f"{whole:.0f} with its process's start")
-        sampled = max(settings.rounds // 2, 1)
         ours_large, whole_large, peer_large, again = side_by_side(
-            sampled, large.ours, large.ours_whole, lambda: large.reopened(3), small.ours
+            settings.rounds, large.ours, large.ours_whole, lambda: large.reopened(3), small.ours
         )
         yield _against(
             f"{len(large.rows)} records",

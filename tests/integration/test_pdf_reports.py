@@ -44,11 +44,15 @@ def sync(connection: Database, database_url: str, exports: Path) -> Sync:
     def run(kind: SyncType, header: list[str], rows: list[list[str]], **options: Any) -> runs.Run:
         agent = AGENT if kind.scope is Scope.AGENT else SHARED_AGENT
         (exports / agent).mkdir(exist_ok=True)
-        slices = cut(len(header), 4, 4, 4, 4, 4)
-        write_report(exports / agent / f"{kind.name}.pdf", slices, header, rows, rows_per_page=10, **options)
+        path = exports / agent / f"{kind.name}.pdf"
+        write_report(path, slices(header), header, rows, rows_per_page=10, **options)
         return sync_now(connection, config, kind.name, agent)
 
     return run
+
+
+def slices(header: list[str]) -> list[list[int]]:
+    return cut(len(header), 4, 4, 4, 4, 4)
 
 
 def label(field: Field) -> str:
@@ -89,20 +93,44 @@ def test_two_delivery_columns_under_one_label_and_a_tracking_cell(sync: Sync, co
     ]
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [({"drop_pages": [14]}, "unreadable"), ({"drop_pages": [17]}, "truncated"), ({"shorten_pages": [4]}, "truncated")],
-)
-def test_a_damaged_report_is_held_and_harms_nothing(
-    sync: Sync, connection: Database, damage: dict[str, Any], reason: str
-) -> None:
-    kind = SYNC_TYPES["customers"]
+@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=lambda kind: kind.name)
+def test_columns_may_move_and_others_be_added(sync: Sync, kind: SyncType) -> None:
     rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
     header = [label(field) for field in kind.fields]
     sync(kind, header, rows)
-    run = sync(kind, header, rows, **damage)
+    moved = [*range(len(header) - 1, len(header) // 2, -1), *range(len(header) // 2 + 1)]
+    run = sync(
+        kind,
+        ["NUOVA", *(header[at] for at in moved), "ALTRA"],
+        [["a", *(row[at] for at in moved), "b"] for row in rows],
+    )
+    assert run.counts is not None, run.message
+    assert (run.state, run.counts.unchanged, run.counts.updated) == ("succeeded", len(NUMBERS), 0), run.message
+    assert {w["code"]: w["count"] for w in run.warnings}["ignored-columns"] == 2
+
+
+def damages(slices: int) -> dict[str, tuple[dict[str, list[int]], str]]:
+    """What is done to the pages of a report of three cycles, and why it is held then."""
+    return {
+        "no last page": ({"drop_pages": [3 * slices - 1]}, "truncated"),
+        "no page in a cycle": ({"drop_pages": [2 * slices + 1]}, "unreadable"),
+        "no row at a page's end": ({"shorten_pages": [slices]}, "truncated"),
+    }
+
+
+@pytest.mark.parametrize("damage", damages(1))
+@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=lambda kind: kind.name)
+def test_a_damaged_report_is_held_and_harms_nothing(
+    sync: Sync, connection: Database, kind: SyncType, damage: str
+) -> None:
+    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
+    header = [label(field) for field in kind.fields]
+    options, reason = damages(len(slices(header)))[damage]
+    sync(kind, header, rows)
+    run = sync(kind, header, rows, **options)
     assert (run.state, run.reason) == ("held", reason)
-    assert len(connection.execute("select 1 from agents.customers where absent_since is null").fetchall()) == len(rows)
+    found = connection.execute(f"select 1 from {kind.table} where absent_since is null").fetchall()
+    assert len(found) == len(rows)
 
 
 def test_a_report_without_a_required_column_is_held(sync: Sync) -> None:
