@@ -55,7 +55,7 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _POSTGRES_SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "listen_addresses": "",
-        "port": "5432",  # names the socket only
+        "port": "5432",  # names the socket only, while there are no listen_addresses
         "max_connections": "100",
         "shared_buffers": "64MB",
         "timezone": "UTC",
@@ -271,7 +271,7 @@ class EmbeddedPostgres(_Server):
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={quote(str(self._socket_folder))}&port=5432"
+        return f"postgresql://postgres@/{database}?host={quote(str(self._socket_folder))}&port={self._settings['port']}"
 
     @property
     def _data(self) -> Path:

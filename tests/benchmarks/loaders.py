@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,8 +51,9 @@ with engine.begin() as connection:
 class Loaders:
     """The server, the export, and each tool as a command over it."""
 
-    def __init__(self, db: Database, url: str, folder: Path) -> None:
+    def __init__(self, db: Database, url: str, tcp_url: str, folder: Path) -> None:
         self._db, self._url, self._folder = db, url, folder
+        self._tcp_url = tcp_url
         self.path = folder / AGENT / "customers.csv"
         self.path.parent.mkdir()
         self._environment = os.environ | {
@@ -60,7 +62,7 @@ class Loaders:
             "RUNTIME__DLTHUB_TELEMETRY": "false",
             "RUNTIME__LOG_LEVEL": "ERROR",
             "SLING_DISABLE_TELEMETRY": "true",
-            "BENCH": url,
+            "BENCH": self._tcp_url,
         }
         agents.add(db, AGENT, name=None, whitelisted=True)
 
@@ -102,7 +104,7 @@ class Loaders:
     def _python(self, script: str, *modules: str) -> Callable[[], None] | None:
         if any(importlib.util.find_spec(module) is None for module in modules):
             return None
-        command = [sys.executable, "-c", script, str(self.path), self._url, str(self._folder / "dlt")]
+        command = [sys.executable, "-c", script, str(self.path), self._tcp_url, str(self._folder / "dlt")]
         return lambda: self._run(command)
 
     def _sling(self) -> Callable[[], None] | None:
@@ -123,14 +125,18 @@ class Loaders:
 
 def figures(settings: Settings) -> Iterator[Figure]:
     """The area's figures: each tool in each case."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     with (
         temporary_folder() as servers,
-        EmbeddedPostgres(servers, durable=True) as server,
+        EmbeddedPostgres(servers, durable=True, settings={"listen_addresses": "127.0.0.1", "port": port}) as server,
         connected(server.url, purpose="bench", answer_timeout_s=600) as db,
         tempfile.TemporaryDirectory() as folder,
     ):
         migrate(db, {})
-        loaders = Loaders(db, server.url, Path(folder))
+        # Not every tool can speak to a socket in a folder.
+        tcp_url = f"postgresql://postgres:unused@127.0.0.1:{port}/archisync?sslmode=disable"
+        loaders = Loaders(db, server.url, tcp_url, Path(folder))
         rows = 1_000 if settings.quick else 10_000
         by_name = {case.name: case for case in cases(rows)}
         for name in ("first load", "unchanged, rows reordered", "1 % changed, 1 % new, 1 % gone"):
