@@ -273,7 +273,7 @@ def test_status_in_json_has_everything(cli: Cli, noon: Database) -> None:
     held = _held(noon)
     cli("pause", env=AT_NOON)
     document = json.loads(cli("status", "--json", env=AT_NOON).stdout)
-    assert list(document) == ["schema", "now", "types", "last_tick", "tick_note", "running", "held", "pauses"]
+    assert list(document) == ["schema", "now", "types", "last_tick", "tick_note", "running", "held", "ailing", "pauses"]
     assert (document["now"], document["tick_note"]) == (NOW, None)
     assert document["last_tick"]["host"] == "host-1"
     assert [h["run_id"] for h in document["held"]] == [held]

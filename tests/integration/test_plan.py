@@ -37,7 +37,7 @@ def test_plan_shows_a_chart_by_hour_and_that_workers_keep_up(cli: Cli, noon: Dat
         "HOUR (UTC)            RUNS  MINUTES OF WORK  LOAD  LEFT OVER  CHART\n"
         f"2026-03-01T12:00:00Z  12    6.0              10%   0.0        {bar}\n"
         f"2026-03-01T13:00:00Z  12    6.0              10%   0.0        {bar}\n"
-        "1 worker(s); a run takes: orders 30.0 s\n"
+        "1 worker(s); a run takes: orders 30 s\n"
         "the workers keep up\n"
     )
     assert not noon.closed
