@@ -7,6 +7,7 @@ name can't move the cursor. rich is imported only where a terminal shows a table
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -77,6 +78,13 @@ class Output:
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self.quiet = quiet
+        if not self.unicode and isinstance(self._stdout, io.TextIOWrapper):
+            self._stdout.reconfigure(errors="replace")  # a name that the locale can't spell must not end the command
+
+    @property
+    def unicode(self) -> bool:
+        """Whether standard output takes any character; in an old locale (ISO-8859-1, or C without Python's UTF-8 mode) it does not."""
+        return (self._stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
     @property
     def terminal(self) -> bool:
@@ -95,7 +103,7 @@ class Output:
 
     def json(self, **document: Any) -> None:
         """One JSON document on stdout: `schema` and the given fields."""
-        text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=False, indent=2)
+        text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=not self.unicode, indent=2)
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def line(self, text: str = "") -> None:

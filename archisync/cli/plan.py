@@ -8,7 +8,7 @@ import typer
 
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, Json, app
-from archisync.errors import UsageError
+from archisync.errors import ConfigurationError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from archisync.output import Output
@@ -71,14 +71,17 @@ def plan(
 def _alive(a: App) -> int:
     from archisync import queue
 
-    with queue.connected(a.config.redis_url) as client:
-        return len(queue.worker_names(client, a.config.queue))
+    try:
+        with queue.connected(a.config.redis_url) as client:
+            return len(queue.worker_names(client, a.config.queue))
+    except (UnreachableError, ConfigurationError) as exc:
+        raise exc.with_hint("archisync plan --workers 2   (asks no Redis how many are alive)") from None
 
 
 def _show(a: App, found: Plan) -> None:
     from archisync.output import seconds
 
-    if a.output.terminal and len(found.hours) > _HOURS_LISTED:
+    if a.output.terminal and a.output.unicode and len(found.hours) > _HOURS_LISTED:
         _show_days(a.output, found)
     else:
         _show_hours(a.output, found)
@@ -96,10 +99,11 @@ def _show_hours(output: Output, found: Plan) -> None:
     terminal = output.terminal
     most = max((h.total for h in found.hours), default=0)
     width = min(_LONGEST_BAR, max(_SHORTEST_BAR, output.columns - _BESIDE_BAR)) if terminal else _BAR
+    plain = not (terminal and output.unicode)
     rows = [
         [
             f"{h.at:%a %d %H:%M}" if terminal else h.at, h.total, f"{h.work_s / 60:.1f}", _load(h.load), f"{h.left_s / 60:.1f}",
-            bar(h.total, most, width, ascii_only=not terminal),
+            bar(h.total, most, width, ascii_only=plain),
         ]
         for h in found.hours
     ]  # fmt: skip

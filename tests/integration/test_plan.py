@@ -81,3 +81,12 @@ def test_plan_counts_the_workers_that_live_and_says_when_there_is_none(cli: Cli,
 def test_plan_refuses_what_it_can_t_answer(cli: Cli, args: list[str], code: int, told: str) -> None:
     done = cli("plan", *args)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", told)
+
+
+def test_plan_without_redis_says_how_to_do_without_it(cli: Cli, noon: Database) -> None:
+    away = AT_NOON | {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = cli("plan", env=away)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.endswith("hint: archisync plan --workers 2   (asks no Redis how many are alive)\n")
+    assert cli("plan", "--workers", "2", env=away).returncode == 0
+    assert not noon.closed
