@@ -114,11 +114,18 @@ def show(
             "finished": run.finished_at,
             "worker": run.worker,
             **{f"rows {name}": counts.get(name) for name in _COUNTS},
-            **{f"export {name}": value for name, value in export.items()},
+            **{f"export {name}": _in_words(value) for name, value in export.items()},
             **{f"{name} ms": value for name, value in steps.items()},
         }
     )
     show_warnings(a.output, run.warnings)
+
+
+def _in_words(value: Any) -> Any:
+    """A nested value as a person reads it: format csv, encoding utf-8."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {told}" for name, told in value.items() if told is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None:

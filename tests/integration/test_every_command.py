@@ -297,14 +297,14 @@ OLD_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 def test_a_name_that_the_locale_can_t_spell_ends_no_command(env: dict[str, str]) -> None:
     with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
-        db.execute("update agents.users set name = 'Niccolò' where id = %s", [AGENT])
+        agents.add(db, "a.rossi", name="Niccolò", whitelisted=True)
     old = env | OLD_LOCALE
     table = subprocess.run(
         command("agent", "list"), env=old, cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert "Niccol?" in table.stdout
     document = subprocess.run(command("agent", "list", "--json"), env=old, cwd=REPOSITORY, capture_output=True, check=True)  # fmt: skip
-    assert [agent["name"] for agent in json.loads(document.stdout)["agents"]] == ["Niccolò"]
+    assert json.loads(document.stdout)["agents"][0]["name"] == "Niccolò"
 
 
 def test_a_chart_is_drawn_in_ascii_where_the_locale_has_nothing_else(env: dict[str, str]) -> None:
