@@ -22,6 +22,10 @@ def main() -> None:
             sys.exit(code)
         from archisync.cli.main import root
 
+        if {"--install-completion", "--show-completion"} & set(arguments):
+            from archisync.cli.complete import mend_zsh_script
+
+            mend_zsh_script()
         code = root(
             arguments, prog_name="archisync", standalone_mode=False
         )  # so that wrong usage comes here too, and is told like every other error

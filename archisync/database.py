@@ -199,7 +199,9 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
         if "password authentication failed" in said or "does not exist" in said:
             return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")
-        return UnreachableError(f"PostgreSQL is out of reach: {said}", hint="archisync db status")
+        return UnreachableError(
+            f"PostgreSQL is out of reach: {said}", hint='is it up? pg_isready -d "$ARCHISYNC_DATABASE_URL"'
+        )
     return ArchisyncError(f"PostgreSQL reported {type(exc).__name__}: {said}", hint="repeat with --debug for details")
 
 

@@ -7,21 +7,28 @@ name can't move the cursor. rich is imported only where a terminal shows a table
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from archisync import streams
 from archisync.config import redact
 from archisync.errors import ArchisyncError
 from archisync.text import escaped, printable
 
+if TYPE_CHECKING:
+    from archisync.columns import Fit
+
 JSON_SCHEMA = 1
 """Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
+
+TENTHS_BELOW_S = 10.0
 
 STYLES = {
     "succeeded": "green", "healthy": "green", "running": "cyan", "queued": "blue", "held": "yellow", "failed": "red",
@@ -51,6 +58,13 @@ def duration(span: timedelta) -> str:
     return f"{round(seconds / 86_400)} d"
 
 
+def seconds(number: float) -> str:
+    """A measured time as people say it: 28 ms, 1.5 s, 12 s, 3 min."""
+    if number < 1:
+        return f"{number * 1000:.0f} ms"
+    return f"{number:.1f} s" if number < TENTHS_BELOW_S else duration(timedelta(seconds=number))
+
+
 def relative(moment: datetime, now: datetime) -> str:
     if abs(moment - now) < timedelta(seconds=1):
         return "now"
@@ -64,10 +78,22 @@ class Output:
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self.quiet = quiet
+        if not self.unicode and isinstance(self._stdout, io.TextIOWrapper):
+            self._stdout.reconfigure(errors="replace")  # a name that the locale can't spell must not end the command
+
+    @property
+    def unicode(self) -> bool:
+        """Whether standard output takes any character; in an old locale (ISO-8859-1, or C without Python's UTF-8 mode) it does not."""
+        return (self._stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
     @property
     def terminal(self) -> bool:
         return self._stdout.isatty()
+
+    @property
+    def columns(self) -> int:
+        """Of the terminal; 80 where there is none."""
+        return shutil.get_terminal_size().columns
 
     @property
     def colour(self) -> bool:
@@ -77,30 +103,48 @@ class Output:
 
     def json(self, **document: Any) -> None:
         """One JSON document on stdout: `schema` and the given fields."""
-        text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=False, indent=2)
+        text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=not self.unicode, indent=2)
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def line(self, text: str = "") -> None:
         """One line of data."""
         self._write(printable(text, limit=100_000) + "\n")
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str = "nothing to show") -> None:
-        """Rows under headers. A cell may be None, a datetime, an `Ago`, a bool, a number or text."""
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        empty: str = "nothing to show",
+        less: Sequence[str] = (),
+        folds: str | None = None,
+    ) -> None:
+        """Rows under headers. A cell may be None, a datetime, an `Ago`, a bool, a number or text.
+
+        On a terminal that is too narrow, the columns named in `less` are left out, the first one first, and the text of the column
+        `folds` goes over several lines; see `archisync.columns`. A pipe always gets all of it.
+        """
         if not rows:
             self.say(empty)
             return
         cells = [[self._cell(value) for value in row] for row in rows]
         if self.terminal:
-            self._rich_table(headers, rows, cells)
+            self._terminal_table(headers, rows, cells, less, folds)
         else:
             self._plain_table(headers, cells)
 
     def fields(self, pairs: Mapping[str, Any]) -> None:
         """One thing in full: a name and a value a line; empty values are left out."""
-        shown = [(name, self._cell(value)) for name, value in pairs.items() if value is not None and value != ""]
-        width = max((len(name) for name, _ in shown), default=0)
-        for name, value in shown:
+        self._pairs([(name, self._cell(value)) for name, value in pairs.items() if value is not None and value != ""])
+
+    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        width = max((len(name) for name, _ in pairs), default=0)
+        for name, value in pairs:
             self._write(f"{name:<{width}}  {value}\n")
+
+    def moment(self, moment: datetime, now: datetime) -> str:
+        """Relative for a person at a terminal, exact for whatever reads a pipe."""
+        return relative(moment, now) if self.terminal else iso(moment)
 
     def _cell(self, value: Any) -> str:
         match value:
@@ -111,7 +155,7 @@ class Output:
             case Ago(moment=None):
                 return "never"
             case Ago(moment=datetime() as moment, now=now):
-                return relative(moment, now) if self.terminal else iso(moment)
+                return self.moment(moment, now)
             case datetime():
                 return iso(value)
             case float():
@@ -126,21 +170,52 @@ class Output:
             padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             self._write("  ".join(padded).rstrip() + "\n")
 
-    def _rich_table(self, headers: Sequence[str], rows: Sequence[Sequence[Any]], cells: list[list[str]]) -> None:
+    def _terminal_table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        cells: list[list[str]],
+        less: Sequence[str],
+        folds: str | None,
+    ) -> None:
+        from rich.cells import cell_len
+
+        from archisync.columns import fit
+
+        widths = [max(cell_len(line[i]) for line in [headers, *cells]) for i in range(len(headers))]
+        found = fit(headers, widths, room=self.columns, less=less, folds=folds)
+        if found.records:
+            for number, line in enumerate(cells):
+                if number:
+                    self._write("\n")
+                self._pairs(list(zip(headers, line, strict=True)))
+            return
+        numeric = [_numeric([row[i] for row in rows]) for i in range(len(headers))]
+        self._rich_table(headers, cells, numeric, found, folds)
+        if found.left_out:
+            self.say(f"no room for {', '.join(found.left_out)} (a wider terminal or --json shows them)")
+
+    def _rich_table(
+        self, headers: Sequence[str], cells: list[list[str]], numeric: list[bool], found: Fit, folds: str | None
+    ) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for index, header in enumerate(headers):
-            numbers = all(
-                isinstance(row[index], int | float | None) and not isinstance(row[index], bool) for row in rows
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        for i in found.shown:
+            text = headers[i] == folds
+            width = found.text if text else None
+            table.add_column(
+                headers[i], justify="right" if numeric[i] else "left", no_wrap=not text, width=width, overflow="fold"
             )
-            table.add_column(header, justify="right" if numbers else "left", overflow="fold")
         for line in cells:
-            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in line))
-        Console(file=self._stdout, no_color=not self.colour, highlight=False, markup=False).print(table)
+            table.add_row(*(Text(line[i], style=STYLES.get(line[i], "")) for i in found.shown))
+        console = Console(
+            file=self._stdout, no_color=not self.colour, highlight=False, markup=False, width=self.columns
+        )
+        console.print(table)
 
     def _write(self, text: str) -> None:
         streams.write(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
@@ -158,6 +233,10 @@ class Output:
         if exc.hint:
             told += f"hint: {printable(redact(exc.hint))}\n"
         streams.write(self._stderr, told)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in values)
 
 
 def _plain(value: Any) -> Any:

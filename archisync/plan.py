@@ -106,9 +106,9 @@ def _overload_notes(hours: Sequence[Hour], workers: int) -> list[str]:
         elif stretch:
             worst = max(h.left_s for h in stretch)
             needed = workers + _ceil(worst / sum(h.length_s for h in stretch))
-            until = f"{hour.at:%H:%M}" if hour is not None else "the end of the plan"
+            until = f"{hour.at:%a %d %H:%M} UTC" if hour is not None else "the end of the plan"
             notes.append(
-                f"{workers} worker(s) don't keep up from {stretch[0].at:%H:%M} to {until} UTC: up to {worst / 60:.0f} min of work "
+                f"{workers} worker(s) don't keep up from {stretch[0].at:%a %d %H:%M} to {until}: up to {worst / 60:.0f} min of work "
                 f"wait; {needed} would do"
             )
             stretch = []

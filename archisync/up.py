@@ -15,6 +15,7 @@ from archisync import sources
 from archisync.config import Config
 from archisync.database import connected
 from archisync.embedded import embedded_servers
+from archisync.errors import UsageError
 from archisync.output import Output
 from archisync.store import migrations
 
@@ -23,7 +24,10 @@ STOP_TIMEOUT_S = 120.0
 
 
 def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
-    """Run until SIGINT or SIGTERM. Raises ConfigurationError when the source or the embedded servers are missing."""
+    """Run until SIGINT or SIGTERM.
+
+    Raises ConfigurationError when the source or the embedded servers are missing, UsageError for a folder that can't be made.
+    """
     sources.check_all(config)
     stop = threading.Event()
 
@@ -32,7 +36,12 @@ def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(
+            f"the folder {folder} can't be made: {exc.strerror}", hint="archisync up --folder ~/archisync"
+        ) from None
     with embedded_servers(folder.resolve(), durable=True) as servers:
         urls = {"ARCHISYNC_DATABASE_URL": servers.database_url, "ARCHISYNC_REDIS_URL": servers.redis_url}
         environment = dict(os.environ) | urls

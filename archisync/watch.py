@@ -15,20 +15,22 @@ import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import monotonic
 from types import FrameType
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from archisync.columns import GAP, fit
 from archisync.config import Config
 from archisync.database import connected
 from archisync.errors import ArchisyncError
-from archisync.output import STYLES, duration, relative
+from archisync.output import STYLES, duration, relative, seconds
 from archisync.store import held, live, pairs, runs, settings, ticks
 from archisync.store.held import Held
 from archisync.store.live import Ailing, Point
@@ -40,10 +42,16 @@ from archisync.text import printable
 
 TREND_RUNS = 24
 NARROW_TREND_RUNS = 8
-TENTHS_BELOW_S = 10.0
 LISTED = 100
-WIDE = 120
-"""From this many columns on, the table has every figure."""
+_COLUMNS = (
+    "type", "health", "every", "agents", "queued", "running", "stale", "failing", "degraded", "resting", "held", "last ok", "took",
+    "next", "trend",
+)  # fmt: skip
+_FIGURES = _COLUMNS[2:11]
+_LESS_TELLING = (
+    "resting", "failing", "every", "degraded", "queued", "running", "agents", "stale", "held", "took", "trend", "next", "last ok",
+)  # fmt: skip
+"""Left out where a terminal is narrow, the first one first."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ALERTS = {"failed": ("x", "red"), "held": ("!", "yellow")}
 _NAME_WIDTH = 40
@@ -112,8 +120,8 @@ def _workers(config: Config) -> Workers:
 
 def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = None) -> RenderableType:
     """The whole frame; what does not fit into the height is counted in its last line."""
-    lines = [*_head(snapshot, problem)]
-    table = _types(snapshot, wide=width >= WIDE)
+    lines = [*_head(snapshot, problem, width)]
+    table = _types(snapshot, width=width)
     details = _details(snapshot)
     room = max(1, height - len(lines) - len(snapshot.health) - 4)
     if len(details) > room:
@@ -123,13 +131,17 @@ def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = N
     return Group(*lines, table, *details, Text("q ends", style="dim"))
 
 
-def _head(s: Snapshot, problem: str | None) -> Iterator[Text]:
+def _head(s: Snapshot, problem: str | None, width: int) -> Iterator[Text]:
     note = ticks.overdue_note(s.beat)
     tick = note or (
         f"last tick {s.beat.age_s:.0f} s ago on {printable(s.beat.host, limit=_NAME_WIDTH)}" if s.beat else ""
     )
+    style = "red" if note or (s.beat and s.beat.error) else "green"
     title = Text.assemble(("archisync", "bold"), f"  {s.now:%Y-%m-%d %H:%M:%S} UTC  ")
-    yield title.append(tick, style="red" if note or (s.beat and s.beat.error) else "green")
+    if cell_len(title.plain) + cell_len(tick) <= width:
+        yield title.append(tick, style=style)
+    else:
+        yield from (title, Text(tick, style=style))
     w = s.workers
     if w.error:
         yield Text(printable(w.error), style="red")
@@ -140,45 +152,36 @@ def _head(s: Snapshot, problem: str | None) -> Iterator[Text]:
         yield Text(f"{printable(problem)} (trying again; this is the last look)", style="bold red")
 
 
-def _types(s: Snapshot, *, wide: bool) -> Table:
+def _types(s: Snapshot, *, width: int) -> Table:
+    rows = [_row(s, h) for h in s.health]
+    widths = [max(len(name), *(cell_len(row[i].plain) for row in rows)) for i, name in enumerate(_COLUMNS)]
+    trend = len(_COLUMNS) - 1
+    widths[trend] = min(widths[trend], NARROW_TREND_RUNS)
+    found = fit(_COLUMNS, widths, room=width, less=_LESS_TELLING)
+    shown = found.shown or (0, 1)
+    spare = width - sum(widths[i] for i in shown) - GAP * (len(shown) - 1)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for name in ("type", "health"):
-        table.add_column(name, no_wrap=True)
-    figures = ["every", "agents", "stale", "held"] if not wide else [
-        "every", "agents", "queued", "running", "stale", "failing", "degraded", "resting", "held",
-    ]  # fmt: skip
-    for name in figures:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("last ok", "took", "next", "trend"):
-        table.add_column(name, no_wrap=True)
-    for h in s.health:
-        table.add_row(*_row(s, h, wide=wide))
+    for i in shown:
+        table.add_column(_COLUMNS[i], justify="right" if _COLUMNS[i] in _FIGURES else "left", no_wrap=True)
+    for row, h in zip(rows, s.health, strict=True):
+        runs = max(NARROW_TREND_RUNS, min(TREND_RUNS, NARROW_TREND_RUNS + spare))
+        row[trend] = sparkline(s.trends.get(h.sync_type, [])[-runs:])
+        table.add_row(*(row[i] for i in shown))
     return table
 
 
-def _row(s: Snapshot, h: TypeHealth, *, wide: bool) -> list[Text]:
+def _row(s: Snapshot, h: TypeHealth) -> list[Text]:
     points = s.trends.get(h.sync_type, [])
     last = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
     following = relative(h.next_due_at, s.now) if h.next_due_at else "-"
     succeeded = [p.seconds for p in points if p.state == "succeeded"]
-    took = _took(succeeded[-1]) if succeeded else "-"
-    if wide:
-        cells = [
-            f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"), h.shown("running"), _alert(h, "stale", "yellow"),
-            _alert(h, "failing", "yellow"), _alert(h, "degraded", "red"), h.shown("backing_off"), _alert(h, "held", "yellow"), last,
-            took, following, sparkline(points),
-        ]  # fmt: skip
-    else:
-        cells = [
-            f"{h.interval_minutes}m", h.shown("pairs"), _alert(h, "stale", "yellow"), _alert(h, "held", "yellow"), last, took, following,
-            sparkline(points[-NARROW_TREND_RUNS:]),
-        ]  # fmt: skip
-    word = Text(h.word, style=STYLES.get(h.word, ""))
-    return [Text(h.sync_type), word, *(c if isinstance(c, Text) else Text(str(c)) for c in cells)]
-
-
-def _took(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < TENTHS_BELOW_S else duration(timedelta(seconds=seconds))
+    cells = [
+        h.sync_type, Text(h.word, style=STYLES.get(h.word, "")), f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"),
+        h.shown("running"), _alert(h, "stale", "yellow"), _alert(h, "failing", "yellow"), _alert(h, "degraded", "red"),
+        h.shown("backing_off"), _alert(h, "held", "yellow"), last, seconds(succeeded[-1]) if succeeded else "-", following,
+        sparkline(points),
+    ]  # fmt: skip
+    return [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
 
 
 def _alert(h: TypeHealth, name: str, style: str) -> Text:
@@ -206,23 +209,17 @@ def _details(s: Snapshot) -> list[Text]:
     if s.workers.idle:
         found.append(_line("idle", ", ".join(s.workers.idle)))
     for h in s.held:
-        found.append(_line("held", f"{_pair(h)}: {h.message} (archisync held show {h.run_id})"))
+        found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {h.message}"))
     for pair in s.ailing:
-        age = relative(pair.last_success_at, s.now) if pair.last_success_at else "never"
-        if pair.backoff_until:
-            rest = duration(pair.backoff_until - s.now)
-            found.append(
-                _line("resting", f"{_pair(pair)}: {pair.consecutive_failures} failures, again in {rest}, last ok {age}")
-            )
-        else:
-            found.append(_line("stale", f"{_pair(pair)}: last ok {age}"))
+        word, _, told = pair.told(lambda moment: relative(moment, s.now)).partition(": ")
+        found.append(_line(word, told))
     for p in s.pauses:
         about = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"
         found.append(_line("paused", f"{about}{': ' + p.reason if p.reason else ''}"))
     return found
 
 
-def _pair(thing: Run | Held | Ailing) -> str:
+def _pair(thing: Run | Held) -> str:
     return f"{thing.sync_type} of {thing.agent_id}"
 
 
@@ -252,9 +249,9 @@ def watch(config: Config, *, every_s: float, colour: bool) -> bool:
             return True
 
 
-def _quit_within(keys: int, seconds: float) -> bool:
+def _quit_within(keys: int, seconds_left: float) -> bool:
     """Whether q was typed; waits so long if it was not. A closed terminal counts as q."""
-    until = monotonic() + seconds
+    until = monotonic() + seconds_left
     while (left := until - monotonic()) > 0:
         if select.select([keys], [], [], left)[0] and os.read(keys, 64).lower() in (b"q", b"", b"\x1b"):
             return True

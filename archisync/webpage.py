@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
 from archisync.config import redact
-from archisync.output import duration, iso, relative
+from archisync.output import duration, iso, relative, seconds
 from archisync.store.activity import Slow, Step
 from archisync.store.held import Held
 from archisync.store.live import Point
@@ -52,7 +52,7 @@ p{margin:.3rem 0}.soft{color:var(--soft);font-size:.9rem}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;margin:.5rem 0 .2rem;font-size:.9rem}
 dt{color:var(--soft)}dd{margin:0;text-align:right;font-variant-numeric:tabular-nums}
 svg{display:block;width:100%}.bars{height:11rem}.trend{height:2.2rem}.age{height:.7rem}
-.s-good{fill:var(--good)}.s-warn{fill:var(--warn)}.s-bad{fill:var(--bad)}.s-line{fill:var(--line)}.s-mark{fill:var(--mark)}
+.s-good{fill:var(--good)}.s-warn{fill:var(--warn)}.s-bad{fill:var(--bad)}.s-line{fill:var(--line)}.s-quiet{fill:var(--quiet)}.s-mark{fill:var(--mark)}
 .ends{display:flex;justify-content:space-between;gap:1rem}
 .key span{margin-right:1.2rem}.key i{display:inline-block;width:.75rem;height:.75rem;border-radius:.15rem;margin-right:.35rem}
 .k-good{background:var(--good)}.k-warn{background:var(--warn)}.k-bad{background:var(--bad)}
@@ -165,7 +165,8 @@ def _age(card: Element, h: TypeHealth, now: datetime) -> None:
     told = "never refreshed" if h.oldest_success_at is None else f"{share:.0%} of the age at which it is stale"
     svg = _svg(card, "age", 100, 8, f"{h.sync_type}: the oldest copy is {told}")
     _rectangle(svg, 0, 0, 100, 8, "s-line")
-    _rectangle(svg, 0, 0, 100 * share, 8, "s-good" if share <= 0.5 else "s-warn" if share < 1 else "s-bad")
+    tone = "s-good" if share <= 0.5 else "s-warn" if share < 1 else "s-bad"
+    _rectangle(svg, 0, 0, 100 * share, 8, "s-quiet" if h.word in _QUIET else tone)  # old on purpose is no alarm
 
 
 def _trend(card: Element, sync_type: str, points: Sequence[Point]) -> None:
@@ -180,7 +181,7 @@ def _trend(card: Element, sync_type: str, points: Sequence[Point]) -> None:
         height = max(100 * point.seconds / longest, 6.0)
         tone = {"succeeded": "s-mark", "held": "s-warn"}.get(point.state, "s-bad")
         _rectangle(svg, 10 * (first + i) + 1, 100 - height, 8, height, tone)
-    _add(card, "p", f"{told}; the longest took {longest:.1f} s", "soft")
+    _add(card, "p", f"{told}; the longest took {seconds(longest)}", "soft")
 
 
 def _svg(parent: Element, style: str, width: float, height: float, title: str) -> Element:
@@ -248,7 +249,7 @@ def _failures(main: Element, facts: Facts) -> None:
 
 def _slowest(main: Element, facts: Facts) -> None:
     _add(main, "h2", "Slowest syncs")
-    rows = [[s.sync_type, s.agent_id, iso(s.finished_at), f"{s.seconds:.1f} s"] for s in facts.slowest]
+    rows = [[s.sync_type, s.agent_id, iso(s.finished_at), seconds(s.seconds)] for s in facts.slowest]
     _table(main, ["type", "agent", "when", "took"], rows, "No sync ended in this time.")
 
 

@@ -37,7 +37,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         a.output.json(agents=found)
         return
     rows = [[g.agent_id, g.name, g.whitelisted, g.paused, Ago(g.oldest_success_at, now)] for g in found]
-    a.output.table(["agent", "name", "whitelisted", "paused", "all fresh since"], rows, empty="no agents yet")
+    heads = ["agent", "name", "whitelisted", "paused", "all fresh since"]
+    a.output.table(heads, rows, empty="no agents yet", less=["name", "paused", "all fresh since"], folds="name")
 
 
 @commands.command()
@@ -47,6 +48,7 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
     Example: archisync agent show anna.bianchi
     """
     from archisync.due import decide
+    from archisync.output import Ago
     from archisync.store import agents, pairs, ticks
 
     a = app(ctx)
@@ -61,7 +63,9 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
         return
     a.output.fields(_fields(found))
     a.output.line()
-    a.output.table(["type", "decision", "next", "because"], rows)
+    if a.output.terminal:
+        rows = [[name, word, Ago(at, now) if at else None, sentence] for name, word, at, sentence in rows]
+    a.output.table(["type", "decision", "next", "because"], rows, less=["next", "decision"], folds="because")
 
 
 def _fields(found: Agent) -> dict[str, Any]:

@@ -57,6 +57,21 @@ def held_run_ids(incomplete: str) -> list[tuple[str, str]]:
     return [(number, told) for number, told in _asked(ask) if number.startswith(incomplete)]
 
 
+_ZSH_FIRST_TAB = """
+if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s "$@"; fi
+"""
+
+
+def mend_zsh_script() -> None:
+    """typer's script only defines a function when zsh loads it, so that the first TAB of each session did nothing. As cobra's
+    scripts do, it now calls the function as well when it is loaded for a completion, and not when it is sourced."""
+    from typer import _completion_shared as shared
+
+    scripts = shared._completion_scripts
+    if _ZSH_FIRST_TAB not in scripts["zsh"]:
+        scripts["zsh"] += _ZSH_FIRST_TAB
+
+
 def _asked(ask: Callable[[Database], list[T]]) -> list[T]:
     """What the database offers; nothing when it is away, too slow, or not configured."""
     from archisync.config import Config

@@ -44,7 +44,8 @@ def list_(
     rows = [
         [h.run_id, h.sync_type, h.agent_id, h.rule, Ago(h.held_at, now), h.decision or "open", h.message] for h in found
     ]
-    a.output.table(["run", "type", "agent", "rule", "held", "decision", "why"], rows, empty="nothing is held")
+    heads = ["run", "type", "agent", "rule", "held", "decision", "why"]
+    a.output.table(heads, rows, empty="nothing is held", less=["decision", "rule", "held"], folds="why")
 
 
 @commands.command()

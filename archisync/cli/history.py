@@ -14,10 +14,14 @@ from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
-    from archisync.output import Output
+    from archisync.output import Ago, Output
     from archisync.store.runs import Run, State
 
 _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
+_LESS_TELLING = (
+    "unchanged", "restored", "trigger", "absent", "updated", "inserted", "quarantined", "deleted", "seen", "seconds", "reason", "queued",
+)  # fmt: skip
+"""Left out where a terminal is narrow, the first one first."""
 
 
 def history(
@@ -36,13 +40,15 @@ def history(
     Example: archisync history orders --state failed --since 1d
     """
     from archisync.cli.times import parse_moment
+    from archisync.output import Ago
     from archisync.store import agents, runs, ticks
 
     a = app(ctx)
     name = sync_type(type_name).name if type_name is not None else None
     wanted = _state(state)
     with a.database("history") as db:
-        start = parse_moment(since, ticks.clock(db), sign=-1) if since is not None else None
+        now = ticks.clock(db)
+        start = parse_moment(since, now, sign=-1) if since is not None else None
         found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
         if not found and agent is not None and agent != SHARED_AGENT:
             _ = agents.agent(db, agent)  # one that never existed is a mistake, not an empty history
@@ -50,7 +56,7 @@ def history(
         a.output.json(runs=found)
         return
     heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS]
-    a.output.table(heads, [_row(run) for run in found], empty="no runs")
+    a.output.table(heads, [_row(run, Ago(run.queued_at, now)) for run in found], empty="no runs", less=_LESS_TELLING)
 
 
 def _state(text: str | None) -> State | None:
@@ -63,10 +69,10 @@ def _state(text: str | None) -> State | None:
     return State(text)
 
 
-def _row(run: Run) -> list[Any]:
+def _row(run: Run, queued: Ago) -> list[Any]:
     counts = run.counts.as_dict() if run.counts else {}
     head: list[Any] = [run.run_id, run.sync_type, run.agent_id, run.state.value, run.reason, run.trigger.value]
-    return [*head, run.queued_at, run.duration_s, *(counts.get(name) for name in _COUNTS)]
+    return [*head, queued, run.duration_s, *(counts.get(name) for name in _COUNTS)]
 
 
 def show(
@@ -108,11 +114,18 @@ def show(
             "finished": run.finished_at,
             "worker": run.worker,
             **{f"rows {name}": counts.get(name) for name in _COUNTS},
-            **{f"export {name}": value for name, value in export.items()},
+            **{f"export {name}": _in_words(value) for name, value in export.items()},
             **{f"{name} ms": value for name, value in steps.items()},
         }
     )
     show_warnings(a.output, run.warnings)
+
+
+def _in_words(value: Any) -> Any:
+    """A nested value as a person reads it: format csv, encoding utf-8."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {told}" for name, told in value.items() if told is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None:

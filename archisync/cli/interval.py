@@ -31,7 +31,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         [s.sync_type, s.interval_minutes, SYNC_TYPES[s.sync_type].default_interval_minutes, s.enabled, s.updated_at]
         for s in found
     ]
-    a.output.table(["type", "minutes", "default", "enabled", "changed"], rows)
+    a.output.table(["type", "minutes", "default", "enabled", "changed"], rows, less=["default", "changed"])
 
 
 @commands.command("set")

@@ -8,13 +8,20 @@ import typer
 
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, Json, app
-from archisync.errors import UsageError
+from archisync.errors import ConfigurationError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from archisync.plan import Plan
+    from archisync.output import Output
+    from archisync.plan import Hour, Plan
 
 _LONGEST_DAYS = 31
+_HOURS_LISTED = 48
+_ONE_PER_CENT = 0.01
+_BLOCKS = "·▁▂▃▄▅▆▇█"
 _BAR = 30
+_SHORTEST_BAR, _LONGEST_BAR = 8, 60
+_BESIDE_BAR = 55
+"""Columns of the other figures, and the gaps between them."""
 
 
 def plan(
@@ -64,21 +71,21 @@ def plan(
 def _alive(a: App) -> int:
     from archisync import queue
 
-    with queue.connected(a.config.redis_url) as client:
-        return len(queue.worker_names(client, a.config.queue))
+    try:
+        with queue.connected(a.config.redis_url) as client:
+            return len(queue.worker_names(client, a.config.queue))
+    except (UnreachableError, ConfigurationError) as exc:
+        raise exc.with_hint("archisync plan --workers 2   (asks no Redis how many are alive)") from None
 
 
 def _show(a: App, found: Plan) -> None:
-    most = max((h.total for h in found.hours), default=0)
-    rows = [
-        [
-            h.at, h.total, f"{h.work_s / 60:.1f}", "-" if h.load is None else f"{h.load:.0%}",
-            f"{h.left_s / 60:.1f}", bar(h.total, most, _BAR, ascii_only=not a.output.terminal),
-        ]
-        for h in found.hours
-    ]  # fmt: skip
-    a.output.table(["hour (UTC)", "runs", "minutes of work", "load", "left over", "chart"], rows)
-    told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.durations_s.items())
+    from archisync.output import seconds
+
+    if a.output.terminal and a.output.unicode and len(found.hours) > _HOURS_LISTED:
+        _show_days(a.output, found)
+    else:
+        _show_hours(a.output, found)
+    told = ", ".join(f"{name} {seconds(mean_s)}" for name, mean_s in found.durations_s.items())
     a.output.line(f"{found.workers} worker(s); a run takes: {told or 'nothing is scheduled'}")
     if found.assumed:
         a.output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
@@ -86,6 +93,55 @@ def _show(a: App, found: Plan) -> None:
         a.output.line(f"warning: {note}")
     if found.keeps_up:
         a.output.line("the workers keep up")
+
+
+def _show_hours(output: Output, found: Plan) -> None:
+    terminal = output.terminal
+    most = max((h.total for h in found.hours), default=0)
+    width = min(_LONGEST_BAR, max(_SHORTEST_BAR, output.columns - _BESIDE_BAR)) if terminal else _BAR
+    plain = not (terminal and output.unicode)
+    rows = [
+        [
+            f"{h.at:%a %d %H:%M}" if terminal else h.at, h.total, f"{h.work_s / 60:.1f}", _load(h.load), f"{h.left_s / 60:.1f}",
+            bar(h.total, most, width, ascii_only=plain),
+        ]
+        for h in found.hours
+    ]  # fmt: skip
+    heads = ["hour (UTC)", "runs", "minutes of work", "load", "left over", "chart"]
+    output.table(heads, rows, less=["minutes of work", "left over"])
+
+
+def _show_days(output: Output, found: Plan) -> None:
+    """A line a day, with a block for each of its hours: a week of hours scrolls away before anybody has read it."""
+    most = max(h.total for h in found.hours)
+    days: dict[str, list[Hour]] = {}
+    for hour in found.hours:
+        days.setdefault(f"{hour.at:%a %d %b}", []).append(hour)
+    rows = []
+    for day, hours in days.items():
+        loads = [h.load for h in hours if h.load is not None]
+        left = f"{hours[-1].left_s / 60:.1f}"
+        row = [
+            day,
+            sum(h.total for h in hours),
+            f"{sum(h.work_s for h in hours) / 60:.1f}",
+            _load(max(loads, default=None)),
+            left,
+        ]
+        rows.append([*row, " " * hours[0].at.hour + "".join(block(h.total, most) for h in hours)])
+    heads = ["day (UTC)", "runs", "minutes of work", "peak load", "left over", "runs from 0 to 24 h"]
+    output.table(heads, rows, less=["minutes of work", "left over"])
+
+
+def _load(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return "<1%" if 0 < share < _ONE_PER_CENT else f"{share:.0%}"
+
+
+def block(value: int, most: int) -> str:
+    """One block, an eighth to a whole one high; a dot for nothing."""
+    return _BLOCKS[max(1, round(value / most * (len(_BLOCKS) - 1)))] if value else _BLOCKS[0]
 
 
 def bar(value: int, most: int, width: int, *, ascii_only: bool) -> str:

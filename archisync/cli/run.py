@@ -122,6 +122,7 @@ def _table(a: App, ended: list[Run]) -> None:
     a.output.table(
         ["run", "type", "agent", "state", "reason", "seen", "inserted", "updated", "absent", "deleted", "quarantined"],
         rows,
+        less=["seen", "absent", "quarantined", "deleted", "updated", "inserted", "reason"],
     )
 
 

@@ -10,6 +10,9 @@ from archisync.cli.context import App, Json, app
 from archisync.cli.pause import scope
 from archisync.errors import ExitCode, UsageError
 
+_LESS_TELLING = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
+_AILING = 5
+"""Pairs that are named: a table of the types must not scroll away above the pairs of a broken ERP."""
 _COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "held")
 
 
@@ -26,7 +29,7 @@ def status(
     Example, on a screen on the wall: archisync status --watch
     """
     from archisync.output import Ago
-    from archisync.store import held, pairs, runs, settings, ticks
+    from archisync.store import held, live, pairs, runs, settings, ticks
 
     a = app(ctx)
     if watch:
@@ -35,12 +38,14 @@ def status(
     with a.database("status") as db:
         now, health, beat = ticks.clock(db), pairs.health(db), ticks.last(db)
         running, waiting, pauses = runs.running(db), held.held_exports(db), settings.pauses(db)
+        ailing = live.attention(db, limit=_AILING + 1)
         note = ticks.overdue_note(beat)
     if json:
         types = [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in health]
         a.output.json(
-            now=now, types=types, last_tick=beat, tick_note=note, running=running, held=waiting, pauses=pauses
-        )
+            now=now, types=types, last_tick=beat, tick_note=note, running=running, held=waiting, ailing=ailing[:_AILING],
+            pauses=pauses,
+        )  # fmt: skip
         return
     rows: list[list[Any]] = [
         [
@@ -50,7 +55,7 @@ def status(
         for h in health
     ]  # fmt: skip
     heads = ["type", "health", "minutes", "agents", "queued", "running", "stale", "failing", "resting", "held"]
-    a.output.table([*heads, "last success", "next due"], rows)
+    a.output.table([*heads, "last success", "next due"], rows, less=_LESS_TELLING)
     if beat is not None and note is None:
         a.output.line(f"last tick: {round(beat.age_s)} s ago on {beat.host}{': ' + beat.error if beat.error else ''}")
     if note:
@@ -59,6 +64,13 @@ def status(
         a.output.line(f"running: {run.sync_type} of {run.agent_id} on {run.worker} (run {run.run_id})")
     for h in waiting:
         a.output.line(f"held: {h.sync_type} of {h.agent_id}: {h.message} (archisync held show {h.run_id})")
+    if note:
+        ailing = [pair for pair in ailing if pair.backoff_until]  # all the rest is stale for that one reason
+    for pair in ailing[:_AILING]:
+        told = pair.told(lambda moment: a.output.moment(moment, now))
+        a.output.line(f"{told} (archisync why {pair.sync_type} {pair.agent_id})")
+    if len(ailing) > _AILING:
+        a.output.line("… and more: archisync status --json, archisync history --state failed")
     for p in pauses:
         a.output.line(f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}")
 

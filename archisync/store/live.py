@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +23,7 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
  order by t.sync_type, r.id
 """
 # Purpose: pairs that rest after failures, those that rest longest first; then those whose data is older than two of their own
-# intervals, the oldest first. Caller: attention. No locks.
+# intervals, the oldest first. What is paused or switched off is so on purpose. Caller: attention. No locks.
 SQL_ATTENTION = """
 select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.resting_until as backoff_until
   from system.sync_settings s
@@ -36,6 +37,10 @@ select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.res
         and coalesce(p.last_success_at, '-infinity'::timestamptz) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
       order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit %(limit)s)) a
  where s.enabled
+   and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id is null
+                     and (x.until is null or x.until > system.clock()))
+   and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id = a.agent_id
+                     and (x.until is null or x.until > system.clock()))
  order by a.resting_until is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
  limit %(limit)s
 """
@@ -58,6 +63,16 @@ class Ailing:
     consecutive_failures: int
     last_success_at: datetime | None
     backoff_until: datetime | None
+
+    def told(self, when: Callable[[datetime], str]) -> str:
+        """In one line: resting: ddt of anna: 4 failures, next in 3 h, last ok 2 h ago."""
+        last = when(self.last_success_at) if self.last_success_at else "never"
+        if self.backoff_until is None:
+            return f"stale: {self.sync_type} of {self.agent_id}: last ok {last}"
+        failures = f"{self.consecutive_failures} failure{'' if self.consecutive_failures == 1 else 's'}"
+        return (
+            f"resting: {self.sync_type} of {self.agent_id}: {failures}, next {when(self.backoff_until)}, last ok {last}"
+        )
 
 
 def trends(db: Database, *, limit: int) -> dict[str, list[Point]]:

@@ -196,6 +196,8 @@ def _health(row: dict[str, Any]) -> TypeHealth:
     about = ["pairs"] if "pairs" in beyond and estimate > COUNTED else []
     if about:
         row["pairs"] = int(float(f"{estimate:.3g}"))  # no more digits than are known
+    if not row["enabled"] or row["paused"]:
+        row["next_due_at"] = None  # nothing of it is
     return TypeHealth(**row, more_than=tuple(name for name in beyond if name not in about), about=tuple(about))
 
 

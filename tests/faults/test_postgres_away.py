@@ -77,7 +77,7 @@ def test_a_tick_ends_within_55_s_wherever_postgresql_hangs_or_crawls(
     breaks: list[tuple[Callable[[Proxy], object], str, dict[str, str]]] = [
         (
             Proxy.hang,
-            "error: PostgreSQL is out of reach: connection timeout expired\nhint: archisync db status\n",
+            'error: PostgreSQL is out of reach: connection timeout expired\nhint: is it up? pg_isready -d "$ARCHISYNC_DATABASE_URL"\n',
             {},
         ),
         (lambda p: p.when(b"with slots as", p.hang), no_answer, {}),

@@ -273,7 +273,7 @@ def test_status_in_json_has_everything(cli: Cli, noon: Database) -> None:
     held = _held(noon)
     cli("pause", env=AT_NOON)
     document = json.loads(cli("status", "--json", env=AT_NOON).stdout)
-    assert list(document) == ["schema", "now", "types", "last_tick", "tick_note", "running", "held", "pauses"]
+    assert list(document) == ["schema", "now", "types", "last_tick", "tick_note", "running", "held", "ailing", "pauses"]
     assert (document["now"], document["tick_note"]) == (NOW, None)
     assert document["last_tick"]["host"] == "host-1"
     assert [h["run_id"] for h in document["held"]] == [held]
@@ -349,7 +349,9 @@ def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon
         requested_by="paolo",
         rows_seen=9,
         rows_quarantined=1,
-        export=Jsonb({"origin": "orders.csv", "bytes": 120, "sha256": "ab12"}),
+        export=Jsonb(
+            {"origin": "orders.csv", "bytes": 120, "sha256": "ab12", "detected": {"format": "csv", "encoding": "utf-8"}}
+        ),
         steps=Jsonb({"fetch": 20, "total": 1500}),
         warnings=Jsonb(
             [
@@ -365,6 +367,7 @@ def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon
     lines = [" ".join(line.split()) for line in cli("show", str(run_id)).stdout.splitlines()]
     for line in (
         f"run {run_id}",
+        "export detected format csv, encoding utf-8",
         "sync orders of anna",
         "state succeeded",
         "requested by paolo",

@@ -289,3 +289,36 @@ def servers_in(folder: Path) -> set[int]:
             if os.fsencode(folder) in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
     return found
+
+
+OLD_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""As with an ISO-8859-1 or C locale of old: standard output takes ASCII only."""
+
+
+def test_a_name_that_the_locale_can_t_spell_ends_no_command(env: dict[str, str]) -> None:
+    with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
+        agents.add(db, "a.rossi", name="Niccolò", whitelisted=True)
+    old = env | OLD_LOCALE
+    table = subprocess.run(
+        command("agent", "list"), env=old, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "Niccol?" in table.stdout
+    document = subprocess.run(command("agent", "list", "--json"), env=old, cwd=REPOSITORY, capture_output=True, check=True)  # fmt: skip
+    assert json.loads(document.stdout)["agents"][0]["name"] == "Niccolò"
+
+
+def test_a_chart_is_drawn_in_ascii_where_the_locale_has_nothing_else(env: dict[str, str]) -> None:
+    shown = on_a_terminal(["plan", "--for", "3d", "--workers", "2"], env | OLD_LOCALE | {"NO_COLOR": "1"})
+    assert "####" in shown
+    assert "a bug" not in shown
+
+
+def test_a_folder_that_can_t_be_made_is_no_bug(env: dict[str, str]) -> None:
+    done = subprocess.run(
+        command("up", "--folder", "/proc/nowhere"), env=env, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        ExitCode.USAGE,
+        "",
+        "error: the folder /proc/nowhere can't be made: No such file or directory\nhint: archisync up --folder ~/archisync\n",
+    )

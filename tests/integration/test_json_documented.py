@@ -232,7 +232,10 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     run = sync(site.db, site.config, "customers", "anna.bianchi")
     yield "archisync held list", site.json("held", "list")
     yield "archisync held show", site.json("held", "show", str(run.run_id))
+    rests = "update system.sync_state set backoff_until = system.clock() + make_interval(hours => %s) where agent_id = 'luca.ferrari'"
+    site.db.execute(rests, [1])
     yield "archisync status", site.json("status")
+    site.db.execute(rests, [None])
     yield "archisync why", site.json("why", "customers", "anna.bianchi")
     site.cli("held", "accept", str(run.run_id), "--why", "a test", "--no-run")
     sync(site.db, site.config, "customers", "anna.bianchi")

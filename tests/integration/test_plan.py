@@ -37,7 +37,7 @@ def test_plan_shows_a_chart_by_hour_and_that_workers_keep_up(cli: Cli, noon: Dat
         "HOUR (UTC)            RUNS  MINUTES OF WORK  LOAD  LEFT OVER  CHART\n"
         f"2026-03-01T12:00:00Z  12    6.0              10%   0.0        {bar}\n"
         f"2026-03-01T13:00:00Z  12    6.0              10%   0.0        {bar}\n"
-        "1 worker(s); a run takes: orders 30.0 s\n"
+        "1 worker(s); a run takes: orders 30 s\n"
         "the workers keep up\n"
     )
     assert not noon.closed
@@ -81,3 +81,12 @@ def test_plan_counts_the_workers_that_live_and_says_when_there_is_none(cli: Cli,
 def test_plan_refuses_what_it_can_t_answer(cli: Cli, args: list[str], code: int, told: str) -> None:
     done = cli("plan", *args)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", told)
+
+
+def test_plan_without_redis_says_how_to_do_without_it(cli: Cli, noon: Database) -> None:
+    away = AT_NOON | {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = cli("plan", env=away)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.endswith("hint: archisync plan --workers 2   (asks no Redis how many are alive)\n")
+    assert cli("plan", "--workers", "2", env=away).returncode == 0
+    assert not noon.closed

@@ -94,6 +94,28 @@ def test_a_page_without_any_run(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("history")
+def test_what_is_switched_off_is_old_on_purpose_and_not_in_red(cli: Cli, connection: Database) -> None:
+    def fills(type_name: str) -> list[str | None]:
+        text = page(cli)
+        card = next(part for part in text.split("<section") if f"{type_name}<span" in part)
+        return [attributes["class"] for tag, attributes in _Page(card).tags if tag == "rect"][:2]
+
+    assert fills("customers")[0] == "s-line"
+    assert fills("orders") == ["s-line", "s-bad"]
+    cli("disable", "orders")
+    assert fills("orders") == ["s-line", "s-quiet"]
+    assert not connection.closed
+
+
+@pytest.mark.usefixtures("history")
+def test_short_runs_are_told_in_milliseconds(cli: Cli, connection: Database) -> None:
+    connection.execute("update system.sync_runs set steps = '{\"total\": 28}'")
+    shown = " ".join(_Page(page(cli)).text)
+    assert "the longest took 28 ms" in shown
+    assert "0.0 s" not in shown
+
+
+@pytest.mark.usefixtures("history")
 def test_every_run_of_the_span_is_in_one_bar(connection: Database) -> None:
     now = ticks.clock(connection) + timedelta(seconds=1)
     since, step = now - timedelta(days=7), timedelta(hours=3)

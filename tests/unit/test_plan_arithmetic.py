@@ -43,13 +43,15 @@ def test_work_that_an_hour_can_t_do_is_carried_on_and_the_needed_workers_are_tol
     found = plan(late)
     assert [h.left_s for h in found.hours] == [3600, 0, 0]
     assert [h.load for h in found.hours] == [2, 1, 0]
-    assert found.notes == ["1 worker(s) don't keep up from 12:00 to 13:00 UTC: up to 60 min of work wait; 2 would do"]
+    assert found.notes == [
+        "1 worker(s) don't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 60 min of work wait; 2 would do"
+    ]
     assert plan(late, workers=2).keeps_up
 
 
 def test_work_that_only_grows_is_told_to_the_end() -> None:
     assert plan(group(200)).notes == [
-        "1 worker(s) don't keep up from 12:00 to the end of the plan UTC: up to 180 min of work wait; 2 would do"
+        "1 worker(s) don't keep up from Sun 01 12:00 to the end of the plan: up to 180 min of work wait; 2 would do"
     ]
 
 

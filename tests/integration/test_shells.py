@@ -1,0 +1,106 @@
+"""Completion in bash, zsh and fish themselves, on a pseudo-terminal: installed as a person installs it, then TAB is pressed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from archisync.database import Database
+from archisync.store import agents, runs
+from tests.conftest import REPOSITORY, _clean_environment
+
+ESCAPES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[\[()][0-9;?<>=]*[A-Za-z]|\x1b[=>]|[\r\x08]")
+SHELLS = pytest.mark.parametrize(
+    "shell",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
+        for name in ("bash", "zsh", "fish")
+    ],
+)
+
+
+class Shell:
+    """An interactive shell; `until` reads what it shows until something new is there (the test's time limit ends what never comes)."""
+
+    def __init__(self, name: str, env: dict[str, str]) -> None:
+        self.process, self._master = pty.fork()
+        if self.process == 0:
+            os.execvpe(name, [name, "-i"], env)  # noqa: S606 - the shell is what is tried
+        self._shown = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def until(self, pattern: str) -> str:
+        """Everything up to the pattern, which is then done with."""
+        while not (found := re.search(pattern, ESCAPES.sub("", self._shown))):
+            part = os.read(self._master, 65536)
+            assert part, self._shown
+            self._shown += part.decode("utf-8", "replace")
+        text = ESCAPES.sub("", self._shown)[: found.end()]
+        self._shown = ""
+        return text
+
+    def end(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        os.close(self._master)
+
+
+@contextmanager
+def interactive(name: str, env: dict[str, str]) -> Iterator[Shell]:
+    shell = Shell(name, env)
+    try:
+        shell.type("echo re''ady\n")
+        shell.until("ready")
+        yield shell
+    finally:
+        shell.end()
+
+
+@pytest.fixture
+def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, str]:
+    """An account without anything in its home, and archisync on its PATH."""
+    agents.add(connection, "anna.bianchi", name=None, whitelisted=True)
+    agents.add(connection, "luca.ferrari", name=None, whitelisted=True)
+    connection.execute("select setval('system.sync_runs_id_seq', 4711)")
+    runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    (home / ".zshrc").touch()  # without one, zsh asks a newcomer what to write into it
+    program = programs / "archisync"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m archisync "$@"\n')
+    program.chmod(0o755)
+    own = {"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "TERM": "xterm", "LANG": "C.UTF-8", "PS1": "$ "}
+    kept = {k: v for k, v in _clean_environment().items() if not k.startswith(("XDG_", "ZDOTDIR"))}
+    return kept | own | {"ARCHISYNC_DATABASE_URL": database_url}
+
+
+@SHELLS
+def test_tab_completes_commands_types_agents_and_runs(shell: str, env: dict[str, str]) -> None:
+    with interactive(shell, env) as new:
+        new.type("archisync --install-completion\n")
+        assert f"{shell} completion installed in {env['HOME']}/" in new.until("installed in .*archisync.*")
+    with interactive(shell, env) as again:
+        for typed, offered in (
+            ("archisync hist\t", "history"),
+            ("archisync interval set or\t", "orders"),
+            ("archisync why ddt lu\t", r"luca\.ferrari"),
+            ("archisync run customers --agent an\t", r"anna\.bianchi"),
+            ("archisync show 4\t", "4712"),
+        ):
+            again.type(typed)
+            assert "Traceback" not in again.until(offered)
+            again.type("\x15")  # Ctrl-U: an empty line
+            again.type("echo clea''red\n")
+            again.until("cleared")

@@ -1,0 +1,51 @@
+"""Which columns a narrow terminal gets."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.columns import GAP, NARROWEST_TEXT, fit
+
+NAMES = ["run", "type", "agent", "why"]
+WIDTHS = [3, 6, 12, 90]
+
+
+def test_what_fits_is_shown_as_it_is() -> None:
+    found = fit(NAMES, WIDTHS, room=200, less=["type"], folds="why")
+    assert (found.shown, found.left_out, found.text) == ([0, 1, 2, 3], [], 90)
+
+
+def test_the_long_text_folds_before_a_column_gives_way() -> None:
+    found = fit(NAMES, WIDTHS, room=80, less=["type"], folds="why")
+    assert (found.shown, found.left_out, found.text) == ([0, 1, 2, 3], [], 80 - 21 - 3 * GAP)
+
+
+def test_the_least_telling_columns_give_way_in_order() -> None:
+    exactly = 3 + 12 + NARROWEST_TEXT + 2 * GAP
+    found = fit(NAMES, WIDTHS, room=exactly, less=["type", "run"], folds="why")
+    assert (found.shown, found.left_out, found.text) == ([0, 2, 3], ["type"], NARROWEST_TEXT)
+    assert fit(NAMES, WIDTHS, room=exactly - 1, less=["type", "run"], folds="why").left_out == ["type", "run"]
+
+
+def test_what_does_not_fit_at_all_becomes_records() -> None:
+    found = fit(NAMES, WIDTHS, room=20, less=["type"], folds="why")
+    assert found.records
+    assert found.left_out == ()
+    assert fit(["a", "b"], [10, 10], room=21).records
+    assert not fit(["a", "b"], [10, 10], room=22).records
+
+
+@given(
+    widths=st.lists(st.integers(1, 120), min_size=1, max_size=12),
+    room=st.integers(0, 300),
+    given_up=st.integers(0, 12),
+    fold=st.booleans(),
+)
+def test_what_is_shown_always_has_room(widths: list[int], room: int, given_up: int, fold: bool) -> None:
+    names = [f"c{i}" for i in range(len(widths))]
+    folds = names[-1] if fold else None
+    found = fit(names, widths, room=room, less=names[:given_up][: len(names) - 1], folds=folds)
+    if found.records:
+        return
+    used = sum(found.text or 0 if names[i] == folds else widths[i] for i in found.shown)
+    assert used + GAP * (len(found.shown) - 1) <= room
+    assert sorted([*found.left_out, *(names[i] for i in found.shown)]) == sorted(names)
