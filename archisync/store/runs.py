@@ -108,7 +108,8 @@ select count(*) as reaped, count(*) filter (where state = 'failed') as failed fr
 # The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
 # The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
-with clock as materialized (select system.clock() as now),
+with clock as materialized (
+  select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
 due as (
   select st.version, st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every, c.now,
          extract(epoch from c.now - st.last_slot_at)::float / s.interval_minutes as overdue
@@ -124,9 +125,10 @@ due as (
               or p.backoff_until > c.now + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
          and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
                           and r.state in ('queued', 'running') offset 0)
-         and not exists (select from system.pauses x where x.agent_id = p.agent_id
-                          and (x.sync_type is null or x.sync_type = p.sync_type)
-                          and (x.until is null or x.until > c.now) offset 0)
+         and (not c.some_agent_is_paused
+              or not exists (select from system.pauses x where x.agent_id = p.agent_id
+                              and (x.sync_type is null or x.sync_type = p.sync_type)
+                              and (x.until is null or x.until > c.now) offset 0))
        order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
        limit %(limit)s
        for update of p skip locked) st

@@ -15,12 +15,13 @@ import redis
 
 from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.dispatch import DELIVER_BATCH, INSERT_BATCH
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents, runs
 from archisync.store import settings as store_settings
 from archisync.store.migrations import migrate
 from archisync.synctypes import SYNC_TYPES
-from archisync.tick import DELIVER_BATCH, INSERT_BATCH, tick
+from archisync.tick import tick
 from tests.benchmarks import registry
 from tests.benchmarks.datapath import PEAK
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
