@@ -203,13 +203,18 @@ update system.sync_runs r set delivery_id = d.id
 # Purpose: the next delivery to push, forced ones first, then in the order of insertion (level, then most overdue), with those of
 # its runs that are still queued. Caller: deliver, whose transaction holds the delivery locked while it pushes: an overlapping tick
 # takes another. The runs are not locked: what happens to one meanwhile moves its fence or its state, and the job claims nothing.
+# A delivery's runs are told as a range of sync_runs_by_delivery, in its order, here and below: statistics that were made while nothing
+# was queued say that each index of the queued runs is empty, and then `=` has been seen to be looked for by reading all of them.
 SQL_LOCK_UNDELIVERED = """
 with delivery as materialized (
   select id, forced from system.deliveries where delivered_at is null
    order by forced desc, id limit 1 for update skip locked)
 select d.id, d.forced, array_remove(array_agg(r.id order by r.id), null) as run_ids,
        array_remove(array_agg(r.fence order by r.id), null) as fences
-  from delivery d left join system.sync_runs r on r.delivery_id = d.id and r.state = 'queued'
+  from delivery d
+  left join lateral (
+    select q.id, q.fence from system.sync_runs q
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r on true
  group by d.id, d.forced
 """
 SQL_ANY_UNDELIVERED = """
@@ -221,8 +226,11 @@ SQL_MARK_DELIVERED = "update system.deliveries set delivered_at = system.clock()
 # Purpose: runs whose delivery may be lost. A run that waits for its agent's running one is not among them: the worker that
 # finishes goes on with it. Caller: tick. No locks.
 SQL_LONG_DELIVERED = """
-select r.id, r.fence, r.delivery_id from system.deliveries d join system.sync_runs r on r.delivery_id = d.id
- where r.state = 'queued' and d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
+select r.id, r.fence, r.delivery_id from system.deliveries d
+  cross join lateral (
+    select q.id, q.fence, q.delivery_id, q.agent_id from system.sync_runs q
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r
+ where d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
    and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
  order by d.delivered_at, r.id limit %(limit)s
 """
@@ -233,11 +241,12 @@ update system.sync_runs r set delivery_id = null
 """
 # Purpose: deliveries that have served. Caller: tick. Locks: those rows, SKIP LOCKED.
 SQL_FORGET_DELIVERIES = """
-delete from system.deliveries where id in (
+delete from system.deliveries where id = any (array(
   select d.id from system.deliveries d
    where d.delivered_at is not null
-     and not exists (select from system.sync_runs r where r.delivery_id = d.id and r.state = 'queued')
-   limit %(limit)s for update skip locked)
+     and (select q.delivery_id from system.sync_runs q
+           where q.state = 'queued' and q.delivery_id >= d.id order by q.delivery_id limit 1) is distinct from d.id
+   limit %(limit)s for update skip locked))
 """
 
 # Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
@@ -260,10 +269,12 @@ returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
   (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
   set_config('synchronous_commit', 'off', true) as committed
 """
-# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it.
+# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it. Plain
+# `state = 'queued'` would let the planner walk over the whole queue by sync_runs_by_delivery (see SQL_LOCK_UNDELIVERED).
 SQL_NEXT_OF_AGENT = """
 select r.id, r.fence from system.sync_runs r
- where r.agent_id = %(agent_id)s and r.state = 'queued' and (r.not_before is null or r.not_before <= system.clock())
+ where r.agent_id = %(agent_id)s and r.state in ('queued', 'running') and r.state <> 'running'
+   and (r.not_before is null or r.not_before <= system.clock())
  order by r.trigger = 'forced' desc, r.id limit 1
 """
 # Purpose: the worker is alive. SKIP LOCKED: while the apply transaction holds the row there is nothing to extend (the
