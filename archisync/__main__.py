@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,23 @@ from typing import Any
 from archisync.errors import ArchisyncError, ExitCode, UsageError
 
 
+class DoneQuickly(SystemExit):
+    """Nothing is left to be done: connections are closed, threads have ended, and all that was said is flushed."""
+
+
+def script() -> None:
+    """The console script: `main`, without an orderly end where there is nothing to put in order.
+
+    Taking the interpreter apart, module by module, takes a tenth of an idle tick. (mypy ends in the same way.)
+    """
+    try:
+        main()
+    except DoneQuickly as ended:
+        os._exit(ended.code if isinstance(ended.code, int) else ExitCode.BUG)
+
+
 def main() -> None:
-    """The console script. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
+    """The command line. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it is typed
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
@@ -19,7 +35,7 @@ def main() -> None:
         arguments = quiet_first(arguments)
         code = quickly(arguments)
         if code is not None:
-            sys.exit(code)
+            raise DoneQuickly(code)
         from archisync.cli.main import root
 
         if {"--install-completion", "--show-completion"} & set(arguments):
@@ -59,8 +75,11 @@ def quickly(arguments: Sequence[str]) -> ExitCode | None:
         streams.write(sys.stdout, f"archisync {__version__}\n")
         return ExitCode.DONE
     if arguments[:1] == ["tick"]:
+        gc.disable()  # looking for garbage takes a twentieth of an idle tick, and what is imported is none
         from archisync.cli.ticking import typed_plainly
 
+        gc.freeze()
+        gc.enable()
         return typed_plainly(arguments)
     return None
 
@@ -128,4 +147,4 @@ def _wrong_usage(exc: Any) -> UsageError:
 
 
 if __name__ == "__main__":
-    main()
+    script()

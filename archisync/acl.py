@@ -48,7 +48,7 @@ _SET_ASIDE = ("type", "rename")
 # eval: archisync.queue pushes with a script of its own; what a script does needs the same rights.
 _TICK = (
     *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "config|get",
-    "sadd", "hset", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
+    "sadd", "hset", "copy", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
     "eval",
 )  # fmt: skip
 _WORKER = (

@@ -2,18 +2,24 @@
 
 `VARIABLES` is the one list of them; the README's table is checked against it. Nothing here falls back to an embedded
 database: what is missing is an error that says what to set.
+
+Every command imports this module, an idle tick too: what few of them need is imported, and compiled, where it is used.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 from archisync.errors import ConfigurationError
-from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
+
+if TYPE_CHECKING:
+    from archisync.synctypes import SyncType
 
 Locale = Literal["iso", "it"]
 
@@ -21,8 +27,9 @@ AGENT_BOUND_S = 300
 """How long one worker goes on with the runs of one agent, so that other agents' runs get their turn."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
+    """One of the environment."""
+
     name: str
     default: str
     meaning: str
@@ -176,7 +183,7 @@ class Config:
     environment: Mapping[str, str]
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Config:
         return cls(environment=environment)
 
     def __repr__(self) -> str:
@@ -226,6 +233,8 @@ class Config:
 
     def seed_interval(self, sync_type: SyncType) -> int:
         """Minutes that `db migrate` seeds for a type that has no row yet."""
+        from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
+
         name = f"ARCHISYNC_INTERVAL_{sync_type.name.upper()}"
         if not self._get(name):
             return sync_type.default_interval_minutes
@@ -374,6 +383,8 @@ class Config:
 
     def require_all(self) -> None:
         """Check that everything a scheduled sync needs is set, before anything is written."""
+        from archisync.synctypes import SYNC_TYPES
+
         _ = self.database_url, self.redis_url, self.zone, self.queue
         _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
         _ = self.database_timeout_s, self.max_export_bytes, self.history_days, self.pdf_limits
@@ -382,12 +393,9 @@ class Config:
             _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")
-_KEYWORD_SECRET = re.compile(
-    r"\b(\w*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key))\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)",
-    re.I,
-)
-_AUTHORIZATION = re.compile(r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+", re.I)
+_CREDENTIALS = r"(?<=://)[^/\s'\"]*(?=@)"
+_KEYWORD = r"\b(\w*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key))\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"
+_AUTHORIZATION = r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+"
 
 
 def redact(text: str) -> str:
@@ -397,5 +405,5 @@ def redact(text: str) -> str:
         user, colon, _password = match.group().partition(":")
         return f"{user}:***" if colon else user
 
-    text = _AUTHORIZATION.sub(r"\1 ***", text)
-    return _KEYWORD_SECRET.sub(r"\1=***", _CREDENTIALS.sub(hide, text))
+    text = re.sub(_AUTHORIZATION, r"\1 ***", text, flags=re.I)
+    return re.sub(_KEYWORD, r"\1=***", re.sub(_CREDENTIALS, hide, text), flags=re.I)

@@ -146,7 +146,8 @@ def job_id(run_id: int, fence: int, delivery_id: int) -> str:
 
 
 # Purpose: the jobs of one delivery, all or none. RQ has written one of them (ARGV's fields, see `_template`); the others differ in
-# payload and description. A job that is there already was pushed by a tick that died before it could say so: it is not queued twice.
+# payload and description, and are copies of the first, which is faster than to write all fields of each. A job that is there
+# already was pushed by a tick that died before it could say so: it is not queued twice.
 # The list comes first: where a command is refused, no hash is left that would be taken for such a job. The names of the hashes are
 # made here, which a Redis Cluster would refuse; RQ does not work on one either.
 _STAMP = """
@@ -162,8 +163,12 @@ end
 if #ids == 0 then return 0 end
 redis.call('SADD', queues, list)
 redis.call(push, list, unpack(ids))
+local first = prefix .. ids[1]
+redis.call('HSET', first, 'data', '', 'description', '', unpack(job))
 for i, id in ipairs(ids) do
-  redis.call('HSET', prefix .. id, 'data', payloads[i], 'description', described .. string.match(id, '%d+'), unpack(job))
+  local key = prefix .. id
+  if i > 1 then redis.call('COPY', first, key) end
+  redis.call('HSET', key, 'data', payloads[i], 'description', described .. string.match(id, '%d+'))
 end
 return #ids
 """

@@ -2,40 +2,29 @@
 
 The order is the promise (DESIGN, section 3): (a) take back runs of silent workers, (b) queue what is due, (c) COMMIT, (d) push
 to Redis in batches and mark each delivered, (e) heartbeat. Killed anywhere, the next tick finds in PostgreSQL what is left.
-An idle tick never imports redis or rq.
+
+An idle tick is two statements: one looks for anything that the steps could do, and when there is nothing, the heartbeat. The rest of
+its time is imports: it imports none of the modules that do the work, and neither redis nor rq.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from archisync.config import AGENT_BOUND_S, Config
-from archisync.database import Database, connect
+from archisync.config import Config
+from archisync.database import Database
 from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
-from archisync.log import EventLog
-from archisync.store import notices, runs, ticks
+from archisync.store import ticks
 
 if TYPE_CHECKING:
-    from rq import Queue
-
     from archisync.due import Decision, Facts
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
-DELIVER_DEADLINE_S = 40.0
-"""No batch is begun later: Redis may say nothing for queue.COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
-would say that nobody calls tick."""
-INSERT_DEADLINE_S = 25.0
-"""Half of it is kept for delivery: workers wait for the push, not for the rows."""
-INSERT_BATCH = 2_500
-"""Pairs of each type in one statement: with much to do, the next ones are queued while these are pushed."""
-DELIVER_BATCH = 1_000
-"""Runs in one push: a few milliseconds in which Redis serves nobody else."""
 PRUNE_BATCH = 1_000
 PRUNE_S = 2.0
 """For the history of runs: some hundred thousand of them, as a large company makes a minute."""
@@ -68,19 +57,21 @@ def tick(db: Database, config: Config) -> Summary:
     Raises UnreachableError or SchemaError when PostgreSQL is out of reach; then nothing was decided.
     """
     started = monotonic()
+    _ = (
+        config.max_attempts,
+        config.redeliver_after_s,
+        config.run_timeout_s,
+        config.queue,
+    )  # told now, if wrong, and not when work comes
+    started_at, anything = ticks.anything_to_do(
+        db,
+        lease_s=config.lease_s,
+        history_days=config.history_days,
+        hook=config.text("ARCHISYNC_HOOK") != "",
+    )
     summary = Summary()
-    started_at = ticks.clock(db)
-    runs.mend_clock(db)
-    summary.reaped = runs.reap(db, lease_s=config.lease_s, max_attempts=config.max_attempts)
-    try:
-        _queue_and_deliver(db, config, summary, started)
-    except (UnreachableError, ConfigurationError) as exc:
-        summary.error = exc
-    _tell(db, config, started)
-    summary.skipped = runs.count_skipped(db)
-    summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
-    runs.forget_deliveries(db, limit=PRUNE_BATCH)
-    notices.prune(db, limit=PRUNE_BATCH)
+    if anything:
+        _work(db, config, summary, started)
     summary.duration_ms = round((monotonic() - started) * 1000)
     ticks.record(
         db,
@@ -99,8 +90,29 @@ def tick(db: Database, config: Config) -> Summary:
     return summary
 
 
+def _work(db: Database, config: Config, summary: Summary, started: float) -> None:
+    """Every step, in the order of the promise."""
+    from archisync.dispatch import queue_and_deliver  # these here, and not above: an idle tick needs none of them
+    from archisync.store import notices, runs
+
+    runs.mend_clock(db)
+    summary.reaped = runs.reap(db, lease_s=config.lease_s, max_attempts=config.max_attempts)
+    try:
+        queue_and_deliver(db, config, summary, started)
+    except (UnreachableError, ConfigurationError) as exc:
+        summary.error = exc
+    _tell(db, config, started)
+    summary.skipped = runs.count_skipped(db)
+    summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
+    runs.forget_deliveries(db, limit=PRUNE_BATCH)
+    notices.prune(db, limit=PRUNE_BATCH)
+
+
 def _tell(db: Database, config: Config, started: float) -> None:
     """Call the hook for what is in the outbox, if anything is, in the time that delivery has left."""
+    from archisync.log import EventLog
+    from archisync.store import notices
+
     try:
         if config.hook is None or not notices.any_waiting(db):
             return
@@ -109,111 +121,6 @@ def _tell(db: Database, config: Config, started: float) -> None:
         deliver_notices(db, config.hook, config.environment, until=started + DEADLINE_S)
     except ConfigurationError as exc:
         EventLog().event("hook-misconfigured", message=exc.message)
-
-
-def _queue_and_deliver(db: Database, config: Config, summary: Summary, started: float) -> None:
-    """Queue what is due, and push it. With much to do, a thread queues the next part while this one is pushed."""
-    if not _insert_due(db, summary):
-        deliver(db, config, summary, started)
-        return
-    with _QueueingAhead(config, summary, started) as ahead:
-        deliver(db, config, summary, started, more=ahead.more)
-
-
-def _insert_due(db: Database, summary: Summary) -> bool:
-    """One statement, which commits by itself (autocommit): a tick that is killed keeps what it has queued so far.
-
-    False when that was all: no type can have had more than it was allowed."""
-    moved, due = runs.insert_due(db, limit=INSERT_BATCH, batch=DELIVER_BATCH)
-    summary.due += due
-    return moved >= INSERT_BATCH
-
-
-class _QueueingAhead:
-    """Queues the rest in a thread with a connection of its own, one statement ahead of whoever asks for `more`; a context manager.
-
-    At the end of the block the rest is queued whatever became of the deliveries: Redis may be away.
-    """
-
-    def __init__(self, config: Config, summary: Summary, started: float) -> None:
-        self._config, self._summary, self._started = config, summary, started
-        self._db: Database | None = None
-        self._thread = ThreadPoolExecutor(1, "archisync-queueing")
-        self._coming: Future[bool] | None = None
-
-    def __enter__(self) -> _QueueingAhead:
-        self._coming = self._thread.submit(self._insert)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            while self.more():
-                continue
-        finally:
-            self._thread.shutdown()
-            if self._db is not None:
-                self._db.close()
-
-    def more(self) -> bool:
-        """Wait for the statement that is on its way; False when there was none."""
-        if self._coming is None:
-            return False
-        ended, self._coming = self._coming, None
-        if ended.result():
-            self._coming = self._thread.submit(self._insert)
-        return True
-
-    def _insert(self) -> bool:
-        if self._db is None:
-            seconds = self._config.database_timeout_s
-            self._db = connect(self._config.database_url, purpose="tick", answer_timeout_s=seconds)
-        return _insert_due(self._db, self._summary) and monotonic() - self._started < INSERT_DEADLINE_S
-
-
-def deliver(
-    db: Database, config: Config, summary: Summary, started: float, *, more: Callable[[], bool] = lambda: False
-) -> None:
-    """Push what PostgreSQL says is undelivered, and again what Redis has lost. `more`: whether further runs have been queued."""
-    lost_maybe = runs.long_delivered(db, after_s=config.redeliver_after_s)
-    if not lost_maybe and not runs.any_undelivered(db):
-        return
-    from archisync import queue  # here, and not above: importing redis and rq costs more than an idle tick
-
-    with queue.connected(config.redis_url) as client:
-        queue.clear_the_way(client, config.queue, EventLog())
-        lost_count = 0
-        if lost_maybe:
-            pushed_as = {queue.job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
-            lost = [pushed_as[job_id] for job_id in queue.missing(client, config.queue, pushed_as)]
-            lost_count = runs.mark_undelivered(db, lost) if lost else 0
-        while runs.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
-            continue
-        rq_queue = queue.queue(client, config.queue)
-        pushed = 0
-        while monotonic() - started < DELIVER_DEADLINE_S:
-            batch = _deliver_next(db, config, rq_queue)
-            if batch is None and not more():
-                return
-            pushed += batch or 0
-            summary.redelivered = min(lost_count, pushed)
-            summary.enqueued = pushed - summary.redelivered
-
-
-def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
-    """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
-    from archisync import queue
-
-    # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
-    timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60
-    # CRITICAL SECTION: the one place where a row lock is held during a network call. It keeps an overlapping tick from
-    # pushing the same delivery; that takes another instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
-    with db.transaction():
-        delivery = runs.lock_undelivered(db)
-        if delivery is None:
-            return None
-        queue.push(rq_queue, delivery, timeout_s=timeout_s)
-        runs.mark_delivered(db, delivery.delivery_id)
-    return len(delivery.runs)
 
 
 def dry_run(db: Database) -> Iterator[tuple[Facts, Decision]]:

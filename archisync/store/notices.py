@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from archisync.database import Database
+from archisync.store.ticks import KEPT_DAYS
 
 EXPIRE_AFTER_HOURS = 24
 """Nobody wants yesterday's notices, least all of them at once when a hook is set up or mended."""
-KEPT_DAYS = 30
 FIRST_RETRY_S = 60
 LONGEST_RETRY_S = 3600
 

@@ -108,7 +108,8 @@ select count(*) as reaped, count(*) filter (where state = 'failed') as failed fr
 # The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
 # The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
-with clock as materialized (select system.clock() as now),
+with clock as materialized (
+  select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
 due as (
   select st.version, st.sync_type, st.agent_id, st.last_slot_at, t.level, every.i as every, c.now,
          extract(epoch from c.now - st.last_slot_at)::float / s.interval_minutes as overdue
@@ -124,9 +125,10 @@ due as (
               or p.backoff_until > c.now + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
          and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
                           and r.state in ('queued', 'running') offset 0)
-         and not exists (select from system.pauses x where x.agent_id = p.agent_id
-                          and (x.sync_type is null or x.sync_type = p.sync_type)
-                          and (x.until is null or x.until > c.now) offset 0)
+         and (not c.some_agent_is_paused
+              or not exists (select from system.pauses x where x.agent_id = p.agent_id
+                              and (x.sync_type is null or x.sync_type = p.sync_type)
+                              and (x.until is null or x.until > c.now) offset 0))
        order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
        limit %(limit)s
        for update of p skip locked) st
@@ -201,13 +203,18 @@ update system.sync_runs r set delivery_id = d.id
 # Purpose: the next delivery to push, forced ones first, then in the order of insertion (level, then most overdue), with those of
 # its runs that are still queued. Caller: deliver, whose transaction holds the delivery locked while it pushes: an overlapping tick
 # takes another. The runs are not locked: what happens to one meanwhile moves its fence or its state, and the job claims nothing.
+# A delivery's runs are told as a range of sync_runs_by_delivery, in its order, here and below: statistics that were made while nothing
+# was queued say that each index of the queued runs is empty, and then `=` has been seen to be looked for by reading all of them.
 SQL_LOCK_UNDELIVERED = """
 with delivery as materialized (
   select id, forced from system.deliveries where delivered_at is null
    order by forced desc, id limit 1 for update skip locked)
 select d.id, d.forced, array_remove(array_agg(r.id order by r.id), null) as run_ids,
        array_remove(array_agg(r.fence order by r.id), null) as fences
-  from delivery d left join system.sync_runs r on r.delivery_id = d.id and r.state = 'queued'
+  from delivery d
+  left join lateral (
+    select q.id, q.fence from system.sync_runs q
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r on true
  group by d.id, d.forced
 """
 SQL_ANY_UNDELIVERED = """
@@ -219,8 +226,11 @@ SQL_MARK_DELIVERED = "update system.deliveries set delivered_at = system.clock()
 # Purpose: runs whose delivery may be lost. A run that waits for its agent's running one is not among them: the worker that
 # finishes goes on with it. Caller: tick. No locks.
 SQL_LONG_DELIVERED = """
-select r.id, r.fence, r.delivery_id from system.deliveries d join system.sync_runs r on r.delivery_id = d.id
- where r.state = 'queued' and d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
+select r.id, r.fence, r.delivery_id from system.deliveries d
+  cross join lateral (
+    select q.id, q.fence, q.delivery_id, q.agent_id from system.sync_runs q
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r
+ where d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
    and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
  order by d.delivered_at, r.id limit %(limit)s
 """
@@ -231,11 +241,12 @@ update system.sync_runs r set delivery_id = null
 """
 # Purpose: deliveries that have served. Caller: tick. Locks: those rows, SKIP LOCKED.
 SQL_FORGET_DELIVERIES = """
-delete from system.deliveries where id in (
+delete from system.deliveries where id = any (array(
   select d.id from system.deliveries d
    where d.delivered_at is not null
-     and not exists (select from system.sync_runs r where r.delivery_id = d.id and r.state = 'queued')
-   limit %(limit)s for update skip locked)
+     and (select q.delivery_id from system.sync_runs q
+           where q.state = 'queued' and q.delivery_id >= d.id order by q.delivery_id limit 1) is distinct from d.id
+   limit %(limit)s for update skip locked))
 """
 
 # Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
@@ -258,10 +269,12 @@ returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
   (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
   set_config('synchronous_commit', 'off', true) as committed
 """
-# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it.
+# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it. Plain
+# `state = 'queued'` would let the planner walk over the whole queue by sync_runs_by_delivery (see SQL_LOCK_UNDELIVERED).
 SQL_NEXT_OF_AGENT = """
 select r.id, r.fence from system.sync_runs r
- where r.agent_id = %(agent_id)s and r.state = 'queued' and (r.not_before is null or r.not_before <= system.clock())
+ where r.agent_id = %(agent_id)s and r.state in ('queued', 'running') and r.state <> 'running'
+   and (r.not_before is null or r.not_before <= system.clock())
  order by r.trigger = 'forced' desc, r.id limit 1
 """
 # Purpose: the worker is alive. SKIP LOCKED: while the apply transaction holds the row there is nothing to extend (the

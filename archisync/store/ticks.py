@@ -8,12 +8,46 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from archisync.database import Database
+from archisync.database import Database, Params
+
+KEPT_DAYS = 30
+"""Of heartbeats, and of notices."""
 
 # Purpose: the heartbeat. Caller: tick, last step.
 SQL_RECORD = """
 insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error)
 values (%(started_at)s, %(duration_ms)s, %(host)s, %(reaped)s, %(due)s, %(enqueued)s, %(redelivered)s, %(skipped)s, %(error)s)
+"""
+# Purpose: is there anything at all that a tick could do? Caller: tick, first of all. Locks: none.
+# It asks for a little more than the steps would find (any delivery, any run that waits to be given into one), never for less. The
+# oldest and the newest slot of each type are the two ends of an index range: `exists` with a condition may be planned as a walk over
+# all pairs. An hour more than the retention, else there would be a heartbeat to prune at every tick.
+SQL_ANYTHING_TO_DO = """
+with clock as materialized (select system.clock() as now)
+select c.now, coalesce(exists (
+         select from system.sync_types t
+           left join system.sync_settings s on s.sync_type = t.sync_type and s.enabled
+           left join lateral (
+             select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
+              where p.sync_type = t.sync_type and p.active
+              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) oldest on true
+           left join lateral (
+             select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
+              where p.sync_type = t.sync_type and p.active
+              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 1) newest on true
+          where oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
+             or newest.slot > c.now + interval '1 minute')
+      or exists (select from system.sync_runs r where r.state = 'running'
+                  and (r.lease_until <= c.now or r.lease_until > c.now + make_interval(secs => %(lease_s)s + 60)))
+      or exists (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null)
+      or exists (select from system.deliveries)
+      or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r where r.finished_at is not null
+           order by coalesce(r.kept_at, r.finished_at) limit 1) < c.now - make_interval(days => %(history_days)s)
+      or (select x.started_at from system.ticks x order by x.started_at limit 1)
+         < c.now - make_interval(days => %(kept_days)s, hours => 1)
+      or (select n.created_at from system.notices n order by n.created_at limit 1) < c.now - make_interval(days => %(kept_days)s)
+      or (%(hook)s and exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)), false) as anything
+  from clock c
 """
 SQL_CLOCK = "select system.clock() as now"
 SQL_LAST = """
@@ -23,7 +57,7 @@ select started_at, duration_ms, host, reaped, due, enqueued, redelivered, skippe
 """
 SQL_PRUNE = """
 delete from system.ticks where id in
-  (select id from system.ticks where started_at < system.clock() - interval '30 days' order by started_at limit %(limit)s)
+  (select id from system.ticks where started_at < system.clock() - make_interval(days => %(days)s) order by started_at limit %(limit)s)
 """
 
 
@@ -39,6 +73,14 @@ class Heartbeat:
     skipped: dict[str, int]
     error: str | None
     age_s: float
+
+
+def anything_to_do(db: Database, *, lease_s: int, history_days: int, hook: bool) -> tuple[datetime, bool]:
+    """PostgreSQL's time, and whether a tick may find something to do. `hook`: somebody wants the notices that wait."""
+    params: Params = {"lease_s": lease_s, "history_days": history_days, "kept_days": KEPT_DAYS, "hook": hook}
+    row = db.execute(SQL_ANYTHING_TO_DO, params).fetchone()
+    assert row is not None
+    return row["now"], row["anything"]
 
 
 def clock(db: Database) -> datetime:
@@ -58,7 +100,7 @@ def last(db: Database) -> Heartbeat | None:
 
 
 def prune(db: Database, *, limit: int) -> int:
-    return db.execute(SQL_PRUNE, {"limit": limit}).rowcount
+    return db.execute(SQL_PRUNE, {"days": KEPT_DAYS, "limit": limit}).rowcount
 
 
 SILENCE_S = 180

@@ -15,12 +15,13 @@ import redis
 
 from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.dispatch import DELIVER_BATCH, INSERT_BATCH
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
-from archisync.store import agents, runs
+from archisync.store import agents, runs, ticks
 from archisync.store import settings as store_settings
 from archisync.store.migrations import migrate
 from archisync.synctypes import SYNC_TYPES
-from archisync.tick import DELIVER_BATCH, INSERT_BATCH, tick
+from archisync.tick import tick
 from tests.benchmarks import registry
 from tests.benchmarks.datapath import PEAK
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
@@ -194,18 +195,26 @@ def _idle(place: Place, settings: Settings, sizes: tuple[int, ...]) -> Iterator[
 
 def _plans(place: Place, sizes: tuple[int, ...]) -> str:
     parts = [
-        "# Plans of the due query\n",
-        "`EXPLAIN (ANALYZE, BUFFERS)` of the statement that queues what is due, with nothing due, as `make bench` saw them. What to look"
-        " for: `sync_state_by_slot` is asked once for each type, and the number of buffers does not depend on the number of agents.\n",
+        "# Plans of a tick with nothing to do\n",
+        "`EXPLAIN (ANALYZE, BUFFERS)`, as `make bench` saw them, of the question whether there is anything to do, which is all that an idle"
+        " tick asks, and of the statement that queues what is due, which comes after it when there is. What to look for:"
+        " `sync_state_by_slot` is asked at its ends for each type, and the number of buffers does not depend on the number of agents.\n",
     ]
-    for count in sizes:
-        with place.database(count) as db, db.transaction(force_rollback=True):
-            db.execute(runs.SQL_BY_INDEX)
-            lines = db.execute(
-                f"explain (analyze, buffers) {runs.SQL_INSERT_DUE}", {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}
-            ).fetchall()
-        plan = "\n".join(str(line["QUERY PLAN"]) for line in lines)
-        parts.append(f"## {count:,} agents\n\n```\n{plan}\n```\n")
+    statements = {
+        "is there anything to do?": (
+            ticks.SQL_ANYTHING_TO_DO,
+            {"lease_s": 120, "history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
+        ),
+        "queue what is due": (runs.SQL_INSERT_DUE, {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}),
+    }
+    for title, (statement, params) in statements.items():
+        for count in sizes:
+            with place.database(count) as db, db.transaction(force_rollback=True):
+                if statement is runs.SQL_INSERT_DUE:
+                    db.execute(runs.SQL_BY_INDEX)
+                lines = db.execute(f"explain (analyze, buffers) {statement}", params).fetchall()
+            plan = "\n".join(str(line["QUERY PLAN"]) for line in lines)
+            parts.append(f"## {count:,} agents: {title}\n\n```\n{plan}\n```\n")
     return "\n".join(parts)
 
 

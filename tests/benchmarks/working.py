@@ -112,8 +112,9 @@ def figures(settings: Settings) -> Iterator[Figure]:
         }
         work = Work(db, Config.from_environment(environment), Path(folder), agents)
         for number in CHILDREN:
+            aimed_at = number == CHILDREN[-1]  # the others only show what a child of its own for each delivery costs
             ours, peer = side_by_side(
-                settings.rounds,
+                settings.rounds if aimed_at else 1,
                 lambda number=number: work.per_second(syncs_a_child=number),  # type: ignore[misc]
                 lambda: work.peer_per_second(jobs),
             )
@@ -124,5 +125,5 @@ def figures(settings: Settings) -> Iterator[Figure]:
                 against="RQ worker, a fork for each job, empty job",
                 peer=peer,
                 ratio=ours / peer,
-                target=3 if number == CHILDREN[-1] else None,
+                target=3 if aimed_at else None,
             )

@@ -11,7 +11,7 @@ import pytest
 
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
-from archisync.store import live, pairs, runs, timetable
+from archisync.store import live, pairs, runs, ticks, timetable
 from archisync.store.runs import State
 from tests.benchmarks import company
 from tests.conftest import Cli, migrated_copy
@@ -55,6 +55,10 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "history of an agent": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE}),
     "history of a pair": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE, "sync_type": "orders"}),
     "a clock that was wrong": (runs.SQL_MEND_CLOCK, {}),
+    "anything to do": (
+        ticks.SQL_ANYTHING_TO_DO,
+        {"lease_s": 120, "history_days": 90, "kept_days": 30, "hook": True},
+    ),
     "running": (runs.SQL_RUNNING, {"limit": 100}),
     "trends": (live.SQL_TRENDS, {"limit": 24}),
     "attention": (live.SQL_ATTENTION, {"limit": 100}),

@@ -219,6 +219,45 @@ def test_deliveries_are_forgotten_when_their_runs_are_done(
     assert count(connection, "select count(*) from system.sync_runs where delivered_at is not null") == 2
 
 
+QUEUED, BATCH = 1000, 50
+OF_THE_QUEUE: dict[str, tuple[str, dict[str, Any]]] = {
+    "the next delivery": (runs.SQL_LOCK_UNDELIVERED, {}),
+    "delivered long ago": (runs.SQL_LONG_DELIVERED, {"after_s": 0, "limit": BATCH}),
+    "deliveries that have served": (runs.SQL_FORGET_DELIVERIES, {"limit": 1000}),
+    "an agent's next run": (runs.SQL_NEXT_OF_AGENT, {"agent_id": "a7"}),
+}
+
+
+def visited(plan: dict[str, Any]) -> Iterator[float]:
+    """Of each scan of the runs, the rows that it looked at each time."""
+    if plan.get("Relation Name") == "sync_runs":
+        yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    for part in plan.get("Plans", ()):
+        yield from visited(part)
+
+
+@pytest.mark.parametrize("question", OF_THE_QUEUE)
+def test_statistics_of_an_empty_queue_lead_nobody_through_a_full_one(connection: Database, question: str) -> None:
+    """The statistics say that no run is queued: then every index of queued runs looks as good as any other, and as empty."""
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, state, trigger, delivery_id, finished_at)"
+        " select 'orders', 'a' || n, 'succeeded', 'scheduled', n / 50, system.clock() from generate_series(1, 5000) n"
+    )
+    connection.execute("vacuum analyze system.sync_runs, system.deliveries")
+    connection.execute(
+        "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n", [QUEUED // 4]
+    )
+    runs.insert_due(connection, limit=QUEUED, batch=BATCH)
+    connection.execute("update system.deliveries set delivered_at = system.clock() where id % 2 = 0")
+    statement, params = OF_THE_QUEUE[question]
+    row = connection.execute("explain (analyze, format json) " + statement, params or None).fetchone()
+    assert row is not None
+    [explained] = row["QUERY PLAN"]
+    looked_at = list(visited(explained["Plan"]))
+    assert looked_at
+    assert max(looked_at) <= BATCH
+
+
 def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_url: str) -> None:
     """Payloads are a run's number and its fence."""
     config = Config.from_environment(

@@ -114,8 +114,8 @@ class Action(Enum):
     # a tick, in the order of tick.tick
     BEGIN = (Kind.TICK, "begins and finds no run to take back", "tick:tick", "store.runs:reap")
     REAP = (Kind.TICK, "takes the run back from its silent worker", "tick:tick", "store.runs:SQL_REAP")
-    SEE_DUE = (Kind.TICK, "sees that the pair is due", "tick:_insert_due", "store.runs:SQL_INSERT_DUE")
-    SEE_NOT_DUE = (Kind.TICK, "sees that the pair is not due", "tick:_insert_due", "store.runs:SQL_INSERT_DUE")
+    SEE_DUE = (Kind.TICK, "sees that the pair is due", "dispatch:_insert_due", "store.runs:SQL_INSERT_DUE")
+    SEE_NOT_DUE = (Kind.TICK, "sees that the pair is not due", "dispatch:_insert_due", "store.runs:SQL_INSERT_DUE")
     INSERT_DUE = (
         Kind.TICK,
         "locks the slot, moves it and inserts the run",
@@ -129,23 +129,28 @@ class Action(Enum):
     SEE_LONG_AGO = (
         Kind.TICK,
         "sees a run that was delivered long ago",
-        "tick:deliver",
+        "dispatch:deliver",
         "store.runs:SQL_LONG_DELIVERED",
     )
-    SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
-    ASSIGN = (Kind.TICK, "puts the run into a delivery", "tick:deliver", "store.runs:SQL_ASSIGN")
+    SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "dispatch:deliver", "store.runs:SQL_ANY_UNDELIVERED")
+    ASSIGN = (Kind.TICK, "puts the run into a delivery", "dispatch:deliver", "store.runs:SQL_ASSIGN")
     ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.runs:SQL_ASSIGN")
-    SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "tick:deliver", "store.runs:SQL_ANY_UNDELIVERED")
+    SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "dispatch:deliver", "store.runs:SQL_ANY_UNDELIVERED")
     FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:missing")
     MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:missing")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
         "locks the run's delivery and reads its fence",
-        "tick:_deliver_next",
+        "dispatch:_deliver_next",
         "store.runs:SQL_LOCK_UNDELIVERED",
     )
-    LOCK_NOTHING = (Kind.TICK, "has nothing to push and ends", "tick:_deliver_next", "store.runs:SQL_LOCK_UNDELIVERED")
+    LOCK_NOTHING = (
+        Kind.TICK,
+        "has nothing to push and ends",
+        "dispatch:_deliver_next",
+        "store.runs:SQL_LOCK_UNDELIVERED",
+    )
     PUSH = (Kind.TICK, "pushes a job", "queue:push")
     PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue:_STAMP")
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
