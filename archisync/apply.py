@@ -416,6 +416,10 @@ class Apply:
             " where {mine} and {same} and t.line_digest is distinct from s.line_digest",
             same=self._same_key("t", "s"),
         )
+        self._run(  # not marked absent, if the export has a row without a readable key
+            "update {table} t set line_digest = null where {mine} and t.line_digest is not null and not {present}",
+            present=self._in_stage("t"),
+        )
 
     def _insert(self) -> int:
         agent_column, agent_value = sql.SQL(""), sql.SQL("")

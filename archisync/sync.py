@@ -247,8 +247,7 @@ def _read_and_apply(
         with progress.step("apply"):
             runs.lock_fence(db, claim)
             progress.counts = apply.write(staged, plan, claim.run_id)
-            if begun.outside_changes or begun.line_layout != _hex(records.line_layout):
-                apply.renew_digests()
+            digest_layout = _renew_digests(apply, plan, begun, _hex(records.line_layout))
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
         runs.record_success(
@@ -262,6 +261,7 @@ def _read_and_apply(
                 "validators": dict(export.validators),
                 "sha256": export.sha256,
                 "line_layout": _hex(records.line_layout),
+                "digest_layout": digest_layout,
                 "seen": staged.seen,
                 "valid": staged.valid,
                 "run_id": claim.run_id,
@@ -279,6 +279,18 @@ def _stage(apply: Apply, records: RecordReader, *, all_rows: bool) -> Staged:
     if staged is None and not all_rows:
         staged = apply.stage_new(records)
     return staged or apply.stage(records)
+
+
+def _renew_digests(apply: Apply, plan: Plan, begun: runs.Begun, layout: str | None) -> str | None:
+    """The layout that the rows' digests are of, once this run is over. They are made anew where somebody else wrote to the rows; and when
+    the layout has changed, with the second export of the new one, so that a single odd export rewrites nothing."""
+    if not (plan.known or plan.deleted or plan.restored):
+        return layout  # all rows are this export's
+    stays_changed = layout is not None and begun.line_layout == layout != begun.digest_layout
+    if begun.outside_changes or stays_changed:
+        apply.renew_digests()
+        return layout
+    return begun.digest_layout
 
 
 def _hex(layout: int | None) -> str | None:

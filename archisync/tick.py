@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
 PRUNE_BATCH = 1_000
+IDLE_TICKS_BETWEEN_PRUNING = 500
+"""Of heartbeats, which nobody else would prune where nothing is ever due."""
 PRUNE_S = 2.0
 """For the history of runs: some hundred thousand of them, as a large company makes a minute."""
 
@@ -73,7 +75,7 @@ def tick(db: Database, config: Config) -> Summary:
     if anything:
         _work(db, config, summary, started)
     summary.duration_ms = round((monotonic() - started) * 1000)
-    ticks.record(
+    beat = ticks.record(
         db,
         {
             "started_at": started_at,
@@ -87,6 +89,8 @@ def tick(db: Database, config: Config) -> Summary:
             "error": summary.error.message if summary.error else None,
         },
     )
+    if not anything and beat % IDLE_TICKS_BETWEEN_PRUNING == 0:
+        ticks.prune(db, limit=PRUNE_BATCH)
     return summary
 
 

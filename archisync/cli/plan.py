@@ -75,6 +75,8 @@ def _alive(a: App) -> int:
         with queue.connected(a.config.redis_url) as client:
             return len(queue.worker_names(client, a.config.queue))
     except (UnreachableError, ConfigurationError) as exc:
+        if isinstance(exc, ConfigurationError) and a.config.text("ARCHISYNC_REDIS_URL"):
+            raise  # a setting that is wrong has a hint of its own
         raise exc.with_hint("archisync plan --workers 2   (asks no Redis how many are alive)") from None
 
 

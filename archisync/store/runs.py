@@ -347,8 +347,8 @@ delete from system.outside_changes where sync_type = %(sync_type)s and agent_id 
 # Purpose: the transaction's writes to agent data are those of this run: defaults of its COPY, and no outside change. Caller: sync.
 SQL_NAME_RUN = """
 select set_config('archisync.run_id', %(id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
-  (select st.applied_source ->> 'line_layout' from system.sync_state st
-    where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s) as line_layout
+  st.applied_source ->> 'line_layout' as line_layout, st.applied_source ->> 'digest_layout' as digest_layout
+  from (select) one left join system.sync_state st on st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
 SQL_STATE_FAILED = """
 update system.sync_state
@@ -760,16 +760,19 @@ def applied_source(db: Database, claim: Claim) -> dict[str, Any]:
 
 class Begun(NamedTuple):
     """What the transaction of an apply has found. `outside_changes`: somebody else has written to the pair's rows since the last
-    apply. `line_layout`: how the lines were read that the rows' digests are of; None when nothing is known of it."""
+    apply. `line_layout`: how the lines of the last export were read, and `digest_layout` those that the rows' digests are of; None
+    when they were no lines, or nothing is known of it."""
 
     outside_changes: bool
     line_layout: str | None
+    digest_layout: str | None
 
 
 def begin_apply(db: Database, claim: Claim) -> Begun:
     """First statements of the transaction that applies the run's export."""
     outside_changes = db.execute(SQL_FORGET_OUTSIDE_CHANGES, _pair(claim)).rowcount > 0
-    return Begun(outside_changes, _one(db, SQL_NAME_RUN, _pair(claim))["line_layout"])
+    row = _one(db, SQL_NAME_RUN, _pair(claim))
+    return Begun(outside_changes, row["line_layout"], row["digest_layout"])
 
 
 def record_success(

@@ -17,11 +17,12 @@ KEPT_DAYS = 30
 SQL_RECORD = """
 insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error)
 values (%(started_at)s, %(duration_ms)s, %(host)s, %(reaped)s, %(due)s, %(enqueued)s, %(redelivered)s, %(skipped)s, %(error)s)
+returning id
 """
 # Purpose: is there anything at all that a tick could do? Caller: tick, first of all. Locks: none.
 # It asks for a little more than the steps would find (any delivery, any run that waits to be given into one), never for less. The
 # oldest and the newest slot of each type are the two ends of an index range: `exists` with a condition may be planned as a walk over
-# all pairs. An hour more than the retention, else there would be a heartbeat to prune at every tick.
+# all pairs. Heartbeats are not asked for: whoever has that table locked keeps no run from being queued.
 SQL_ANYTHING_TO_DO = """
 with clock as materialized (select system.clock() as now)
 select c.now, coalesce(exists (
@@ -43,8 +44,6 @@ select c.now, coalesce(exists (
       or exists (select from system.deliveries)
       or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r where r.finished_at is not null
            order by coalesce(r.kept_at, r.finished_at) limit 1) < c.now - make_interval(days => %(history_days)s)
-      or (select x.started_at from system.ticks x order by x.started_at limit 1)
-         < c.now - make_interval(days => %(kept_days)s, hours => 1)
       or (select n.created_at from system.notices n order by n.created_at limit 1) < c.now - make_interval(days => %(kept_days)s)
       or (%(hook)s and exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)), false) as anything
   from clock c
@@ -90,8 +89,11 @@ def clock(db: Database) -> datetime:
     return row["now"]  # type: ignore[no-any-return]
 
 
-def record(db: Database, values: dict[str, Any]) -> None:
-    db.execute(SQL_RECORD, values | {"skipped": Jsonb(values["skipped"])})
+def record(db: Database, values: dict[str, Any]) -> int:
+    """Leave the heartbeat; its number."""
+    row = db.execute(SQL_RECORD, values | {"skipped": Jsonb(values["skipped"])}).fetchone()
+    assert row is not None
+    return int(row["id"])
 
 
 def last(db: Database) -> Heartbeat | None:

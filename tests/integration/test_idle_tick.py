@@ -49,8 +49,6 @@ SOMETHING = {
     "a silent worker": RUN.format("lease_until", "'running', system.clock()"),
     "a lease of a wrong clock": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
     "old history": RUN.format("finished_at", "'succeeded', system.clock() - interval '90 days' - interval '1 second'"),
-    "an old heartbeat": "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
-    f" values (system.clock() - interval '30 days' - {HOUR} - interval '1 second', 1, 'h', 0, 0, 0, 0, '{{}}')",
     "an old notice": NOTICE.format("created_at", "system.clock() - interval '31 days'"),
 }
 NOTHING = {
@@ -89,6 +87,19 @@ def test_an_idle_tick_leaves_its_heartbeat_and_nothing_else(idle: Database, conf
     [beat] = idle.execute("select due, enqueued, skipped, error from system.ticks").fetchall()
     assert beat == {"due": 0, "enqueued": 0, "skipped": {}, "error": None}
     assert count(idle, "select count(*) from system.sync_runs") == 0
+
+
+def test_old_heartbeats_go_also_where_nothing_is_ever_due(idle: Database, config: Config) -> None:
+    idle.execute(
+        "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
+        f" values (system.clock() - interval '30 days' - {HOUR}, 1, 'h', 0, 0, 0, 0, '{{}}')"
+    )
+    assert not asks(idle)
+    idle.execute("alter table system.ticks alter column id restart with 499")
+    tick(idle, config)
+    assert count(idle, "select count(*) from system.ticks") == 2
+    tick(idle, config)
+    assert [row["id"] for row in idle.execute("select id from system.ticks order by id").fetchall()] == [499, 500]
 
 
 def test_in_an_hour_of_ticks_the_ones_that_find_nothing_are_idle_and_no_run_is_missed(

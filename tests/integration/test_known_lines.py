@@ -60,7 +60,7 @@ def table_of(db: Database, agent_id: str) -> list[dict[str, Any]]:
 
 def told(run: runs.Run) -> tuple[Any, ...]:
     """What must be the same for both ways. A run without a new line says that it compared nothing."""
-    reason = run.reason if run.reason not in ("unchanged", "unchanged-at-source") else "applied"
+    reason = run.reason if run.reason != "unchanged" else "applied"
     warnings = [(w["code"], w["count"], w.get("rows")) for w in run.warnings]
     return run.state, reason, run.counts, warnings
 
@@ -83,7 +83,7 @@ export = st.tuples(
 )
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5))
 def test_reading_new_lines_only_does_what_reading_all_of_them_does(
     deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str]]
@@ -96,7 +96,10 @@ def test_reading_new_lines_only_does_what_reading_all_of_them_does(
         text = text_of(rows, header) + tail + "C9,Last,,,\n"
         by_lines = deliver(text)
         as_a_whole = deliver(text, AS_A_WHOLE, trigger="forced")
-        assert told(by_lines) == told(as_a_whole)
+        if by_lines.reason == "unchanged-at-source":  # the same bytes again: not read, so nothing is told of them twice
+            assert (by_lines.state, by_lines.counts) == (as_a_whole.state, as_a_whole.counts)
+        else:
+            assert told(by_lines) == told(as_a_whole)
         assert table_of(connection, BY_LINES) == table_of(connection, AS_A_WHOLE)
         if outside:
             connection.execute(outside.encode())
@@ -176,19 +179,32 @@ def test_a_record_over_several_lines_is_never_taken_apart(deliver: Deliver, conn
     assert name == {"name": f"first {inside} last"}
 
 
-def test_digests_are_made_anew_when_the_layout_has_changed(deliver: Deliver, connection: Database) -> None:
+def test_digests_are_made_anew_by_the_second_export_of_another_layout(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     digests = "select array_agg(line_digest order by customer_id) as d from agents.customers"
     before = connection.execute(digests).fetchone()
     moved = [[row[1], row[0], *row[2:]] for row in ROWS]
     header = ["name", "customer_id", *HEADER[2:]]
     assert deliver(text_of(moved, header)).counts == Counts(seen=20, unchanged=20)
+    assert connection.execute(digests).fetchone() == before  # it may have been an odd one
+    assert deliver(text_of(moved[::-1], header)).counts == Counts(seen=20, unchanged=20)
     after = connection.execute(digests).fetchone()
     assert before is not None
     assert after is not None
     assert not set(before["d"]) & set(after["d"])
-    reordered = deliver(text_of(moved[::-1], header))
+    reordered = deliver(text_of(moved[5:] + moved[:5], header))
     assert (reordered.reason, reordered.counts) == ("unchanged", Counts(seen=20, unchanged=20))
+
+
+def test_lines_that_always_differ_and_say_the_same_write_nothing(deliver: Deliver, connection: Database) -> None:
+    versions = "select array_agg(xmin::text || ctid::text order by customer_id) as v from agents.customers"
+    header = [*HEADER, "printed at"]
+    deliver(text_of([[*row, "10:00"] for row in ROWS], header))
+    before = connection.execute(versions).fetchone()
+    for minute in range(1, 4):
+        run = deliver(text_of([[*row, f"10:0{minute}"] for row in ROWS], header))
+        assert run.counts == Counts(seen=20, unchanged=20)
+    assert connection.execute(versions).fetchone() == before
 
 
 def test_a_row_that_somebody_else_wrote_is_compared_whatever_its_digest_says(
