@@ -117,7 +117,6 @@ class Apply:
 
         May raise what reading raises. The transaction must have begun with `runs.begin_apply`.
         """
-        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
         if records.ignored_names or self._count(
             "select count(*) as n from (select from {table} t where {mine} limit 1) r"
         ):
@@ -165,7 +164,7 @@ class Apply:
         if row is None or row["known"] is None:
             return None
         known = KnownRows(row["known"], row["others"] or [])
-        return known if len(known) <= MOST_KNOWN else None
+        return known if len(known) <= MOST_KNOWN else None  # else the limit has cut rows off
 
     def _narrow(self, known: KnownRows, digests: LineDigests) -> None:
         """From here on only those rows are looked at that may differ from the export: their line is gone, or was never known.

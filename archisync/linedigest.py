@@ -98,7 +98,8 @@ class KnownRows:
         self._others = others
 
     def __len__(self) -> int:
-        return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES)
+        """Of all rows, with a digest or without."""
+        return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES) + len(self._others)
 
     def by_digest(self) -> dict[bytes, bytes]:
         """Digest → place."""

@@ -61,7 +61,8 @@ class Loader:
         self._delimiter = records.delimiter.encode()
 
     def load(self) -> Staged:
-        """What was read; `valid` counts the rows that were copied."""
+        """What was read; `valid` counts the rows that were copied. In the caller's transaction."""
+        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
         batches = self._records.batches(self._digests)
         for first in batches:
             if isinstance(first, PlainLines):

@@ -54,6 +54,20 @@ def everything(db: Database) -> object:
     return [db.execute(f"select * from {table} order by 1, 2").fetchall() for table in tables]
 
 
+def test_diff_reads_a_date_day_first_as_a_sync_does(
+    deliver: Deliver, cli: Cli, connection: Database, exports: Path, env: dict[str, str]
+) -> None:
+    header, names = "customer_id,name,last_order_date\n", ("customers", "--agent", "anna", "--json")
+    deliver("anna", header + "1,A,31/12/2024\n2,B,02/01/2024\n3,C,03/01/2024\n")
+    dates = connection.execute(
+        "select last_order_date::text as d from agents.customers order by customer_id"
+    ).fetchall()
+    assert [row["d"] for row in dates] == ["2024-12-31", "2024-01-02", "2024-01-03"]
+    (exports / "anna" / "customers.csv").write_text(header + "1,A,31/12/2024\n2,B,02/01/2024\n3,C,04/01/2024\n")
+    found = json.loads(cli("diff", *names, env=env).stdout)
+    assert found["changes"] == [{"key": ["3"], "fields": {"last_order_date": ["2024-01-03", "2024-01-04"]}}]
+
+
 def test_diff_tells_what_a_sync_would_do_and_writes_nothing(
     deliver: Deliver, cli: Cli, connection: Database, exports: Path, env: dict[str, str]
 ) -> None:

@@ -71,6 +71,18 @@ CELLS = {
 }
 
 
+PLAIN = {
+    Kind.TEXT: st.sampled_from(["a", "a b", "à", "x;y", "x,y", "'"]),
+    Kind.IDENTIFIER: st.sampled_from(["C-1", "00012", "Ü"]),
+    Kind.NUMBER: st.sampled_from(["0", "-0", "1.50", "-12.000001", "007"]),
+    Kind.INTEGER: st.sampled_from(["0", "-7", "1000"]),
+    Kind.DATE: st.sampled_from(["2024-02-29", "31/12/2024", "01/02/2024", "12/11/2024", "2999-12-31"]),
+    Kind.TIMESTAMP: st.sampled_from(
+        ["2024-05-06T07:08:09Z", "2024-05-06 07:08:09+02:00", "2024-05-06T07:08:09.5-12:30"]
+    ),
+    Kind.BOOLEAN: st.sampled_from(["true", "False", "1", "0"]),
+}
+"""Cells of which each line is taken as it stands; the required ones are never empty."""
 ALWAYS_QUOTED = ("a b", " a", "à", "1.50", "2024-02-29", "70.962", "true", "0")
 """Cells that stand in quotes though they need none, as many exports have it."""
 
@@ -91,7 +103,9 @@ def files(draw: st.DrawFn) -> tuple[SyncType, Locale, str]:
     fields = draw(st.permutations(fields))
     labels = [f.name for f in fields] + draw(st.sampled_from([[], ["something_else"]]))
     cells = [st.one_of(CELLS[f.kind], CELLS[f.kind], COMMON) for f in fields] + [COMMON] * (len(labels) - len(fields))
-    row = st.tuples(*cells).map(lambda r: delimiter.join(quoted(cell, delimiter) for cell in r))
+    plain_cells = [PLAIN[f.kind] for f in fields] + [PLAIN[Kind.TEXT]] * (len(labels) - len(fields))
+    rows = st.one_of(st.tuples(*cells), st.tuples(*plain_cells))  # of the first sort, hardly any line has no odd cell
+    row = rows.map(lambda r: delimiter.join(quoted(cell, delimiter) for cell in r))
     odd = st.sampled_from(["", delimiter, 'a"b', delimiter.join(['"two\nlines"'] + ["x"] * (len(labels) - 1)), "short"])
     lines = draw(st.lists(st.one_of(row, row, row, odd), max_size=8))
     end = draw(st.sampled_from(["\n", "\r\n"]))
