@@ -28,6 +28,7 @@ def script() -> None:
 
 def main() -> None:
     """The command line. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
+    open_closed_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it is typed
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
@@ -65,6 +66,14 @@ def main() -> None:
 
         Output().error(error)
         sys.exit(error.exit_code)
+
+
+def open_closed_streams() -> None:
+    """Nowhere in place of a standard stream that the caller has closed (`>&-`): its number would go to the next file or connection that
+    is opened, and what is said would be written there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - open as long as the process
 
 
 def quickly(arguments: Sequence[str]) -> ExitCode | None:

@@ -49,8 +49,7 @@ def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list
 
     Raises UsageError (unknown type, an agent for a shared type), NotFoundError (unknown agent, or none on the whitelist).
     """
-    types = list(SYNC_TYPES.values()) if type_name == ALL_TYPES else [_one_type(type_name)]
-    types.sort(key=lambda t: t.level)
+    types = select_types(type_name)
     if agent_ids:
         own = [t for t in types if t.scope is Scope.AGENT]
         if not own:
@@ -68,9 +67,11 @@ def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list
     return found
 
 
-def _one_type(name: str) -> SyncType:
+def select_types(name: str) -> list[SyncType]:
+    """The one type, or all, in the order in which a tick would queue them. Raises UsageError."""
     try:
-        return sync_type(name)
+        types = list(SYNC_TYPES.values()) if name == ALL_TYPES else [sync_type(name)]
+        return sorted(types, key=lambda t: t.level)
     except UsageError as exc:
         raise exc.with_hint(f"{exc.hint}, {ALL_TYPES}") from None
 

@@ -41,6 +41,7 @@ def run(
     from archisync import force
 
     a = app(ctx)
+    force.select_types(type_name)  # a slip of the keyboard is told before a missing setting
     if timeout is not None and not wait:
         raise UsageError("--timeout goes with --wait", hint="add --wait, or leave --timeout out")
     if inline:

@@ -1,5 +1,6 @@
 """The console script's own part: arguments that no command could use, wrong usage, help."""
 
+import subprocess
 import sys
 
 import pytest
@@ -86,3 +87,23 @@ def test_ctrl_c_while_the_command_line_is_being_loaded_is_no_traceback(monkeypat
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("command", "code"), [("--version", 0), ("--help", 0), ("status", 3), ("tick", 3), ("nope", 2)]
+)
+def test_a_closed_standard_stream_changes_no_exit_code(closed: str, command: str, code: int) -> None:
+    typed = f"exec {sys.executable} -m archisync {command} {closed}"
+    done = subprocess.run(["sh", "-c", typed], env={}, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == code
+
+
+def test_a_wrong_type_is_told_before_a_missing_setting() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "archisync", "run", "oders"], env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "error: there is no sync type 'oders'"
+    assert done.stderr.splitlines()[1].startswith("hint: did you mean orders?")
