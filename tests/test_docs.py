@@ -26,7 +26,7 @@ def commands(group: Any, prefix: str = "archisync") -> list[tuple[str, str]]:
     return found
 
 
-COMMANDS = commands(typer.main.get_command(root))
+COMMANDS = commands(typer.main.get_command(root()))
 
 
 @pytest.mark.parametrize(("words", "text"), COMMANDS, ids=[words for words, _ in COMMANDS])

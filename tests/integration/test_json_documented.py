@@ -277,7 +277,7 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
     for command, document in documents(site, empty_database_url):
         shown.add(command)
         compare_keys(document, SECTIONS[command], command, seen)
-    assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root)))
+    assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root())))
     never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
     assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
     # a run and a held export are one thing wherever they are shown
@@ -303,7 +303,7 @@ ONE_COMMAND_IS_ENOUGH = (
 
 
 def test_each_command_that_takes_json_is_documented() -> None:
-    commands = set(json_commands(typer.main.get_command(root)))
+    commands = set(json_commands(typer.main.get_command(root())))
     assert set(SECTIONS) - set(SHARED.values()) - {"archisync tick --dry-run"} == commands
 
 
