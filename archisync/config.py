@@ -12,7 +12,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -152,8 +151,7 @@ CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CsvDialect:
+class CsvDialect(NamedTuple):
     """What is known about a CSV file before it is read; None: to be detected. `quoted`: double quotes may enclose a cell."""
 
     delimiter: str | None = None
@@ -164,8 +162,7 @@ class CsvDialect:
 DETECT = CsvDialect()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PdfLimits:
+class PdfLimits(NamedTuple):
     """What reading one PDF report may take: wall and processor seconds, address space, bytes of its cells."""
 
     timeout_s: int = 600
@@ -176,8 +173,7 @@ class PdfLimits:
 DEFAULT_PDF_LIMITS = PdfLimits()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(NamedTuple):
     """What the environment says. Build it with `Config.from_environment`; each accessor raises ConfigurationError."""
 
     environment: Mapping[str, str]

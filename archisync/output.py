@@ -13,9 +13,9 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from archisync import streams
 from archisync.config import redact
@@ -36,8 +36,7 @@ STYLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Ago:
+class Ago(NamedTuple):
     """A time that a terminal shows relative to `now` (PostgreSQL's), and a pipe as ISO 8601 UTC."""
 
     moment: datetime | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Iterator
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories that move the cursor, reorder text or can't be encoded."""
@@ -15,14 +15,21 @@ def printable(text: str, *, limit: int = 2000) -> str:
         text = text[: limit - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join("�" if unicodedata.category(c) in _HIDDEN else c for c in text.replace("\n", " ").replace("\t", " "))
+    return "".join("�" if hidden else c for c, hidden in _looked_at(text.replace("\n", " ").replace("\t", " ")))
 
 
 def escaped(json_text: str) -> str:
     """One line of JSON whose hidden characters are written as JSON escapes: the same document, harmless on a terminal."""
     if json_text.isascii() and json_text.isprintable():
         return json_text
-    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in json_text)
+    return "".join(_escape(c) if hidden else c for c, hidden in _looked_at(json_text))
+
+
+def _looked_at(text: str) -> Iterator[tuple[str, bool]]:
+    """Each character, and whether it is a hidden one."""
+    from unicodedata import category  # what is in plain ASCII needs no such table: most of what a tick says
+
+    return ((character, category(character) in _HIDDEN) for character in text)
 
 
 def _escape(character: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -32,18 +31,18 @@ PRUNE_S = 2.0
 """For the history of runs: some hundred thousand of them, as a large company makes a minute."""
 
 
-@dataclass(kw_only=True)
 class Summary:
     """What one tick did. `skipped`: pairs past their slot that were not queued, by reason."""
 
-    reaped: int = 0
-    due: int = 0
-    enqueued: int = 0
-    redelivered: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    pruned: int = 0
-    duration_ms: int = 0
-    error: ArchisyncError | None = None
+    def __init__(self) -> None:
+        self.reaped = 0
+        self.due = 0
+        self.enqueued = 0
+        self.redelivered = 0
+        self.skipped: dict[str, int] = {}
+        self.pruned = 0
+        self.duration_ms = 0
+        self.error: ArchisyncError | None = None
 
     def line(self) -> str:
         skipped = ", ".join(f"{n} {reason}" for reason, n in self.skipped.items()) or "0"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
@@ -13,11 +12,12 @@ from archisync.database import Database, Params
 KEPT_DAYS = 30
 """Of heartbeats, and of notices."""
 
-# Purpose: the heartbeat. Caller: tick, last step.
+# Purpose: the heartbeat. Caller: tick, last step. It waits neither for the disk nor for a standby (the setting ends with the
+# statement's transaction): what a crash of the server could take from it, the next minute says again.
 SQL_RECORD = """
 insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error)
 values (%(started_at)s, %(duration_ms)s, %(host)s, %(reaped)s, %(due)s, %(enqueued)s, %(redelivered)s, %(skipped)s, %(error)s)
-returning id
+returning id, set_config('synchronous_commit', 'off', true)
 """
 # Purpose: is there anything at all that a tick could do? Caller: tick, first of all. Locks: none.
 # It asks for a little more than the steps would find (any delivery, any run that waits to be given into one), never for less. The
@@ -26,18 +26,17 @@ returning id
 SQL_ANYTHING_TO_DO = """
 with clock as materialized (select system.clock() as now)
 select c.now, coalesce(exists (
-         select from system.sync_types t
-           left join system.sync_settings s on s.sync_type = t.sync_type and s.enabled
-           left join lateral (
+         select from system.sync_settings s
+          cross join lateral (
              select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
-              where p.sync_type = t.sync_type and p.active
-              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) oldest on true
-           left join lateral (
+              where p.sync_type = s.sync_type and p.active
+              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) oldest
+          cross join lateral (
              select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
-              where p.sync_type = t.sync_type and p.active
-              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 1) newest on true
-          where oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
-             or newest.slot > c.now + interval '1 minute')
+              where p.sync_type = s.sync_type and p.active
+              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 1) newest
+          where s.enabled and (oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
+                               or newest.slot > c.now + interval '1 minute'))
       or exists (select from system.sync_runs r where r.state = 'running'
                   and (r.lease_until <= c.now or r.lease_until > c.now + make_interval(secs => %(lease_s)s + 60)))
       or exists (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null)
@@ -60,8 +59,7 @@ delete from system.ticks where id in
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Heartbeat:
+class Heartbeat(NamedTuple):
     started_at: datetime
     duration_ms: int
     host: str
