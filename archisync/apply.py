@@ -253,11 +253,11 @@ class Apply:
             " count(*) filter (where ok is null and gone) as deleting,"
             " count(*) filter (where ok is not null and gone) as restored,"
             " count(*) filter (where ok) as matched,"
-            " count(*) filter (where changes) as changed,"
-            " count(*) filter (where changes and not gone and rewrites) as rewritten"
-            " from (select s.ok, t.absent_since is not null as gone, s.ok and {changed} as changes,"
-            "              case when s.ok and {changed} then {rewritten} end as rewrites"
-            "         from {table} t left join {stage} s on {same} where {mine} offset 0) r"  # compared once, not in each filter
+            " count(*) filter (where rewrites is not null) as changed,"
+            " count(*) filter (where rewrites and not gone) as rewritten"
+            # compared once, not in each filter; `rewrites` is null where nothing changes
+            " from (select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
+            "         from {table} t left join {stage} s on {same} where {mine} offset 0) r"
         ).format(
             stage=STAGE,
             table=self._table,

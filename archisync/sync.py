@@ -35,7 +35,6 @@ from archisync.errors import (
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.loading import Staged
-from archisync.printed import PrintedTable
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.store import held, runs, settings
@@ -344,6 +343,8 @@ def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]
     table = open_table(export, config.csv_dialect(kind), config.pdf_limits)
     record["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
+        from archisync.printed import PrintedTable
+
         locale = config.locale(kind, otherwise="it")
         table = PrintedTable(table, kind, aliases)
     return read_records(table, kind, locale=locale, zone=config.zone, extra_aliases=aliases)

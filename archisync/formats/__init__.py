@@ -6,12 +6,14 @@ from archisync.errors import ExportError
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.formats.jsonl import JsonlTable
-from archisync.formats.pdf import MAGIC, MAGIC_WITHIN, PdfTable
 from archisync.sources.interface import Export
 
 __all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]
 
 _HEAD_BYTES = 64 * 1024
+_PDF_MAGIC = b"%PDF-"
+_PDF_MAGIC_WITHIN = 1024
+"""Bytes in which a PDF's first line may stand (ISO 32000-1, annex H)."""
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -36,7 +38,9 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
     """
     with export.path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if MAGIC in head[:MAGIC_WITHIN]:
+    if _PDF_MAGIC in head[:_PDF_MAGIC_WITHIN]:
+        from archisync.formats.pdf import PdfTable
+
         return PdfTable(export.path, limits)
     _refuse_foreign(head)
     if export.suffix == ".pdf":

@@ -19,9 +19,6 @@ from archisync.errors import ConfigurationError, ExportError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
 from archisync.processes import child_limits
 
-MAGIC = b"%PDF-"
-MAGIC_WITHIN = 1024
-"""Bytes in which a PDF's first line may stand (ISO 32000-1, annex H)."""
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page
 _CODE_REFUSED = 3
