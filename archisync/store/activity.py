@@ -19,7 +19,8 @@ SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t
   cross join unnest(%(states)s::text[]) as w(state)
-  join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state and r.queued_at >= %(since)s
+  join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state and r.state <> 'queued'
+                          and r.queued_at >= %(since)s
  group by 1, 2 order by 1, 2
 """
 # Purpose: the slowest of each type's newest succeeded runs in the span. Caller: slowest. No locks.

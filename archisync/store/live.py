@@ -17,7 +17,7 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where q.sync_type = t.sync_type and q.state = w.state
+         where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued'
          order by q.queued_at desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r
  order by t.sync_type, r.id

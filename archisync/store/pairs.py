@@ -96,8 +96,13 @@ select t.sync_type, s.enabled, s.interval_minutes,
        (select p.last_slot_at + make_interval(mins => s.interval_minutes) from system.sync_state p
          where p.sync_type = t.sync_type and p.active and coalesce(p.last_slot_at, '-infinity'::timestamptz) > '-infinity'
          order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) as next_due_at,
-       (select count(*) from (select from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'queued'
-         order by r.queued_at {_UP_TO}) x) as queued,
+       (select count(*) from (
+          (select from system.deliveries d cross join lateral (
+             select from system.sync_runs r where r.state = 'queued' and r.delivery_id between d.id and d.id and r.sync_type = t.sync_type
+              order by r.delivery_id, r.sync_type) r {_UP_TO})
+          union all
+          (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null and r.sync_type = t.sync_type
+            order by r.delivery_id, r.sync_type {_UP_TO})) x) as queued,
        (select count(*) from (select from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'running'
          order by r.queued_at {_UP_TO}) x) as running,
        (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null

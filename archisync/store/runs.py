@@ -214,7 +214,7 @@ select d.id, d.forced, array_remove(array_agg(r.id order by r.id), null) as run_
   from delivery d
   left join lateral (
     select q.id, q.fence from system.sync_runs q
-     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r on true
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.sync_type, q.id) r on true
  group by d.id, d.forced
 """
 SQL_ANY_UNDELIVERED = """
@@ -229,7 +229,7 @@ SQL_LONG_DELIVERED = """
 select r.id, r.fence, r.delivery_id from system.deliveries d
   cross join lateral (
     select q.id, q.fence, q.delivery_id, q.agent_id from system.sync_runs q
-     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.id) r
+     where q.state = 'queued' and q.delivery_id between d.id and d.id order by q.delivery_id, q.sync_type, q.id) r
  where d.delivered_at <= system.clock() - make_interval(secs => %(after_s)s)
    and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
  order by d.delivered_at, r.id limit %(limit)s
@@ -399,16 +399,34 @@ select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveri
   from system.sync_runs r where r.id = %(id)s
 """
 # Purpose: the newest runs, of any type and state or of some. One index range for each type and state, so that the last `limit` of a rare
-# one are as near as those of a common one. Caller: history. No locks.
+# one are as near as those of a common one; of the queued ones those in the newest deliveries, and those that wait for one. Caller:
+# history. No locks.
 SQL_HISTORY = """
-select r.* from system.sync_types t
-  cross join unnest(%(states)s::text[]) as w(state)
-  cross join lateral (
-    select * from system.sync_runs q
-     where q.sync_type = t.sync_type and q.state = w.state
-       and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-     order by q.queued_at desc, q.id desc limit %(limit)s) r
- where %(sync_type)s::text is null or t.sync_type = %(sync_type)s
+select * from (
+  (select r.* from system.sync_types t
+     cross join unnest(%(states)s::text[]) as w(state)
+     cross join lateral (
+       select * from system.sync_runs q
+        where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued'
+          and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by q.queued_at desc, q.id desc limit %(limit)s) r
+    where %(sync_type)s::text is null or t.sync_type = %(sync_type)s)
+  union all
+  (select q.* from system.deliveries d
+     cross join lateral (
+       select * from system.sync_runs r
+        where r.state = 'queued' and r.delivery_id between d.id and d.id
+          and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
+          and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by r.id desc limit %(limit)s) q
+    where 'queued' = any (%(states)s::text[])
+    order by d.id desc, q.id desc limit %(limit)s)
+  union all
+  (select q.* from system.sync_runs q
+    where 'queued' = any (%(states)s::text[]) and q.state = 'queued' and q.delivery_id is null
+      and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by q.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
 # Purpose: the newest runs of one agent. The unfinished ones, at most one a type, have an index of their own. Caller: history. No locks.

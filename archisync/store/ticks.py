@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -59,7 +60,8 @@ delete from system.ticks where id in
 """
 
 
-class Heartbeat(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
     started_at: datetime
     duration_ms: int
     host: str

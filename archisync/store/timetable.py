@@ -37,7 +37,7 @@ select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where q.sync_type = t.sync_type and q.state = w.state and q.started_at is not null
+         where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued' and q.started_at is not null
          order by q.queued_at desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r on true
  group by t.sync_type

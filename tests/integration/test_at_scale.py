@@ -200,3 +200,44 @@ def test_the_live_view_names_the_pairs_that_rest_longest_and_those_stale_longest
     ]  # fmt: skip
     assert [p.agent_id for p in live.attention(connection, limit=2)] == ["a2", "a3"]
     assert count(connection, "select count(*) from system.sync_state where backoff_until is not null") == 3
+
+
+def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: Database) -> None:
+    with_agents(connection, 60)
+    connection.execute("insert into system.deliveries (forced) select false from generate_series(1, 5)")
+    connection.execute("""
+        insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, delivery_id)
+        select t.name, 'a' || n, 'queued', 'scheduled', timestamptz '2026-03-01 12:00Z' + n * interval '1 minute',
+               case when n <= 50 then (select min(id) from system.deliveries) + (n - 1) / 10 end
+          from generate_series(1, 60) n join (values ('orders', 1), ('ddt', 3), ('invoices', 70)) t(name, every) on n % t.every = 0""")
+    queued = {h.sync_type: h.queued for h in pairs.health(connection)}
+    assert queued == {"orders": 60, "ddt": 20, "invoices": 0, "customers": 0, "products": 0, "prices": 0}
+    for sync_type in (None, "orders", "ddt", "invoices"):
+        for since in (None, datetime(2026, 3, 1, 12, 45, tzinfo=UTC)):
+            for limit in (3, 17, 100):
+                rows = connection.execute(
+                    "select id from system.sync_runs where (%(t)s::text is null or sync_type = %(t)s)"
+                    " and (%(since)s::timestamptz is null or queued_at >= %(since)s) order by id desc limit %(limit)s",
+                    {"t": sync_type, "since": since, "limit": limit},
+                ).fetchall()
+                found = runs.history(
+                    connection, sync_type=sync_type, agent_id=None, state=State.QUEUED, since=since, limit=limit
+                )
+                assert [run.run_id for run in found] == [row["id"] for row in rows]
+
+
+def test_a_long_queue_that_no_statistics_know_of_is_not_walked(connection: Database) -> None:
+    with_agents(connection, 3_000)
+    connection.execute("vacuum analyze")
+    while runs.insert_due(connection, limit=1_000, batch=100)[0]:
+        continue
+    for question, params in (
+        (pairs.SQL_HEALTH, {}),
+        (runs.SQL_HISTORY, ANY),
+        (runs.SQL_HISTORY, ANY | {"states": ["queued"], "sync_type": "prices"}),
+        (ticks.SQL_ANYTHING_TO_DO, {"lease_s": 120, "history_days": 90, "kept_days": 30, "hook": True}),
+    ):
+        row = connection.execute("explain (analyze, format json) " + question, params or None).fetchone()
+        assert row is not None
+        assert "sync_runs" not in set(scanned(row["QUERY PLAN"][0]["Plan"]))
+    assert {h.queued for h in pairs.health(connection) if h.sync_type in ("orders", "ddt")} == {pairs.COUNTED}

@@ -24,6 +24,7 @@ ALL = [
     "0006 deliveries",
     "0007 at_scale",
     "0008 line_digests",
+    "0009 queue_indexes",
 ]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since", "line_digest"}
 
