@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from archisync import streams
 from archisync.config import redact
@@ -36,11 +36,12 @@ STYLES = {
 }  # fmt: skip
 
 
-class Ago(NamedTuple):
-    """A time that a terminal shows relative to `now` (PostgreSQL's), and a pipe as ISO 8601 UTC."""
+class Ago:
+    """A time that a terminal shows relative to `now` (PostgreSQL's), and a pipe and JSON as ISO 8601 UTC."""
 
-    moment: datetime | None
-    now: datetime
+    def __init__(self, moment: datetime | None, now: datetime) -> None:
+        self.moment = moment
+        self.now = now
 
 
 def iso(moment: datetime) -> str:
