@@ -79,7 +79,8 @@ class Loaders:
         }
 
     def ours(self) -> None:
-        self._run([sys.executable, "-m", "archisync", "--quiet", "run", "customers", "--agent", AGENT, "--inline"])
+        program = Path(sys.executable).with_name("archisync")
+        self._run([str(program), "--quiet", "run", "customers", "--agent", AGENT, "--inline"])
 
     def begin(self) -> None:
         """Nothing is loaded anywhere."""
