@@ -47,7 +47,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
     try:
         check_arguments(arguments)
-        arguments = quiet_first(arguments)
+        arguments = quiet_first(help_last(arguments))
         code = quickly(arguments)
         if code is not None:
             sys.exit(code)
@@ -102,6 +102,11 @@ def quickly(arguments: Sequence[str]) -> ExitCode | None:
 
         return typed_plainly(arguments)
     return None
+
+
+def help_last(arguments: Sequence[str]) -> list[str]:
+    """`help`, `help run`, `help agent add`, as with other tools: the same as --help behind it."""
+    return [*arguments[1:], "--help"] if arguments[:1] == ["help"] else list(arguments)
 
 
 def quiet_first(arguments: Sequence[str]) -> list[str]:

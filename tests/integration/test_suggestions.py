@@ -28,6 +28,19 @@ def test_a_wrong_command_or_type_is_answered_with_the_right_one(cli: Cli, typed:
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
 
 
+@pytest.mark.parametrize("typed", ["", "run", "agent", "agent add"])
+def test_help_is_a_command_too(cli: Cli, typed: str) -> None:
+    done, asked = cli("help", *typed.split()), cli(*typed.split(), "--help")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.DONE, asked.stdout, "")
+    assert done.stdout.startswith(f"Usage: archisync {typed}".rstrip())
+
+
+def test_help_for_a_wrong_command_says_so(cli: Cli) -> None:
+    done = cli("help", "statsu")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr == "error: No such command 'statsu'. Did you mean 'status'?\nhint: archisync --help\n"
+
+
 def test_a_wrong_option_is_answered_with_those_alike(cli: Cli) -> None:
     done = cli("run", "orders", "--agnet", "anna.bianchi")
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
