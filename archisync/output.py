@@ -159,7 +159,7 @@ class Output:
             case datetime():
                 return iso(value)
             case float():
-                return f"{value:.1f}"
+                return f"{value:.1f}" if value >= 1 or not value else f"{value:.3f}"
             case _:
                 return printable(str(value))
 

@@ -317,6 +317,14 @@ def test_history_in_a_pipe_is_a_plain_table(cli: Cli, noon: Database) -> None:
 
 
 @pytest.mark.parametrize(
+    ("total_ms", "shown"), [(0, "0.0"), (28, "0.028"), (999, "0.999"), (1000, "1.0"), (61_234, "61.2")]
+)
+def test_history_shows_milliseconds_of_a_quick_run(cli: Cli, noon: Database, total_ms: int, shown: str) -> None:
+    _run(noon, reason="applied", queued_at=NOW, steps=Jsonb({"total": total_ms}))
+    assert cli("history").stdout.splitlines()[1].split()[7] == shown
+
+
+@pytest.mark.parametrize(
     ("args", "said"),
     [
         (

@@ -1,12 +1,15 @@
 """An idle tick asks once whether there is anything to do. It may say yes for nothing, but never no for something."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from archisync.config import Config
-from archisync.database import Database
+from archisync.database import Database, NoAnswerError, connected
+from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, ticks
+from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.rows import count
 
@@ -122,3 +125,18 @@ def test_in_an_hour_of_ticks_the_ones_that_find_nothing_are_idle_and_no_run_is_m
     # orders every 10 minutes, customers every 15, ddt and invoices every 20, products every 30, prices every 60
     assert due == {10: 1, 15: 1, 20: 3, 30: 3, 40: 3, 45: 1, 50: 1, 60: 6}
     assert busy == [10, 11, 15, 16, 20, 21, 30, 31, 40, 41, 45, 46, 50, 51, 60]
+
+
+def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
+    """Commits that wait for a standby which is away would never end; a heartbeat's does not wait."""
+    standby = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
+    with temporary_folder() as folder, EmbeddedPostgres(Path(folder), durable=True, settings=standby) as server:
+        with connected(server.url, purpose="test") as db:
+            migrate(db, {})
+            db.execute("update system.sync_state set last_slot_at = system.clock()")
+            db.execute("alter database archisync set synchronous_commit = on")
+        with connected(server.url, purpose="test", answer_timeout_s=1) as db:
+            tick(db, config)
+            assert count(db, "select count(*) from system.ticks") == 1
+            with pytest.raises(NoAnswerError):  # as anything else would
+                db.execute("update system.sync_state set last_slot_at = system.clock()")
