@@ -173,10 +173,14 @@ class PdfLimits(NamedTuple):
 DEFAULT_PDF_LIMITS = PdfLimits()
 
 
-class Config(NamedTuple):
-    """What the environment says. Build it with `Config.from_environment`; each accessor raises ConfigurationError."""
+class Config:
+    """What the environment says. Build it with `Config.from_environment`; each accessor raises ConfigurationError.
 
-    environment: Mapping[str, str]
+    No tuple, which a careless `%` would print with the passwords in it.
+    """
+
+    def __init__(self, *, environment: Mapping[str, str]) -> None:
+        self.environment = environment
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Config:

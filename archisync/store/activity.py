@@ -15,6 +15,7 @@ NEWEST = 20_000
 """Runs of a type among which the slowest are looked for: each is a row to read."""
 
 # Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
+# Why `<> 'queued'`: see runs.SQL_HISTORY.
 SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t

@@ -9,6 +9,7 @@ from datetime import datetime
 from archisync.database import Database
 
 # Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
+# Why `<> 'queued'`: see runs.SQL_HISTORY.
 SQL_TRENDS = """
 select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
                                       extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds

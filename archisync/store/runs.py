@@ -399,8 +399,9 @@ select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveri
   from system.sync_runs r where r.id = %(id)s
 """
 # Purpose: the newest runs, of any type and state or of some. One index range for each type and state, so that the last `limit` of a rare
-# one are as near as those of a common one; of the queued ones those in the newest deliveries, and those that wait for one. Caller:
-# history. No locks.
+# one are as near as those of a common one; of the queued ones those in the newest deliveries, and those that wait for one. The states
+# come as parameters: `<> 'queued'` beside them, here and in other modules, tells the planner that sync_runs_by_state has the rows.
+# Caller: history. No locks.
 SQL_HISTORY = """
 select * from (
   (select r.* from system.sync_types t

@@ -29,6 +29,7 @@ select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, 
  group by 1, 2, 3 order by 3, 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
+# Why `<> 'queued'`: see runs.SQL_HISTORY.
 SQL_DURATIONS = """
 select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
                                  extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs

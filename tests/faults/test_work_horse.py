@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def queued(connection: Database, config: Config, folder: Path) -> Config:
     """The customers of five agents are queued and delivered, in the order of their names."""
     program = f"exec:{sys.executable} {folder}/export.py {{agent}} {folder}"
-    chosen = config._replace(environment={**config.environment, "ARCHISYNC_SOURCE": program})
+    chosen = Config(environment={**config.environment, "ARCHISYNC_SOURCE": program})
     for name in AGENTS:
         agents.add(connection, name, name=None, whitelisted=True)
     connection.execute("update system.sync_settings set enabled = sync_type = 'customers'")

@@ -79,6 +79,14 @@ def test_what_no_step_would_touch_leaves_a_tick_idle(idle: Database, change: str
     assert not asks(idle)
 
 
+def test_a_slot_of_a_wrong_clock_is_put_right_once_its_type_is_enabled(idle: Database, config: Config) -> None:
+    idle.execute("update system.sync_settings set enabled = false where sync_type = 'ddt'")
+    idle.execute(f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'ddt'")
+    assert not asks(idle)
+    idle.execute("update system.sync_settings set enabled = true where sync_type = 'ddt'")
+    assert tick(idle, config).due == 1
+
+
 def test_a_notice_waits_for_whoever_has_a_hook(idle: Database) -> None:
     idle.execute(NOTICE.format("created_at", "system.clock()"))
     assert asks(idle, hook=True)
@@ -135,7 +143,7 @@ def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
             migrate(db, {})
             db.execute("update system.sync_state set last_slot_at = system.clock()")
             db.execute("alter database archisync set synchronous_commit = on")
-        with connected(server.url, purpose="test", answer_timeout_s=1) as db:
+        with connected(server.url, purpose="test", answer_timeout_s=3) as db:
             tick(db, config)
             assert count(db, "select count(*) from system.ticks") == 1
             with pytest.raises(NoAnswerError):  # as anything else would

@@ -1,5 +1,5 @@
--- Purpose: what a tick pays for each run that it queues: one index entry less, and one less again when a worker takes the run. Queued runs
--- are found by their delivery, of all types or of one; what has begun is found by type, state and time.
+-- Purpose: what a tick pays for each run that it queues: one index entry less. Queued runs are found by their delivery, of all types or of
+-- one; what has begun is found by type, state and time.
 -- Caller: archisync.store.migrations, once. Writes to the table wait while the indexes are made (about a minute for ten million runs).
 drop index system.sync_runs_by_delivery, system.sync_runs_by_state;
 create index sync_runs_by_delivery on system.sync_runs (delivery_id, sync_type, id) where state = 'queued';
