@@ -1,7 +1,8 @@
 """The live view of `status --watch`: look, draw, wait for a key. Drawn on the terminal's other screen, which is left as it was found.
 
 Each look has a connection of its own, so that a database that restarts is a line on the screen and not the end. A frame is written
-over the last one without clearing it: nothing flickers.
+over the last one without clearing it, between the marks of synchronized output (DEC mode 2026): nothing flickers, and a terminal that
+knows the marks, as tmux does, never shows half a frame; one that doesn't ignores them.
 """
 
 from __future__ import annotations
@@ -238,7 +239,8 @@ def watch(config: Config, *, every_s: float, colour: bool) -> bool:
         try:
             while True:
                 frame = draw(snapshot, width=console.width, height=console.height, problem=problem)
-                screen.update(frame, refresh=True)
+                with _at_once(console):
+                    screen.update(frame, refresh=True)
                 if _quit_within(keys, every_s):
                     return False
                 try:
@@ -247,6 +249,17 @@ def watch(config: Config, *, every_s: float, colour: bool) -> bool:
                     problem = exc.message
         except KeyboardInterrupt:
             return True
+
+
+@contextmanager
+def _at_once(console: Console) -> Iterator[None]:
+    """What is written in here is to be shown as a whole."""
+    console.file.write("\x1b[?2026h")
+    try:
+        yield
+    finally:
+        console.file.write("\x1b[?2026l")
+        console.file.flush()
 
 
 def _quit_within(keys: int, seconds_left: float) -> bool:

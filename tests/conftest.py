@@ -6,6 +6,7 @@ database; a test that leaves a connection open fails, and the message names it.
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,11 @@ TERMINAL_VARIABLES = frozenset(
 
 settings.register_profile("ci", deadline=None, print_blob=True)
 settings.load_profile("ci")
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started in the background of a script: commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Cli(Protocol):

@@ -1,4 +1,7 @@
-"""What stands on a terminal's screen: understands what `status --watch` writes, and refuses whatever else it might begin to write."""
+"""What stands on a terminal's screen: understands what `status --watch` writes, and refuses whatever else it might begin to write.
+
+Of synchronized output (DEC mode 2026) only whole frames are shown: a test never reads a screen that is half drawn.
+"""
 
 import codecs
 import re
@@ -14,8 +17,12 @@ class Screen:
         self._row = self._column = 0
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._rest = ""
+        self._frame: str | None = None
 
     def text(self) -> str:
+        return self._frame if self._frame is not None else self._drawn()
+
+    def _drawn(self) -> str:
         return "\n".join("".join(row).rstrip() for row in self._cells)
 
     def feed(self, written: bytes) -> None:
@@ -35,7 +42,9 @@ class Screen:
 
     def _command(self, command: str, arguments: str) -> None:
         match command:
-            case "m" | "h" | "l":  # colours; modes
+            case "h" | "l" if arguments == "?2026":
+                self._frame = self._drawn() if command == "h" else None
+            case "m" | "h" | "l":  # colours; other modes
                 pass
             case "H":
                 row, _, column = arguments.partition(";")

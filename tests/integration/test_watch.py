@@ -170,6 +170,8 @@ def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_b
         assert watched.end() == 0
         assert termios.tcgetattr(watched.slave) == watched.before
     assert watched.raw.count(b"\x1b[?1049h") == watched.raw.count(b"\x1b[?1049l") == 1
+    frames = re.findall(rb"\x1b\[\?2026h(.*?)\x1b\[\?2026l", watched.raw, re.S)  # each is shown at once
+    assert sum(b"q ends" in frame for frame in frames) == watched.raw.count(b"q ends") >= 3
     assert watched.raw.rindex(b"\x1b[?25h") > watched.raw.rindex(b"\x1b[?25l")  # the cursor is shown again
 
 
