@@ -6,7 +6,7 @@ should be, and no statement looks at them again.
 What holds for every statement here: it is filtered by agent (shared tables have none); it touches the columns that the export
 owns and no other; a row that is already as the export says is not written. Absence is confirmed twice: a row that is missing
 is marked, and deleted by the next export in a row without it. A row that was quarantined is present all the same when its key
-could be read; when even that failed, nothing is taken for absent in this run.
+could be read; when even that failed, or the export has fewer rows than it says, nothing is taken for absent in this run.
 
 The SQL is built from the registry of types, so that six types have one apply.
 """
@@ -272,8 +272,8 @@ class Apply:
         self._all_change = row["changed"] == row["matched"]
         return Plan(
             known=row["known"] + left_out,
-            vanishing=0 if staged.unkeyed else row["missing"],
-            deleted=0 if staged.unkeyed else row["deleting"],
+            vanishing=row["missing"] if staged.all_keys_known else 0,
+            deleted=row["deleting"] if staged.all_keys_known else 0,
             restored=row["restored"],
             changed=row["changed"],
             rewritten=row["rewritten"],

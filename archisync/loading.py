@@ -22,16 +22,23 @@ _MANY = 2000
 
 @dataclass(kw_only=True)
 class Staged:
-    """What was read of an export. `unkeyed`: quarantined rows without a readable key. `conflicting`: keys with different values;
+    """What was read of an export. `unkeyed`: quarantined rows without a readable key; `lacking`: rows that it says it has, and has
+    not: in either case nobody knows which keys are absent. `conflicting`: keys with different values;
     `repeated`: rows dropped because an identical one is there; `valid`: good rows, each key counted once."""
 
     seen: int = 0
     valid: int = 0
     quarantined: int = 0
     unkeyed: int = 0
+    lacking: int = 0
     repeated: int = 0
     conflicting: int = 0
     quarantine_sample: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def all_keys_known(self) -> bool:
+        """Whether a row that is missing is known to be missing."""
+        return not (self.unkeyed or self.lacking)
 
 
 class Loader:
@@ -73,6 +80,7 @@ class Loader:
                 self._flush()
         self._flush()
         self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
+        self._staged.lacking = self._records.lacking
         return self._staged
 
     def _lines(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:

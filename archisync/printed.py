@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
-from archisync.formats.cycles import is_footer
+from archisync.formats.cycles import announced, is_footer
 from archisync.formats.interface import BadRow, RawRow, Table
 from archisync.records import map_labels
 from archisync.synctypes import SyncType
@@ -28,7 +28,8 @@ _NO_ID = ("", "0")
 
 
 class PrintedTable:
-    """A report's table without its garbage rows, `skipped` of them so far, and with combined cells taken apart.
+    """A report's table without its garbage rows, `skipped` of them so far, and with combined cells taken apart. `lacking`: so many
+    more rows are announced in its footer than it has; known at its end.
 
     Raises what `map_labels` raises.
     """
@@ -37,6 +38,7 @@ class PrintedTable:
         self._table = table
         self.detected = table.detected
         self.skipped = 0
+        self.lacking = 0
         layout = map_labels(table.labels, sync_type, aliases)
         found = {field.name: at for field, at in zip(layout.columns, layout.positions, strict=True) if at >= 0}
         self._ids = [found[name] for name in sync_type.report_ids or sync_type.key[:1] if name in found]
@@ -50,14 +52,21 @@ class PrintedTable:
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The records in the report's order; each call starts again."""
-        self.skipped = 0
+        self.skipped = self.lacking = 0
+        promised = read = 0
         for row in self._table.rows():
+            read += 1
             if isinstance(row, BadRow):
                 yield row
-            elif is_footer(row.cells) or any((row.cells[at] or "").strip() in _NO_ID for at in self._ids):
+            elif is_footer(row.cells):
+                promised = max(promised, announced(row.cells))
+                read -= 1
+                self.skipped += 1
+            elif any((row.cells[at] or "").strip() in _NO_ID for at in self._ids):
                 self.skipped += 1
             else:
                 yield self._taken_apart(row) if self._tracking >= 0 else row
+        self.lacking = max(0, promised - read)
 
     def _taken_apart(self, row: RawRow) -> RawRow:
         courier, number, url = split_tracking(row.cells[self._tracking] or "")

@@ -196,6 +196,11 @@ class RecordReader:
         return self._table.skipped if isinstance(self._table, SkippingTable) else 0
 
     @property
+    def lacking(self) -> int:
+        """Rows that the export says it has, and has not; known when all have been read."""
+        return self._table.lacking if isinstance(self._table, SkippingTable) else 0
+
+    @property
     def names_in_file_order(self) -> list[str]:
         """A name for each column of the file: its field's, or one of `ignored_names`."""
         width = len(self._table.labels)

@@ -256,9 +256,9 @@ def _read_and_apply(
             sha256=export.sha256,
             changed=progress.counts.changed,
             accepted=accepted,
-            source={
-                "validators": dict(export.validators),
-                "sha256": export.sha256,
+            source={  # an export that lacks rows is told of again
+                "validators": {} if staged.lacking else dict(export.validators),
+                "sha256": None if staged.lacking else export.sha256,
                 "line_layout": _hex(records.line_layout),
                 "digest_layout": digest_layout,
                 "seen": staged.seen,
@@ -405,6 +405,9 @@ def _warn_about(staged: Staged, records: RecordReader, progress: Progress) -> No
         if staged.unkeyed:
             message += f"; {staged.unkeyed} of them have no readable key, so nothing was taken for absent"
         progress.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
+    if staged.lacking:
+        message = f"the report announces {staged.lacking} row(s) more than it has, so nothing was taken for absent"
+        progress.warn("lacking-rows", message, staged.lacking)
     if staged.repeated:
         progress.warn("repeated-rows", f"{staged.repeated} identical row(s) left out", staged.repeated)
     if records.skipped:

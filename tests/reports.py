@@ -34,12 +34,13 @@ def write_report(
     column_width: float = 90,
     drop_pages: Sequence[int] = (),
     shorten_pages: Sequence[int] = (),
+    short_of_a_record: Sequence[int] = (),
     footer_everywhere: bool = False,
     footer: bool = False,
 ) -> int:
     """Draw the columns `slices[i]` of each block of rows on a page of their own; the number of pages that were drawn.
 
-    `drop_pages` are left out and `shorten_pages` lack their last row, both counted from 0.
+    `drop_pages` are left out, `shorten_pages` lack their last row and `short_of_a_record` their second one; counted from 0.
     """
     if font == EMBEDDED_FONT and font not in pdfmetrics.getRegisteredFontNames():
         pdfmetrics.registerFont(TTFont(font, str(Path(reportlab.__file__).parent / "fonts" / "Vera.ttf")))
@@ -49,6 +50,8 @@ def write_report(
     for block_number, block in enumerate(blocks):
         for slice_number, columns in enumerate(slices):
             drawn = [[header[c] for c in columns]] + [[row[c] for c in columns] for row in block]
+            if number in short_of_a_record:
+                del drawn[2]
             if footer and block_number == len(blocks) - 1 and (slice_number == 0 or footer_everywhere):
                 drawn.append([f"Count={len(rows)}" if slice_number == 0 else ""] + [""] * (len(columns) - 1))
             if number in shorten_pages:

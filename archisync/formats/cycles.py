@@ -4,7 +4,8 @@ Row k of every page of such a cycle is one record; only the position links them.
 headers: the cycle ends where the first page's header row comes again.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from archisync.errors import ExportError, TruncatedError
 
@@ -13,6 +14,7 @@ Page = list[list[str]]
 MAX_SLICES = 400
 """A longer cycle is none: nobody prints a thousand columns, and a cycle is kept in memory."""
 FOOTER = "Count="
+_NUMBER = re.compile(rf"{FOOTER}\s*([0-9]{{1,3}}(?:\.[0-9]{{3}}){{1,4}}|[0-9]{{1,15}})\s*$")
 _CUT_OFF_HINT = "the download or the print was cut off; print the report again"
 
 
@@ -64,19 +66,24 @@ class Cycles:
             )
 
     def _records(self, cycle: list[Page]) -> Iterator[list[str]]:
-        rows = [page[1:] for page in cycle]
-        if len({len(slice_rows) for slice_rows in rows}) > 1:
-            rows = _with_footer(rows, [len(header) for header in self._headers])
-        counts = [len(slice_rows) for slice_rows in rows]
-        for position, count in enumerate(counts):
-            if count != counts[0]:
+        """The footer, wherever it stands, comes last and as one row; it counts for no slice's rows and hides no missing one."""
+        slices = [page[1:] for page in cycle]
+        footers = [rows.pop() if rows and is_footer(rows[-1]) else None for rows in slices]
+        footed = [len(rows) for rows, footer in zip(slices, footers, strict=True) if footer]
+        if footed:
+            slices = [rows[:-1] if len(rows) == footed[0] + 1 and not any(rows[-1]) else rows for rows in slices]
+        for position, rows in enumerate(slices):
+            if len(rows) != len(slices[0]):
                 first = (self.cycles - 1) * self.slices + 1
                 raise TruncatedError(
-                    f"truncated: page {first + position} of the report has {count} rows, page {first} of the same"
-                    f" cycle has {counts[0]}",
+                    f"truncated: page {first + position} of the report has {len(rows)} rows, page {first} of the same"
+                    f" cycle has {len(slices[0])}",
                     hint=_CUT_OFF_HINT,
                 )
-        for parts in zip(*rows, strict=True):
+        for parts in zip(*slices, strict=True):
+            yield [cell for part in parts for cell in part]
+        if footed:
+            parts = [f or [""] * len(header) for f, header in zip(footers, self._headers, strict=True)]
             yield [cell for part in parts for cell in part]
 
 
@@ -95,16 +102,12 @@ def _first_cycle(pages: Iterator[Page]) -> tuple[list[Page], Page | None]:
     return cycle, None
 
 
-def _with_footer(slices: list[Page], widths: list[int]) -> list[Page]:
-    """The footer may stand in some slices only: the others get a row of empty cells for it."""
-    footed = [bool(rows) and is_footer(rows[-1]) for rows in slices]
-    longest = max(map(len, slices))
-    return [
-        rows if has or not any(footed) or len(rows) != longest - 1 else [*rows, [""] * width]
-        for rows, has, width in zip(slices, footed, widths, strict=True)
-    ]
+def announced(cells: Sequence[str | None]) -> int:
+    """How many rows the footer says that there are; 0 when it says nothing that can be read."""
+    number = _NUMBER.match(next((cell for cell in cells if cell), ""))
+    return int(number[1].replace(".", "")) if number else 0
 
 
-def is_footer(cells: list[str] | tuple[str | None, ...]) -> bool:
+def is_footer(cells: Sequence[str | None]) -> bool:
     """Whether the row is the report's `Count=` line."""
     return next((cell for cell in cells if cell), "").startswith(FOOTER)

@@ -59,9 +59,11 @@ class Table(Protocol):
 
 @runtime_checkable
 class SkippingTable(Table, Protocol):
-    """A table that leaves out rows which are no records: `skipped` of them so far."""
+    """A table that leaves out rows which are no records: `skipped` of them so far. `lacking`: rows that it says it has, and has
+    not; known at its end."""
 
     skipped: int
+    lacking: int
 
 
 @runtime_checkable

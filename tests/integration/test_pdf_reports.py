@@ -136,3 +136,25 @@ def test_a_damaged_report_is_held_and_harms_nothing(
 def test_a_report_without_a_required_column_is_held(sync: Sync) -> None:
     run = sync(SYNC_TYPES["customers"], ["ID", "CITTÀ"], [["1", "Roma"]])
     assert (run.state, run.reason) == ("held", "missing-column")
+
+
+def test_rows_that_the_footer_announces_and_that_are_not_there_are_not_taken_for_absent(
+    sync: Sync, connection: Database
+) -> None:
+    kind = SYNC_TYPES["customers"]
+    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
+    header = [label(field) for field in kind.fields]
+    sync(kind, header, rows, footer=True)
+    cycle = len(slices(header))
+    changed = [[*row[:1], "Nuovo nome", *row[2:]] for row in rows]
+    for _ in range(3):  # the same bytes again are no confirmation, and the warning is repeated
+        run = sync(kind, header, changed, footer=True, drop_pages=range(cycle, 2 * cycle))
+        assert run.counts is not None, run.message
+        assert (run.state, run.reason, run.counts.seen) == ("succeeded", "applied-with-warnings", 14), run.message
+        assert (run.counts.absent, run.counts.deleted) == (0, 0)
+        assert {w["code"]: w["count"] for w in run.warnings} == {"skipped-rows": 1, "lacking-rows": 10}
+    found = connection.execute("select count(*) as n, count(absent_since) as gone from agents.customers").fetchone()
+    assert found == {"n": len(NUMBERS), "gone": 0}
+    run = sync(kind, header, [row for row in changed if row[0] != rows[0][0]], footer=True)
+    assert run.counts is not None, run.message
+    assert (run.reason, run.counts.updated, run.counts.absent) == ("applied-with-warnings", 10, 1), run.message

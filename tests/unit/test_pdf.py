@@ -9,6 +9,7 @@ import pytest
 from archisync.config import PdfLimits
 from archisync.errors import ExportError, TruncatedError
 from archisync.formats import BadRow, open_table
+from archisync.formats.cycles import announced
 from archisync.formats.pdf import PdfTable
 from archisync.printed import PrintedTable, split_tracking
 from archisync.sources.interface import Export
@@ -116,6 +117,30 @@ def test_the_footer_is_no_record_in_whatever_slices_it_stands(tmp_path: Path, ev
     write_report(tmp_path / "r.pdf", slices, header, rows, rows_per_page=10, footer=True, footer_everywhere=everywhere)
     table = PrintedTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), DDT, {})
     assert len(list(table.rows())) == sum(row[0] != "" and row[1] not in ("", "0") for row in rows)
+
+
+@pytest.mark.parametrize("page", [6, 7, 8])
+def test_the_footer_makes_up_for_no_missing_row(tmp_path: Path, page: int) -> None:
+    """One slice lacks a record and has the footer in its place: as many rows as the others."""
+    header, rows = _header(DDT), _rows(DDT, 23)
+    slices, path = cut(len(header), 5, 6), tmp_path / "r.pdf"
+    write_report(path, slices, header, rows, rows_per_page=10, footer=True, short_of_a_record=[page])
+    with pytest.raises(TruncatedError, match=r"page \d of the report has \d rows"):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "rows"),
+    [
+        (("", "Count=17", None), 17),
+        (("Count= 5",), 5),
+        (("Count=12.345",), 12345),
+        (("Count=", ""), 0),
+        (("Count=1.5",), 0),
+    ],
+)
+def test_what_a_footer_announces(cells: tuple[str | None, ...], rows: int) -> None:
+    assert announced(cells) == rows
 
 
 def test_rows_without_an_id_are_skipped_and_counted(tmp_path: Path) -> None:
