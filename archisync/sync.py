@@ -141,7 +141,12 @@ def _sync(db: Database, config: Config, claim: Claim, spool: Path, progress: Pro
         applied = _applied(db, config, claim, kind)
         export = _fetch(config, kind, claim.agent_id, spool, applied.get("validators", {}))
     if isinstance(export, Unchanged):
-        return _unchanged(db, claim, export, applied, progress)
+        if (outcome := _unchanged(db, claim, export, applied, progress)) is not None:
+            return outcome
+        applied = {}
+        with progress.step("fetch"):
+            export = _fetch(config, kind, claim.agent_id, spool, {})
+        assert isinstance(export, Export)  # without validators no source says that nothing has changed
     progress.export = {
         "origin": printable(export.origin),
         "bytes": export.size_bytes,
@@ -150,7 +155,8 @@ def _sync(db: Database, config: Config, claim: Claim, spool: Path, progress: Pro
     }
     if applied.get("sha256") == export.sha256:
         message = f"{applied['seen']} row(s) seen: as it was in run {applied['run_id']}; nothing was compared"
-        return _end_unchanged(db, claim, "unchanged", message, applied, progress)
+        if (outcome := _end_unchanged(db, claim, "unchanged", message, applied, progress)) is not None:
+            return outcome
     return _read_and_apply(db, config, claim, kind, export, progress, follows=bool(applied))
 
 
@@ -170,8 +176,10 @@ def _read_as(config: Config, kind: SyncType) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress) -> Outcome:
-    """End the run: the source says that it has nothing new, and the table is what the applied export made of it."""
+def _unchanged(
+    db: Database, claim: Claim, export: Unchanged, applied: dict[str, Any], progress: Progress
+) -> Outcome | None:
+    """`_end_unchanged` where the source itself says that it has nothing new."""
     progress.export = {"origin": printable(export.origin), "unchanged_since_run": applied["run_id"]}
     message = f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
     return _end_unchanged(db, claim, "unchanged-at-source", message, applied, progress)
@@ -179,11 +187,14 @@ def _unchanged(db: Database, claim: Claim, export: Unchanged, applied: dict[str,
 
 def _end_unchanged(
     db: Database, claim: Claim, reason: str, message: str, applied: dict[str, Any], progress: Progress
-) -> Outcome:
+) -> Outcome | None:
+    """End the run: the table is what this very export made of it. None, and the run goes on, when it no longer is."""
     progress.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
     outcome = Outcome(State.SUCCEEDED, reason, message)
-    runs.end_unchanged(db, claim, outcome, report=progress.report())
-    return outcome
+    if runs.end_unchanged(db, claim, outcome, report=progress.report(), applied_by=applied["run_id"]):
+        return outcome
+    progress.counts = None
+    return None
 
 
 def _fetch(config: Config, kind: SyncType, agent_id: str, spool: Path, validators: Mapping[str, str]) -> Fetched:

@@ -112,8 +112,10 @@ def clear(
                 hint="add --yes to delete them (the next sync loads the export again)",
             )
         with db.transaction():
+            number = delete_rows(
+                db, kind, chosen
+            )  # first, as an apply locks them: neither waits for the other in a ring
             pairs.forget_data(db, kind, chosen)
-            number = delete_rows(db, kind, chosen)
     a.output.line(f"{number} row(s) of {kind.name} of {whose} deleted; the next sync loads the export again")
     a.output.say(
         f"hint: archisync run {kind.name}" + (f" --agent {chosen}" if kind.scope is Scope.AGENT and chosen else "")

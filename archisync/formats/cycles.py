@@ -83,8 +83,8 @@ class Cycles:
         for parts in zip(*slices, strict=True):
             yield [cell for part in parts for cell in part]
         if footed:
-            parts = [f or [""] * len(header) for f, header in zip(footers, self._headers, strict=True)]
-            yield [cell for part in parts for cell in part]
+            for_each = [footer or [""] * len(header) for footer, header in zip(footers, self._headers, strict=True)]
+            yield [cell for part in for_each for cell in part]
 
 
 def _first_cycle(pages: Iterator[Page]) -> tuple[list[Page], Page | None]:

@@ -293,15 +293,15 @@ SQL_LOCK_FENCE = """
 select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update
 """
 # Purpose: the end of a run, whatever it is. Caller: finish. Locks: the row.
-SQL_FINISH = """
+_SQL_FINISH = """
 update system.sync_runs
    set state = %(state)s, reason = %(reason)s, message = %(message)s, finished_at = system.clock(), lease_until = null,
        rows_seen = %(seen)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s, rows_unchanged = %(unchanged)s,
        rows_absent = %(absent)s, rows_restored = %(restored)s, rows_deleted = %(deleted)s,
        rows_quarantined = %(quarantined)s, export = %(export)s, steps = %(steps)s, warnings = %(warnings)s
  where id = %(id)s and fence = %(fence)s and state = 'running'
-returning sync_type, agent_id
 """
+SQL_FINISH = _SQL_FINISH + "returning sync_type, agent_id"
 SQL_STATE_SUCCEEDED = """
 update system.sync_state
    set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock(),
@@ -315,17 +315,26 @@ update system.sync_state
           group by day) d)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-# Purpose: the export is still the one that was applied: the end of the run and the pair's state, in one statement. Its commit does
-# not wait for the disk: PostgreSQL that crashes in the same moment forgets that somebody looked, the run goes back to its lease, and
-# nothing of the data is concerned. Caller: sync. Locks: the two rows.
+# Purpose: the export is still the one that was applied: the end of the run and the pair's state, in one statement, if the table is
+# what that run left in this moment too: fetching takes minutes, and meanwhile somebody may clear it. Its commit does not wait for the
+# disk: PostgreSQL that crashes in the same moment forgets that somebody looked, the run goes back to its lease, and nothing of the data
+# is concerned. Caller: sync. Locks: the two rows, the run's first.
 SQL_END_UNCHANGED = f"""
-with finished as ({SQL_FINISH}),
+with mine as (
+  select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update),
+still as (
+  select from system.sync_state st
+   where exists (select from mine) and st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
+     and st.applied_source ->> 'run_id' = %(applied_by)s::text
+     and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
+     for update),
+finished as ({_SQL_FINISH} and exists (select from still) returning sync_type, agent_id),
 state as (
   update system.sync_state st
      set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
-    from finished f where st.sync_type = f.sync_type and st.agent_id = f.agent_id
-  returning 1)
-select set_config('synchronous_commit', 'off', true) as committed from finished
+    from finished f where st.sync_type = f.sync_type and st.agent_id = f.agent_id)
+select exists (select from mine) as mine,
+  (select set_config('synchronous_commit', 'off', true) from finished) is not null as ended
 """  # noqa: S608 - the part is a constant of this module
 # Purpose: what is known of the applied export, if the same export again would change nothing: the pair's last run succeeded, left
 # no row marked absent, which only a second export can delete or restore, quarantined none, which is worth telling again, and
@@ -728,26 +737,36 @@ def heartbeat(db: Database, run_id: int, fence: int, *, lease_s: int) -> bool:
 def lock_fence(db: Database, claim: Claim) -> None:
     """Raises LeaseLostError when another worker has the run; else nobody takes it until our transaction ends."""
     if db.execute(SQL_LOCK_FENCE, {"id": claim.run_id, "fence": claim.fence}).fetchone() is None:
-        raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
+        raise _lost(claim)
+
+
+def _lost(claim: Claim) -> LeaseLostError:
+    return LeaseLostError(f"run {claim.run_id} belongs to another worker now")
 
 
 def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
     """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_FINISH, claim, outcome, report)
+    if db.execute(SQL_FINISH, _ending(claim, outcome, report), prepare=True).fetchone() is None:
+        raise _lost(claim)
     if outcome.state is State.FAILED:
         db.execute(SQL_STATE_FAILED, _pair(claim))
     elif outcome.state is not State.SUCCEEDED:
         db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
-def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
-    """End a run whose export was the applied one. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
-    _end(db, SQL_END_UNCHANGED, claim, outcome, report)
+def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report, applied_by: int) -> bool:
+    """End a run whose export was the one that run `applied_by` applied; False, and nothing changed, when the table may no longer be
+    what that run left. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    params = _ending(claim, outcome, report) | _pair(claim) | {"applied_by": applied_by}
+    row = db.execute(SQL_END_UNCHANGED, params, prepare=True).fetchone()
+    if row is None or not row["mine"]:
+        raise _lost(claim)
+    return bool(row["ended"])
 
 
-def _end(db: Database, statement: str, claim: Claim, outcome: Outcome, report: Report) -> None:
+def _ending(claim: Claim, outcome: Outcome, report: Report) -> Params:
     counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
-    params: Params = {
+    return {
         "id": claim.run_id,
         "fence": claim.fence,
         "state": outcome.state,
@@ -758,8 +777,6 @@ def _end(db: Database, statement: str, claim: Claim, outcome: Outcome, report: R
         "warnings": Jsonb(list(report.warnings)),
         **counts,
     }
-    if db.execute(statement, params, prepare=True).fetchone() is None:
-        raise LeaseLostError(f"run {claim.run_id} belongs to another worker now")
 
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:

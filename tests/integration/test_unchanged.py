@@ -11,6 +11,8 @@ from archisync.config import Config
 from archisync.database import Database
 from archisync.store import agents, runs
 from archisync.store.runs import Counts
+from tests.conftest import Cli
+from tests.erp import Answer, Handler, running_erp
 from tests.rows import count
 from tests.rows import sync as sync_now
 
@@ -120,3 +122,44 @@ def test_a_first_export_with_a_repeated_key_is_judged_like_any_other(sync: Sync,
     assert (held.state, held.reason) == ("held", "duplicate-keys")
     assert count(connection, "select count(*) from agents.customers") == 0
     assert sync(HEADER + ROWS[0] + ROWS[0]).counts == Counts(seen=2, inserted=1)
+
+
+CLEARED = "select"  # `archisync clear` itself
+DURING = OUTSIDE | {"cleared": CLEARED}
+
+
+@pytest.mark.parametrize("statement", DURING.values(), ids=list(DURING))
+@pytest.mark.parametrize("etag", ['"1"', None], ids=["not-modified", "same-bytes"])
+def test_a_table_that_is_written_to_during_the_fetch_is_not_told_as_unchanged(
+    connection: Database, database_url: str, cli: Cli, statement: str, etag: str | None
+) -> None:
+    """Fetching takes seconds to minutes: what was known of the table at its beginning may be over at its end."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    answer = Answer(body=(HEADER + "".join(ROWS)).encode(), etag=etag)
+
+    def slowly(handler: Handler) -> None:
+        if statement is CLEARED:
+            env = {"ARCHISYNC_DATABASE_URL": database_url}
+            assert cli("clear", "customers", "--agent", AGENT, "--yes", env=env).returncode == 0
+        else:
+            with psycopg.connect(database_url) as other:
+                other.execute(statement)
+        erp.answers["/customers.csv"] = answer  # if it is asked again
+        handler.answer(answer, erp.asked[-1].headers)
+
+    with running_erp() as erp:
+        config = Config.from_environment(
+            {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8"}
+            | {"ARCHISYNC_SOURCE": f"{erp.url}/{{type}}.csv"}
+        )
+        erp.answers["/customers.csv"] = answer
+        assert sync_now(connection, config, "customers", AGENT).reason == "applied"
+        erp.answers["/customers.csv"] = slowly
+        mended = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        assert (mended.state, mended.reason) == ("succeeded", "applied")
+        assert len(erp.asked) == (3 if etag else 2)
+        names = "select count(*) from agents.customers where agent_id = %s and absent_since is null and name like %s"
+        assert count(connection, names, AGENT, "Name %") == 20
+        sync_now(connection, config, "customers", AGENT, trigger="scheduled")  # a row of somebody else goes
+        last = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        assert (last.reason, len(erp.asked)) == ("unchanged-at-source" if etag else "unchanged", 5 if etag else 4)
