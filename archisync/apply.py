@@ -269,7 +269,10 @@ class Apply:
         row = self._db.execute(statement, self._agent).fetchone()
         assert row is not None
         left_out = self._left_out.matched if self._left_out else 0
-        self._all_change = row["changed"] == row["matched"]
+        new = staged.valid - left_out - row["matched"]
+        self._all_change = (
+            row["changed"] == row["matched"] and not new
+        )  # new rows match the stage too, once they are inserted
         return Plan(
             known=row["known"] + left_out,
             vanishing=row["missing"] if staged.all_keys_known else 0,
@@ -277,7 +280,7 @@ class Apply:
             restored=row["restored"],
             changed=row["changed"],
             rewritten=row["rewritten"],
-            new=staged.valid - left_out - row["matched"],
+            new=new,
         )
 
     def _changed(self) -> sql.Composable:

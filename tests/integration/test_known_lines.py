@@ -65,6 +65,17 @@ def told(run: runs.Run) -> tuple[Any, ...]:
     return run.state, reason, run.counts, warnings
 
 
+def counted_right(counts: Counts, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    """Against what the table itself shows."""
+    old = {row["customer_id"]: row for row in before}
+    new = {row["customer_id"]: row for row in after}
+    differ = [key for key in old.keys() & new.keys() if {**old[key], "gone": None} != {**new[key], "gone": None}]
+    assert (counts.inserted, counts.updated) == (len(new.keys() - old.keys()), len(differ))
+    assert counts.deleted == len(old.keys() - new.keys())
+    assert counts.absent == sum(new[key]["gone"] and not old[key]["gone"] for key in old.keys() & new.keys())
+    assert counts.unchanged >= 0
+
+
 cell = st.sampled_from(["", "a", "b", "a b", "à", " a", "x,y", 'say "x"'])
 row = st.tuples(
     st.sampled_from([f"C{n}" for n in range(6)] + [""]),
@@ -77,6 +88,7 @@ export = st.tuples(
     st.lists(row, min_size=1, max_size=9),
     st.sampled_from([HEADER, HEADER, HEADER, [*HEADER[:3], "note", HEADER[4]]]),
     st.sampled_from(["", "", "", "\n", "short\n", "\n\n"]),
+    st.sampled_from(["Last", "Last", "Other"]),
     st.sampled_from(
         ["", "", "", "update agents.customers set phone = 'else', line_digest = line_digest where customer_id = 'C1'"]
     ),
@@ -86,14 +98,15 @@ export = st.tuples(
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5))
 def test_reading_new_lines_only_does_what_reading_all_of_them_does(
-    deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str]]
+    deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str, str]]
 ) -> None:
     for statement in ("agents.customers", "system.sync_runs cascade", "system.outside_changes"):
         connection.execute(f"truncate {statement}".encode())
     connection.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
     text = ""
-    for rows, header, tail, outside in exports:
-        text = text_of(rows, header) + tail + "C9,Last,,,\n"
+    for rows, header, tail, last, outside in exports:
+        text = text_of(rows, header) + tail + f"C9,{last},,,\n"
+        before = table_of(connection, AS_A_WHOLE)
         by_lines = deliver(text)
         as_a_whole = deliver(text, AS_A_WHOLE, trigger="forced")
         if by_lines.reason == "unchanged-at-source":  # the same bytes again: not read, so nothing is told of them twice
@@ -101,6 +114,9 @@ def test_reading_new_lines_only_does_what_reading_all_of_them_does(
         else:
             assert told(by_lines) == told(as_a_whole)
         assert table_of(connection, BY_LINES) == table_of(connection, AS_A_WHOLE)
+        if as_a_whole.state == "succeeded":
+            assert as_a_whole.counts is not None
+            counted_right(as_a_whole.counts, before, table_of(connection, AS_A_WHOLE))
         if outside:
             connection.execute(outside.encode())
     again = deliver(text, trigger="forced")
@@ -128,6 +144,15 @@ def test_known_lines_are_neither_parsed_nor_copied(
     run = deliver(text_of(changed))
     assert run.counts == Counts(seen=20, inserted=1, updated=1, unchanged=18, absent=1)
     assert staged == [2]
+
+
+@pytest.mark.parametrize("trigger", ["scheduled", "forced"])
+def test_new_rows_are_not_counted_as_updated_where_every_known_one_changes(deliver: Deliver, trigger: str) -> None:
+    deliver(text_of([["C1", "a", "1", "", ""], ["C2", "b", "2", "", ""]]))
+    run = deliver(
+        text_of([["C1", "x", "1", "", ""], ["C2", "y", "2", "", ""], ["C3", "z", "3", "", ""]]), trigger=trigger
+    )
+    assert run.counts == Counts(seen=3, inserted=1, updated=2)
 
 
 def test_rows_that_are_known_are_not_written(deliver: Deliver, connection: Database) -> None:
