@@ -49,6 +49,8 @@ FETCH_ATTEMPTS = 3
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LONGEST_WAIT_S = 10.0
 LONGEST_RETRY_DELAY_S = 3600
+NO_RUN = 0
+"""Of what is rolled back anyway."""
 _SHOWN_LABELS = 20
 _SHOWN_LABEL_CHARS = 80
 
@@ -315,13 +317,25 @@ def _guard(
     plan, hold = _judge(db, apply, staged, **pair)
     if hold is None:
         return plan, False
-    if hold.rule.acceptable:
-        accepted = held.use_acceptance(db, run_id=claim.run_id, sha256=sha256, **pair)
-        if accepted is not None:
-            progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
-            return plan, True
+    if _is_accepted(db, hold, plan, sha256, progress, run_id=claim.run_id, **pair):
+        return plan, True
     progress.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
     raise HeldExport(hold, _outlook(apply, staged, plan))
+
+
+def _is_accepted(
+    db: Database, hold: Hold, plan: Plan, sha256: str, progress: Progress, *, run_id: int, sync_type: str, agent_id: str
+) -> bool:
+    """Whether a person accepted just this. The acceptance is used up by the run, if the transaction commits."""
+    if not hold.rule.acceptable:
+        return False
+    accepted = held.use_acceptance(
+        db, run_id=run_id, sync_type=sync_type, agent_id=agent_id, sha256=sha256, planned=asdict(plan)
+    )
+    if accepted is None:
+        return False
+    progress.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
+    return True
 
 
 def _judge(db: Database, apply: Apply, staged: Staged, *, sync_type: str, agent_id: str) -> tuple[Plan, Hold | None]:
@@ -389,7 +403,10 @@ def preview(db: Database, config: Config, kind: SyncType, agent_id: str) -> Prev
             with db.transaction(force_rollback=True):
                 staged = apply.stage(records)
                 _warn_about(staged, records, progress)
-                plan, hold = _judge(db, apply, staged, sync_type=kind.name, agent_id=agent_id)
+                pair = {"sync_type": kind.name, "agent_id": agent_id}
+                plan, hold = _judge(db, apply, staged, **pair)
+                if hold and _is_accepted(db, hold, plan, export.sha256, progress, run_id=NO_RUN, **pair):
+                    hold = None
                 outlook = _outlook(apply, staged, plan)
                 _warn_about_references(apply, progress)
         except ExportError as exc:

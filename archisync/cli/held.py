@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.cli import complete
-from archisync.cli.context import Json, app, user_name
+from archisync.cli.context import App, Json, app, user_name
 from archisync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
         }
     )
     show_outlook(a.output, h.sample, h.changes)
-    if h.decision is None:
+    if h.decision in (None, "rejected"):
         if h.acceptable:
             a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
         else:
             a.output.line("it can't be accepted: nobody can say what a whole, readable export would have held")
-        a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
+        if h.decision is None:
+            a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
         a.output.line("a later good export clears it by itself")
 
 
@@ -137,6 +138,8 @@ def accept(
 ) -> None:
     """Let this very export be applied: once, within 24 hours, and only if neither it nor the data changes meanwhile.
 
+    It may be rejected again until it is applied.
+
     Example: archisync held accept 42 --why "the branch in Torino was closed"
     """
     from archisync.store import held, runs
@@ -146,14 +149,18 @@ def accept(
     with a.database("held accept") as db, db.transaction():
         h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
         forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
-    a.output.line(f"the export of run {run_id} is accepted for 24 hours")
-    if forced is not None:
+        state = runs.get(db, forced.run_id).state if forced else None
+    _say_where(a, h, run_id)
+    a.output.line(f"the export of run {h.run_id} is accepted for 24 hours")
+    if forced is not None and state == "running":
+        a.output.line(f"run {forced.run_id} has begun already: if it is held again, the next sync applies it")
+    elif forced is not None:
         a.output.line(f"run {forced.run_id} will apply it; the next tick delivers it to a worker")
 
 
 @commands.command()
 def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
-    """Refuse this export; the known rows stay.
+    """Refuse this export, now and when it comes again; the known rows stay. It may be accepted later all the same.
 
     Example: archisync held reject 42 --why "a filter was set in the ERP"
     """
@@ -162,5 +169,11 @@ def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
     a = app(ctx)
     _check_why(why)
     with a.database("held reject") as db:
-        held.decide(db, run_id, accept=False, by=user_name(), why=why)
-    a.output.line(f"the export of run {run_id} is rejected")
+        h = held.decide(db, run_id, accept=False, by=user_name(), why=why)
+    _say_where(a, h, run_id)
+    a.output.line(f"the export of run {h.run_id} is rejected")
+
+
+def _say_where(a: App, decided: Held, asked: int) -> None:
+    if decided.run_id != asked:
+        a.output.say(f"note: the same export as in run {asked} was held again in run {decided.run_id}")

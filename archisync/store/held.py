@@ -1,7 +1,9 @@
 """`system.held_exports`: exports that the guard did not let through, and what a person decided about each.
 
-An acceptance is bound to the export's sha256 and to the version of the data that the person looked at; it works once and
-lasts 24 hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it.
+An acceptance is bound to the export's sha256, to the version of the data, and to what the person was told that applying would do, number
+by number: whoever else writes to the rows meanwhile, and however settings change, nothing else is done. It works once and lasts 24
+hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a
+decision until it is used; what was rejected is not asked again.
 """
 
 from __future__ import annotations
@@ -18,18 +20,25 @@ from archisync.errors import NotFoundError, UsageError
 ACCEPTANCE_HOURS = 24
 _LARGEST_RUN_ID = 2**63 - 1
 
-# Purpose: what the guard stopped; the same export again keeps the older row, so that nobody decides twice.
-# Caller: sync, in the transaction that ends the run.
+# Purpose: what the guard stopped; what a person has rejected already is rejected again, for the same reason. Caller: sync, in the
+# transaction that ends the run.
 SQL_SUPERSEDE = """
 update system.held_exports set decision = 'superseded', decided_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
 SQL_RECORD = """
 insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,
-                                 data_version, sample, planned, changes)
+                                 data_version, sample, planned, changes, decision, decided_at, decided_by, decided_why)
 select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
-       st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s
-  from system.sync_state st where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
+       st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s,
+       before.decision, before.decided_at, before.decided_by, before.decided_why
+  from system.sync_state st
+  left join lateral (
+    select h.* from system.held_exports h where h.sync_type = st.sync_type and h.agent_id = st.agent_id
+     order by h.run_id desc limit 1) before
+    on before.decision = 'rejected' and before.sha256 = %(sha256)s and before.planned = %(planned)s
+   and before.data_version = st.data_version
+ where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
 # Purpose: a good export answers the question by itself. Caller: sync, in the apply's transaction.
 SQL_CLEAR = """
@@ -43,24 +52,29 @@ select h.*, (h.decision = 'accepted' and h.used_by_run is null and h.expires_at 
    and (%(run_id)s::bigint is not null or %(all)s or h.decision is null)
  order by h.run_id desc limit %(limit)s
 """
+SQL_NEWEST_OF_PAIR = """
+select run_id from system.held_exports where sync_type = %(sync_type)s and agent_id = %(agent_id)s order by run_id desc limit 1
+"""
 SQL_OPEN_OF_PAIR = """
 select run_id from system.held_exports
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
-# Purpose: a person's decision, once. Caller: accept, reject. Locks: the row.
+# Purpose: a person's decision, or another one as long as nothing has come of the last. Caller: accept, reject. Locks: the row.
 SQL_DECIDE = """
 update system.held_exports
    set decision = %(decision)s, decided_at = system.clock(), decided_by = %(by)s, decided_why = %(why)s,
        expires_at = case when %(decision)s = 'accepted' then system.clock() + make_interval(hours => %(hours)s) end
- where run_id = %(run_id)s and decision is null
+ where run_id = %(run_id)s
+   and (decision is null or (decision in ('accepted', 'rejected') and used_by_run is null
+                             and (decision <> %(decision)s or expires_at <= system.clock())))
 """
-# Purpose: is this very export, over this very data, accepted? Consumed in the same transaction as the apply: it works
-# once, and only if the apply commits. Caller: sync. Locks: the row.
+# Purpose: is this very export, over this very data, accepted with just what it would do? Consumed in the same transaction as the
+# apply: it works once, and only if the apply commits. Caller: sync. Locks: the row.
 SQL_USE = """
 update system.held_exports h set used_by_run = %(run_id)s
   from system.sync_state st
  where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null
-   and h.sha256 = %(sha256)s and h.expires_at > system.clock() and h.acceptable
+   and h.sha256 = %(sha256)s and h.planned = %(planned)s and h.expires_at > system.clock() and h.acceptable
    and st.sync_type = h.sync_type and st.agent_id = h.agent_id and st.data_version = h.data_version
 returning h.run_id, h.decided_by
 """
@@ -104,9 +118,12 @@ def clear(db: Database, sync_type: str, agent_id: str) -> bool:
     return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}, prepare=True).rowcount > 0
 
 
-def use_acceptance(db: Database, *, run_id: int, sync_type: str, agent_id: str, sha256: str) -> tuple[int, str] | None:
-    """(held run, who accepted) when a person accepted exactly this; consumes the acceptance."""
+def use_acceptance(
+    db: Database, *, run_id: int, sync_type: str, agent_id: str, sha256: str, planned: dict[str, int]
+) -> tuple[int, str] | None:
+    """(held run, who accepted) when a person accepted exactly this; consumes the acceptance. `planned`: as in `Held`."""
     params: Params = {"run_id": run_id, "sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
+    params["planned"] = Jsonb(planned)
     row = db.execute(SQL_USE, params).fetchone()
     return (row["run_id"], row["decided_by"]) if row else None
 
@@ -135,28 +152,42 @@ def _rows(db: Database, run_id: int | None, include_decided: bool, limit: int) -
 
 
 def decide(db: Database, run_id: int, *, accept: bool, by: str, why: str) -> Held:
-    """Record the decision and return the row as decided.
+    """Record the decision about the export of that run, and return the row as decided: that of the pair's newest hold, if the same export
+    was held again meanwhile for the same numbers.
 
-    Raises NotFoundError; UsageError when it was decided before or can't be accepted at all.
+    Raises NotFoundError; UsageError when it is over or can't be accepted at all.
     """
-    held = held_export(db, run_id)
+    asked = held_export(db, run_id)
+    held = _newest_of_pair(db, asked)
+    if (held.sha256, held.planned, held.data_version) != (asked.sha256, asked.planned, asked.data_version):
+        raise UsageError(
+            f"the export of run {run_id} was replaced by that of run {held.run_id}",
+            hint=f"archisync held show {held.run_id}",
+        )
     if accept and not held.acceptable:
         raise UsageError(
             f"the export of run {run_id} can't be accepted: {held.message}",
             hint="correct it in the ERP; the next good export clears the hold by itself",
         )
     params: Params = {
-        "run_id": run_id,
+        "run_id": held.run_id,
         "decision": "accepted" if accept else "rejected",
         "by": by,
         "why": why,
         "hours": ACCEPTANCE_HOURS,
     }
     if db.execute(SQL_DECIDE, params).rowcount == 0:
-        decided = held_export(db, run_id)
-        raise UsageError(
-            f"the export of run {run_id} is {decided.decision} already"
-            + (f" by {decided.decided_by}" if decided.decided_by else ""),
-            hint="archisync held list",
-        )
-    return held_export(db, run_id)
+        raise UsageError(_over(held_export(db, held.run_id)), hint=f"archisync held show {held.run_id}")
+    return held_export(db, held.run_id)
+
+
+def _newest_of_pair(db: Database, asked: Held) -> Held:
+    row = db.execute(SQL_NEWEST_OF_PAIR, {"sync_type": asked.sync_type, "agent_id": asked.agent_id}).fetchone()
+    return held_export(db, row["run_id"]) if row else asked
+
+
+def _over(held: Held) -> str:
+    if held.used_by_run is not None:
+        return f"the export of run {held.run_id} is accepted already by {held.decided_by}, and was applied by run {held.used_by_run}"
+    by = f" by {held.decided_by}" if held.decided_by else ""
+    return f"the export of run {held.run_id} is {held.decision} already{by}"

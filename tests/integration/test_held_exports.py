@@ -1,6 +1,7 @@
 """The guard on real exports: what it holds, what a person sees of it and decides, and its thresholds."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from archisync.config import Config
 from archisync.database import Database
-from archisync.store import agents, runs
+from archisync.store import agents, held, runs
 from archisync.synctypes import SYNC_TYPES
 from tests.conftest import Cli
 from tests.rows import count, fingerprint
@@ -75,21 +76,21 @@ def test_repeated_drops_below_the_threshold_are_held_by_the_highest_count_of_sev
 
 def test_an_acceptance_forgets_the_high_counts(sync: Sync, connection: Database, cli: Cli) -> None:
     sync(rows(*range(100)))
-    held = sync(rows(*range(20)))
-    assert held.reason == "row-drop"
-    assert cli("held", "accept", str(held.run_id), "--why", "sold", "--no-run").returncode == 0
+    stopped = sync(rows(*range(20)))
+    assert stopped.reason == "row-drop"
+    assert cli("held", "accept", str(stopped.run_id), "--why", "sold", "--no-run").returncode == 0
     assert sync(rows(*range(20))).state == "succeeded"
     assert sync(rows(*range(15))).state == "succeeded"
 
 
 def test_held_show_tells_what_would_vanish_and_change(sync: Sync, cli: Cli) -> None:
     sync(rows(*range(10)))
-    held = sync(rows(0, 1).replace("Name 1", "Other 1"))
-    shown = cli("held", "show", str(held.run_id))
+    stopped = sync(rows(0, 1).replace("Name 1", "Other 1"))
+    shown = cli("held", "show", str(stopped.run_id))
     assert shown.returncode == 0
-    for line in ("  C2\n", "  C1  name: 'Name 1' → 'Other 1'\n", f"archisync held accept {held.run_id} --why"):
+    for line in ("  C2\n", "  C1  name: 'Name 1' → 'Other 1'\n", f"archisync held accept {stopped.run_id} --why"):
         assert line in shown.stdout
-    found = json.loads(cli("held", "show", str(held.run_id), "--json").stdout)["held"]
+    found = json.loads(cli("held", "show", str(stopped.run_id), "--json").stdout)["held"]
     assert {what: n for what, n in found["planned"].items() if n} == {"known": 10, "vanishing": 8, "changed": 1}
     assert found["changes"] == [{"key": ["C1"], "fields": {"name": ["Name 1", "Other 1"]}}]
 
@@ -151,3 +152,135 @@ def test_an_export_that_looks_unlikely_over_an_emptied_table_is_held(sync: Sync,
     assert row == {"sample": [], "changes": []}  # nothing is there to vanish or to change
     assert run.message == "the export has 2 rows, 10 are known: 80 % fewer (at most 50 % are applied unasked)"
     assert count(connection, "select count(*) from agents.customers") == 0
+
+
+ACCEPTED = ("held", "accept")
+REJECTED = ("held", "reject")
+
+
+def decide(cli: Cli, what: tuple[str, ...], run: runs.Run) -> str:
+    done = cli(*what, str(run.run_id), "--why", "asked the branch", *(["--no-run"] if what == ACCEPTED else []))
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+INTERFERENCE = {
+    "inserted": "insert into agents.customers (agent_id, customer_id, name)"
+    " select 'anna.bianchi', 'X' || n, 'x' from generate_series(1, 500) n",
+    "updated": "update agents.customers set name = 'Another' where customer_id = 'C0'",
+    "deleted": "delete from agents.customers where customer_id = 'C9'",
+    "a-sync": "update system.sync_state set data_version = data_version + 1",
+    "used": "update system.held_exports set used_by_run = run_id",
+}
+
+
+@pytest.mark.parametrize("statement", INTERFERENCE.values(), ids=list(INTERFERENCE))
+@pytest.mark.parametrize("before", [False, True], ids=["after-the-decision", "before-it"])
+def test_an_acceptance_is_for_what_the_person_saw_and_for_nothing_else(
+    sync: Sync, connection: Database, cli: Cli, statement: str, before: bool
+) -> None:
+    sync(rows(*range(10)))
+    stopped = sync(rows(0, 1))
+    if before and "held_exports" not in statement:
+        connection.execute(statement.encode())
+        decide(cli, ACCEPTED, stopped)
+    else:
+        decide(cli, ACCEPTED, stopped)
+        connection.execute(statement.encode())
+    table = fingerprint(connection, SYNC_TYPES["customers"])
+    again = sync(rows(0, 1))
+    assert (again.state, again.reason) == ("held", "row-drop")
+    assert fingerprint(connection, SYNC_TYPES["customers"]) == table
+    assert sync(rows(0, 1)).state == "held"
+
+
+@pytest.mark.parametrize(("moment", "state"), [("2026-05-06T11:59:59Z", "succeeded"), ("2026-05-06T12:00:00Z", "held")])
+def test_an_acceptance_lasts_24_hours(sync: Sync, connection: Database, moment: str, state: str) -> None:
+    sync(rows(*range(10)))
+    held.decide(connection, sync(rows(0, 1)).run_id, accept=True, by="anna", why="asked")
+    connection.execute(f"set archisync.now = '{moment}'".encode())
+    assert sync(rows(0, 1)).state == state
+
+
+def test_an_acceptance_is_not_for_another_export(sync: Sync, cli: Cli) -> None:
+    sync(rows(*range(10)))
+    decide(cli, ACCEPTED, sync(rows(0, 1)))
+    assert sync(rows(0, 2)).reason == "row-drop"
+    assert sync(rows(0, 1)).counts == runs.Counts(seen=2, unchanged=2, absent=8)
+
+
+def test_an_acceptance_is_not_for_another_reading_of_the_same_bytes(
+    sync: Sync, connection: Database, database_url: str, exports: Path, cli: Cli
+) -> None:
+    sync(rows(*range(10)))
+    decide(cli, ACCEPTED, sync(rows(0, 1)))
+    config = Config.from_environment(
+        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
+        | {"ARCHISYNC_ALIASES_CUSTOMERS": '{"name": "phone", "phone": "name"}'}
+    )
+    assert sync_now(connection, config, "customers", AGENT).state == "held"
+    assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
+
+
+def test_a_diff_says_that_an_accepted_export_would_be_applied_and_uses_nothing_up(
+    sync: Sync, cli: Cli, exports: Path
+) -> None:
+    sync(rows(*range(10)))
+    stopped = sync(rows(0, 1))
+    env = {"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
+    assert cli("diff", "customers", "--agent", AGENT, env=env).returncode == 6
+    decide(cli, ACCEPTED, stopped)
+    for _ in range(2):
+        done = cli("diff", "customers", "--agent", AGENT, env=env)
+        assert done.returncode == 0, done.stderr
+        assert f"(held run {stopped.run_id})" in done.stdout + done.stderr
+    assert sync(rows(0, 1)).state == "succeeded"
+
+
+def test_a_decision_may_be_changed_until_it_is_used(sync: Sync, cli: Cli) -> None:
+    sync(rows(*range(10)))
+    stopped = sync(rows(0, 1))
+    decide(cli, ACCEPTED, stopped)
+    decide(cli, REJECTED, stopped)
+    again = sync(rows(0, 1))
+    assert again.state == "held"
+    decide(cli, ACCEPTED, stopped)  # by the run that the person knows
+    applied = sync(rows(0, 1))
+    assert applied.state == "succeeded"
+    over = cli(*REJECTED, str(again.run_id), "--why", "oops")
+    assert over.returncode == 2
+    assert over.stderr == (
+        f"error: the export of run {again.run_id} is accepted already by {applied.warnings[0]['message'].split()[-4]},"
+        f" and was applied by run {applied.run_id}\nhint: archisync held show {again.run_id}\n"
+    )
+
+
+def test_what_was_rejected_is_not_asked_again(sync: Sync, connection: Database, cli: Cli) -> None:
+    sync(rows(*range(10)))
+    stopped = sync(rows(0, 1))
+    decide(cli, REJECTED, stopped)
+    again = sync(rows(0, 1))
+    assert again.state == "held"
+    assert cli("held", "list").stderr == "nothing is held\n"
+    shown = cli("held", "show", str(again.run_id)).stdout
+    assert re.search(r"decision +rejected by \S+: asked the branch\n", shown)
+    assert f"archisync held accept {again.run_id} --why" in shown
+    assert sync(rows(0, 2)).state == "held"  # another export is another question
+    assert count(connection, "select count(*) from system.held_exports where decision is null") == 1
+    assert sync(rows(0, 1)).state == "held"
+    assert count(connection, "select count(*) from system.held_exports where decision is null") == 1
+
+
+def test_the_run_that_is_typed_may_be_one_that_held_the_same_export_before(sync: Sync, cli: Cli) -> None:
+    sync(rows(*range(10)))
+    first, second = sync(rows(0, 1)), sync(rows(0, 1))
+    told = decide(cli, ACCEPTED, first)
+    assert f"note: the same export as in run {first.run_id} was held again in run {second.run_id}\n" in told
+    assert f"the export of run {second.run_id} is accepted for 24 hours\n" in told
+    other = sync(rows(0, 2))
+    refused = cli(*ACCEPTED, str(second.run_id), "--why", "x")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"error: the export of run {second.run_id} was replaced by that of run {other.run_id}\n"
+        f"hint: archisync held show {other.run_id}\n",
+    )
