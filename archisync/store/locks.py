@@ -6,10 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
+
 from archisync.database import Database
+
+LETTING_GO_S = 2
+"""How long a session that has finished a run may hold its agent's lock beyond that: one statement, on a busy machine."""
 
 # Purpose: one process at a time talks to the ERP for an agent, also across an expired lease. Caller: worker.
 SQL_TRY_AGENT = "select pg_try_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0)) as locked"
+# Purpose: the same, when another session has it: it may have just finished its run, which frees the agent, and be about to let go.
+# Caller: worker, after `set local lock_timeout`.
+SQL_WAIT_FOR_AGENT = "select pg_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
 # Purpose: an agent must not stay locked for good by a process that stands still (SIGSTOP, a frozen host). A session that holds
@@ -35,9 +43,19 @@ def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
 def agent_lock(db: Database, agent_id: str) -> Iterator[bool]:
     """True while this session alone may talk to the ERP for the agent; False when another one does."""
     row = db.execute(SQL_TRY_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
-    locked = bool(row and row["locked"])
+    locked = bool(row and row["locked"]) or _locked_within(db, agent_id, LETTING_GO_S)
     try:
         yield locked
     finally:
         if locked and not db.closed and not db.broken:
             db.execute(SQL_FREE_AGENT, {"agent_id": agent_id}, prepare=True)
+
+
+def _locked_within(db: Database, agent_id: str, seconds: int) -> bool:
+    try:
+        with db.transaction():
+            db.execute(f"set local lock_timeout = '{seconds}s'")
+            db.execute(SQL_WAIT_FOR_AGENT, {"agent_id": agent_id})
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 from archisync.config import Config
 from archisync.database import Database, connected
@@ -10,6 +11,7 @@ from archisync.serve import Workplace, serve_claim
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
+from tests.rows import count
 
 AGENT = "anna.bianchi"
 
@@ -37,3 +39,24 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
     assert events[-1]["message"] == f"run {claim.run_id} belongs to another worker now"
     run = runs.get(connection, claim.run_id)
     assert (run.state, run.fence, run.attempt, run.reason) == (State.QUEUED, 2, 2, "lease-expired")
+
+
+def test_a_worker_that_has_just_finished_a_run_of_the_agent_is_waited_for(
+    connection: Database, database_url: str
+) -> None:
+    """Its run is over, so that the agent's next one can be claimed, before it lets go of the lock."""
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+    waiting += " and database = (select oid from pg_database where datname = current_database())"
+    locked: list[bool] = []
+
+    def claim() -> None:
+        with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as got:
+            locked.append(got)
+
+    with connected(database_url, purpose="worker") as first, agent_lock(first, AGENT):
+        thread = threading.Thread(target=claim)
+        thread.start()
+        while thread.is_alive() and not count(connection, waiting):
+            pass
+    thread.join()
+    assert locked == [True]
