@@ -77,14 +77,15 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
         }
     )
     show_outlook(a.output, h.sample, h.changes)
-    if h.decision in (None, "rejected"):
+    if h.decision is None:
         if h.acceptable:
             a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
         else:
             a.output.line("it can't be accepted: nobody can say what a whole, readable export would have held")
-        if h.decision is None:
-            a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
+        a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
         a.output.line("a later good export clears it by itself")
+    elif h.decision == "rejected" and h.acceptable:
+        a.output.line(f'to accept it after all:    archisync held accept {run_id} --why "…"')
 
 
 _PLANNED = {
@@ -160,7 +161,9 @@ def accept(
 
 @commands.command()
 def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
-    """Refuse this export, now and when it comes again; the known rows stay. It may be accepted later all the same.
+    """Refuse this export, now and when it comes again; the known rows stay.
+
+    It may be accepted later all the same.
 
     Example: archisync held reject 42 --why "a filter was set in the ERP"
     """

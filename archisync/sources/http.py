@@ -91,13 +91,12 @@ class HttpSource:
         _check_address(request.template)
         settings = http_settings(request.config, request.sync_type)
         url = httpx.URL(fill(request.template, request, lambda text: quote(text, safe="")))
-        conditions = _conditions(request.validators, url)
         with contextlib.ExitStack() as stack:
-            response = _Walk(settings, request.config.fetch_timeout_s, conditions, stack).get(url)
-            if response.status_code == HTTPStatus.NOT_MODIFIED and conditions:
+            response, last = _Walk(settings, request.config.fetch_timeout_s, request.validators, stack).get(url)
+            if response.status_code == HTTPStatus.NOT_MODIFIED and _conditions(request.validators, last):
                 return Unchanged(origin=shown(url))
             _judge(response, shown(url))
-            return _export(response, url, request)
+            return _export(response, url, last, request)
 
 
 def shown(url: httpx.URL) -> str:
@@ -127,21 +126,21 @@ class _Walk:
     """A GET and its redirects. Connections are closed with `stack`."""
 
     def __init__(
-        self, settings: HttpSettings, timeout_s: float, conditions: Mapping[str, str], stack: contextlib.ExitStack
+        self, settings: HttpSettings, timeout_s: float, validators: Mapping[str, str], stack: contextlib.ExitStack
     ) -> None:
         self._settings = settings
         self._deadline = monotonic() + timeout_s
-        self._conditions = conditions
+        self._validators = validators
         self._stack = stack
         self._clients: dict[tuple[bool, bool], httpx.Client] = {}
 
-    def get(self, url: httpx.URL) -> httpx.Response:
-        """The first answer that is no redirect. Its body is not read yet."""
+    def get(self, url: httpx.URL) -> tuple[httpx.Response, httpx.URL]:
+        """The first answer that is no redirect, and the address that gave it. Its body is not read yet."""
         trusted = True
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(url, trusted)
             if response.status_code not in _REDIRECTS:
-                return response
+                return response, url
             response.close()
             following = _redirected(url, response)
             trusted = trusted and _same_host(url, following)
@@ -151,10 +150,9 @@ class _Walk:
     def _send(self, url: httpx.URL, trusted: bool) -> httpx.Response:
         client = self._client(trusted, secure=url.scheme == "https")
         headers = dict(self._settings.headers) if trusted else {}
+        headers |= _conditions(self._validators, url)
         with _faults(shown(url), begun=False):
-            response = client.send(
-                client.build_request("GET", url, headers={**headers, **self._conditions}), stream=True
-            )
+            response = client.send(client.build_request("GET", url, headers=headers), stream=True)
         self._stack.callback(response.close)
         return response
 
@@ -346,7 +344,8 @@ class _Body:
         return part
 
 
-def _export(response: httpx.Response, url: httpx.URL, request: Request) -> Export:
+def _export(response: httpx.Response, url: httpx.URL, last: httpx.URL, request: Request) -> Export:
+    """`url`: what was asked for; `last`: the address that answered, behind all redirects."""
     origin = shown(url)
     announced = checksums.expected(response.headers)
     wire = checksums.Hashing(_Body(response, origin, request.max_bytes), announced)
@@ -361,10 +360,10 @@ def _export(response: httpx.Response, url: httpx.URL, request: Request) -> Expor
     return Export(
         path=spooled.path,
         origin=origin,
-        suffix=_suffix(response, url),
+        suffix=_suffix(response, url, last),
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
-        validators=_validators(response, url),
+        validators=_validators(response, last),
     )
 
 
@@ -398,11 +397,11 @@ def _refuse_html(spooled: Spooled, origin: str) -> None:
             raise _login_page(origin)
 
 
-def _suffix(response: httpx.Response, url: httpx.URL) -> str:
-    """From the file name that the server gives, the address, or the media type; empty: the content decides."""
+def _suffix(response: httpx.Response, *addresses: httpx.URL) -> str:
+    """From the file name that the server gives, the addresses, or the media type; empty: the content decides."""
     disposition = Message()
     disposition["Content-Disposition"] = response.headers.get("content-disposition", "")
-    for name in (disposition.get_filename() or "", url.path):
+    for name in (disposition.get_filename() or "", *(url.path for url in addresses)):
         suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
         if suffix in _SUFFIXES:
             return suffix
@@ -424,7 +423,8 @@ def _validators(response: httpx.Response, url: httpx.URL) -> dict[str, str]:
 
 
 def _conditions(validators: Mapping[str, str], url: httpx.URL) -> dict[str, str]:
-    """The headers that ask for an export only if it has changed; none when the validators are another address's."""
+    """The headers that ask for an export only if it has changed; none when the validators are another address's: those of one redirect's
+    target say nothing about the document that it leads to another day."""
     if validators.get("address") != _fingerprint(url):
         return {}
     headers = {"If-None-Match": validators.get("etag"), "If-Modified-Since": validators.get("last_modified")}

@@ -63,8 +63,6 @@ def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str
                 size_bytes += len(block)
                 if size_bytes > request.max_bytes:
                     raise too_large(origin, request.max_bytes)
-                if packed and size_bytes > max(whole.read_bytes * MAX_UNPACK_RATIO, _RATIO_FROM_BYTES):
-                    raise _bomb(origin, size_bytes)
                 digest.update(block)
                 with _spool_errors(request.spool_dir):
                     _write_all(out, block)
@@ -113,15 +111,24 @@ class WholeReads:
 
 
 class Unzipped:
-    """Gzip unpacked, at most what is asked for at a time, so that a bomb never unfolds in memory."""
+    """Gzip unpacked, at most what is asked for at a time, so that a bomb never unfolds in memory, and little of it on the disk."""
 
     def __init__(self, content: Readable, *, origin: str, damaged_hint: str) -> None:
-        self._file = gzip.GzipFile(fileobj=cast(FileIO, WholeReads(content)), mode="rb")  # it needs nothing but `read`
+        self._packed = WholeReads(content)
+        self._file = gzip.GzipFile(fileobj=cast(FileIO, self._packed), mode="rb")  # it needs nothing but `read`
+        self._size_bytes = 0
         self._origin = origin
         self._hint = damaged_hint
 
     def read(self, size: int, /) -> bytes:
-        """Raises TruncatedError for gzip that is cut or damaged."""
+        """Raises TruncatedError for gzip that is cut or damaged, ExportError for a bomb."""
+        block = self._unpacked(size)
+        self._size_bytes += len(block)
+        if self._size_bytes > max(self._packed.read_bytes * MAX_UNPACK_RATIO, _RATIO_FROM_BYTES):
+            raise _bomb(self._origin, self._size_bytes)
+        return block
+
+    def _unpacked(self, size: int) -> bytes:
         try:
             return self._file.read(size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:

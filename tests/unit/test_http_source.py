@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -184,6 +185,33 @@ def test_validators_of_another_address_are_not_sent(tmp_path: Path, erp: Erp) ->
         sources.fetch(request_of(tmp_path, f"{erp.url}/b.csv", validators=dict(first.validators))), Export
     )
     assert "if-none-match" not in erp.asked[1].headers
+
+
+def test_the_target_of_a_redirect_is_asked_with_its_own_validators_only(tmp_path: Path, erp: Erp) -> None:
+    """`/latest` leads to another document each day, which may have the same tag, or be older."""
+    to_monday, to_tuesday = (Answer(status=302, headers={"Location": f"/{day}.csv"}) for day in ("monday", "tuesday"))
+    erp.answers["/latest"] = to_monday
+    erp.answers["/monday.csv"] = Answer(body=CONTENT, etag='"1"')
+    erp.answers["/tuesday.csv"] = Answer(body=CONTENT + b"3;c\n", etag='"1"')
+    first = fetched(request_of(tmp_path, f"{erp.url}/latest"))
+    known = dict(first.validators)
+    assert isinstance(sources.fetch(request_of(tmp_path, f"{erp.url}/latest", validators=known)), Unchanged)
+    erp.answers["/latest"] = to_tuesday
+    other = fetched(request_of(tmp_path, f"{erp.url}/latest", validators=known))
+    assert (other.sha256 != first.sha256, other.suffix) == (True, ".csv")
+    asked = [(one.path, one.headers.get("if-none-match")) for one in erp.asked]
+    assert asked == [
+        *(("/latest", None), ("/monday.csv", None)),
+        *(("/latest", None), ("/monday.csv", '"1"')),
+        *(("/latest", None), ("/tuesday.csv", None)),
+    ]
+
+
+def test_a_content_encoding_that_unpacks_to_a_bomb_is_stopped_early(tmp_path: Path, erp: Erp) -> None:
+    bomb = gzip.compress(b"0" * 100_000_000)
+    erp.answers["/o.csv"] = Answer(body=bomb, headers={"Content-Encoding": "gzip"})
+    error = refused(request_of(tmp_path, f"{erp.url}/o.csv", max_bytes=10**9))
+    assert re.fullmatch(r".*/o.csv unpacks to more than 6\d{7} bytes, 200 times its size", error.message)
 
 
 def test_a_304_that_nobody_asked_for_is_refused(tmp_path: Path, erp: Erp) -> None:
