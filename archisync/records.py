@@ -10,7 +10,16 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from archisync.errors import ConfigurationError, ExportError
-from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
+from archisync.formats.interface import (
+    BadRow,
+    LineTable,
+    NestedText,
+    NumberText,
+    PlainLines,
+    RawRow,
+    SkippingTable,
+    Table,
+)
 from archisync.linedigest import LineDigests, layout_seed
 from archisync.plainlines import PlainLine
 from archisync.synctypes import Field, Kind, SyncType
@@ -308,6 +317,8 @@ def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneIn
     def read(cell: str | None, reader: RecordReader) -> Value:
         text: str | None = None
         if cell:
+            if type(cell) is NestedText:
+                raise BadValueError("is an object or array")
             text, removed = clean(cell)
             if removed:
                 reader.control_characters_removed += removed

@@ -16,6 +16,7 @@ _PDF_MAGIC_WITHIN = 1024
 """Bytes in which a PDF's first line may stand (ISO 32000-1, annex H)."""
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+_TEXT_SUFFIXES = _CSV_SUFFIXES | _JSONL_SUFFIXES
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 # First bytes of what people put in an export folder by mistake.
@@ -38,7 +39,7 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
     """
     with export.path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if _PDF_MAGIC in head[:_PDF_MAGIC_WITHIN]:
+    if _PDF_MAGIC in head[: 0 if export.suffix in _TEXT_SUFFIXES else _PDF_MAGIC_WITHIN] or head.startswith(_PDF_MAGIC):
         from archisync.formats.pdf import PdfTable
 
         return PdfTable(export.path, limits)

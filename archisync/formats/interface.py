@@ -15,6 +15,12 @@ class NumberText(str):
     __slots__ = ()
 
 
+class NestedText(str):
+    """Stands for an object or array in a cell's place (JSON): no field can be read from it, and a column that is no field may have it."""
+
+    __slots__ = ()
+
+
 class RawRow(NamedTuple):
     """One row, as many cells as the table has labels. `line` is the physical line it starts in, counted from 1; `digest` that
     line's, where digests were asked for and the row is no more than the line."""

@@ -7,10 +7,10 @@ line end is complete when it parses, truncated when it doesn't.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple
 
 from archisync.errors import ExportError, TruncatedError
-from archisync.formats.interface import BadRow, NumberText, RawRow
+from archisync.formats.interface import BadRow, NestedText, NumberText, RawRow
 
 MAX_LINE_BYTES = (
     2 * 1024 * 1024
@@ -26,6 +26,12 @@ class _BadLineError(ValueError):
 
 class _InvalidJsonError(_BadLineError):
     """Not JSON at all: in a last line without line end this means a truncated file."""
+
+
+class _NoNumber(NamedTuple):
+    """NaN or an infinity; told only when the line was read to its end, for the line may be cut behind it."""
+
+    name: str
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -61,7 +67,7 @@ class JsonlTable:
                 yield BadRow(line, str(exc))
 
     def _cells(self, pairs: _Pairs) -> tuple[str | None, ...]:
-        values = {key: _cell(key, value) for key, value in pairs}
+        values = {key: _cell(value) for key, value in pairs}
         return tuple(map(values.get, self.labels))
 
     def _read_labels(self) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ def _object(text: bytes) -> _Pairs:
     return value
 
 
-def _cell(key: str, value: object) -> str | None:
+def _cell(value: object) -> str | None:
     match value:
         case None | str():
             return value
@@ -125,13 +131,11 @@ def _cell(key: str, value: object) -> str | None:
             return "true"
         case False:
             return "false"
-    raise _BadLineError(f"has an object or array under {key[:40]!a}")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _BadLineError(f"has {name}, which is no JSON number")
+        case _NoNumber():
+            raise _BadLineError(f"has {value.name}, which is no JSON number")
+    return NestedText("an object or array")
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_Pairs, parse_int=NumberText, parse_float=NumberText, parse_constant=_refuse_constant
+    object_pairs_hook=_Pairs, parse_int=NumberText, parse_float=NumberText, parse_constant=_NoNumber
 )

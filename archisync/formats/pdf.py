@@ -4,6 +4,7 @@ The child's records are kept in a file beside the export, so the whole report ha
 before the first row is used.
 """
 
+import errno
 import importlib.util
 import json
 import os
@@ -15,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from archisync.config import PdfLimits
-from archisync.errors import ConfigurationError, ExportError, TruncatedError
+from archisync.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
 from archisync.processes import child_limits
 
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page
 _CODE_REFUSED = 3
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _PASSED = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
 
 
 class PdfTable:
-    """A paged wide report. Raises ConfigurationError without the extra, ExportError when it can't be trusted as a whole."""
+    """A paged wide report. Raises ConfigurationError without the extra, ExportError when it can't be trusted as a whole, and
+    TransientSourceError when the disk is full: that is not the report's fault."""
 
     def __init__(self, path: Path, limits: PdfLimits) -> None:
         if importlib.util.find_spec("pypdfium2") is None:
@@ -96,6 +99,10 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
             if child.poll() is None:
                 child.kill()
                 child.communicate()
+    if _NO_ROOM in said.decode("utf-8", "replace"):
+        raise TransientSourceError(
+            f"cannot write to the spool directory {path.parent}: {_NO_ROOM}", hint=f"df -h {path.parent}"
+        )
     if child.returncode:
         raise _refusal(child.returncode, said, limits)
 

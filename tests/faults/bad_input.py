@@ -402,9 +402,9 @@ _JSONL = (
     _json("string-at-the-top", '"bad"', "is not a JSON object"),
     _json("number-at-the-top", "17", "is not a JSON object"),
     _json("null-at-the-top", "null", "is not a JSON object"),
-    _json("array-as-a-value", '{"customer_id": "bad", "name": ["a"]}', "has an object or array under 'name'"),
-    _json("object-as-a-value", '{"customer_id": "bad", "name": {"a": 1}}', "has an object or array under 'name'"),
-    _json("object-as-the-key", '{"customer_id": {}, "name": "a"}', "has an object or array under 'customer_id'"),
+    _json("array-as-a-value", '{"customer_id": "bad", "name": ["a"]}', "is an object or array", field="name"),
+    _json("object-as-a-value", '{"customer_id": "bad", "name": {"a": 1}}', "is an object or array", field="name"),
+    _json("object-as-the-key", '{"customer_id": {}, "name": "a"}', "is an object or array", field="customer_id"),
     _json("missing-key", '{"name": "Due"}', "is empty", field="customer_id"),
     _json("null-key", '{"customer_id": null, "name": "Due"}', "is empty", field="customer_id"),
     _json("nul-as-key", r'{"customer_id": "\u0000", "name": "Due"}', "is empty", field="customer_id"),
@@ -482,7 +482,8 @@ _JSONL = (
         _json(
             f"array-of-a-million-{name}",
             _just_below_the_limit(_JSON_KNOWN + '{"customer_id": [', f"{cell},", f"{cell}]}}\n" + _json_row("good")),
-            "has an object or array under 'customer_id'",
+            "is an object or array",
+            field="customer_id",
             heavy=True,
         )
         for name, cell in (("numbers", "1"), ("arrays", "[]"), ("objects", "{}"), ("texts", '"abc"'))

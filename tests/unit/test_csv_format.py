@@ -95,6 +95,12 @@ def test_an_ambiguous_delimiter_is_refused(tmp_path: Path) -> None:
     assert _refusal(tmp_path, b"id;name,surname\n1;a,b\n") == message
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".txt", ".tsv"])
+def test_a_text_that_speaks_of_a_pdf_is_none(tmp_path: Path, suffix: str) -> None:
+    table = open_table(_export(tmp_path, b"id,name\n1,Stampa %PDF-1.4\n", suffix))
+    assert list(table.rows()) == [RawRow(2, ("1", "Stampa %PDF-1.4"))]
+
+
 def test_a_single_column_is_a_table(tmp_path: Path) -> None:
     assert _rows(tmp_path, b"id\n1\n\n2\n") == [RawRow(2, ("1",)), RawRow(4, ("2",))]
 

@@ -7,7 +7,7 @@ import pdfplumber
 import pytest
 
 from archisync.config import PdfLimits
-from archisync.errors import ExportError, TruncatedError
+from archisync.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.formats import BadRow, open_table
 from archisync.formats.cycles import announced
 from archisync.formats.pdf import PdfTable
@@ -102,6 +102,16 @@ def test_a_text_too_long_for_its_cell_stays_there_and_whole(tmp_path: Path) -> N
     rows[2][5] = ""
     write_report(tmp_path / "r.pdf", cut(len(header), 8), header, rows)
     assert _read(tmp_path / "r.pdf")[1] == rows
+
+
+def test_a_full_disk_is_not_the_reports_fault(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 40)
+    write_report(tmp_path / "r.pdf", cut(len(header), 8), header, rows)
+    (tmp_path / "r.pdf.records").symlink_to("/dev/full")
+    with pytest.raises(TransientSourceError) as refused:
+        _read(tmp_path / "r.pdf")
+    assert refused.value.message == f"cannot write to the spool directory {tmp_path}: No space left on device"
+    assert refused.value.hint == f"df -h {tmp_path}"
 
 
 def test_a_report_without_records_has_its_labels(tmp_path: Path) -> None:
