@@ -293,10 +293,11 @@ class Apply:
         )
 
     def _rewritten(self) -> sql.Composable:
-        """Whether more than half of the owned columns that had a value get another one."""
+        """Whether more than half of the owned columns that had a value get another one, and at least two: where an export has no more
+        than a price, every new price list would be a rewrite."""
         if not self._owned:
             return sql.SQL("false")
-        return sql.SQL("2 * num_nonnulls({}) > num_nonnulls({})").format(
+        return sql.SQL("2 * num_nonnulls({}) > greatest(num_nonnulls({}), 2)").format(
             sql.SQL(", ").join(
                 sql.SQL("case when {t} is distinct from {s} then {t} end").format(
                     t=sql.Identifier("t", f.name), s=sql.Identifier("s", f.name)
@@ -409,10 +410,12 @@ class Apply:
 
     def renew_digests(self) -> None:
         """Give each row that was compared the digest of the line that it was compared with. After a change of the layout, so that the
-        next export is read by its new lines only; and after somebody else wrote to the rows, whose digests say nothing any more.
+        next export is read by its new lines only; and after somebody else wrote to the rows, whose digests say nothing any more. After
+        `stage`, which compares all rows, or `load`.
         """
-        if self._loaded or self._left_out is not None:
+        if self._loaded:
             return
+        assert self._left_out is None
         self._run(
             "update {table} t set line_digest = s.line_digest from {stage} s"
             " where {mine} and {same} and t.line_digest is distinct from s.line_digest",

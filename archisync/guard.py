@@ -16,7 +16,7 @@ HIGH_WATER_DAYS = 7
 
 
 class Rule(StrEnum):
-    """The guard's words. The first six can't be accepted: nobody can say what a broken export would have held."""
+    """The guard's words. The first five can't be accepted: nobody can say what a broken export would have held."""
 
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
@@ -40,8 +40,8 @@ class Limits:
     """Shares in percent of what is known; more than that holds the export. 100 switches that one rule off.
 
     `drop`: fewer rows than the last applied export, or than the highest of the last seven days. `delete`: known rows that the
-    export lacks (new keys may hide them from the count). `rewrite`: known rows of which more than half of the filled fields
-    change at once: that is what a shifted column does. A changed price or status alone is no rewrite, in however many rows.
+    export lacks (new keys may hide them from the count). `rewrite`: known rows of which more than half of the filled fields, and
+    more than one, change at once: that is what a shifted column does. A changed price or status alone is no rewrite, in however many rows.
     """
 
     drop: int = DEFAULT_PERCENT

@@ -18,6 +18,8 @@ from archisync.values import Value
 SAMPLE_SIZE = 20
 _MANY = 2000
 """Parsed rows that wait in memory for their turn: a connection has one COPY at a time."""
+_MANY_CHARS = 16 * 1024 * 1024
+"""The same of their text: a cell may have 64 KiB."""
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,7 @@ class Loader:
         self._staged = Staged()
         self._good: list[tuple[Value, ...]] = []
         self._bad: list[tuple[Value, ...]] = []
+        self._chars = 0
         self._keep_bad = key is not None
         self._copy_good = _copy_into(target, [*(c.name for c in columns), "line_digest"])
         self._copy_bad = _copy_into(target, ["ok", *(key or ())])
@@ -76,7 +79,7 @@ class Loader:
                 self._lines(first, batches)
             else:
                 self._take(first)
-            if len(self._good) + len(self._bad) >= _MANY:
+            if self._many_wait():
                 self._flush()
         self._flush()
         self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
@@ -93,7 +96,7 @@ class Loader:
                         copy.write(self._text(batch))
                         continue
                     self._take(batch)
-                    if len(self._good) + len(self._bad) >= _MANY:
+                    if self._many_wait():
                         break
             self._staged.valid += cursor.rowcount
 
@@ -106,6 +109,7 @@ class Loader:
 
     def _take(self, record: Record | Quarantined) -> None:
         if isinstance(record, Record):
+            self._chars += sum([len(value) for value in record.values if type(value) is str])
             self._good.append((*record.values, record.digest.hex() if record.digest else None))
             return
         staged = self._staged
@@ -116,6 +120,9 @@ class Loader:
         elif self._keep_bad:
             self._bad.append((False, *record.key))
 
+    def _many_wait(self) -> bool:
+        return len(self._good) + len(self._bad) >= _MANY or self._chars >= _MANY_CHARS
+
     def _flush(self) -> None:
         for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
             self._staged.valid += len(rows) if rows is self._good else 0
@@ -124,6 +131,7 @@ class Loader:
                     for row in rows:
                         copy.write_row(row)
             rows.clear()
+        self._chars = 0
 
 
 def _copy_into(target: sql.Identifier, names: Sequence[str]) -> sql.Composed:

@@ -252,14 +252,18 @@ def _read_and_apply(
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
         begun = runs.begin_apply(db, claim)
+        layout = _hex(records.line_layout)
+        renew = _must_renew_digests(begun, layout)
         with progress.step("read"):
-            staged = _stage(apply, records, all_rows=begun.outside_changes or claim.trigger is Trigger.FORCED)
+            staged = _stage(apply, records, all_rows=renew or claim.trigger is Trigger.FORCED)
         _warn_about(staged, records, progress)
         plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
             runs.lock_fence(db, claim)
             progress.counts = apply.write(staged, plan, claim.run_id)
-            digest_layout = _renew_digests(apply, plan, begun, _hex(records.line_layout))
+            digest_layout = _digest_layout(plan, begun, layout, renew=renew)
+            if renew:
+                apply.renew_digests()
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
         runs.record_success(
@@ -272,7 +276,7 @@ def _read_and_apply(
             source={  # an export that lacks rows is told of again
                 "validators": {} if staged.lacking else dict(export.validators),
                 "sha256": None if staged.lacking else export.sha256,
-                "line_layout": _hex(records.line_layout),
+                "line_layout": layout,
                 "digest_layout": digest_layout,
                 "seen": staged.seen,
                 "valid": staged.valid,
@@ -293,16 +297,16 @@ def _stage(apply: Apply, records: RecordReader, *, all_rows: bool) -> Staged:
     return staged or apply.stage(records)
 
 
-def _renew_digests(apply: Apply, plan: Plan, begun: runs.Begun, layout: str | None) -> str | None:
-    """The layout that the rows' digests are of, once this run is over. They are made anew where somebody else wrote to the rows; and when
-    the layout has changed, with the second export of the new one, so that a single odd export rewrites nothing."""
-    if not (plan.known or plan.deleted or plan.restored):
-        return layout  # all rows are this export's
-    stays_changed = layout is not None and begun.line_layout == layout != begun.digest_layout
-    if begun.outside_changes or stays_changed:
-        apply.renew_digests()
-        return layout
-    return begun.digest_layout
+def _must_renew_digests(begun: runs.Begun, layout: str | None) -> bool:
+    """Whether the rows' digests are made anew: where somebody else wrote to the rows; and when the layout has changed, with the second
+    export of the new one, so that a single odd export rewrites nothing."""
+    return begun.outside_changes or (layout is not None and begun.line_layout == layout != begun.digest_layout)
+
+
+def _digest_layout(plan: Plan, begun: runs.Begun, layout: str | None, *, renew: bool) -> str | None:
+    """The layout that the rows' digests are of, once this run is over."""
+    only_this_export = not (plan.known or plan.deleted or plan.restored)
+    return layout if renew or only_this_export else begun.digest_layout
 
 
 def _hex(layout: int | None) -> str | None:

@@ -61,6 +61,16 @@ def test_a_shifted_column_is_held_and_a_changed_one_is_not(sync: Sync, connectio
     assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
 
 
+@pytest.mark.parametrize(("fields", "state"), [("name", "succeeded"), ("name,phone", "held")])
+def test_the_only_field_may_change_in_every_row_and_two_of_two_may_not(sync: Sync, fields: str, state: str) -> None:
+    def export(version: int) -> str:
+        values = ",".join(f"{field} {version}" for field in fields.split(","))
+        return f"customer_id,{fields}\n" + "".join(f"C{n},{values}\n" for n in range(10))
+
+    assert sync(export(1)).state == "succeeded"
+    assert sync(export(2)).state == state
+
+
 def test_repeated_drops_below_the_threshold_are_held_by_the_highest_count_of_seven_days(
     sync: Sync, connection: Database
 ) -> None:

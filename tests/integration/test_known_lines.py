@@ -225,6 +225,21 @@ def test_digests_are_made_anew_by_the_second_export_of_another_layout(deliver: D
     assert (reordered.reason, reordered.counts) == ("unchanged", Counts(seen=20, unchanged=20))
 
 
+def test_digests_are_made_anew_also_while_some_rows_change_with_every_export(
+    deliver: Deliver, connection: Database
+) -> None:
+    deliver(text_of(ROWS))
+    header = [*HEADER, "note"]
+    old = "select count(*) from agents.customers where line_digest = any (%s)"
+    before = connection.execute("select array_agg(line_digest) as d from agents.customers").fetchone()
+    assert before is not None
+    for version, left in ((1, 19), (2, 0)):
+        changed = [[ROWS[0][0], f"Name v{version}", *ROWS[0][2:], ""], *([*row, ""] for row in ROWS[1:])]
+        assert deliver(text_of(changed, header)).counts == Counts(seen=20, updated=1, unchanged=19)
+        assert count(connection, old, before["d"]) == left
+    assert deliver(text_of(changed[::-1], header)).counts == Counts(seen=20, unchanged=20)
+
+
 def test_lines_that_always_differ_and_say_the_same_write_nothing(deliver: Deliver, connection: Database) -> None:
     versions = "select array_agg(xmin::text || ctid::text order by customer_id) as v from agents.customers"
     header = [*HEADER, "printed at"]
