@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connected
 from archisync.errors import ArchisyncError, LeaseLostError
 from archisync.log import EventLog
+from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import runs
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
@@ -114,7 +114,7 @@ class Workplace:
         self._current: tuple[Claim, float] | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: SpoolFolder | None = None
 
     def __enter__(self) -> Workplace:
         return self
@@ -124,14 +124,14 @@ class Workplace:
         if self._thread is not None:
             self._thread.join(timeout=30)
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
 
     @contextmanager
     def spool(self) -> Iterator[Path]:
         """An empty folder that only this process may read, emptied again at the end."""
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="archisync-")
-        folder = Path(self._folder.name)
+            self._folder = SpoolFolder()
+        folder = self._folder.path
         try:
             yield folder
         finally:

@@ -7,7 +7,6 @@ It raises only LeaseLostError (somebody else owns the run: nothing was written) 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -37,6 +36,7 @@ from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.loading import Staged
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
+from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
@@ -397,8 +397,8 @@ def preview(db: Database, config: Config, kind: SyncType, agent_id: str) -> Prev
     Raises what fetching raises; an export that can't be read is a Preview with a hold.
     """
     progress = Progress()
-    with tempfile.TemporaryDirectory(prefix="archisync-") as spool:
-        export = _fetch(config, kind, agent_id, Path(spool), {})
+    with SpoolFolder() as spool:
+        export = _fetch(config, kind, agent_id, spool, {})
         assert isinstance(export, Export)  # without validators no source says that nothing has changed
         origin = printable(export.origin)
         try:
