@@ -312,8 +312,8 @@ class Apply:
         if self._loaded:
             return []  # there was no row to change, and nothing is staged
         statement = sql.SQL(
-            "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value, n.value))"
-            "   from jsonb_each_text(to_jsonb(t)) o join jsonb_each_text(to_jsonb(s)) n on n.key = o.key"
+            "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value #>> '{{}}', n.value #>> '{{}}'))"
+            "   from jsonb_each(to_jsonb(t)) o join jsonb_each(to_jsonb(s)) n on n.key = o.key"
             "  where o.key = any (%(owned)s::text[]) and o.value is distinct from n.value) as fields"
             " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}"
         ).format(

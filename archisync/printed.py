@@ -86,5 +86,7 @@ def split_tracking(cell: str) -> tuple[str | None, str | None, str | None]:
     match = _COURIER.match(text)
     if match is None or not match[2]:
         return None, text, None
-    courier, number = match[1].lower(), "".join(match[2].split())
+    words = match[2].split()
+    first = next((at for at, word in enumerate(words) if any(map(str.isdigit, word))), 0)  # behind "Express", "Italy"
+    courier, number = match[1].lower(), "".join(words[first:])
     return courier, number, COURIER_URLS[courier].format(quote(number, safe=""))

@@ -105,6 +105,14 @@ def test_held_show_tells_what_would_vanish_and_change(sync: Sync, cli: Cli) -> N
     assert found["changes"] == [{"key": ["C1"], "fields": {"name": ["Name 1", "Other 1"]}}]
 
 
+def test_a_number_written_with_another_scale_is_no_change(sync: Sync, connection: Database) -> None:
+    header = "customer_id,name,sales_amount\n"
+    sync(header + "".join(f"C{n},Name {n},1.5\n" for n in range(10)))
+    sync(header + "C0,Name 0,1.50\nC1,Other,1.50\nC2,,\n")
+    row = connection.execute("select changes from system.held_exports").fetchone()
+    assert row == {"changes": [{"key": ["C1"], "fields": {"name": ["Name 1", "Other"]}}]}
+
+
 def test_a_threshold_is_set_for_one_type_and_reset(sync: Sync, cli: Cli, connection: Database) -> None:
     sync(rows(*range(10)))
     done = cli("guard", "set", "customers", "drop", "80")
