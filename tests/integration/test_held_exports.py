@@ -71,6 +71,23 @@ def test_the_only_field_may_change_in_every_row_and_two_of_two_may_not(sync: Syn
     assert sync(export(2)).state == state
 
 
+def test_a_row_of_which_just_half_of_the_fields_change_is_not_rewritten(sync: Sync) -> None:
+    def export(first: str, second: str) -> str:
+        return HEADER + "".join(f"C{n},{first},{first},{second},{second}\n" for n in range(10))
+
+    assert sync(export("a", "b")).state == "succeeded"
+    assert sync(export("x", "b")).state == "succeeded"
+    assert sync(export("y", "b").replace("b,b\n", "b,z\n")).reason == "planned-rewrites"
+
+
+def test_a_row_that_was_absent_and_comes_back_changed_is_not_rewritten(sync: Sync) -> None:
+    """It is judged by nothing: it was taken for gone."""
+    sync(rows(*range(10)))
+    sync(rows(*range(5)))
+    back = sync(rows(*range(5)) + rows(*range(5, 10), version="x").removeprefix(HEADER))
+    assert back.counts == runs.Counts(seen=10, updated=5, unchanged=5, restored=5)
+
+
 def test_repeated_drops_below_the_threshold_are_held_by_the_highest_count_of_seven_days(
     sync: Sync, connection: Database
 ) -> None:

@@ -86,3 +86,29 @@ def test_what_is_told() -> None:
     assert hold.message == (
         "the export has 300 rows, 1000 were known within 7 days: 70 % fewer (at most 50 % are applied unasked)"
     )
+
+
+@pytest.mark.parametrize("name", ["drop", "delete", "rewrite"])
+def test_each_share_is_judged_by_itself(name: str) -> None:
+    limits = Limits(**{"drop": 100, "delete": 100, "rewrite": 100, name: 10})
+    judged = {
+        "drop": {rule(evidence(5, known=10), limits), rule(evidence(5, high=10), limits)},
+        "delete": {rule(evidence(10, known=10, plan=Plan(known=10, vanishing=5)), limits)},
+        "rewrite": {rule(evidence(10, known=10, plan=Plan(known=10, rewritten=5)), limits)},
+    }
+    rules = {
+        "drop": {Rule.ROW_DROP, Rule.HIGH_WATER},
+        "delete": {Rule.PLANNED_DELETES},
+        "rewrite": {Rule.PLANNED_REWRITES},
+    }
+    assert judged == {other: rules[other] if other == name else {None} for other in judged}
+
+
+def test_only_an_export_that_could_be_read_can_be_accepted() -> None:
+    assert {found for found in Rule if not found.acceptable} == {
+        Rule.UNREADABLE,
+        Rule.TRUNCATED,
+        Rule.MISSING_COLUMN,
+        Rule.ALL_REJECTED,
+        Rule.DUPLICATE_KEYS,
+    }
