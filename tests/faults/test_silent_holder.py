@@ -46,3 +46,16 @@ def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(
     )
     assert serve(connection, config, EventLog(io.StringIO()), run_id, run.fence) == 1
     assert runs.get(connection, run_id).state == "succeeded"
+
+
+@pytest.mark.parametrize(("bound_s", "done"), [(300, 4), (-1, 1)])
+def test_a_worker_goes_on_with_the_agents_next_run_until_its_bound(
+    connection: Database, config: Config, monkeypatch: pytest.MonkeyPatch, bound_s: int, done: int
+) -> None:
+    monkeypatch.setattr("archisync.serve.AGENT_BOUND_S", bound_s)
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    forced = [
+        runs.force(connection, name, AGENT, by="test", why=None) for name in ("orders", "customers", "ddt", "invoices")
+    ]
+    assert serve(connection, config, EventLog(io.StringIO()), forced[0].run_id, 1) == done
+    assert count(connection, "select count(*) from system.sync_runs where state = 'queued'") == 4 - done
