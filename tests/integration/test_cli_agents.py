@@ -162,3 +162,24 @@ def test_an_agent_is_paused_and_resumed(cli: Cli, connection: Database) -> None:
 def test_a_hostile_name_does_not_move_the_cursor(cli: Cli, connection: Database) -> None:
     connection.execute("insert into agents.users (id, full_name) values ('anna', E'\\x1b[2Jgone')")
     assert "\x1b" not in cli("agent", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "truncate agents.users",
+        "delete from agents.users",
+        "update agents.users set whitelisted = false",
+        "update agents.users set id = id || '-2'",
+    ],
+)
+def test_the_shared_types_runs_are_no_agents_whatever_its_id(cli: Cli, connection: Database, change: str) -> None:
+    """A company may have an agent whose id is the one under which products and prices are fetched."""
+    connection.execute("insert into agents.users (id, whitelisted) values ('service-account', true), ('anna', true)")
+    assert cli("tick").returncode == 0
+    connection.execute(change)
+    rows = connection.execute("select sync_type, agent_id, state from system.sync_runs").fetchall()
+    assert len(rows) == 10
+    assert {row["sync_type"] for row in rows if row["state"] == "queued"} == {"products", "prices"}
+    assert [row["agent_id"] for row in rows if row["state"] == "queued"] == ["service-account"] * 2
+    assert set(_active(connection, "service-account")) == {"products", "prices"}

@@ -25,6 +25,7 @@ ALL = [
     "0007 at_scale",
     "0008 line_digests",
     "0009 queue_indexes",
+    "0010 skipped_runs",
 ]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since", "line_digest"}
 
