@@ -108,7 +108,8 @@ def perform(db: Database, config: Config, claim: Claim, *, spool: Path, may_retr
     """
     if claim.blocked is not None:
         outcome = Outcome(State.SKIPPED, claim.blocked, _BLOCKED[claim.blocked])
-        runs.finish(db, claim, outcome, report=Report())
+        with db.transaction():
+            runs.finish(db, claim, outcome, report=Report())
         return outcome
     progress = Progress()
     try:

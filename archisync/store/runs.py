@@ -365,6 +365,17 @@ update system.sync_state
        backoff_until = system.clock() + system.backoff(sync_type, consecutive_failures + 1)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
+# Purpose: the pair's state after a run that was skipped. The slot is given back, or what stood in the way (a pause, say) would take a
+# run along that is due: the pair is due again as of that slot, once nothing stands in its way. Another slot than the run's is left
+# alone. The trigger's function system.deactivate_agents does the same. Caller: finish, in its transaction. Locks: the row.
+SQL_STATE_SKIPPED = """
+update system.sync_state st
+   set last_run_id = %(id)s,
+       last_slot_at = case when st.last_slot_at = r.slot_at then r.slot_at - make_interval(mins => s.interval_minutes)
+                           else st.last_slot_at end
+  from system.sync_runs r join system.sync_settings s using (sync_type)
+ where r.id = %(id)s and st.sync_type = r.sync_type and st.agent_id = r.agent_id
+"""
 SQL_STATE_LAST_RUN = """
 update system.sync_state set last_run_id = %(id)s where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
@@ -745,13 +756,17 @@ def _lost(claim: Claim) -> LeaseLostError:
 
 
 def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
-    """End a run. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    """End a run; in a transaction, for what the pair's state says of it is another statement. Raises LeaseLostError, and changes
+    nothing, when the fence has moved on."""
     if db.execute(SQL_FINISH, _ending(claim, outcome, report), prepare=True).fetchone() is None:
         raise _lost(claim)
-    if outcome.state is State.FAILED:
-        db.execute(SQL_STATE_FAILED, _pair(claim))
-    elif outcome.state is not State.SUCCEEDED:
-        db.execute(SQL_STATE_LAST_RUN, _pair(claim))
+    match outcome.state:
+        case State.FAILED:
+            db.execute(SQL_STATE_FAILED, _pair(claim))
+        case State.SKIPPED:
+            db.execute(SQL_STATE_SKIPPED, {"id": claim.run_id})
+        case State.HELD:
+            db.execute(SQL_STATE_LAST_RUN, _pair(claim))
 
 
 def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report, applied_by: int) -> bool:

@@ -68,6 +68,7 @@ class Promises(RuleBasedStateMachine):
         self.enabled = {kind.name: True for kind in KINDS}
         self.paused: set[tuple[str | None, str | None]] = set()
         self.slots: dict[Pair, datetime] = {}
+        self.given_back: set[int] = set()
 
     @initialize()
     def begin(self) -> None:
@@ -117,6 +118,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(KINDS), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
     def set_interval(self, kind: SyncType, minutes: int) -> None:
+        self._give_slots_back()
         store_settings.set_interval(self.db, kind, minutes)
         self.every[kind.name] = timedelta(minutes=minutes)
 
@@ -276,6 +278,7 @@ class Promises(RuleBasedStateMachine):
 
     def _due(self) -> set[Pair]:
         """DESIGN, section 3, in its own words. Back-off never begins here: the ERP answers always."""
+        self._give_slots_back()
         unfinished = self._unfinished_pairs()
         return {
             (kind, agent)
@@ -302,6 +305,17 @@ class Promises(RuleBasedStateMachine):
             assert slot == (last + every if on_time and last else self.now)
             self.slots[pair] = slot
         assert set(queued) - due <= self._failed_pairs()
+
+    def _give_slots_back(self) -> None:
+        """A run that was skipped has served no slot: its pair is due as of that one."""
+        rows = self.db.execute(
+            "select id, sync_type, agent_id, slot_at from system.sync_runs where state = 'skipped' and slot_at is not null"
+        ).fetchall()
+        for row in rows:
+            pair = row["sync_type"], row["agent_id"]
+            if row["id"] not in self.given_back and self.slots.get(pair) == row["slot_at"]:
+                self.slots[pair] = row["slot_at"] - self.every[row["sync_type"]]
+            self.given_back.add(row["id"])
 
     def _failed_pairs(self) -> set[Pair]:
         rows = self.db.execute("select sync_type, agent_id from system.sync_runs where state = 'failed'").fetchall()

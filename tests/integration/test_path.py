@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.due import decide
 from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.sync import perform
 from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
@@ -333,6 +335,74 @@ def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped
     assert [(r["state"], r["reason"]) for r in states] == [("skipped", "not-whitelisted")] * 4
     registered.execute("update system.sync_state set last_slot_at = null")
     assert tick(registered, config).due == 0  # the others are queued still
+
+
+# What stands in the way of a run that is queued, and what takes it away again.
+UNDONE = {
+    "pause": (
+        "insert into system.pauses (agent_id) values ('anna.bianchi')",
+        "delete from system.pauses",
+    ),
+    "disable": (
+        "update system.sync_settings set enabled = false where sync_type = 'customers'",
+        "update system.sync_settings set enabled = true where sync_type = 'customers'",
+    ),
+    "deny": ("update agents.users set whitelisted = false", "update agents.users set whitelisted = true"),
+    "delete": ("delete from agents.users", "insert into agents.users (id, whitelisted) values ('anna.bianchi', true)"),
+}
+
+
+@pytest.mark.parametrize("cause", UNDONE)
+@pytest.mark.parametrize("ran_before", [True, False], ids=["ran before", "never ran"])
+def test_a_run_that_was_skipped_is_due_at_the_next_tick_after_its_cause_is_undone(
+    connection: Database, config: Config, cause: str, ran_before: bool
+) -> None:
+    begin, undo = UNDONE[cause]
+    agents.add(connection, AGENTS[0], name=None, whitelisted=True)
+    connection.execute("update system.sync_settings set interval_minutes = 1440, enabled = sync_type = 'customers'")
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def at(minutes: int) -> int:
+        connection.execute(f"set archisync.now = '{(noon + timedelta(minutes=minutes)).isoformat()}'")
+        return tick(connection, config).due
+
+    if ran_before:
+        assert at(-1440) == 1
+        drain(connection, config)
+    assert at(1) == 1
+    connection.execute(begin)
+    drain(connection, config)
+    assert [run.state for run in runs.history(connection)] == ["skipped", "succeeded"][: 1 + ran_before]
+    assert [at(2), at(30), drain(connection, config)] == [0, 0, 0]
+    connection.execute(undo)
+    assert at(31) == 1
+    assert runs.history(connection, limit=1)[0].slot_at == (noon if ran_before else noon + timedelta(minutes=1))
+    assert at(32) == 0
+    drain(connection, config)
+    assert runs.history(connection, limit=1)[0].state == "succeeded"
+    assert [at(33), at(1439), at(1442)] == [0, 0, 1]
+
+
+def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
+    connection: Database, config: Config, database_url: str
+) -> None:
+    agents.add(connection, AGENTS[0], name=None, whitelisted=True)
+    tick(connection, config)
+    settings.pause(connection, sync_type=None, agent_id=None, until=None, reason=None, by="test")
+    [run] = runs.history(connection, sync_type="orders")
+    with connected(database_url, purpose="test") as worker:
+        claim = runs.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
+        assert claim is not None
+        connection.execute(
+            "create function killed() returns trigger language plpgsql as $$ begin"
+            " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
+        )
+        connection.execute(
+            "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
+        )
+        with pytest.raises(psycopg.OperationalError):
+            perform(worker, config, claim, spool=Path(), may_retry=True)
+    assert runs.get(connection, run.run_id).state == "running"
 
 
 def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, exports: Path, cli: Cli) -> None:

@@ -1,8 +1,8 @@
--- Purpose: an agent that leaves the whitelist takes nothing else along: runs of the shared types are nobody's, whatever an agent is called.
+-- Purpose: an agent that leaves the whitelist takes nothing else along: no run of the shared types, which are nobody's, whatever an agent
+-- is called; and no slot, so that an agent that comes back is due as it was.
 -- Caller: archisync.store.migrations, once.
 
--- As it was, but for the scope of the runs. Both statements are told in full what they look for: statistics that were made while nothing
--- was queued have been seen to lead the planner through the whole queue.
+-- As it was, but for the scope of the runs and the last statement, which does what runs.SQL_STATE_SKIPPED does.
 create or replace function system.deactivate_agents(ids text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -11,9 +11,15 @@ declare
 begin
   -- State first: it waits for a tick that is about to queue a run, so that the second statement sees that run.
   update system.sync_state st set active = false where st.agent_id = any (ids) and st.active and st.sync_type = any (own);
-  update system.sync_runs
-     set state = 'skipped', reason = 'not-whitelisted', message = 'the agent left the whitelist before the run began',
-         finished_at = system.clock()
-   where agent_id = any (ids) and state in ('queued', 'running') and state <> 'running' and sync_type = any (own);
+  -- With `state = 'queued'` alone, statistics that were made while nothing was queued lead the planner through the whole queue.
+  with skipped as (
+    update system.sync_runs
+       set state = 'skipped', reason = 'not-whitelisted', message = 'the agent left the whitelist before the run began',
+           finished_at = system.clock()
+     where agent_id = any (ids) and state in ('queued', 'running') and state <> 'running' and sync_type = any (own)
+    returning sync_type, agent_id, slot_at)
+  update system.sync_state st set last_slot_at = skipped.slot_at - make_interval(mins => s.interval_minutes)
+    from skipped join system.sync_settings s using (sync_type)
+   where st.agent_id = skipped.agent_id and st.sync_type = skipped.sync_type and st.last_slot_at = skipped.slot_at;
 end
 $$;
