@@ -393,14 +393,14 @@ values (%(sync_type)s, %(agent_id)s, 'forced', %(by)s, %(why)s)
 on conflict (agent_id, sync_type) where state in ('queued', 'running') do nothing
 returning id
 """
-# Purpose: the unfinished run that a forced one joins; a queued one becomes forced, so that it runs though its type is
-# disabled or its agent paused, and is pushed again to the front of the queue. Caller: force. Locks: that row.
+# Purpose: the unfinished run that a forced one joins becomes forced, so that it runs though its type is disabled or its agent paused,
+# a running one if it needs another attempt. A queued one is pushed again to the front of the queue. Caller: force. Locks: that row.
 SQL_JOIN = """
 with unfinished as (
   select id, state, trigger from system.sync_runs
    where sync_type = %(sync_type)s and agent_id = %(agent_id)s and state in ('queued', 'running') for update)
 update system.sync_runs r
-   set trigger = case when u.state = 'queued' then 'forced' else r.trigger end,
+   set trigger = 'forced',
        requested_by = coalesce(r.requested_by, %(by)s), request_reason = coalesce(r.request_reason, %(why)s),
        not_before = case when u.state = 'queued' then null else r.not_before end,
        delivery_id = case when u.state = 'queued' and u.trigger <> 'forced' then null else r.delivery_id end

@@ -84,3 +84,29 @@ def test_a_lasting_fault_is_retried_by_later_ticks_with_growing_delay_then_faile
     found = state.fetchone()
     assert found is not None
     assert (found["consecutive_failures"], found["backoff_until"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "stopped", ["insert into system.pauses default values", "update system.sync_settings set enabled = false"]
+)
+def test_a_forced_run_that_joined_a_running_one_runs_all_the_same_at_its_next_attempt(
+    monkeypatch: pytest.MonkeyPatch, connection: Database, config: Config, stopped: str
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
+    tick(connection, config)
+    [scheduled] = runs.history(connection, sync_type="orders")
+
+    def fetch(_: Request) -> Fetched:
+        connection.execute(stopped)
+        assert runs.force(connection, "orders", AGENT, by="test", why="a complaint").joined
+        monkeypatch.setattr(sources, "fetch", _real_fetch)
+        raise TransientSourceError("the ERP does not answer", retry_after_s=60)
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    again = deliver(connection, config, scheduled.run_id)
+    assert (again.state, again.attempt, again.trigger, again.requested_by) == ("queued", 2, "forced", "test")
+    connection.execute("set archisync.now = '2026-05-05T12:05:00Z'")
+    assert tick(connection, config).enqueued == 1
+    done = deliver(connection, config, scheduled.run_id)
+    assert (done.state, done.attempt, done.request_reason) == ("succeeded", 2, "a complaint")
