@@ -18,7 +18,8 @@ What is abstract, and why nothing is missed by it:
   next. A popped job is in the intermediate list until it starts; no step leads from there, as nothing in the code does.
 * A statement that waits for a row lock is not enabled; one that skips locked rows passes by. SQL_INSERT_DUE is two steps, its
   snapshot and its writes: between them a forced run may be committed, which its `not exists` does not see.
-* `held`, `skipped` and `failed` end a run without data in the same way; the model has `failed`, at the bound of attempts.
+* `held`, `skipped` and `failed` end a run without data in the same way; the model has `failed`, at the bound of attempts. A run
+  that is skipped gives its slot back: here that is a slot that comes right after the end, as it may after any step.
 * A forced run that joins a queued one is delivered anew each time (the code: the first time). More deliveries, no fewer.
 
 Left out: wrong clocks, other sync types of the agent, and a PostgreSQL session that is cut while its worker is in the ERP, unless
