@@ -59,6 +59,7 @@ def tick(db: Database, config: Config) -> Summary:
     """
     started = monotonic()
     _ = (
+        config.lease_s,
         config.max_attempts,
         config.redeliver_after_s,
         config.run_timeout_s,
@@ -66,7 +67,6 @@ def tick(db: Database, config: Config) -> Summary:
     )  # told now, if wrong, and not when work comes
     started_at, anything = ticks.anything_to_do(
         db,
-        lease_s=config.lease_s,
         history_days=config.history_days,
         hook=config.text("ARCHISYNC_HOOK") != "",
     )
@@ -99,7 +99,7 @@ def _work(db: Database, config: Config, summary: Summary, started: float) -> Non
     from archisync.store import notices, runs
 
     runs.mend_clock(db)
-    summary.reaped = runs.reap(db, lease_s=config.lease_s, max_attempts=config.max_attempts)
+    summary.reaped = runs.reap(db, max_attempts=config.max_attempts)
     try:
         queue_and_deliver(db, config, summary, started)
     except (UnreachableError, ConfigurationError) as exc:

@@ -73,13 +73,14 @@ retries as (
 select (select count(*) from slots) + (select count(*) from deliveries) + (select count(*) from retries) as mended
 """
 
-# Purpose: take back runs whose worker fell silent; beyond the bound they are failed. Caller: tick, first step.
+# Purpose: take back runs whose worker fell silent; beyond the bound they are failed. A lease longer than any setting allows (an hour,
+# see config.lease_s) comes from a clock that was wrong; a tick's own setting says nothing of a worker's. Caller: tick, first step.
 # Locks: the expired rows; SKIP LOCKED, because a run that is committing its apply right now holds its own row.
 SQL_REAP = """
 with expired as (
   select id from system.sync_runs
    where state = 'running'
-     and (lease_until <= system.clock() or lease_until > system.clock() + make_interval(secs => %(lease_s)s + 60))
+     and (lease_until <= system.clock() or lease_until > system.clock() + interval '61 minutes')
    order by id limit %(limit)s for update skip locked),
 reaped as (
   update system.sync_runs r
@@ -626,9 +627,9 @@ def mend_clock(db: Database) -> int:
     return int(_one(db, SQL_MEND_CLOCK, {})["mended"])
 
 
-def reap(db: Database, *, lease_s: int, max_attempts: int, limit: int = 10_000) -> int:
+def reap(db: Database, *, max_attempts: int, limit: int = 10_000) -> int:
     """Runs taken back from workers that fell silent."""
-    return int(_one(db, SQL_REAP, {"lease_s": lease_s, "max_attempts": max_attempts, "limit": limit})["reaped"])
+    return int(_one(db, SQL_REAP, {"max_attempts": max_attempts, "limit": limit})["reaped"])
 
 
 def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ select c.now, coalesce(exists (
           where s.enabled and (oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
                                or newest.slot > c.now + interval '1 minute'))
       or exists (select from system.sync_runs r where r.state = 'running'
-                  and (r.lease_until <= c.now or r.lease_until > c.now + make_interval(secs => %(lease_s)s + 60)))
+                  and (r.lease_until <= c.now or r.lease_until > c.now + interval '61 minutes'))
       or exists (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null)
       or exists (select from system.deliveries)
       or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r where r.finished_at is not null
@@ -75,9 +75,9 @@ class Heartbeat:
     age_s: float
 
 
-def anything_to_do(db: Database, *, lease_s: int, history_days: int, hook: bool) -> tuple[datetime, bool]:
+def anything_to_do(db: Database, *, history_days: int, hook: bool) -> tuple[datetime, bool]:
     """PostgreSQL's time, and whether a tick may find something to do. `hook`: somebody wants the notices that wait."""
-    params: Params = {"lease_s": lease_s, "history_days": history_days, "kept_days": KEPT_DAYS, "hook": hook}
+    params: Params = {"history_days": history_days, "kept_days": KEPT_DAYS, "hook": hook}
     row = db.execute(SQL_ANYTHING_TO_DO, params).fetchone()
     assert row is not None
     return row["now"], row["anything"]

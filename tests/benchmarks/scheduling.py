@@ -203,7 +203,7 @@ def _plans(place: Place, sizes: tuple[int, ...]) -> str:
     statements = {
         "is there anything to do?": (
             ticks.SQL_ANYTHING_TO_DO,
-            {"lease_s": 120, "history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
+            {"history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
         ),
         "queue what is due": (runs.SQL_INSERT_DUE, {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}),
     }

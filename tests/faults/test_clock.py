@@ -12,6 +12,7 @@ from archisync import queue
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
+from archisync.errors import ConfigurationError
 from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
@@ -191,6 +192,18 @@ def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database
     one_pair.execute("update system.sync_runs set lease_until = %s", (NOW + TEN_YEARS,))
     summary = tick(one_pair, config)
     assert (summary.reaped, summary.enqueued) == (1, 1)
+
+
+def test_a_tick_with_a_smaller_lease_than_a_worker_s_leaves_its_runs_alone(one_pair: Database, config: Config) -> None:
+    longest = Config.from_environment({"ARCHISYNC_LEASE_S": "3600"})
+    shortest = Config.from_environment(dict(config.environment) | {"ARCHISYNC_LEASE_S": "10"})
+    with pytest.raises(ConfigurationError, match="3601"):
+        _ = Config.from_environment({"ARCHISYNC_LEASE_S": "3601"}).lease_s
+    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    assert runs.claim(one_pair, run, 1, worker="slow", lease_s=longest.lease_s) is not None
+    assert (tick(one_pair, shortest).reaped, runs.get(one_pair, run).state) == (0, "running")
+    set_clock(one_pair, NOW - timedelta(minutes=1, seconds=1))
+    assert tick(one_pair, shortest).reaped == 1  # no setting gives so long a lease
 
 
 def test_a_pause_of_ten_years_is_obeyed_because_a_person_said_so(one_pair: Database, config: Config) -> None:

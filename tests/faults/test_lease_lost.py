@@ -24,7 +24,7 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
     claim = runs.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
     assert claim is not None
     connection.execute("update system.sync_runs set lease_until = system.clock() - interval '1 second'")
-    assert runs.reap(connection, lease_s=60, max_attempts=3) == 1
+    assert runs.reap(connection, max_attempts=3) == 1
     lines = io.StringIO()
 
     with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:

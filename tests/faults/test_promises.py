@@ -168,7 +168,7 @@ class Promises(RuleBasedStateMachine):
     def a_tick_dies_before_it_pushes(self) -> None:
         due = self._due()
         before = self._newest_run()
-        runs.reap(self.db, lease_s=LEASE_S, max_attempts=3)
+        runs.reap(self.db, max_attempts=3)
         runs.insert_due(self.db, limit=1000, batch=1000)
         self._account(due, before)
 
@@ -207,7 +207,7 @@ class Promises(RuleBasedStateMachine):
         if first is None:
             return
         self._set_clock(self.now + timedelta(seconds=LEASE_S))
-        assert runs.reap(self.db, lease_s=LEASE_S, max_attempts=20) >= 1
+        assert runs.reap(self.db, max_attempts=20) >= 1
         second = runs.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
         assert second is not None
         with pytest.raises(LeaseLostError):

@@ -57,7 +57,7 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "a clock that was wrong": (runs.SQL_MEND_CLOCK, {}),
     "anything to do": (
         ticks.SQL_ANYTHING_TO_DO,
-        {"lease_s": 120, "history_days": 90, "kept_days": 30, "hook": True},
+        {"history_days": 90, "kept_days": 30, "hook": True},
     ),
     "running": (runs.SQL_RUNNING, {"limit": 100}),
     "trends": (live.SQL_TRENDS, {"limit": 24}),
@@ -235,7 +235,7 @@ def test_a_long_queue_that_no_statistics_know_of_is_not_walked(connection: Datab
         (pairs.SQL_HEALTH, {}),
         (runs.SQL_HISTORY, ANY),
         (runs.SQL_HISTORY, ANY | {"states": ["queued"], "sync_type": "prices"}),
-        (ticks.SQL_ANYTHING_TO_DO, {"lease_s": 120, "history_days": 90, "kept_days": 30, "hook": True}),
+        (ticks.SQL_ANYTHING_TO_DO, {"history_days": 90, "kept_days": 30, "hook": True}),
     ):
         row = connection.execute("explain (analyze, format json) " + question, params or None).fetchone()
         assert row is not None

@@ -37,7 +37,7 @@ def idle(connection: Database) -> Database:
 
 
 def asks(db: Database, *, hook: bool = False) -> bool:
-    return ticks.anything_to_do(db, lease_s=120, history_days=90, hook=hook)[1]
+    return ticks.anything_to_do(db, history_days=90, hook=hook)[1]
 
 
 SOMETHING = {
@@ -50,7 +50,7 @@ SOMETHING = {
     "a delivery that was not pushed": "insert into system.deliveries default values",
     "a delivery that was": "insert into system.deliveries (delivered_at) values (system.clock())",
     "a silent worker": RUN.format("lease_until", "'running', system.clock()"),
-    "a lease of a wrong clock": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
+    "a lease of a wrong clock": RUN.format("lease_until", "'running', system.clock() + interval '61 min 1 s'"),
     "old history": RUN.format("finished_at", "'succeeded', system.clock() - interval '90 days' - interval '1 second'"),
     "an old notice": NOTICE.format("created_at", "system.clock() - interval '31 days'"),
 }
@@ -61,6 +61,7 @@ NOTHING = {
     "an agent off the list": "update agents.users set whitelisted = false;"
     f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where agent_id = 'anna'",
     "a worker at work": RUN.format("lease_until", "'running', system.clock() + interval '2 min'"),
+    "a worker with the longest lease that there is": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
     "history": RUN.format("finished_at", "'succeeded', system.clock() - interval '89 days'"),
     "a notice without a hook": NOTICE.format("created_at", "system.clock()"),
 }
