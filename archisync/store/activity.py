@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from archisync.database import Database
+from archisync.store.runs import id_before
 
 OUTCOMES = ("succeeded", "held", "failed")
 NEWEST = 20_000
 """Runs of a type among which the slowest are looked for: each is a row to read."""
 
 # Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
-# Why `<> 'queued'`: see runs.SQL_HISTORY.
+# Why `<> 'queued'`, and what `after` is, here and below: see runs.SQL_HISTORY.
 SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t
   cross join unnest(%(states)s::text[]) as w(state)
   join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state and r.state <> 'queued'
-                          and r.queued_at >= %(since)s
+                          and r.id > %(after)s and r.queued_at >= %(since)s
  group by 1, 2 order by 1, 2
 """
 # Purpose: the slowest of each type's newest succeeded runs in the span. Caller: slowest. No locks.
@@ -32,8 +33,10 @@ select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
     select q.id, q.agent_id, q.finished_at,
            coalesce((q.steps ->> 'total')::float / 1000, extract(epoch from q.finished_at - q.started_at)::float, 0) as seconds
       from (select * from system.sync_runs r
-             where r.sync_type = t.sync_type and r.state = 'succeeded' and r.queued_at >= %(since)s
-             order by r.queued_at desc, r.id desc limit %(newest)s) q
+             where (r.sync_type, r.state) <= (t.sync_type, 'succeeded')
+               and (r.sync_type, r.state, r.id) > (t.sync_type, 'succeeded', %(after)s::bigint)
+               and r.state <> 'queued' and r.queued_at >= %(since)s
+             order by r.sync_type desc, r.state desc, r.id desc limit %(newest)s) q
      order by seconds desc limit %(limit)s) n
  order by n.seconds desc, n.id limit %(limit)s
 """
@@ -65,7 +68,7 @@ class Slow:
 def outcomes(db: Database, *, since: datetime, until: datetime, step: timedelta) -> list[Step]:
     """Every step of the span, also those without a run."""
     counted: dict[datetime, dict[str, int]] = {}
-    params = {"since": since, "step": step, "states": list(OUTCOMES)}
+    params = {"since": since, "after": id_before(db, since), "step": step, "states": list(OUTCOMES)}
     for row in db.execute(SQL_OUTCOMES, params).fetchall():
         counted.setdefault(row["at"], {})[row["state"]] = row["runs"]
     steps = []
@@ -77,5 +80,6 @@ def outcomes(db: Database, *, since: datetime, until: datetime, step: timedelta)
 
 
 def slowest(db: Database, *, since: datetime, limit: int) -> list[Slow]:
-    rows = db.execute(SQL_SLOWEST, {"since": since, "newest": NEWEST, "limit": limit}).fetchall()
+    params = {"since": since, "after": id_before(db, since), "newest": NEWEST, "limit": limit}
+    rows = db.execute(SQL_SLOWEST, params).fetchall()
     return [Slow(run_id=row.pop("id"), **row) for row in rows]

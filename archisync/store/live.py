@@ -9,7 +9,7 @@ from datetime import datetime
 from archisync.database import Database
 
 # Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
-# Why `<> 'queued'`: see runs.SQL_HISTORY.
+# Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
 SQL_TRENDS = """
 select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
                                       extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds
@@ -18,8 +18,8 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued'
-         order by q.queued_at desc, q.id desc limit %(limit)s) n
+         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
+         order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r
  order by t.sync_type, r.id
 """

@@ -104,7 +104,7 @@ select t.sync_type, s.enabled, s.interval_minutes,
           (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null and r.sync_type = t.sync_type
             order by r.delivery_id, r.sync_type {_UP_TO})) x) as queued,
        (select count(*) from (select from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'running'
-         order by r.queued_at {_UP_TO}) x) as running,
+         order by r.sync_type, r.state, r.id {_UP_TO}) x) as running,
        (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null
          order by h.agent_id {_UP_TO}) x) as held,
        exists (select from system.pauses x where x.agent_id is null and (x.sync_type is null or x.sync_type = t.sync_type)

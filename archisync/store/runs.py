@@ -48,9 +48,9 @@ BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
 # Purpose: a slot, a delivery or a retry that is further in the future than any can be comes from a clock that was wrong; put right
-# so that it delays nothing by more than a tick (`due.credible` tells the same). Caller: tick. Locks: the rows concerned
-# (normally none). One end of an index range a type: a plain condition was planned as a walk over all pairs, since nothing tells the
-# planner that nobody's slot is in the future.
+# so that it delays nothing by more than a tick (`due.credible` tells the same). So is the age of finished runs. Caller: tick. Locks: the
+# rows concerned (normally none). One end of an index range a type: a plain condition was planned as a walk over all pairs, since nothing
+# tells the planner that nobody's slot is in the future.
 SQL_MEND_CLOCK = """
 with slots as (
   update system.sync_state set last_slot_at = null
@@ -69,8 +69,16 @@ deliveries as (
 retries as (
   update system.sync_runs set not_before = null
    where state = 'queued' and delivery_id is null and not_before > system.clock() + interval '61 minutes'
+  returning 1),
+history as (
+  update system.sync_runs set kept_at = system.clock()  -- pruned a retention from now, and not years later
+   where ctid = any (array(
+     select r.ctid from system.sync_runs r
+      where r.finished_at is not null and coalesce(r.kept_at, r.finished_at) > system.clock() + interval '1 minute'
+      order by coalesce(r.kept_at, r.finished_at) desc limit 10000))
   returning 1)
-select (select count(*) from slots) + (select count(*) from deliveries) + (select count(*) from retries) as mended
+select (select count(*) from slots) + (select count(*) from deliveries) + (select count(*) from retries)
+     + (select count(*) from history) as mended
 """
 
 # Purpose: take back runs whose worker fell silent; beyond the bound they are failed. A lease longer than any setting allows (an hour,
@@ -419,19 +427,29 @@ SQL_GET = """
 select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
   from system.sync_runs r where r.id = %(id)s
 """
-# Purpose: the newest runs, of any type and state or of some. One index range for each type and state, so that the last `limit` of a rare
-# one are as near as those of a common one; of the queued ones those in the newest deliveries, and those that wait for one. The states
-# come as parameters: `<> 'queued'` beside them, here and in other modules, tells the planner that sync_runs_by_state has the rows.
-# Caller: history. No locks.
+# Purpose: a run that had ended before `since`. Whatever has a lesser id was queued earlier still, so who asks for a span of time reads
+# one end of an index that knows no times. The greatest id of a hundred, for some run may have waited and lasted long; and of none that a
+# wrong clock dated. Caller: id_before. No locks.
+SQL_ID_BEFORE = """
+select coalesce(max(id), 0) as id from (
+  select r.id from system.sync_runs r
+   where r.finished_at is not null and coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
+   order by coalesce(r.kept_at, r.finished_at) desc limit 100) x
+"""
+# Purpose: the newest runs, of any type and state or of some: those with the greatest ids, which no clock disturbs. One index range for each
+# type and state, so that the last `limit` of a rare one are as near as those of a common one; of the queued ones those in the newest
+# deliveries, and those that wait for one. The states come as parameters: `<> 'queued'` beside them, here and in other modules, tells the
+# planner that sync_runs_by_state has the rows; and rows that are compared and sorted as that index sorts them keep it from walking along
+# all ids instead. `after`: a bound for `since` (SQL_ID_BEFORE). Caller: history. No locks.
 SQL_HISTORY = """
 select * from (
   (select r.* from system.sync_types t
      cross join unnest(%(states)s::text[]) as w(state)
      cross join lateral (
        select * from system.sync_runs q
-        where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued'
-          and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-        order by q.queued_at desc, q.id desc limit %(limit)s) r
+        where (q.sync_type, q.state) <= (t.sync_type, w.state) and (q.sync_type, q.state, q.id) > (t.sync_type, w.state, %(after)s::bigint)
+          and q.state <> 'queued' and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) r
     where %(sync_type)s::text is null or t.sync_type = %(sync_type)s)
   union all
   (select q.* from system.deliveries d
@@ -921,11 +939,18 @@ def history(
     since: datetime | None = None,
     limit: int = 20,
 ) -> list[Run]:
-    """Newest first."""
+    """Newest first, as they were queued."""
     states = [state] if state is not None else list(State)
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "states": states, "since": since, "limit": limit}
-    statement = SQL_HISTORY if agent_id is None else SQL_HISTORY_OF_AGENT
-    return [_run(row) for row in db.execute(statement, params).fetchall()]
+    if agent_id is not None:
+        return [_run(row) for row in db.execute(SQL_HISTORY_OF_AGENT, params).fetchall()]
+    after = id_before(db, since) if since is not None else 0
+    return [_run(row) for row in db.execute(SQL_HISTORY, params | {"after": after}).fetchall()]
+
+
+def id_before(db: Database, since: datetime) -> int:
+    """The id of a run that was queued before then, and shortly before; 0 when there is none."""
+    return int(_one(db, SQL_ID_BEFORE, {"since": since})["id"])
 
 
 def running(db: Database, *, limit: int = 100) -> list[Run]:

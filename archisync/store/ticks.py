@@ -22,7 +22,8 @@ returning id, set_config('synchronous_commit', 'off', true)
 """
 # Purpose: is there anything at all that a tick could do? Caller: tick, first of all. Locks: none.
 # It asks for a little more than the steps would find (any delivery, any run that waits to be given into one), never for less, but for
-# slots of a wrong clock while their type is disabled: they delay nothing, and are asked for once it is enabled. The oldest and
+# slots of a wrong clock while their type is disabled: they delay nothing, and are asked for once it is enabled; and for finished runs
+# of a wrong clock, which any tick that works puts right. The oldest and
 # the newest slot of each type are the two ends of an index range: `exists` with a condition may be planned as a walk over all pairs.
 # Heartbeats are not asked for: whoever has that table locked keeps no run from being queued.
 SQL_ANYTHING_TO_DO = """

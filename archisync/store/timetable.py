@@ -29,7 +29,7 @@ select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, 
  group by 1, 2, 3 order by 3, 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
-# Why `<> 'queued'`: see runs.SQL_HISTORY.
+# Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
 SQL_DURATIONS = """
 select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
                                  extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs
@@ -38,8 +38,9 @@ select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where q.sync_type = t.sync_type and q.state = w.state and q.state <> 'queued' and q.started_at is not null
-         order by q.queued_at desc, q.id desc limit %(limit)s) n
+         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
+           and q.started_at is not null
+         order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r on true
  group by t.sync_type
 """

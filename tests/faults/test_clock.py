@@ -13,7 +13,7 @@ from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.errors import ConfigurationError
-from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.store import activity, agents, live, pairs, runs, settings, ticks, timetable
 from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
@@ -229,6 +229,42 @@ def test_postgresql_s_clock_may_leap_ten_years_and_back_and_each_time_there_is_o
         assert (moment, tick(one_pair, config).due) == (moment, due)
         drain(one_pair, config)
     assert count(one_pair, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
+
+
+@pytest.mark.parametrize("leap", [TEN_YEARS, -TEN_YEARS])
+def test_runs_of_a_wrong_clock_hide_no_later_ones(one_pair: Database, leap: timedelta) -> None:
+    insert = (
+        "insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, started_at, finished_at, steps)"
+        " select 'orders', %s, 'succeeded', 'scheduled', c, c, c, jsonb_build_object('total', %s::int) from"
+        " generate_series(1, %s), system.clock() c returning id"
+    )
+    for moment, total_ms, number in ((NOW - timedelta(hours=2), 1000, 30), (NOW + leap, 9000, 1500), (NOW, 2000, 25)):
+        set_clock(one_pair, moment)
+        ids = [row["id"] for row in one_pair.execute(insert, [AGENT, total_ms, number]).fetchall()]
+    newest = sorted(ids, reverse=True)
+    for filters in ({}, {"sync_type": "orders"}, {"state": runs.State.SUCCEEDED}, {"since": NOW - timedelta(hours=1)}):
+        assert [run.run_id for run in runs.history(one_pair, limit=20, **filters)] == newest[:20], filters
+    assert {point.seconds for point in live.trends(one_pair, limit=24)["orders"]} == {2.0}
+    assert timetable.durations(one_pair)["orders"] == pytest.approx((25 * 2 + 975 * 9) / 1000)
+    slowest = activity.slowest(one_pair, since=NOW - timedelta(hours=1), limit=2000)
+    assert {slow.run_id for slow in slowest} >= set(ids)
+
+
+def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, config: Config) -> None:
+    """Its age is not known: it is kept for as long as a run of the day on which a tick finds it."""
+    set_clock(one_pair, NOW + TEN_YEARS)
+    for _ in range(2):
+        runs.force(one_pair, "orders", AGENT, by="test", why=None)
+        drain(one_pair, config)
+    set_clock(one_pair, NOW)
+    tick(one_pair, config)
+    assert drain(one_pair, config) == 1
+    for day, left in ((89, [1, 2, 3]), (91, [2, 3])):  # the last two are what the pair's state names
+        set_clock(one_pair, NOW + timedelta(days=day))
+        one_pair.execute("update system.sync_state set last_slot_at = system.clock()")
+        tick(one_pair, config)
+        rows = one_pair.execute("select id from system.sync_runs order by id").fetchall()
+        assert (day, [row["id"] for row in rows]) == (day, left)
 
 
 def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database, config: Config) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -11,7 +11,7 @@ import pytest
 
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
-from archisync.store import live, pairs, runs, ticks, timetable
+from archisync.store import activity, live, pairs, runs, ticks, timetable
 from archisync.store.runs import State
 from tests.benchmarks import company
 from tests.conftest import Cli, migrated_copy
@@ -44,14 +44,18 @@ def scanned(plan: dict[str, Any]) -> Iterator[str]:
         yield from scanned(part)
 
 
-ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, "limit": 20}
+ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, "after": 0, "limit": 20}
+SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "health": (pairs.SQL_HEALTH, {}),
     "facts of a pair": (pairs.SQL_FACTS, {"sync_type": "orders", "agent_id": ONE}),
     "history": (runs.SQL_HISTORY, ANY),
     "history of a rare type": (runs.SQL_HISTORY, ANY | {"sync_type": "prices"}),
     "history of a rare state": (runs.SQL_HISTORY, ANY | {"states": ["held"]}),
-    "history of the last minutes": (runs.SQL_HISTORY, ANY | {"since": "2999-01-01"}),
+    "history of the last minutes": (runs.SQL_HISTORY, ANY | {"since": "2999-01-01", "after": RUNS}),
+    "where a span begins": (runs.SQL_ID_BEFORE, {"since": "2999-01-01"}),
+    "runs of a span": (activity.SQL_OUTCOMES, SPAN | {"states": list(activity.OUTCOMES), "step": timedelta(hours=1)}),
+    "the slowest of a span": (activity.SQL_SLOWEST, SPAN | {"newest": 100, "limit": 9}),
     "history of an agent": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE}),
     "history of a pair": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE, "sync_type": "orders"}),
     "a clock that was wrong": (runs.SQL_MEND_CLOCK, {}),
@@ -154,7 +158,8 @@ def test_the_newest_runs_are_those_of_a_walk_over_all_runs(connection: Database)
         insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, finished_at)
         select (array['orders', 'customers', 'ddt'])[1 + (random() * 2)::int], 'a' || 1 + (random() * 8)::int,
                (array['succeeded', 'failed', 'held', 'skipped'])[1 + (random() * 3)::int], 'scheduled',
-               timestamptz '2026-03-01 12:00Z' + n * interval '1 minute', now() from generate_series(1, 600) n""")
+               timestamptz '2026-03-01 12:00Z' + n * interval '1 minute', timestamptz '2026-03-01 12:02Z' + n * interval '1 minute'
+          from generate_series(1, 600) n""")
     connection.execute("""
         insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at) values
           ('orders', 'a1', 'queued', 'scheduled', '2026-03-02'), ('ddt', 'a1', 'running', 'scheduled', '2026-03-02')""")
