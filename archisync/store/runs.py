@@ -385,8 +385,10 @@ update system.sync_state st
   from system.sync_runs r join system.sync_settings s using (sync_type)
  where r.id = %(id)s and st.sync_type = r.sync_type and st.agent_id = r.agent_id
 """
-SQL_STATE_LAST_RUN = """
-update system.sync_state set last_run_id = %(id)s where sync_type = %(sync_type)s and agent_id = %(agent_id)s
+# Purpose: the pair's state after a run that was held. The ERP has answered, so failures are no longer in a row: nothing is to rest for.
+SQL_STATE_HELD = """
+update system.sync_state set last_run_id = %(id)s, consecutive_failures = 0, backoff_until = null
+ where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 # Purpose: give a run back to be tried later, by a later tick. Caller: worker. Locks: the row.
 SQL_REQUEUE = """
@@ -785,7 +787,7 @@ def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> N
         case State.SKIPPED:
             db.execute(SQL_STATE_SKIPPED, {"id": claim.run_id})
         case State.HELD:
-            db.execute(SQL_STATE_LAST_RUN, _pair(claim))
+            db.execute(SQL_STATE_HELD, _pair(claim))
 
 
 def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report, applied_by: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archisync.database import Database
-from archisync.store import notices
+from archisync.store import notices, pairs
 from tests.conftest import REPOSITORY, Cli
 
 AGENT = "anna.bianchi"
@@ -118,6 +118,22 @@ def test_a_hold_is_told_once_however_many_runs_it_lasts_and_its_end_once(
     anna.write_text(FEW)
     assert sync(cli) == 6
     assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held"]
+
+
+def test_a_held_export_ends_a_series_of_failures_and_is_no_success(cli: Cli, connection: Database, anna: Path) -> None:
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    anna.unlink()
+    assert [sync(cli) for _ in range(3)] == [1, 1, 1]
+    anna.write_text(FEW)
+    assert sync(cli) == 6
+    assert [event for event, _, _ in events(connection)] == ["degraded", "held"]
+    types = {h.sync_type: h for h in pairs.health(connection)}
+    assert (types["customers"].failing, types["customers"].backing_off, types["customers"].word) == (0, 0, "held")
+    assert "fail" not in cli("why", "customers", AGENT).stdout
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    assert [event for event, _, _ in events(connection)] == ["degraded", "held", "recovered"]
 
 
 def test_an_accepted_export_ends_the_hold_when_it_is_applied(cli: Cli, connection: Database, anna: Path) -> None:

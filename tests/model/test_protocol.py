@@ -148,7 +148,7 @@ def test_every_statement_of_the_tick_and_of_the_worker_is_a_step() -> None:
         "SQL_MEND_CLOCK",  # clocks
         "SQL_PRUNE",  # history
         "SQL_FORGET_DELIVERIES",
-        "SQL_STATE_LAST_RUN",  # `held`
+        "SQL_STATE_HELD",
         "SQL_STATE_SKIPPED",  # the run ends, and its slot comes once more: two steps of the model
     }
     assert changing - mirrored == beside_the_protocol

@@ -28,3 +28,20 @@ begin
    where st.agent_id = skipped.agent_id and st.sync_type = skipped.sync_type and st.last_slot_at = skipped.slot_at;
 end
 $$;
+
+-- As it was, but for what is no success: a run that is held ends a series of failures too, and has a notice of its own.
+create or replace function system.state_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if old.consecutive_failures < 3 and new.consecutive_failures >= 3 then
+    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    select 'degraded', new.sync_type, new.agent_id, new.last_run_id,
+           new.sync_type || ' of ' || new.agent_id || ' failed ' || new.consecutive_failures || ' times in a row'
+           || coalesce(': ' || (select r.message from system.sync_runs r where r.id = new.last_run_id), '');
+  elsif old.consecutive_failures >= 3 and new.consecutive_failures = 0
+        and not exists (select from system.sync_runs r where r.id = new.last_run_id and r.state = 'held') then
+    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    values ('recovered', new.sync_type, new.agent_id, new.last_run_id,
+            new.sync_type || ' of ' || new.agent_id || ' succeeds again after ' || old.consecutive_failures || ' failures');
+  end if;
+  return null;
+end $$;
