@@ -51,6 +51,7 @@ class Facts:
     run_worker: str | None = None
     run_not_before: datetime | None = None
     run_attempt: int = 1
+    run_forced: bool = False
     pause_scope: str | None = None
     pause_until: datetime | None = None
     pause_reason: str | None = None
@@ -117,7 +118,7 @@ def _reason(facts: Facts, now: datetime) -> Reason:
         return Reason.RUNNING if facts.run_state == "running" else Reason.QUEUED
     if not facts.enabled:
         return Reason.TYPE_DISABLED
-    if facts.pause_scope is not None and (facts.pause_until is None or facts.pause_until > now):
+    if _paused(facts, now):
         return Reason.PAUSED
     slot = due_at(facts)
     if slot is not None and slot > now:
@@ -132,18 +133,24 @@ def _rests_until(facts: Facts, now: datetime) -> datetime:
     return facts.backoff_until or now
 
 
+def _paused(facts: Facts, now: datetime) -> bool:
+    return facts.pause_scope is not None and (facts.pause_until is None or facts.pause_until > now)
+
+
+def _will_be_skipped(facts: Facts, now: datetime) -> bool:
+    """A queued run that a worker can only skip, if nothing changes (`store.runs.SQL_CLAIM`); its slot is given back then."""
+    begins = max(now, facts.run_not_before or now)
+    return facts.run_state == "queued" and not facts.run_forced and (not facts.enabled or _paused(facts, begins))
+
+
 def _next_at(reason: Reason, facts: Facts, now: datetime) -> datetime | None:
-    slot = max(due_at(facts) or now, now)
+    if reason in (Reason.UNKNOWN_AGENT, Reason.NOT_WHITELISTED) or not facts.enabled:
+        return None
+    slot = now if _will_be_skipped(facts, now) else max(due_at(facts) or now, now)
     rested = max(slot, _rests_until(facts, now))
-    match reason:
-        case Reason.DUE:
-            return now
-        case Reason.NOT_YET | Reason.BACKING_OFF | Reason.RUNNING | Reason.QUEUED:
-            return rested
-        case Reason.PAUSED:
-            return max(rested, facts.pause_until) if facts.pause_until else None
-        case Reason.UNKNOWN_AGENT | Reason.NOT_WHITELISTED | Reason.TYPE_DISABLED:
-            return None
+    if not _paused(facts, now):
+        return rested
+    return max(rested, facts.pause_until) if facts.pause_until else None
 
 
 def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
@@ -156,15 +163,13 @@ def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
             return f"run {facts.run_id} is running on {facts.run_worker} since {_stamp(facts.run_since)}"
         case Reason.QUEUED:
             waiting = f"run {facts.run_id} is queued since {_stamp(facts.run_since)}"
+            if _will_be_skipped(facts, now):
+                return f"{waiting}, but a worker will skip it: {_standing(facts)}"
             if facts.run_not_before is not None and facts.run_not_before > now:
                 return f"{waiting}; attempt {facts.run_attempt} begins after {_stamp(facts.run_not_before)}"
             return waiting
-        case Reason.TYPE_DISABLED:
-            return f"the type {facts.sync_type} is disabled"
-        case Reason.PAUSED:
-            until = f"until {_stamp(facts.pause_until)}" if facts.pause_until else "until somebody resumes"
-            why = f" ({facts.pause_reason})" if facts.pause_reason else ""
-            return f"{facts.pause_scope} is paused {until}{why}"
+        case Reason.TYPE_DISABLED | Reason.PAUSED:
+            return _standing(facts)
         case Reason.BACKING_OFF:
             return (
                 f"it failed {facts.consecutive_failures} times in a row and rests until {_stamp(facts.backoff_until)}"
@@ -179,6 +184,15 @@ def _sentence(reason: Reason, facts: Facts, now: datetime) -> str:
             if facts.last_slot_at is None:
                 return "it is due: it has never been scheduled"
             return f"it is due: its interval of {facts.interval_minutes} min passed at {_stamp(due_at(facts))}"
+
+
+def _standing(facts: Facts) -> str:
+    """What a person has switched off or paused."""
+    if not facts.enabled:
+        return f"the type {facts.sync_type} is disabled"
+    until = f"until {_stamp(facts.pause_until)}" if facts.pause_until else "until somebody resumes"
+    why = f" ({facts.pause_reason})" if facts.pause_reason else ""
+    return f"{facts.pause_scope} is paused {until}{why}"
 
 
 def _stamp(moment: datetime | None) -> str:

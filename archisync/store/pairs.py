@@ -14,7 +14,7 @@ from archisync.synctypes import SHARED_AGENT, Scope, SyncType
 _FACTS = """
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,
   r.id as run_id, r.state as run_state, coalesce(r.started_at, r.queued_at) as run_since, r.worker as run_worker,
-  r.not_before as run_not_before, coalesce(r.attempt, 1) as run_attempt,
+  r.not_before as run_not_before, coalesce(r.attempt, 1) as run_attempt, coalesce(r.trigger = 'forced', false) as run_forced,
   case when x.id is null then null when x.sync_type is null and x.agent_id is null then 'everything'
        when x.agent_id is null then 'the type ' || x.sync_type
        when x.sync_type is null then 'the agent ' || x.agent_id
@@ -93,8 +93,8 @@ select t.sync_type, s.enabled, s.interval_minutes,
          order by coalesce(p.last_success_at, '-infinity'::timestamptz) desc limit 1) as newest_success_at,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
          order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit 1) as oldest_success_at,
-       (select p.last_slot_at + make_interval(mins => s.interval_minutes) from system.sync_state p
-         where p.sync_type = t.sync_type and p.active and coalesce(p.last_slot_at, '-infinity'::timestamptz) > '-infinity'
+       (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock()) from system.sync_state p
+         where p.sync_type = t.sync_type and p.active
          order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) as next_due_at,
        (select count(*) from (
           (select from system.deliveries d cross join lateral (

@@ -96,7 +96,8 @@ select t.sync_type,
        count(*) filter (where st.active and st.consecutive_failures >= 3) as degraded,
        count(*) filter (where st.active and st.backoff_until > system.clock()) as backing_off,
        max(st.last_success_at) filter (where st.active) as newest_success_at,
-       min(st.last_slot_at + make_interval(mins => s.interval_minutes)) filter (where st.active) as next_due_at
+       case when bool_or(st.last_slot_at is null) filter (where st.active) then system.clock()
+            else min(st.last_slot_at + make_interval(mins => s.interval_minutes)) filter (where st.active) end as next_due_at
   from system.sync_state st join system.sync_types t using (sync_type) join system.sync_settings s using (sync_type)
  group by 1
 """

@@ -108,6 +108,27 @@ def test_why_says_since_when_a_run_is_queued_or_running_and_where(cli: Cli, noon
     )
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["disable", "orders"], "the type orders is disabled"),
+        (["pause", "--agent", "anna"], "the agent anna is paused until somebody resumes"),
+    ],
+)
+def test_why_says_that_a_queued_run_will_be_skipped_unless_it_was_forced(
+    cli: Cli, noon: Database, args: list[str], words: str
+) -> None:
+    _tick(noon)
+    _state(noon, last_slot_at=NOW)
+    run_id = _run(noon, "queued", queued_at=NOW)
+    cli(*args)
+    waits = f"orders of anna: run {run_id} is queued since {NOW}"
+    assert _why(cli, "orders", "anna") == (0, f"{waits}, but a worker will skip it: {words}\n")
+    assert json.loads(_why(cli, "orders", "anna", "--json")[1])["next_at"] is None
+    noon.execute("update system.sync_runs set trigger = 'forced'")
+    assert _why(cli, "orders", "anna") == (0, f"{waits}\n")
+
+
 def test_why_says_that_the_type_is_disabled(cli: Cli, noon: Database) -> None:
     _tick(noon)
     cli("disable", "orders")
@@ -241,6 +262,13 @@ def test_status_is_healthy_only_when_nothing_is_wrong(cli: Cli, noon: Database) 
     assert {line.split()[1] for line in lines[1:7]} == {"healthy"}
     assert lines[7:] == ["last tick: 30 s ago on host-1"]
     assert next(line for line in lines if line.startswith("orders")).endswith(f"{NOW}  2026-03-01T12:10:00Z")
+
+
+def test_a_pair_that_was_never_scheduled_is_due_now(cli: Cli, noon: Database) -> None:
+    noon.execute("update system.sync_state set last_slot_at = system.clock()")
+    noon.execute("insert into agents.users (id, whitelisted) values ('new', true)")
+    due = {line.split()[0]: line.split()[-1] for line in cli("status", env=AT_NOON).stdout.splitlines()[1:7]}
+    assert (due["orders"], due["products"]) == (NOW, "2026-03-01T12:30:00Z")
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ def test_the_next_slot_is_one_interval_on_or_now_after_a_longer_gap(last: dateti
 
 # --- sentences ----------------------------------------------------------------------------------------------------
 
+QUEUED = replace(PAIR, run_id=7, run_state="queued", run_since=NOON)
 SAID = [
     (replace(PAIR, known=False), Reason.UNKNOWN_AGENT, "there is no agent anna", None),
     (replace(PAIR, whitelisted=False), Reason.NOT_WHITELISTED, "the agent anna is not on the whitelist", None),
@@ -176,6 +177,42 @@ SAID = [
         Reason.QUEUED,
         "run 7 is queued since 2026-03-01T12:00:00Z; attempt 2 begins after 2026-03-01T12:01:00Z",
         NOON,
+    ),
+    (
+        replace(QUEUED, enabled=False),
+        Reason.QUEUED,
+        "run 7 is queued since 2026-03-01T12:00:00Z, but a worker will skip it: the type orders is disabled",
+        None,
+    ),
+    (
+        replace(QUEUED, pause_scope="everything"),
+        Reason.QUEUED,
+        "run 7 is queued since 2026-03-01T12:00:00Z, but a worker will skip it: everything is paused until somebody resumes",
+        None,
+    ),
+    (
+        replace(QUEUED, last_slot_at=NOON, pause_scope="the agent anna", pause_until=NOON + timedelta(minutes=3)),
+        Reason.QUEUED,
+        "run 7 is queued since 2026-03-01T12:00:00Z, but a worker will skip it: the agent anna is paused until 2026-03-01T12:03:00Z",
+        NOON + timedelta(minutes=3),
+    ),
+    (
+        replace(
+            QUEUED,
+            run_attempt=2,
+            run_not_before=NOON + timedelta(minutes=4),
+            pause_scope="the agent anna",
+            pause_until=NOON + timedelta(minutes=3),
+        ),
+        Reason.QUEUED,
+        "run 7 is queued since 2026-03-01T12:00:00Z; attempt 2 begins after 2026-03-01T12:04:00Z",
+        NOON + timedelta(minutes=3),
+    ),
+    (
+        replace(QUEUED, run_forced=True, enabled=False, pause_scope="everything"),
+        Reason.QUEUED,
+        "run 7 is queued since 2026-03-01T12:00:00Z",
+        None,
     ),
     (replace(PAIR, enabled=False), Reason.TYPE_DISABLED, "the type orders is disabled", None),
     (
@@ -251,9 +288,9 @@ def test_a_time_that_only_a_wrong_clock_can_have_written_decides_nothing(
 def test_only_a_person_can_end_what_has_no_next_time(facts: Facts, now: datetime) -> None:
     decision = decide(facts, now)
     assert decision.next_at is None or decision.next_at >= now
+    paused_for_good = facts.pause_scope is not None and facts.pause_until is None
     assert (decision.next_at is None) == (
-        decision.reason in (Reason.UNKNOWN_AGENT, Reason.NOT_WHITELISTED, Reason.TYPE_DISABLED)
-        or (decision.reason is Reason.PAUSED and facts.pause_until is None)
+        not facts.known or not facts.whitelisted or not facts.enabled or paused_for_good
     )
 
 
