@@ -32,7 +32,7 @@ PRUNE_S = 2.0
 
 
 class Summary:
-    """What one tick did. `skipped`: pairs past their slot that were not queued, by reason."""
+    """What one tick did. `skipped`: pairs past their slot that were not queued, by reason; `skipped_more`: not all were counted."""
 
     def __init__(self) -> None:
         self.reaped = 0
@@ -40,12 +40,15 @@ class Summary:
         self.enqueued = 0
         self.redelivered = 0
         self.skipped: dict[str, int] = {}
+        self.skipped_more = False
         self.pruned = 0
         self.duration_ms = 0
         self.error: ArchisyncError | None = None
 
     def line(self) -> str:
         skipped = ", ".join(f"{n} {reason}" for reason, n in self.skipped.items()) or "0"
+        if self.skipped_more:
+            skipped = f"at least {skipped}"
         text = f"due {self.due}, enqueued {self.enqueued}, redelivered {self.redelivered}, skipped {skipped}"
         if self.reaped:
             text += f", taken back {self.reaped}"
@@ -105,7 +108,7 @@ def _work(db: Database, config: Config, summary: Summary, started: float) -> Non
     except (UnreachableError, ConfigurationError) as exc:
         summary.error = exc
     _tell(db, config, started)
-    summary.skipped = runs.count_skipped(db)
+    summary.skipped, summary.skipped_more = runs.count_skipped(db)
     summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
     runs.forget_deliveries(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)

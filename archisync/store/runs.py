@@ -9,6 +9,7 @@ Whoever changes a run names the fence that it knows, and changes nothing when th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +45,8 @@ class Trigger(StrEnum):
 
 PRUNE_BATCH = 250
 """Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
+SKIPPED_COUNTED = 1_000
+"""Pairs of a type of which a tick asks why they are not run: about 10 µs each."""
 BACKOFF_CAP_MINUTES = 360
 """Longest pause of a pair that keeps failing, unless its interval is longer; also the reach of a wrong clock."""
 
@@ -172,10 +175,11 @@ SQL_BY_INDEX = """
 select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)
 """
 
-# Purpose: pairs past their slot that are not run, by reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
-# range holds only what something stands in the way of. No locks.
+# Purpose: pairs past their slot that are not run, by type and reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
+# range holds only what something stands in the way of. Of each type those longest past their slot: while everything is paused, all
+# pairs come to stand here, and each tick would ask after every one. No locks.
 SQL_COUNT_SKIPPED = """
-select why.reason, sum(why.n)::bigint as n
+select s.sync_type, why.reason, why.n
   from system.sync_settings s
   cross join lateral (
     select case
@@ -194,7 +198,7 @@ select why.reason, sum(why.n)::bigint as n
              order by coalesce(q.last_slot_at, '-infinity'::timestamptz) limit %(limit)s) p
      group by 1) why
  where s.enabled
- group by 1 order by 1
+ order by why.reason
 """
 
 # Purpose: queued runs that belong to no delivery (forced, taken or given back) are put into one, forced ones into one of their own.
@@ -660,8 +664,13 @@ def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:
     return int(row["moved"]), int(row["due"])
 
 
-def count_skipped(db: Database, *, limit: int = 100_000) -> dict[str, int]:
-    return {row["reason"]: int(row["n"]) for row in db.execute(SQL_COUNT_SKIPPED, {"limit": limit}).fetchall()}
+def count_skipped(db: Database, *, limit: int = SKIPPED_COUNTED) -> tuple[dict[str, int], bool]:
+    """Pairs past their slot by reason, `limit` of each type at most; and whether there may be more."""
+    by_reason, by_type = Counter[str](), Counter[str]()
+    for row in db.execute(SQL_COUNT_SKIPPED, {"limit": limit}).fetchall():
+        by_reason[row["reason"]] += row["n"]
+        by_type[row["sync_type"]] += row["n"]
+    return dict(by_reason), limit in by_type.values()
 
 
 def any_undelivered(db: Database) -> bool:

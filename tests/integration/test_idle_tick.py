@@ -1,14 +1,16 @@
 """An idle tick asks once whether there is anything to do. It may say yes for nothing, but never no for something."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from archisync.config import Config
 from archisync.database import Database, NoAnswerError, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
-from archisync.store import agents, ticks
+from archisync.store import agents, runs, ticks
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.rows import count
@@ -149,3 +151,32 @@ def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
             assert count(db, "select count(*) from system.ticks") == 1
             with pytest.raises(NoAnswerError):  # as anything else would
                 db.execute("update system.sync_state set last_slot_at = system.clock()")
+
+
+def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(idle: Database, config: Config) -> None:
+    agents_of_a_type = runs.SKIPPED_COUNTED + 500
+    idle.execute(
+        "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n",
+        [agents_of_a_type],
+    )
+    idle.execute("insert into system.pauses default values")
+    idle.execute("vacuum analyze system.sync_state")
+    summary = tick(idle, config)
+    assert (summary.due, summary.skipped) == (0, {"paused": 4 * runs.SKIPPED_COUNTED})
+    assert "skipped at least 4000 paused" in summary.line()
+    row = idle.execute(
+        "explain (analyze, format json) " + runs.SQL_COUNT_SKIPPED, {"limit": runs.SKIPPED_COUNTED}
+    ).fetchone()
+    assert row is not None
+    assert max(looked_at(row["QUERY PLAN"][0]["Plan"])) <= runs.SKIPPED_COUNTED
+    idle.execute("delete from agents.users where id > 'a2'")
+    few = count(idle, "select count(*) from system.sync_state where active and last_slot_at is null")
+    assert f"skipped {few} paused" in tick(idle, config).line()
+
+
+def looked_at(plan: dict[str, Any]) -> Iterator[float]:
+    """Of each scan of the pairs, the rows that it read each time."""
+    if plan.get("Relation Name") == "sync_state":
+        yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    for part in plan.get("Plans", ()):
+        yield from looked_at(part)
