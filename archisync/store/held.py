@@ -3,7 +3,8 @@
 An acceptance is bound to the export's sha256, to the version of the data, and to what the person was told that applying would do, number
 by number: whoever else writes to the rows meanwhile, and however settings change, nothing else is done. It works once and lasts 24
 hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a
-decision until it is used; what was rejected is not asked again.
+decision until it is used; what was rejected is not asked again. The hold is over (`ended_at`) when an export of the pair is applied,
+whatever was decided; a trigger says so.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(accepta
     select h.* from system.held_exports h where h.sync_type = st.sync_type and h.agent_id = st.agent_id
      order by h.run_id desc limit 1) before
     on before.decision = 'rejected' and before.sha256 = %(sha256)s and before.planned = %(planned)s
-   and before.data_version = st.data_version
+   and before.data_version = st.data_version and before.ended_at is null
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
 # Purpose: a good export answers the question by itself. Caller: sync, in the apply's transaction.
@@ -65,7 +66,7 @@ update system.held_exports
    set decision = %(decision)s, decided_at = system.clock(), decided_by = %(by)s, decided_why = %(why)s,
        expires_at = case when %(decision)s = 'accepted' then system.clock() + make_interval(hours => %(hours)s) end
  where run_id = %(run_id)s
-   and (decision is null or (decision in ('accepted', 'rejected') and used_by_run is null
+   and (decision is null or (decision in ('accepted', 'rejected') and ended_at is null
                              and (decision <> %(decision)s or expires_at <= system.clock())))
 """
 # Purpose: is this very export, over this very data, accepted with just what it would do? Consumed in the same transaction as the
@@ -73,7 +74,7 @@ update system.held_exports
 SQL_USE = """
 update system.held_exports h set used_by_run = %(run_id)s
   from system.sync_state st
- where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null
+ where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null and h.ended_at is null
    and h.sha256 = %(sha256)s and h.planned = %(planned)s and h.expires_at > system.clock() and h.acceptable
    and st.sync_type = h.sync_type and st.agent_id = h.agent_id and st.data_version = h.data_version
 returning h.run_id, h.decided_by
@@ -105,6 +106,7 @@ class Held:
     decided_why: str | None
     expires_at: datetime | None
     used_by_run: int | None
+    ended_at: datetime | None
     expired: bool | None
 
 
@@ -189,5 +191,7 @@ def _newest_of_pair(db: Database, asked: Held) -> Held:
 def _over(held: Held) -> str:
     if held.used_by_run is not None:
         return f"the export of run {held.run_id} is accepted already by {held.decided_by}, and was applied by run {held.used_by_run}"
+    if held.ended_at is not None and held.decision in ("accepted", "rejected"):
+        return f"the hold of run {held.run_id} is over: a later export was applied"
     by = f" by {held.decided_by}" if held.decided_by else ""
     return f"the export of run {held.run_id} is {held.decision} already{by}"

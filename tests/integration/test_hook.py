@@ -149,6 +149,41 @@ def test_an_accepted_export_ends_the_hold_when_it_is_applied(cli: Cli, connectio
     ]
 
 
+@pytest.mark.parametrize("decision", ["accept", "reject"])
+def test_a_good_export_ends_a_hold_that_was_decided_too_and_the_next_hold_is_told(
+    cli: Cli, connection: Database, anna: Path, decision: str
+) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    assert sync(cli) == 6
+    cli("held", decision, "2", "--why", "looked at it", *(["--no-run"] if decision == "accept" else []))
+    anna.write_text(GOOD)
+    assert [sync(cli), sync(cli)] == [0, 0]
+    anna.write_text(FEW.replace("\n", " \n"))
+    assert sync(cli) == 6
+    assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held"]
+    assert events(connection)[1][1] == f"a good export of customers of {AGENT} ended the hold of run 2"
+
+
+def test_exports_held_one_after_the_other_end_together(cli: Cli, connection: Database, anna: Path) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    sync(cli)
+    cli("held", "reject", "2", "--why", "looked at it")
+    assert [sync(cli), sync(cli)] == [6, 6]
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    told = [(event, message.rpartition(" run ")[2]) for event, message, _ in events(connection)]
+    assert [event for event, _ in told] == [
+        "held",
+        "held",
+        "recovered",
+    ]  # after a decision there is something new to decide
+    assert told[-1] == ("recovered", "4")
+
+
 def test_a_change_that_is_rolled_back_is_not_told(connection: Database, anna: Path) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute("update system.sync_state set consecutive_failures = 3 where sync_type = 'customers'")

@@ -26,6 +26,7 @@ ALL = [
     "0008 line_digests",
     "0009 queue_indexes",
     "0010 skipped_runs",
+    "0011 holds_and_registry",
 ]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since", "line_digest"}
 
