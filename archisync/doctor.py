@@ -172,15 +172,20 @@ def check_hook(config: Config) -> Iterator[Finding]:
 
 
 def check_notices(db: Database, config: Config) -> Iterator[Finding]:
-    """Notices that the hook does not take."""
+    """Notices that the hook does not take, or that no tick has sent."""
     if not config.text("ARCHISYNC_HOOK"):
         return
     refused = notices.refused(db)
     if refused:
         told = f"{len(refused)} notice(s) could not be delivered, the oldest about {refused[0].subject}: {refused[0].outcome}"
         yield failed("notices", told, "check ARCHISYNC_HOOK; each is tried again for a day")
+        return
+    waiting, of_a_wrong_clock = notices.count_waiting(db)
+    if of_a_wrong_clock:
+        told = f"{of_a_wrong_clock} notice(s) are dated in the future: was PostgreSQL's clock set back?"
+        yield warning("notices", told, "archisync tick   (sends them now)")
     else:
-        yield ok("notices", "none waits")
+        yield ok("notices", f"{waiting} wait(s) for the next tick" if waiting else "none waits")
 
 
 def check_settings(config: Config) -> Iterator[Finding]:

@@ -74,6 +74,7 @@ def deliver_notices(db: Database, hook: str, environment: Mapping[str, str], *, 
     Raises ConfigurationError when the hook can't be called at all.
     """
     check(hook)
+    notices.mend_clock(db)
     notices.expire(db)
     until = min(until, monotonic() + LONGEST_S) - CALL_TIMEOUT_S
     delivered = 0

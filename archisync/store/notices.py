@@ -12,10 +12,19 @@ EXPIRE_AFTER_HOURS = 24
 """Nobody wants yesterday's notices, least all of them at once when a hook is set up or mended."""
 FIRST_RETRY_S = 60
 LONGEST_RETRY_S = 3600
+"""No attempt is further away: one beyond 61 minutes was written by a wrong clock (here, and in `ticks.SQL_ANYTHING_TO_DO`)."""
 
-# Purpose: is there anything to tell? Caller: tick. No locks.
+# Purpose: is there anything to tell? Caller: tick. No locks. Both ends of an index range.
 SQL_ANY_WAITING = """
-select exists (select from system.notices where done_at is null and next_attempt_at <= system.clock()) as some
+select exists (select from system.notices where done_at is null and next_attempt_at <= system.clock())
+    or exists (select from system.notices where done_at is null and next_attempt_at > system.clock() + interval '61 minutes') as some
+"""
+# Purpose: notices of a clock that was wrong are of now, or they would be sent, expire and be pruned when that time comes. Caller: tick,
+# before it delivers. Locks: those rows (normally none), SKIP LOCKED.
+SQL_MEND_CLOCK = """
+update system.notices set next_attempt_at = system.clock(), created_at = least(created_at, system.clock())
+ where id in (select id from system.notices
+               where done_at is null and next_attempt_at > system.clock() + interval '61 minutes' for update skip locked)
 """
 SQL_EXPIRE = """
 update system.notices set done_at = system.clock(), outcome = 'expired'
@@ -37,6 +46,11 @@ update system.notices
        next_attempt_at = system.clock() + make_interval(
          secs => least(%(first_s)s::int * power(2, least(attempts, 10)), %(longest_s)s::int))
  where id = %(id)s
+"""
+# Purpose: what has not been sent, and what no tick would send, if none mended it. Caller: doctor. No locks.
+SQL_COUNT_WAITING = """
+select count(*) as waiting, count(*) filter (where next_attempt_at > system.clock() + interval '61 minutes') as of_a_wrong_clock
+  from (select next_attempt_at from system.notices where done_at is null order by next_attempt_at desc limit 1000) n
 """
 # Purpose: what the hook did not take. Caller: doctor. No locks.
 SQL_LIST_REFUSED = """
@@ -74,6 +88,10 @@ def any_waiting(db: Database) -> bool:
     return bool(row and row["some"])
 
 
+def mend_clock(db: Database) -> int:
+    return db.execute(SQL_MEND_CLOCK).rowcount
+
+
 def expire(db: Database) -> int:
     return db.execute(SQL_EXPIRE, {"hours": EXPIRE_AFTER_HOURS}).rowcount
 
@@ -91,6 +109,13 @@ def mark_refused(db: Database, notice: Notice, outcome: str) -> None:
     """To be tried again, after a delay that doubles."""
     params = {"id": notice.id, "outcome": outcome, "first_s": FIRST_RETRY_S, "longest_s": LONGEST_RETRY_S}
     db.execute(SQL_REFUSED, params)
+
+
+def count_waiting(db: Database) -> tuple[int, int]:
+    """Notices that have not been sent, and those of them that a wrong clock wrote; at most 1000."""
+    row = db.execute(SQL_COUNT_WAITING).fetchone()
+    assert row is not None
+    return int(row["waiting"]), int(row["of_a_wrong_clock"])
 
 
 def refused(db: Database) -> list[Notice]:

@@ -47,7 +47,9 @@ select c.now, coalesce(exists (
       or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r where r.finished_at is not null
            order by coalesce(r.kept_at, r.finished_at) limit 1) < c.now - make_interval(days => %(history_days)s)
       or (select n.created_at from system.notices n order by n.created_at limit 1) < c.now - make_interval(days => %(kept_days)s)
-      or (%(hook)s and exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)), false) as anything
+      or (%(hook)s and (exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)
+                        or exists (select from system.notices n where n.done_at is null
+                                    and n.next_attempt_at > c.now + interval '61 minutes'))), false) as anything  -- a wrong clock's
   from clock c
 """
 SQL_CLOCK = "select system.clock() as now"

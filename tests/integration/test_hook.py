@@ -294,6 +294,36 @@ def test_a_tick_that_dies_while_it_tells_leaves_the_notice_for_the_next(connecti
     assert notices.any_waiting(connection)
 
 
+def test_a_notice_that_a_clock_years_ahead_wrote_is_sent_by_the_next_tick_and_told_by_doctor(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    env = {"ARCHISYNC_HOOK": receiver.url}
+    assert cli("tick").returncode == 0  # what is due is queued: the next tick finds nothing but the notice
+    connection.execute("set archisync.now = '2096-01-01T00:00:00Z'")
+    _degrade(connection)
+    connection.execute("reset archisync.now")
+    told = cli("doctor", "--only", "notices", env=env)
+    assert (told.returncode, told.stdout) == (
+        0,
+        "warning  notices      1 notice(s) are dated in the future: was PostgreSQL's clock set back?\n"
+        f"{'':<21} hint: archisync tick   (sends them now)\n",
+    )
+    connection.execute("delete from system.sync_runs")
+    connection.execute("delete from system.deliveries")
+    cli("tick", env=env)
+    assert [(document["id"], document["at"] < "2096") for document in receiver.got] == [(1, True)]
+    assert events(connection)[0][2] == "delivered"
+
+
+def test_doctor_counts_the_notices_that_the_next_tick_sends(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    env = {"ARCHISYNC_HOOK": receiver.url}
+    assert cli("doctor", "--only", "notices", env=env).stdout == "ok       notices      none waits\n"
+    _degrade(connection)
+    assert cli("doctor", "--only", "notices", env=env).stdout == "ok       notices      1 wait(s) for the next tick\n"
+
+
 @pytest.mark.parametrize(
     ("hook", "told", "hint"),
     [
