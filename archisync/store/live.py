@@ -23,28 +23,45 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
      order by n.id desc limit %(limit)s) r
  order by t.sync_type, r.id
 """
+_NOT_PAUSED = """(not c.some_agent_is_paused
+           or (not exists (select from system.pauses x where x.sync_type is null and x.agent_id = p.agent_id
+                            and (x.until is null or x.until > c.now) offset 0)
+               and not exists (select from system.pauses x where x.sync_type = p.sync_type and x.agent_id = p.agent_id
+                                and (x.until is null or x.until > c.now) offset 0)))"""
 # Purpose: pairs that rest after failures, those that rest longest first; then those whose data is older than two of their own
 # intervals, the oldest first. What is paused or switched off is so on purpose. Caller: attention. No locks.
-SQL_ATTENTION = """
+# Both walk an index until they have enough. They pass over paused pairs, of which there are no more than pauses, and `status` lists those
+# anyway; the second passes over pairs that rest as well, and so is not begun when the first has found enough. `offset 0`: see
+# runs.SQL_INSERT_DUE.
+SQL_ATTENTION = f"""
+with c as materialized (
+  select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
+wanted as materialized (
+  select s.sync_type, s.interval_minutes from system.sync_settings s cross join c
+   where s.enabled
+     and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id is null
+                       and (x.until is null or x.until > c.now))),
+resting as materialized (
+  select a.* from c cross join wanted s
+    cross join lateral (
+      select p.* from system.sync_state p
+       where p.sync_type = s.sync_type and p.active and p.backoff_until > c.now
+         and {_NOT_PAUSED}
+       order by p.backoff_until desc limit %(limit)s) a),
+stale as (
+  select a.* from c cross join wanted s
+    cross join lateral (
+      select p.* from system.sync_state p
+       where p.sync_type = s.sync_type and p.active and (p.backoff_until is null or p.backoff_until <= c.now)
+         and coalesce(p.last_success_at, '-infinity'::timestamptz) <= c.now - 2 * make_interval(mins => s.interval_minutes)
+         and (select count(*) from resting r where r.sync_type = s.sync_type) < %(limit)s
+         and {_NOT_PAUSED}
+       order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit %(limit)s) a)
 select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.resting_until as backoff_until
-  from system.sync_settings s
-  cross join lateral (
-    (select p.*, p.backoff_until as resting_until from system.sync_state p
-      where p.sync_type = s.sync_type and p.active and p.backoff_until > system.clock()
-      order by p.backoff_until desc limit %(limit)s)
-    union all
-    (select p.*, null from system.sync_state p
-      where p.sync_type = s.sync_type and p.active and (p.backoff_until is null or p.backoff_until <= system.clock())
-        and coalesce(p.last_success_at, '-infinity'::timestamptz) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
-      order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit %(limit)s)) a
- where s.enabled
-   and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id is null
-                     and (x.until is null or x.until > system.clock()))
-   and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id = a.agent_id
-                     and (x.until is null or x.until > system.clock()))
+  from (select r.*, r.backoff_until as resting_until from resting r union all select t.*, null from stale t) a
  order by a.resting_until is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
  limit %(limit)s
-"""
+"""  # noqa: S608 - the part is a constant of this module
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -208,6 +208,47 @@ def test_the_live_view_names_the_pairs_that_rest_longest_and_those_stale_longest
     assert count(connection, "select count(*) from system.sync_state where backoff_until is not null") == 3
 
 
+def test_paused_agents_that_are_stale_hide_no_other_one(cli: Cli, connection: Database) -> None:
+    with_agents(connection, 7)
+    connection.execute("update system.sync_state set last_success_at = system.clock()")
+    for number in range(1, 8):
+        connection.execute(
+            "update system.sync_state set last_success_at = system.clock() - make_interval(hours => %s) where agent_id = %s"
+            " and sync_type = 'orders'",
+            [3 if number == 7 else 100, f"a{number}"],
+        )
+    for number in range(1, 7):
+        scope = ["--agent", f"a{number}"] + (["--type", "orders"] if number % 2 else [])
+        assert cli("pause", *scope).returncode == 0
+    told = json.loads(cli("status", "--json").stdout)["ailing"]
+    assert [(pair["sync_type"], pair["agent_id"]) for pair in told] == [("orders", "a7")]
+
+
+def read(plan: dict[str, Any], table: str) -> int:
+    """Rows of a table that a plan looked at."""
+    own = 0
+    if plan.get("Relation Name") == table:
+        own = int(plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)))
+    return own + sum(read(part, table) for part in plan.get("Plans", ()))
+
+
+@pytest.mark.parametrize("resting", [True, False])
+def test_naming_a_few_pairs_of_a_broken_erp_looks_at_a_few(connection: Database, resting: bool) -> None:
+    with_agents(connection, 400)
+    connection.execute(
+        "update system.sync_state set last_success_at = '2020-01-01', consecutive_failures = 3,"
+        " backoff_until = case when %s then system.clock() + interval '1 hour' end",
+        [resting],
+    )
+    connection.execute("insert into system.pauses (agent_id) select 'a' || n from generate_series(1, 10) n")
+    connection.execute("analyze system.sync_state")
+    row = connection.execute("explain (analyze, format json) " + live.SQL_ATTENTION, {"limit": 6}).fetchone()
+    assert row is not None
+    looked_at = read(row["QUERY PLAN"][0]["Plan"], "sync_state")
+    assert looked_at <= 4 * (6 + 10) + 2  # of each type six, and what is paused
+    assert len(live.attention(connection, limit=6)) == 6
+
+
 def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: Database) -> None:
     with_agents(connection, 60)
     connection.execute("insert into system.deliveries (forced) select false from generate_series(1, 5)")
