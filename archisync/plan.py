@@ -1,7 +1,7 @@
 """The coming timetable: how many runs each hour brings, how much work that is, and whether the workers keep up. Pure.
 
 Slots follow `archisync.due`: a pair is due at its next slot and every interval after it. Work is counted in seconds of a worker, from
-the mean duration of the type's last runs; what an hour can't do is carried into the next.
+the mean duration of the type's last runs; what an hour can't do is carried into the next, and what is queued already into the first.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ class Hour:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`assumed`: types whose duration is a guess. `notes`: where workers don't keep up, as sentences."""
+    """`queued`: runs that wait already, and `queued_s` their work, which is carried into the first hour. `assumed`: types whose
+    duration is a guess. `notes`: where workers don't keep up, as sentences."""
 
     hours: Sequence[Hour]
+    queued: Mapping[str, int]
+    queued_s: float
     workers: int
     durations_s: Mapping[str, float]
     assumed: Sequence[str]
@@ -57,22 +60,31 @@ def make_plan(
     now: datetime,
     span: timedelta,
     workers: int,
+    queued: Mapping[str, int],
 ) -> Plan:
-    """The plan from `now` on. `workers`: processes that run syncs; with 0 nothing is ever done."""
-    types = sorted({g.sync_type for g in groups}, key=list(SYNC_TYPES).index)
+    """The plan from `now` on. `queued`: runs that wait already, by type. `workers`: processes that run syncs; with 0 nothing is done."""
+    types = sorted({g.sync_type for g in groups} | set(queued), key=list(SYNC_TYPES).index)
     durations = {name: measured_s.get(name) or FALLBACK_S for name in types}
     hours = _hours(now, span)
     for group in groups:
         _spread(group, hours, now, now + span)
-    left = 0.0
+    left = queued_s = sum(runs * durations[name] for name, runs in queued.items())
     for hour in hours:
         hour.work_s = sum(runs * durations[name] for name, runs in hour.runs.items())
         capacity = workers * hour.length_s
         hour.load = (hour.work_s + left) / capacity if capacity else None
         hour.left_s = left = max(0.0, left + hour.work_s - capacity)
     assumed = [name for name in types if measured_s.get(name) is None]
-    notes = [*_overload_notes(hours, workers), *_serial_notes(groups, durations)]
-    return Plan(hours=hours, workers=workers, durations_s=durations, assumed=assumed, notes=notes)
+    notes = [*_overload_notes(hours, workers, queued_s), *_serial_notes(groups, durations)]
+    return Plan(
+        hours=hours,
+        queued=queued,
+        queued_s=queued_s,
+        workers=workers,
+        durations_s=durations,
+        assumed=assumed,
+        notes=notes,
+    )
 
 
 def _hours(now: datetime, span: timedelta) -> list[Hour]:
@@ -95,10 +107,10 @@ def _spread(group: DueGroup, hours: Sequence[Hour], now: datetime, end: datetime
         slot += every
 
 
-def _overload_notes(hours: Sequence[Hour], workers: int) -> list[str]:
+def _overload_notes(hours: Sequence[Hour], workers: int, queued_s: float) -> list[str]:
     """One sentence for each stretch of hours that ends with work left over."""
     if not workers:
-        return ["no worker is alive: nothing of this would run"] if any(h.total for h in hours) else []
+        return ["no worker is alive: nothing of this would run"] if queued_s or any(h.total for h in hours) else []
     notes, stretch = [], list[Hour]()
     for hour in [*hours, None]:
         if hour is not None and hour.left_s > 0:
@@ -124,7 +136,7 @@ def _serial_notes(groups: Sequence[DueGroup], durations: Mapping[str, float]) ->
     every_s = {g.sync_type: g.interval_minutes * 60 for g in groups}
     notes = []
     for scope, whose in ((Scope.AGENT, "an agent's"), (Scope.SHARED, "the shared")):
-        share = sum(durations[n] / every_s[n] for n in durations if SYNC_TYPES[n].scope is scope)
+        share = sum(durations[n] / every_s[n] for n in every_s if SYNC_TYPES[n].scope is scope)
         if share > 1:
             notes.append(
                 f"{whose} types take {share:.1f} times as long as their intervals allow, one after the other: lengthen intervals"

@@ -57,12 +57,14 @@ def plan(
             agents.agent(db, agent)
         now = ticks.clock(db)
         groups = timetable.due_groups(db, sync_type=kind, agent_id=agent)
+        queued = timetable.queued(db, sync_type=kind, agent_id=agent)
         measured = timetable.durations(db)
-    found = make_plan(groups, measured, now=now, span=ahead, workers=_alive(a) if workers is None else workers)
+    alive = _alive(a) if workers is None else workers
+    found = make_plan(groups, measured, now=now, span=ahead, workers=alive, queued=queued)
     if json:
         a.output.json(
             now=now, workers=found.workers, durations_s=found.durations_s, assumed=found.assumed,
-            hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
+            queued=found.queued, queued_s=found.queued_s, hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
         )  # fmt: skip
         return
     _show(a, found)
@@ -89,6 +91,11 @@ def _show(a: App, found: Plan) -> None:
         _show_hours(a.output, found)
     told = ", ".join(f"{name} {seconds(mean_s)}" for name, mean_s in found.durations_s.items())
     a.output.line(f"{found.workers} worker(s); a run takes: {told or 'nothing is scheduled'}")
+    if found.queued:
+        waiting = ", ".join(f"{number} {name}" for name, number in found.queued.items())
+        a.output.line(
+            f"queued already: {waiting}; {found.queued_s / 60:.1f} min of work, which the first hours have to do as well"
+        )
     if found.assumed:
         a.output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
     for note in found.notes:

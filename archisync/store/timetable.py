@@ -1,4 +1,4 @@
-"""What `plan` asks: when pairs fall due, and how long runs took. Read only."""
+"""What `plan` asks: what is queued, when pairs fall due, and how long runs took. Read only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, 
    and (%(sync_type)s::text is null or p.sync_type = %(sync_type)s)
    and (%(agent_id)s::text is null or p.agent_id = %(agent_id)s)
  group by 1, 2, 3 order by 3, 1
+"""
+# Purpose: queued runs by type, without those that a worker will skip. Caller: queued. No locks.
+SQL_QUEUED = """
+select r.sync_type, count(*) as runs
+  from system.sync_runs r join system.sync_settings s using (sync_type)
+ where r.state = 'queued'
+   and (r.trigger = 'forced'
+        or (s.enabled and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
+                                       and (x.agent_id is null or x.agent_id = r.agent_id)
+                                       and (x.until is null or x.until > system.clock()))))
+   and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
+   and (%(agent_id)s::text is null or r.agent_id = %(agent_id)s)
+ group by 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
 # Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
@@ -59,6 +72,12 @@ class DueGroup:
 def due_groups(db: Database, *, sync_type: str | None, agent_id: str | None) -> list[DueGroup]:
     rows = db.execute(SQL_DUE_GROUPS, {"sync_type": sync_type, "agent_id": agent_id}).fetchall()
     return [DueGroup(**row) for row in rows]
+
+
+def queued(db: Database, *, sync_type: str | None, agent_id: str | None) -> dict[str, int]:
+    """Runs that wait for a worker, by type; a type without any is left out."""
+    rows = db.execute(SQL_QUEUED, {"sync_type": sync_type, "agent_id": agent_id}).fetchall()
+    return {row["sync_type"]: row["runs"] for row in rows}
 
 
 def durations(db: Database) -> dict[str, float | None]:

@@ -207,6 +207,7 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     yield "archisync tick", site.json("tick", code=4, env={"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"})
     yield "archisync status", site.json("status")
     yield "archisync tick", site.json("tick")
+    yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
     yield "archisync history", site.json("history")
     drain(site.db, site.config)
     yield "archisync agent list", site.json("agent", "list")

@@ -62,6 +62,25 @@ def test_plan_of_one_agent_follows_intervals_pauses_and_back_offs(cli: Cli, noon
     assert runs("luca") == [0, 0, 0]
 
 
+def test_plan_counts_what_is_queued_and_says_so(cli: Cli, noon: Database) -> None:
+    noon.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger)"
+        " select 'orders', 'a' || n, 'scheduled' from generate_series(1, 400) n"
+        " union all select 'orders', 'anna', 'forced'"
+    )
+    done = cli("plan", "--for", "1h", "--type", "orders", "--workers", "1", env=AT_NOON)
+    assert done.stdout.splitlines()[1:] == [
+        "2026-03-01T12:00:00Z  12    6.0              344%  146.5      " + "#" * 30,
+        "1 worker(s); a run takes: orders 30 s",
+        "queued already: 401 orders; 200.5 min of work, which the first hours have to do as well",
+        "warning: 1 worker(s) don't keep up from Sun 01 12:00 to the end of the plan: up to 146 min of work wait; 4 would do",
+    ]
+    cli("pause", "--type", "orders", env=AT_NOON)  # all but the forced one will be skipped
+    assert "queued already: 1 orders; 0.5 min of work" in cli("plan", "--workers", "1", env=AT_NOON).stdout
+    told = json.loads(cli("plan", "--agent", "anna", "--json", env=AT_NOON).stdout)
+    assert (told["queued"], told["queued_s"]) == ({"orders": 1}, 30)
+
+
 def test_plan_counts_the_workers_that_live_and_says_when_there_is_none(cli: Cli, noon: Database) -> None:
     done = cli("plan", "--for", "1h", env=AT_NOON)
     assert done.returncode == 0

@@ -1,6 +1,8 @@
 """The plan's arithmetic: slots by the hour, work that is carried on, and what is said about it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +19,14 @@ def group(pairs: int = 10, *, minutes: int = 10, due: datetime = NOW, name: str 
     return DueGroup(sync_type=name, interval_minutes=minutes, due_at=due, pairs=pairs)
 
 
-def plan(*groups: DueGroup, workers: int = 1, hours: float = 3, now: datetime = NOW) -> Plan:
-    return make_plan(groups, ORDERS_S, now=now, span=timedelta(hours=hours), workers=workers)
+def plan(
+    *groups: DueGroup,
+    workers: int = 1,
+    hours: float = 3,
+    now: datetime = NOW,
+    queued: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
+    return make_plan(groups, ORDERS_S, now=now, span=timedelta(hours=hours), workers=workers, queued=queued)
 
 
 def test_a_ten_minute_type_runs_six_times_an_hour_for_each_pair() -> None:
@@ -49,6 +57,18 @@ def test_work_that_an_hour_can_t_do_is_carried_on_and_the_needed_workers_are_tol
     assert plan(late, workers=2).keeps_up
 
 
+def test_what_is_queued_already_is_the_first_hours_work() -> None:
+    found = plan(group(10), queued={"orders": 900})
+    assert (found.queued_s, [h.total for h in found.hours]) == (5400, [60, 60, 60])
+    assert [(h.load, h.left_s) for h in found.hours] == [(1.6, 2160), (0.7, 0), (0.1, 0)]
+    assert found.notes == [
+        "1 worker(s) don't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 36 min of work wait; 2 would do"
+    ]
+    assert plan(group(10), queued={"orders": 100}).keeps_up
+    assert plan(workers=0, queued={"orders": 1}).notes == ["no worker is alive: nothing of this would run"]
+    assert plan(queued={"orders": 1}).durations_s == {"orders": 6.0}  # forced runs of a type that is disabled
+
+
 def test_work_that_only_grows_is_told_to_the_end() -> None:
     assert plan(group(200)).notes == [
         "1 worker(s) don't keep up from Sun 01 12:00 to the end of the plan: up to 180 min of work wait; 2 would do"
@@ -63,7 +83,7 @@ def test_without_workers_nothing_runs_and_that_is_said() -> None:
 def test_an_agent_whose_runs_take_longer_than_their_intervals_is_told() -> None:
     measured: dict[str, float | None] = {"orders": 400.0, "ddt": 480.0}
     groups = [group(1), group(1, name="ddt", minutes=20)]
-    found = make_plan(groups, measured, now=NOW, span=timedelta(hours=1), workers=9)
+    found = make_plan(groups, measured, now=NOW, span=timedelta(hours=1), workers=9, queued={})
     assert found.notes == [
         "an agent's types take 1.1 times as long as their intervals allow, one after the other: lengthen intervals"
     ]
