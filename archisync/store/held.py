@@ -4,7 +4,7 @@ An acceptance is bound to the export's sha256, to the version of the data, and t
 by number: whoever else writes to the rows meanwhile, and however settings change, nothing else is done. It works once and lasts 24
 hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a
 decision until it is used; what was rejected is not asked again. The hold is over (`ended_at`) when an export of the pair is applied,
-whatever was decided; a trigger says so.
+whatever was decided, or when its agent leaves the whitelist; triggers say so.
 """
 
 from __future__ import annotations
@@ -192,6 +192,6 @@ def _over(held: Held) -> str:
     if held.used_by_run is not None:
         return f"the export of run {held.run_id} is accepted already by {held.decided_by}, and was applied by run {held.used_by_run}"
     if held.ended_at is not None and held.decision in ("accepted", "rejected"):
-        return f"the hold of run {held.run_id} is over: a later export was applied"
+        return f"the hold of run {held.run_id} is over"
     by = f" by {held.decided_by}" if held.decided_by else ""
     return f"the export of run {held.run_id} is {held.decision} already{by}"

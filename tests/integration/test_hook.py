@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archisync.database import Database
-from archisync.store import notices, pairs
+from archisync.store import held, notices, pairs
 from tests.conftest import REPOSITORY, Cli
 
 AGENT = "anna.bianchi"
@@ -182,6 +182,51 @@ def test_exports_held_one_after_the_other_end_together(cli: Cli, connection: Dat
         "recovered",
     ]  # after a decision there is something new to decide
     assert told[-1] == ("recovered", "4")
+
+
+def test_the_hold_of_an_agent_that_leaves_the_whitelist_concerns_nobody_any_more(
+    cli: Cli, connection: Database, anna: Path
+) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    assert [sync(cli), sync(cli)] == [6, 6]
+    connection.execute("insert into agents.users (id, whitelisted) values ('luca', true)")  # anna is not the last one
+    assert cli("agent", "deny", AGENT).returncode == 0
+    [customers] = [h for h in pairs.health(connection) if h.sync_type == "customers"]
+    assert (customers.pairs, customers.held, customers.word) == (1, 0, "stale")
+    assert cli("held", "list").stderr == "nothing is held\n"
+    assert [(h.run_id, h.decision) for h in held.held_exports(connection, include_decided=True)] == [
+        (3, "withdrawn"),
+        (2, "superseded"),
+    ]
+    assert events(connection)[1:] == [
+        ("recovered", f"{AGENT} left the whitelist, which ended the hold of customers (run 3)", "-")
+    ]
+    cli("agent", "allow", AGENT)
+    assert sync(cli) == 6
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held", "recovered"]
+
+
+def test_a_run_that_is_held_after_its_agent_left_the_whitelist_asks_nobody(connection: Database, anna: Path) -> None:
+    connection.execute("update agents.users set whitelisted = false")
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger, state, finished_at)"
+        " values ('customers', %s, 'scheduled', 'held', system.clock())",
+        [AGENT],
+    )
+    held.record(
+        connection,
+        {
+            "run_id": 1, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "acceptable": True,
+            "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
+        },
+    )  # fmt: skip
+    assert held.held_exports(connection) == []
+    assert [h.decision for h in held.held_exports(connection, include_decided=True)] == ["withdrawn"]
+    assert events(connection) == []
 
 
 def test_a_change_that_is_rolled_back_is_not_told(connection: Database, anna: Path) -> None:

@@ -98,11 +98,13 @@ OVER: list[dict[str, Any]] = [
     {"decision": "rejected"},
     {"decision": "superseded"},
     {"decision": "cleared"},
+    {"decision": "withdrawn"},
 ]
 
 
 @pytest.mark.parametrize("decision", PENDING)
 def test_a_held_export_that_waits_stays(connection: Database, decision: dict[str, Any]) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
     run_id = old(connection, "held")
     held(connection, run_id, **decision)
     assert runs.prune_for(connection, days=90, seconds=60) == 0
