@@ -1,7 +1,8 @@
 """One tick: decide what is due, queue it in PostgreSQL, wake the workers, leave a heartbeat. Any number may overlap.
 
 The order is the promise (DESIGN, section 3): (a) take back runs of silent workers, (b) queue what is due, (c) COMMIT, (d) push
-to Redis in batches and mark each delivered, (e) heartbeat. Killed anywhere, the next tick finds in PostgreSQL what is left.
+to Redis in batches and mark each delivered, (e) heartbeat. Killed anywhere, the next tick finds in PostgreSQL what is left. What
+schedules nothing, the hook and pruning, comes after the heartbeat: however long it takes, nobody may be told that no tick is called.
 
 An idle tick is two statements: one looks for anything that the steps could do, and when there is nothing, the heartbeat. The rest of
 its time is imports: it imports none of the modules that do the work, and neither redis nor rq.
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
+TELL_DEADLINE_S = 46.0
+"""The last call of the hook is over by then: a tick ends by itself, and not because it is stopped."""
 PRUNE_BATCH = 1_000
 IDLE_TICKS_BETWEEN_PRUNING = 500
 """Of heartbeats, which nobody else would prune where nothing is ever due."""
@@ -32,7 +35,8 @@ PRUNE_S = 2.0
 
 
 class Summary:
-    """What one tick did. `skipped`: pairs past their slot that were not queued, by reason; `skipped_more`: not all were counted."""
+    """What one tick did. `skipped`: pairs past their slot that were not queued, by reason; `skipped_more`: not all were counted.
+    `duration_ms`: until it ended; in its heartbeat until that was written."""
 
     def __init__(self) -> None:
         self.reaped = 0
@@ -76,7 +80,7 @@ def tick(db: Database, config: Config) -> Summary:
     summary = Summary()
     if anything:
         _work(db, config, summary, started)
-    summary.duration_ms = round((monotonic() - started) * 1000)
+    summary.duration_ms = _ms_since(started)
     beat = ticks.record(
         db,
         {
@@ -91,15 +95,22 @@ def tick(db: Database, config: Config) -> Summary:
             "error": summary.error.message if summary.error else None,
         },
     )
-    if not anything and beat % IDLE_TICKS_BETWEEN_PRUNING == 0:
+    if anything:
+        _tell_and_prune(db, config, summary, started)
+        summary.duration_ms = _ms_since(started)
+    elif beat % IDLE_TICKS_BETWEEN_PRUNING == 0:
         ticks.prune(db, limit=PRUNE_BATCH)
     return summary
 
 
+def _ms_since(started: float) -> int:
+    return round((monotonic() - started) * 1000)
+
+
 def _work(db: Database, config: Config, summary: Summary, started: float) -> None:
-    """Every step, in the order of the promise."""
+    """Every step before the heartbeat, in the order of the promise."""
     from archisync.dispatch import queue_and_deliver  # these here, and not above: an idle tick needs none of them
-    from archisync.store import notices, runs
+    from archisync.store import runs
 
     runs.mend_clock(db)
     summary.reaped = runs.reap(db, max_attempts=config.max_attempts)
@@ -107,8 +118,14 @@ def _work(db: Database, config: Config, summary: Summary, started: float) -> Non
         queue_and_deliver(db, config, summary, started)
     except (UnreachableError, ConfigurationError) as exc:
         summary.error = exc
-    _tell(db, config, started)
     summary.skipped, summary.skipped_more = runs.count_skipped(db)
+
+
+def _tell_and_prune(db: Database, config: Config, summary: Summary, started: float) -> None:
+    """What may be cut off without anybody missing it: the next tick goes on."""
+    from archisync.store import notices, runs
+
+    _tell(db, config, started)
     summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
     runs.forget_deliveries(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)
@@ -124,7 +141,7 @@ def _tell(db: Database, config: Config, started: float) -> None:
             return
         from archisync.hook import deliver_notices
 
-        deliver_notices(db, config.hook, config.environment, until=started + DEADLINE_S)
+        deliver_notices(db, config.hook, config.environment, until=started + TELL_DEADLINE_S)
     except ConfigurationError as exc:
         EventLog().event("hook-misconfigured", message=exc.message)
 

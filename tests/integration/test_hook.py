@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archisync.database import Database
-from archisync.store import held, notices, pairs
+from archisync.store import held, notices, pairs, ticks
 from tests.conftest import REPOSITORY, Cli
 
 AGENT = "anna.bianchi"
@@ -330,6 +330,19 @@ def test_a_program_that_fails_or_hangs_is_asked_again_later(
     assert cli("tick", env={"ARCHISYNC_HOOK": f"exec:{program}"}).returncode == 0
     assert events(connection)[0][2] == outcome
     assert notices.refused(connection)[0].attempts == 1
+
+
+def test_a_tick_that_is_ended_while_the_hook_runs_has_left_its_heartbeat(
+    cli: Cli, connection: Database, anna: Path, tmp_path: Path
+) -> None:
+    _degrade(connection)
+    program = tmp_path / "notify"
+    program.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    program.chmod(0o755)
+    assert cli("tick", env={"ARCHISYNC_HOOK": f"exec:{program}"}).returncode == -9
+    assert (beat := ticks.last(connection)) is not None
+    assert (beat.due, beat.error) == (1, None)
+    assert notices.any_waiting(connection)
 
 
 def test_a_tick_that_dies_while_it_tells_leaves_the_notice_for_the_next(connection: Database, anna: Path) -> None:
