@@ -35,6 +35,8 @@ SKEW_FAILURE = timedelta(seconds=60)
 PAIRS_LOOKED_AT = 5_000
 """Exports looked for: a bound on the time, not a sample that anybody relies on; the finding says when there are more."""
 AGENTS_COUNTED = 10_000
+AGENTS_COMPARED = 100_000
+"""Half a second; the finding of an agent that comes later in the alphabet waits for `db migrate`, which compares all."""
 SHOWN = 3
 DISK_FAILURE_BYTES = 200 * 1024**2
 DISK_WARNING_BYTES = 1024**3
@@ -318,6 +320,7 @@ def check_runs(db: Database) -> Iterator[Finding]:
 
 def check_agents(db: Database, config: Config) -> Iterator[Finding]:
     """Ids that no source may be asked for, and files that should be there."""
+    yield from _check_registry(db)
     ids = checks.whitelisted_ids(db, limit=PAIRS_LOOKED_AT)
     if not ids:
         yield warning("agents", "no agent is on the whitelist", "archisync agent add ID --allow")
@@ -338,6 +341,19 @@ def check_agents(db: Database, config: Config) -> Iterator[Finding]:
         total = agents.count_whitelisted(db, limit=AGENTS_COUNTED)
         told = f"more than {AGENTS_COUNTED}" if total > AGENTS_COUNTED else str(total)
         yield ok("agents", f"{told} on the whitelist{more}")
+
+
+def _check_registry(db: Database) -> Iterator[Finding]:
+    """Whether the triggers on agents.users have seen all that was written to it."""
+    hint = (
+        "archisync db migrate   (mends it; if replication writes agents.users:"
+        " alter table agents.users enable replica trigger archisync_user_replicated)"
+    )
+    missing, left = checks.out_of_step(db, limit=AGENTS_COMPARED)
+    for ids, told in ((missing, "on the whitelist and not scheduled"), (left, "not on the whitelist and scheduled")):
+        if ids:
+            shown = some([ascii(agent_id)[1:-1][:40] for agent_id in ids])
+            yield failed("agents", f"{told}: {shown}; agents.users was written past its triggers", hint)
 
 
 def _allowed(agent_id: str) -> bool:

@@ -36,6 +36,18 @@ SQL_IDS_BEGINNING_WITH = """
 select id from agents.users where starts_with(id, %(prefix)s) order by id limit %(limit)s
 """
 
+# Purpose: system.sync_state says what agents.users says, also where that was written past its triggers (by replication, say).
+# Caller: migrate. Reads both tables from end to end. Locks: the rows that are out of step.
+SQL_COMPLETE = """
+select system.activate_agents(array(
+         select u.id from agents.users u
+          where u.whitelisted and not exists (select from system.sync_state p where p.agent_id = u.id and p.active))),
+       system.deactivate_agents(array(
+         select distinct p.agent_id from system.sync_state p join system.sync_types t using (sync_type)
+          where p.active and t.scope = 'agent'
+            and not exists (select from agents.users u where u.id = p.agent_id and u.whitelisted)))
+"""
+
 LOOKED_AT = 1000
 """Agents compared with a mistyped id: a bound on the time in a large registry."""
 
@@ -107,6 +119,11 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
             f"there is no agent {ascii(agent_id)[:60]}",
             hint=f"{did_you_mean(db, agent_id)}archisync agent add {agent_id}   (or: archisync agent list)",
         )
+
+
+def complete(db: Database) -> None:
+    """Schedule whoever is on the whitelist, and nobody else. The triggers on agents.users do it, unless something goes past them."""
+    db.execute(SQL_COMPLETE)
 
 
 def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> bool:

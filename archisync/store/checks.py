@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from archisync.database import Database
+from archisync.synctypes import SHARED_AGENT
 
 STUCK_AFTER_S = 15 * 60
 """A run that is ready and has waited so long is not merely behind others."""
@@ -34,6 +35,16 @@ select st.sync_type, st.agent_id from system.sync_state st join system.sync_sett
 """
 # Purpose: ids that may have come into the registry by plain SQL. Caller: whitelisted_ids. No locks.
 SQL_WHITELISTED_IDS = "select id from agents.users where whitelisted order by id limit %(limit)s"
+# Purpose: agents that agents.users and system.sync_state do not agree on, among the first of each. Caller: out_of_step. No locks.
+SQL_NOT_SCHEDULED = """
+select u.id as agent_id from (select id from agents.users where whitelisted order by id limit %(limit)s) u
+ where not exists (select from system.sync_state p where p.agent_id = u.id and p.active)
+"""
+SQL_STILL_SCHEDULED = """
+select p.agent_id from (select distinct agent_id from system.sync_state where active and agent_id <> %(shared)s
+                         order by agent_id limit %(limit)s) p
+ where not exists (select from agents.users u where u.id = p.agent_id and u.whitelisted)
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,3 +85,10 @@ def active_pairs(db: Database, *, limit: int) -> list[tuple[str, str]]:
 
 def whitelisted_ids(db: Database, *, limit: int) -> list[str]:
     return [row["id"] for row in db.execute(SQL_WHITELISTED_IDS, {"limit": limit}).fetchall()]
+
+
+def out_of_step(db: Database, *, limit: int) -> tuple[list[str], list[str]]:
+    """Ids on the whitelist that are not scheduled, and scheduled ones that are not on it; among the first `limit` of each."""
+    params: dict[str, object] = {"limit": limit, "shared": SHARED_AGENT}
+    missing, left = (db.execute(s, params).fetchall() for s in (SQL_NOT_SCHEDULED, SQL_STILL_SCHEDULED))
+    return [row["agent_id"] for row in missing], [row["agent_id"] for row in left]

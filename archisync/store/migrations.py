@@ -15,7 +15,7 @@ import psycopg
 from archisync.config import Config
 from archisync.database import Database
 from archisync.errors import SchemaError
-from archisync.store import settings
+from archisync.store import agents, settings
 
 LOCK_KEY = 0x61726368  # "arch": one number for every archisync, so that two versions wait for each other as well
 
@@ -72,7 +72,7 @@ def check_current(db: Database) -> None:
 
 
 def migrate(db: Database, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Apply what is missing and seed the settings; the names of what was applied.
+    """Apply what is missing, seed the settings and complete the pairs; the names of what was applied.
 
     `db` must be in autocommit mode. Raises SchemaError when existing data breaks a rule (an interval out of bounds, say): then
     nothing of that migration is applied.
@@ -86,6 +86,7 @@ def migrate(db: Database, environment: Mapping[str, str] = os.environ) -> list[s
             _apply(db, migration)
             done.append(f"{migration.version:04d} {migration.name}")
         settings.seed(db, config)
+        agents.complete(db)
     return done
 
 

@@ -183,3 +183,64 @@ def test_the_shared_types_runs_are_no_agents_whatever_its_id(cli: Cli, connectio
     assert {row["sync_type"] for row in rows if row["state"] == "queued"} == {"products", "prices"}
     assert [row["agent_id"] for row in rows if row["state"] == "queued"] == ["service-account"] * 2
     assert set(_active(connection, "service-account")) == {"products", "prices"}
+
+
+def active(db: Database) -> list[str]:
+    rows = db.execute(
+        "select distinct agent_id from system.sync_state where active and agent_id <> 'service-account' order by 1"
+    )
+    return [row["agent_id"] for row in rows.fetchall()]
+
+
+def test_a_trigger_that_sets_whitelisted_is_seen_though_the_update_names_another_column(connection: Database) -> None:
+    connection.execute(
+        """
+        create function leaves() returns trigger language plpgsql as
+          $$ begin new.whitelisted := new.username is not null; return new; end $$;
+        create trigger leaves before update on agents.users for each row execute function leaves();
+        insert into agents.users (id, username, whitelisted) values ('anna', 'anna', true)
+        """
+    )
+    connection.execute("update agents.users set username = null")
+    assert active(connection) == []
+    connection.execute("update agents.users set username = 'anna'")
+    assert active(connection) == ["anna"]
+
+
+def test_doctor_finds_what_replication_wrote_past_the_triggers_and_migrate_mends_it(
+    cli: Cli, connection: Database
+) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true), ('luca', true)")
+    connection.execute("set session_replication_role = replica")
+    connection.execute("insert into agents.users (id, whitelisted) values ('mara', true)")
+    connection.execute("delete from agents.users where id = 'luca'")
+    done = cli("doctor", "--only", "agents")
+    hint = (
+        f"{'':<21} hint: archisync db migrate   (mends it; if replication writes agents.users:"
+        " alter table agents.users enable replica trigger archisync_user_replicated)"
+    )
+    past = "; agents.users was written past its triggers"
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [
+            f"failed   agents       on the whitelist and not scheduled: mara{past}", hint,
+            f"failed   agents       not on the whitelist and scheduled: luca{past}", hint,
+            "ok       agents       2 on the whitelist",
+        ],
+    )  # fmt: skip
+    assert cli("db", "migrate").returncode == 0
+    assert active(connection) == ["anna", "mara"]
+    assert cli("doctor", "--only", "agents").stdout == "ok       agents       2 on the whitelist\n"
+
+
+def test_a_registry_that_replication_feeds_is_followed_once_its_trigger_is_enabled(connection: Database) -> None:
+    connection.execute("alter table agents.users enable replica trigger archisync_user_replicated")
+    connection.execute("set session_replication_role = replica")
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true), ('luca', false)")
+    assert active(connection) == ["anna"]
+    connection.execute("update agents.users set whitelisted = not whitelisted")
+    assert active(connection) == ["luca"]
+    connection.execute("update agents.users set id = 'mara' where id = 'luca'")
+    assert active(connection) == ["mara"]
+    connection.execute("delete from agents.users")
+    assert active(connection) == []

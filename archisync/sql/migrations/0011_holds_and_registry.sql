@@ -93,3 +93,27 @@ create trigger archisync_export_held_of_nobody before insert on system.held_expo
 drop trigger archisync_export_held on system.held_exports;
 create trigger archisync_export_held after insert on system.held_exports
   for each row when (new.decision is null) execute function system.export_held();
+
+-- Whoever changes the whitelist: no list of columns, which a BEFORE trigger that sets `whitelisted` is not in.
+drop trigger archisync_user_updated on agents.users;
+create trigger archisync_user_updated after update on agents.users
+  for each row when (old.id is distinct from new.id or old.whitelisted is distinct from new.whitelisted)
+  execute function system.user_updated();
+
+-- For a registry that logical replication feeds from another database, which fires no trigger on statements, and only those on rows that
+-- are enabled for it. Disabled, because where all of this database is replicated, system.sync_state comes that way too; doctor tells when
+-- the two are out of step, and how to enable it:
+--   alter table agents.users enable replica trigger archisync_user_replicated
+create function system.user_replicated() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if tg_op <> 'INSERT' and old.whitelisted and (tg_op = 'DELETE' or new.id <> old.id or new.whitelisted is not true) then
+    perform system.deactivate_agents(array[old.id]);
+  end if;
+  if tg_op <> 'DELETE' and new.whitelisted then
+    perform system.activate_agents(array[new.id]);
+  end if;
+  return null;
+end $$;
+create trigger archisync_user_replicated after insert or update or delete on agents.users
+  for each row execute function system.user_replicated();
+alter table agents.users disable trigger archisync_user_replicated;
