@@ -148,8 +148,10 @@ def accept(
     a = app(ctx)
     _check_why(why)
     with a.database("held accept") as db, db.transaction():
-        h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
+        h = held.held_export(db, run_id)
+        # The run first, as an apply locks them: neither waits for the other in a ring.
         forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
+        h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
         state = runs.get(db, forced.run_id).state if forced else None
     _say_where(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is accepted for 24 hours")

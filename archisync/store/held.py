@@ -74,8 +74,8 @@ update system.held_exports
 SQL_USE = """
 update system.held_exports h set used_by_run = %(run_id)s
   from system.sync_state st
- where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null and h.ended_at is null
-   and h.sha256 = %(sha256)s and h.planned = %(planned)s and h.expires_at > system.clock() and h.acceptable
+ where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s and h.decision = 'accepted' and h.used_by_run is null
+   and h.ended_at is null and h.sha256 = %(sha256)s and h.planned = %(planned)s and h.expires_at > system.clock() and h.acceptable
    and st.sync_type = h.sync_type and st.agent_id = h.agent_id and st.data_version = h.data_version
 returning h.run_id, h.decided_by
 """
