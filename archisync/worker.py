@@ -15,12 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import timedelta
 from secrets import token_hex
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any
 
@@ -56,6 +55,7 @@ LONGEST_RECONNECT_WAIT_S = 10.0
 """RQ's own is 60 s: too long a wait after Redis is back."""
 RESTART_DELAY_S = 1.0
 LONGEST_RESTART_DELAY_S = 30.0
+LOOK_EVERY_S = 0.2
 STEADY_S = 60.0
 """After this long without a crash the next one is restarted without the delay that earlier ones have built up."""
 
@@ -305,17 +305,19 @@ class Supervisor:
         self._burst = burst
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
-        self._stopping = threading.Event()
+        self._asked = self._passed_on = 0
         self._delay_s = RESTART_DELAY_S
         self._last_crash = -STEADY_S
 
     def run(self) -> int:
         """Until stopped, or in burst mode until all are done; the worst exit code of the last workers."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, self._ask_to_stop)
         self._log.event("workers-started", processes=self._processes, pid=os.getpid())
-        self._children = [self._start() for _ in range(self._processes)]
+        while len(self._children) < self._processes and not self._asked:
+            self._children.append(self._start())
         codes = self._watch()
+        self._pass_on()  # when nobody was left to be told
         self._log.event("workers-stopped")
         return max(codes, default=0)
 
@@ -329,13 +331,14 @@ class Supervisor:
     def _watch(self) -> list[int]:
         codes: list[int] = []
         while self._children:
+            self._pass_on()
             for child in list(self._children):
                 try:
-                    code = child.wait(timeout=0.2 / len(self._children))
+                    code = child.wait(timeout=LOOK_EVERY_S / len(self._children))
                 except subprocess.TimeoutExpired:
                     continue
                 self._children.remove(child)
-                if self._burst or self._stopping.is_set() or code in _NOT_WORTH_A_RESTART:
+                if self._burst or self._asked or code in _NOT_WORTH_A_RESTART:
                     codes.append(self._exit_code(code))
                 else:
                     self._restart(code)
@@ -343,7 +346,7 @@ class Supervisor:
 
     def _exit_code(self, code: int) -> int:
         """A worker that was told to stop before it could listen to the signal has stopped; any other signal is a failure."""
-        if code == -signal.SIGTERM and self._stopping.is_set():
+        if code == -signal.SIGTERM and self._asked:
             return ExitCode.DONE
         return code if code >= 0 else ExitCode.SYNC_FAILED
 
@@ -352,20 +355,25 @@ class Supervisor:
         if monotonic() - self._last_crash > STEADY_S:
             self._delay_s = RESTART_DELAY_S
         self._log.event("worker-restarted", exit_code=code, delay_s=self._delay_s)
-        stopping = self._stopping.wait(self._delay_s)
+        over_at = monotonic() + self._delay_s
+        while monotonic() < over_at and not self._asked:
+            sleep(LOOK_EVERY_S)
         self._delay_s = min(self._delay_s * 2, LONGEST_RESTART_DELAY_S)
         self._last_crash = monotonic()
-        if stopping:
-            return
-        child = self._start()
-        self._children.append(child)
-        if self._stopping.is_set():  # asked between the two lines above
-            child.send_signal(signal.SIGTERM)
+        if not self._asked:
+            self._children.append(self._start())
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._stopping.is_set():
+    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Takes note, and no more: the signal may come in the middle of any line, also of one that starts a child or writes the log."""
+        self._asked += 1
+
+    def _pass_on(self) -> None:
+        """What was asked since the last look goes to every child, whenever it was started; a second signal ends a run at once."""
+        if self._asked == self._passed_on:
+            return
+        if not self._passed_on:
             self._log.event("workers-stopping", hint="each finishes its current run")
-        self._stopping.set()
+        self._passed_on = self._asked
         for child in self._children:
             child.send_signal(signal.SIGTERM)
 

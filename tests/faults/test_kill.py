@@ -1,5 +1,6 @@
 """kill -9 at the worst moments, on real servers: what was due still runs once, by itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -79,3 +80,25 @@ def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, con
             process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 1
+
+
+@pytest.mark.parametrize("started", [0, 1, 4])
+def test_sigterm_while_the_workers_are_being_started_ends_them_all(config: Config, started: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker", "--processes", "8"],
+        env=os.environ | dict(config.environment),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert json.loads(process.stderr.readline())["event"] == "workers-started"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < started:
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    try:
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert [json.loads(line)["event"] for line in said.splitlines()] == ["workers-stopping", "workers-stopped"]
