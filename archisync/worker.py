@@ -24,7 +24,8 @@ from types import FrameType
 from typing import Any
 
 import redis
-from rq import Queue, Worker
+from redis.client import Pipeline
+from rq import Queue, Worker, worker_registration
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
@@ -231,6 +232,17 @@ class SyncWorker(Worker):
             raise
         self._ended = found[1]
         return found
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """And all that RQ writes only when a worker begins: a Redis that was emptied or replaced would never know of this one."""
+        if pipeline is None:
+            with self.connection.pipeline() as own:
+                self.heartbeat(timeout, own)
+                own.execute()
+            return
+        super().heartbeat(timeout, pipeline)
+        pipeline.hset(self.key, mapping=self.serialize())
+        worker_registration.register(self, pipeline)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """The worker's own, once the job that RQ knows of is done."""

@@ -351,3 +351,21 @@ def test_a_living_worker_goes_on_by_itself(
         forced = cli("run", "customers", "--agent", AGENT, env=env_of(config))
         assert forced.returncode == 0, forced.stderr
         wait_for(connection, process, 2)
+
+
+@pytest.mark.parametrize("harm", [restarted_empty, emptied])
+def test_a_worker_that_an_emptied_redis_has_forgotten_is_known_again_after_its_next_heartbeat(
+    cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, harm: Callable[[EmbeddedValkey], None]
+) -> None:
+    push_due_run(connection, config)
+    with living_worker(config, connection) as process, ask(own_valkey) as client:
+        [key] = client.smembers("rq:workers:archisync")
+        written = set(client.hgetall(key))
+        harm(own_valkey)
+        cli("run", "customers", "--agent", AGENT, env=env_of(config))  # wakes it, and so brings the heartbeat forward
+        wait_for(connection, process, 2)
+        while client.smembers("rq:workers:archisync") != {key}:
+            assert process.poll() is None
+        assert client.smembers("rq:workers") == {key}
+        assert set(client.hgetall(key)) >= written - {b"current_job"}
+        assert cli("doctor", "--only", "workers", "--only", "worker-here", env=env_of(config)).returncode == 0
