@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -21,7 +22,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
-from rq import Queue
+from rq import Queue, Worker
 from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.queue import EnqueueData
@@ -257,19 +258,51 @@ def length(client: redis.Redis, name: str) -> int:
     return queue(client, name).count
 
 
-def worker_names(client: redis.Redis, name: str) -> list[str]:
-    """Names of the workers of the queue that are alive: the key of one that is not has expired."""
-    from rq import Worker
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerEntry:
+    """A worker of the queue that tells Redis that it lives. `state`: busy, idle, started or suspended."""
 
-    return sorted(worker.name for worker in Worker.all(queue=queue(client, name), serializer=JSONSerializer))
+    name: str
+    state: str
+
+
+def workers(client: redis.Redis, name: str) -> list[WorkerEntry]:
+    """The workers of the queue that are alive, by name: the key of one that is not has expired.
+
+    Anyone may have written what stands there, and RQ's own reading ends at the first entry that is no worker: it is passed over.
+    """
+    prefix = Worker.redis_worker_namespace_prefix.encode()
+    members: Any = client.smembers(f"{RQ_KEY_PREFIX}:workers:{name}")
+    keys = sorted(key for key in members if key.startswith(prefix))
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hgetall(key)
+        found = pipe.execute(raise_on_error=False)
+    return [
+        _entry(key.removeprefix(prefix), hash_) for key, hash_ in zip(keys, found, strict=True) if _is_alive(key, hash_)
+    ]
+
+
+def _is_alive(key: bytes, found: Any) -> bool:
+    """Raises NoPermissionError when even a worker of ours may not be looked at."""
+    if isinstance(found, redis.exceptions.NoPermissionError) and b":archisync." in key:
+        raise found
+    return isinstance(found, dict) and bool(found)
+
+
+def _entry(name: bytes, found: dict[bytes, bytes]) -> WorkerEntry:
+    state = found.get(b"state", b"?").decode(errors="backslashreplace")
+    return WorkerEntry(name=name.decode(errors="backslashreplace"), state=state)
+
+
+def worker_names(client: redis.Redis, name: str) -> list[str]:
+    """Names of the workers of the queue that are alive."""
+    return [worker.name for worker in workers(client, name)]
 
 
 def worker_states(client: redis.Redis, name: str) -> list[tuple[str, str]]:
-    """Of each worker that is alive, where it is (`host:pid`) and what it does: busy, idle, started or suspended."""
-    from rq import Worker
-
-    found = Worker.all(queue=queue(client, name), serializer=JSONSerializer)
-    return sorted((_place(worker.name), str(worker.get_state())) for worker in found)
+    """Of each worker that is alive, where it is (`host:pid`) and what it does."""
+    return sorted((_place(worker.name), worker.state) for worker in workers(client, name))
 
 
 def _place(worker_name: str) -> str:

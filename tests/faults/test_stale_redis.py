@@ -223,6 +223,43 @@ def test_keys_of_the_right_type_are_left_where_they_are(cli: Cli, client: redis.
     assert client.keys("*foreign*") == []
 
 
+WORKER_KEY = "rq:worker:archisync.host-1.7.abcd"
+ODD_WORKERS: dict[str, tuple[str | bytes, Callable[[redis.Redis], object]]] = {
+    "no key of a worker": ("foo", lambda _: None),
+    "not UTF-8": (b"\xff\xfe", lambda _: None),
+    "not UTF-8, and there": (
+        b"rq:worker:\xff",
+        lambda client: client.hset(b"rq:worker:\xff", "state", b"\xff") and None,
+    ),
+    "a string": (WORKER_KEY, lambda client: client.set(WORKER_KEY, "hello")),
+    "a bad birth": (WORKER_KEY, lambda client: client.hset(WORKER_KEY, "birth", "yesterday")),
+    "a bad process id": (WORKER_KEY, lambda client: client.hset(WORKER_KEY, "pid", "seven")),
+    "a field that is not UTF-8": (WORKER_KEY, lambda client: client.hset(WORKER_KEY, b"\xff", b"\xfe")),
+}
+COUNTED = {"not UTF-8, and there", "a bad birth", "a bad process id", "a field that is not UTF-8"}
+"""As workers: a hash stands under a worker's key."""
+
+
+@pytest.mark.parametrize("odd", ODD_WORKERS)
+def test_an_odd_entry_among_the_workers_fails_nobody_who_counts_them(
+    cli: Cli, client: redis.Redis, config: Config, odd: str
+) -> None:
+    member, leave = ODD_WORKERS[odd]
+    client.sadd("rq:workers:archisync", member)
+    leave(client)
+    alive = int(odd in COUNTED)
+    metrics = cli("metrics", env=env_of(config))
+    assert (metrics.returncode, metrics.stderr) == (0, "")
+    assert f'archisync_workers{{queue="archisync"}} {alive}.0\n' in metrics.stdout
+    plan = cli("plan", "--json", env=env_of(config))
+    assert (plan.returncode, json.loads(plan.stdout)["workers"]) == (0, alive)
+    doctor = cli("doctor", "--only", "workers", "--only", "worker-here", env=env_of(config))
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    told = "ok       workers      1 alive" if alive else "failed   workers      no worker is alive"
+    assert doctor.stdout.startswith(told)
+    assert queue.worker_states(client, config.queue) == [] or alive
+
+
 def test_a_second_tick_does_not_push_what_still_waits_in_the_list(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
