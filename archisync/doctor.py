@@ -26,6 +26,8 @@ from archisync.synctypes import SYNC_TYPES, sync_type
 if TYPE_CHECKING:
     import redis
 
+    from archisync.queue import WorkerEntry
+
 OLDEST_POSTGRESQL = 150_000
 """`unique nulls not distinct` came with 15."""
 OLDEST_REDIS = (6, 2)
@@ -411,14 +413,26 @@ def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
 
 
 def check_worker_here(client: redis.Redis, config: Config) -> Iterator[Finding]:
-    """For a liveness probe: a worker of this host (of this container) tells Redis that it lives."""
+    """For a liveness probe: a worker of this host (of this container) tells Redis that it lives, and its process is there."""
     from archisync import queue
 
     host = socket.gethostname()
-    if any(name.startswith(f"archisync.{host}.") for name in queue.worker_names(client, config.queue)):
+    if any(_is_here(worker, host) for worker in queue.workers(client, config.queue)):
         yield ok("worker-here", f"a worker of {host} is alive")
     else:
         yield failed("worker-here", f"no worker of {host} is alive", "archisync worker")
+
+
+def _is_here(worker: WorkerEntry, host: str) -> bool:
+    """A worker that was killed is believed by Redis for two more minutes. Its process id means something here only if it counts in the
+    same namespace as ours: not in another container of the pod, for example."""
+    from archisync import queue
+    from archisync.processes import is_running, pid_namespace
+
+    place = queue.place_in(worker.name)
+    if place is None or place[0] != host:
+        return False
+    return worker.pid_namespace is None or worker.pid_namespace != pid_namespace() or is_running(place[1])
 
 
 # --- all of them --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What child processes of archisync have in common: they die with their parent."""
+"""What child processes of archisync have in common: they die with their parent; and whether another process is there."""
 
 import ctypes
 import os
@@ -17,6 +17,28 @@ def die_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)  # the parent died before the call
+
+
+def pid_namespace() -> str | None:
+    """The kernel's name of what this process's id counts in, a container or the whole host; None where it has no such thing.
+
+    Two containers of one pod share the host's name and count process ids each for itself.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a name, not a path
+    except OSError:
+        return None
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that id, in our own namespace."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def child_limits(parent_pid: int, *, memory_bytes: int = 0, cpu_s: int = 0, file_bytes: int = 0) -> Callable[[], None]:

@@ -9,6 +9,7 @@ delivery is still to come; job hashes and registries prove nothing.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -260,10 +261,12 @@ def length(client: redis.Redis, name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerEntry:
-    """A worker of the queue that tells Redis that it lives. `state`: busy, idle, started or suspended."""
+    """A worker of the queue that tells Redis that it lives. `state`: busy, idle, started or suspended; `pid_namespace`: the kernel's name
+    of the container that its process id counts in, None when it doesn't tell."""
 
     name: str
     state: str
+    pid_namespace: str | None
 
 
 def workers(client: redis.Redis, name: str) -> list[WorkerEntry]:
@@ -291,8 +294,16 @@ def _is_alive(key: bytes, found: Any) -> bool:
 
 
 def _entry(name: bytes, found: dict[bytes, bytes]) -> WorkerEntry:
-    state = found.get(b"state", b"?").decode(errors="backslashreplace")
-    return WorkerEntry(name=name.decode(errors="backslashreplace"), state=state)
+    told = {
+        field: found[field].decode(errors="backslashreplace")
+        for field in (b"state", b"pid_namespace")
+        if field in found
+    }
+    return WorkerEntry(
+        name=name.decode(errors="backslashreplace"),
+        state=told.get(b"state", "?"),
+        pid_namespace=told.get(b"pid_namespace"),
+    )
 
 
 def worker_names(client: redis.Redis, name: str) -> list[str]:
@@ -306,6 +317,12 @@ def worker_states(client: redis.Redis, name: str) -> list[tuple[str, str]]:
 
 
 def _place(worker_name: str) -> str:
-    """The host and process that `archisync.worker` puts into a name; a plain RQ worker's name as it is."""
-    parts = worker_name.removeprefix("archisync.").rsplit(".", 2)
-    return f"{parts[0]}:{parts[1]}" if worker_name.startswith("archisync.") and len(parts) == 3 else worker_name
+    """As `host:pid`; a plain RQ worker's name as it is."""
+    found = place_in(worker_name)
+    return f"{found[0]}:{found[1]}" if found else worker_name
+
+
+def place_in(worker_name: str) -> tuple[str, int] | None:
+    """The host and process id that `archisync.worker` puts into a name; None for any other name."""
+    found = re.fullmatch(r"archisync\.(.*)\.([0-9]{1,9})\.[^.]*", worker_name, re.ASCII)
+    return (found[1], int(found[2])) if found else None

@@ -41,7 +41,7 @@ from archisync.errors import ExitCode
 from archisync.horse import Horse, Progress
 from archisync.log import EventLog
 from archisync.pooler import require_direct
-from archisync.processes import die_with_parent
+from archisync.processes import die_with_parent, pid_namespace
 from archisync.store import migrations
 
 WORKER_TTL_S = 75
@@ -232,6 +232,11 @@ class SyncWorker(Worker):
             raise
         self._ended = found[1]
         return found
+
+    def serialize(self) -> dict[Any, Any]:
+        """And what `doctor --only worker-here` needs to know whether it may look for the process itself."""
+        namespace = pid_namespace()
+        return super().serialize() | ({"pid_namespace": namespace} if namespace else {})
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """And all that RQ writes only when a worker begins: a Redis that was emptied or replaced would never know of this one."""

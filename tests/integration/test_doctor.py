@@ -93,7 +93,7 @@ def test_every_check_has_a_test_that_makes_it_fail() -> None:
 
 
 @contextmanager
-def working(redis_url: str, database_url: str) -> Iterator[None]:
+def working(redis_url: str, database_url: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A real worker, from its registration until it has ended."""
     env = os.environ | {
         "ARCHISYNC_DATABASE_URL": database_url,
@@ -102,14 +102,14 @@ def working(redis_url: str, database_url: str) -> Iterator[None]:
     }
     with (
         subprocess.Popen(
-            [sys.executable, "-m", "archisync", "worker"], cwd=REPOSITORY, env=env, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "archisync", "worker", *options], cwd=REPOSITORY, env=env, stderr=subprocess.DEVNULL
         ) as process,
         redis.Redis.from_url(redis_url) as client,
     ):
         while not client.scard("rq:workers:archisync"):
             assert process.poll() is None
         try:
-            yield
+            yield process
         finally:
             process.terminate()
 
@@ -429,6 +429,22 @@ def test_a_probe_finds_the_worker_of_this_host_only_while_it_lives(cli: Cli, dat
     with working(redis_url, database_url):
         assert only(cli, "worker-here") == (0, ("ok", f"a worker of {host} is alive", ""))
     assert only(cli, "worker-here") == (1, ("failed", f"no worker of {host} is alive", "archisync worker"))
+
+
+def test_a_probe_does_not_find_a_worker_that_was_killed_though_redis_still_believes_in_it(
+    cli: Cli, database_url: str, redis_url: str
+) -> None:
+    dead = ("failed", f"no worker of {os.uname().nodename} is alive", "archisync worker")
+    with working(redis_url, database_url, "--single") as process, redis.Redis.from_url(redis_url) as client:
+        process.kill()
+        process.wait()
+        [key] = client.smembers("rq:workers:archisync")
+        assert only(cli, "workers")[0] == 0
+        assert only(cli, "worker-here") == (1, dead)
+        client.hset(key, "pid_namespace", "pid:[1]")  # of another container with this host's name: only Redis can tell
+        assert only(cli, "worker-here")[0] == 0
+        client.hdel(key, "pid_namespace")
+        assert only(cli, "worker-here")[0] == 0
 
 
 @pytest.mark.parametrize(
