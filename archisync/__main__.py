@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from archisync import streams
 from archisync.errors import ArchisyncError, ExitCode, UsageError
 
 GARBAGE_THRESHOLD = 100_000
@@ -29,15 +30,25 @@ def leave(ended: SystemExit) -> NoReturn:
     """End the process. Taking the interpreter apart, module by module, takes a tenth of a command, so it is left out where nobody
     can tell: no thread is waited for, what wants to be called at the end was called, and all output is out. (mypy ends in the same way.)"""
     waited_for = [thread for thread in threading.enumerate() if not thread.daemon]
-    if waited_for != [threading.main_thread()] or not isinstance(ended.code, int | None):
-        raise ended
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        raise ended from None
-    os._exit(ended.code or ExitCode.DONE)
+    at_once = waited_for == [threading.main_thread()] and isinstance(ended.code, int | None)
+    if at_once:
+        atexit._run_exitfuncs()
+    unwritten = told_if_unwritten()
+    code = ended.code or unwritten
+    if at_once:
+        os._exit(int(code))
+    raise SystemExit(code) from None
+
+
+def told_if_unwritten() -> ExitCode:
+    """At the very end, when the command has done all that it had to: whether everything that it showed is out."""
+    lost = streams.close()
+    if lost is None:
+        return ExitCode.DONE
+    from archisync.output import Output
+
+    Output().error(lost)
+    return lost.exit_code
 
 
 def main() -> None:
@@ -68,12 +79,14 @@ def main() -> None:
             raise
         sys.exit(ExitCode.DONE)  # typer's, which says 1 when nobody reads --help to its end
     except Exception as exc:  # noqa: BLE001 - the last place where an error can be told in words
+        if isinstance(exc, OSError) and streams.took_not(sys.stdout, exc):  # help, which typer writes by itself
+            sys.exit(ExitCode.DONE)  # `leave` tells
         if debug:
             show_traceback(exc)
         if (
             type(exc).__name__ == "NoArgsIsHelpError"
         ):  # `archisync` or `archisync agent` alone: its message is the help text
-            sys.stderr.write(f"{exc}\n")
+            streams.write(sys.stderr, f"{exc}\n")
             sys.exit(ExitCode.USAGE)
         error = as_archisync_error(exc)
         from archisync.output import Output
@@ -93,9 +106,9 @@ def open_closed_streams() -> None:
 def quickly(arguments: Sequence[str]) -> ExitCode | None:
     """What is called each minute or by every script, without the command-line library; None: not one of these."""
     if arguments == ["--version"]:
-        from archisync import __version__, streams
+        from archisync import __version__
 
-        streams.write(sys.stdout, f"archisync {__version__}\n")
+        streams.write_data(sys.stdout, f"archisync {__version__}\n")
         return ExitCode.DONE
     if arguments[:1] == ["tick"]:
         from archisync.cli.ticking import typed_plainly
@@ -125,7 +138,7 @@ def show_traceback(exc: Exception) -> None:
     from archisync.text import printable
 
     for line in redact("".join(traceback.format_exception(exc))).splitlines():
-        sys.stderr.write(printable(line) + "\n")
+        streams.write(sys.stderr, printable(line) + "\n")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -8,6 +8,7 @@
     ├── NotFoundError          5   no such agent, run or held export
     ├── HeldError              6   a person must decide: `archisync held show RUN`
     ├── BusyError              7   the same thing is already running elsewhere
+    ├── OutputError           74   what was to be shown could not be written; make room
     ├── WaitTimeoutError     124   --timeout passed; the run itself goes on
     └── SyncError              1   a sync failed
         ├── TransientSourceError   retried in place, then by later ticks
@@ -39,6 +40,7 @@ class ExitCode(IntEnum):
     HELD = 6
     BUSY = 7
     BUG = 70  # sysexits.h EX_SOFTWARE: neither the user nor the ERP can do anything about it
+    OUTPUT = 74  # sysexits.h EX_IOERR
     TIMEOUT = 124  # as timeout(1)
     INTERRUPTED = 130  # 128 + SIGINT
 
@@ -53,6 +55,7 @@ EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.HELD: "the export is held for a person to decide",
     ExitCode.BUSY: "already running elsewhere",
     ExitCode.BUG: "a bug in archisync",
+    ExitCode.OUTPUT: "done, but standard output could not be written (a full disk)",
     ExitCode.TIMEOUT: "--timeout passed (the run goes on)",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C (a run that was waited for goes on)",
 }
@@ -106,6 +109,10 @@ class HeldError(ArchisyncError):
 
 class BusyError(ArchisyncError):
     exit_code = ExitCode.BUSY
+
+
+class OutputError(ArchisyncError):
+    exit_code = ExitCode.OUTPUT
 
 
 class WaitTimeoutError(ArchisyncError):

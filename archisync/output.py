@@ -218,7 +218,7 @@ class Output:
         console.print(table)
 
     def _write(self, text: str) -> None:
-        streams.write(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
+        streams.write_data(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
 
     # --- talk -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What holds for every command alike: a closed pipe, NO_COLOR, --quiet, Ctrl-C, and an argument that is not UTF-8.
+"""What holds for every command alike: a closed pipe, a full disk, NO_COLOR, --quiet, Ctrl-C, and an argument that is not UTF-8.
 
 `CALLS` has a call of each command that ends by itself; a command that is new must be added to it.
 """
@@ -165,6 +165,67 @@ def test_the_outcome_of_a_resync_is_told_though_nobody_reads(env: dict[str, str]
 @pytest.mark.parametrize("words", ["--help", "held --help", "tick --help", "--version"])
 def test_help_that_nobody_reads_is_no_error(words: str, env: dict[str, str]) -> None:
     assert run_unread(words.split(), env, both=False) == (0, "")
+
+
+FULL = "/dev/full"
+UNWRITTEN = (
+    "error: standard output can't be written: No space left on device\n"
+    "hint: df -h   (whatever else the command does is done)\n"
+)
+SHOWS_NOTHING = {"worker"}
+"""On standard output."""
+
+
+def run_on_full_disk(
+    words: list[str], env: dict[str, str], *, out: str | None = None, err: str | None = None
+) -> tuple[int, str]:
+    """Exit code and what was said, with standard output or standard error on a disk without room."""
+    with Path(out or os.devnull).open("w") as stdout, Path(err or os.devnull).open("w") as stderr:
+        done = subprocess.run(
+            command(*words), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=stdout,
+            stderr=stderr if err else subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    return done.returncode, done.stderr or ""
+
+
+@EVERY
+def test_a_full_disk_under_standard_output_is_told_when_all_else_is_done(name: str, env: dict[str, str]) -> None:
+    code, said = run_on_full_disk(CALLS[name].split(), env, out=FULL)
+    for word in ("Traceback", "OSError", "Exception ignored", "a bug"):
+        assert word not in said
+    told = said.endswith(UNWRITTEN)
+    assert told or name in SHOWS_NOTHING
+    assert code == (usual_code(name) or (ExitCode.OUTPUT if told else ExitCode.DONE))
+
+
+@pytest.mark.parametrize("name", ["tick", "run", "worker", "status", "doctor"])
+def test_a_full_disk_under_standard_error_changes_nothing_about_the_outcome(name: str, env: dict[str, str]) -> None:
+    assert run_on_full_disk(CALLS[name].split(), env, err=FULL)[0] == usual_code(name)
+
+
+@pytest.mark.parametrize("words", ["--help", "held --help", "tick --help", "--version"])
+def test_help_that_finds_no_room_is_told_like_any_data(words: str, env: dict[str, str]) -> None:
+    assert run_on_full_disk(words.split(), env, out=FULL) == (ExitCode.OUTPUT, UNWRITTEN)
+
+
+@pytest.mark.parametrize("words", ["nope", "--debug run nope", "agent"])
+def test_an_error_that_finds_no_room_keeps_its_exit_code(words: str, env: dict[str, str]) -> None:
+    assert run_on_full_disk(words.split(), env, out=FULL, err=FULL)[0] == ExitCode.USAGE
+
+
+def test_a_sync_s_exit_code_outlives_the_loss_of_all_that_is_said(env: dict[str, str]) -> None:
+    words = f"run orders --agent {AGENT} --inline".split()
+    assert run_on_full_disk(words, env, out=FULL, err=FULL)[0] == ExitCode.HELD
+    assert run_on_full_disk(words, env, err=FULL)[0] == ExitCode.HELD
+
+
+def test_a_worker_whose_log_finds_no_room_does_its_runs(env: dict[str, str]) -> None:
+    with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
+        db.execute("update system.sync_settings set enabled = sync_type in ('customers', 'ddt')")
+        assert run_on_full_disk(["tick"], env, out=FULL, err=FULL)[0] == ExitCode.OUTPUT
+        assert run_on_full_disk(["worker", "--burst", "--single"], env, out=FULL, err=FULL)[0] == ExitCode.DONE
+        rows = db.execute("select state, attempt from system.sync_runs where sync_type <> 'orders'").fetchall()
+    assert [(row["state"], row["attempt"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
 
 
 @EVERY
