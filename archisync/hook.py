@@ -29,6 +29,7 @@ from archisync.store.notices import Notice
 
 CALL_TIMEOUT_S = 5.0
 """A hook hands a message on; what takes longer belongs behind a queue of its own."""
+END_TIMEOUT_S = 1.0
 LONGEST_S = 15.0
 """Of one tick's time for all calls together: syncs matter more than telling about them."""
 DOCUMENT_SCHEMA = 1
@@ -116,7 +117,7 @@ def _arguments(hook: str) -> list[str]:
 
 
 def _run(arguments: list[str], body: bytes, environment: Mapping[str, str]) -> None:
-    """The document on standard input, no shell, none of archisync's settings; its process group ends with it."""
+    """The document on standard input, no shell, none of archisync's settings; its process group ends with it if it may."""
     own = {name: environment[name] for name in _PASSED if name in environment}
     try:
         process = subprocess.Popen(  # noqa: S603 - the operator's own program
@@ -134,11 +135,17 @@ def _run(arguments: list[str], body: bytes, environment: Mapping[str, str]) -> N
     except subprocess.TimeoutExpired:
         raise HookError(f"the program took longer than {CALL_TIMEOUT_S:.0f} s") from None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
     if process.returncode:
         raise HookError(f"the program ended with {process.returncode}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started. One that has become another user's (sudo) may not be signalled, and is not waited for."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_TIMEOUT_S)
 
 
 def _httpx() -> Any:

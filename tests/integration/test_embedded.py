@@ -8,8 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,6 +18,7 @@ import redis
 from archisync import embedded
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, embedded_servers, temporary_folder
 from archisync.errors import BusyError, ConfigurationError, UnreachableError
+from tests.users import as_other_user
 
 REPOSITORY = Path(__file__).parent.parent.parent
 GONE_TIMEOUT_S = 30
@@ -66,22 +66,6 @@ def _wait_gone(pid: int) -> bool:
         return bool(select.select([descriptor], [], [], GONE_TIMEOUT_S)[0])  # readable once the process has ended
     finally:
         os.close(descriptor)
-
-
-def _as_other_user(action: Callable[[], None]) -> None:
-    """Run `action` in a forked child that has become nobody; what it raises is printed and fails the test."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            action()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 — the child must never return into pytest
-            traceback.print_exc()
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_both_servers_answer_on_private_sockets_only(folder: Path) -> None:
@@ -328,4 +312,4 @@ def test_a_user_without_privileges_can_run_both_servers() -> None:
         with temporary_folder() as folder, embedded_servers(folder, durable=False) as servers:
             assert _ask(servers.database_url, "select current_user") == "postgres"
 
-    _as_other_user(use_both)
+    as_other_user(use_both)

@@ -1,6 +1,9 @@
 """The notification hook: once a change, not once a run; kept in PostgreSQL until it is taken; without a secret."""
 
 import json
+import os
+import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from archisync import hook
 from archisync.database import Database
+from archisync.embedded import temporary_folder
 from archisync.store import held, notices, pairs, ticks
 from tests.conftest import REPOSITORY, Cli
+from tests.users import as_other_user
 
+SETPRIV = shutil.which("setpriv") or ""
 AGENT = "anna.bianchi"
 GOOD = (REPOSITORY / "examples/exports" / AGENT / "customers.csv").read_text("utf-8")
 FEW = "".join(line + "\n" for line in GOOD.splitlines()[:4])
@@ -343,6 +350,26 @@ def test_a_tick_that_is_ended_while_the_hook_runs_has_left_its_heartbeat(
     assert (beat := ticks.last(connection)) is not None
     assert (beat.due, beat.error) == (1, None)
     assert notices.any_waiting(connection)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not SETPRIV, reason="only root can make a program that becomes root")
+def test_a_program_that_may_not_be_signalled_is_refused_like_any_that_hangs() -> None:
+    with temporary_folder() as folder:
+        become_root = folder / "sudo"  # as sudo does: all of its user ids are root's
+        shutil.copy(SETPRIV, become_root)
+        become_root.chmod(0o4755)
+        folder.chmod(0o755)
+        pid_file = folder / "pid"
+        words = f"exec:{become_root} --reuid 0 sh -c 'echo $$ > {pid_file}; exec sleep 600'"
+
+        def call() -> None:
+            with pytest.raises(hook.HookError, match=r"^the program took longer than 5 s$"):
+                hook._run(hook._arguments(words), b"{}", {"PATH": os.environ["PATH"]})
+
+        try:
+            as_other_user(call)
+        finally:
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def test_a_tick_that_dies_while_it_tells_leaves_the_notice_for_the_next(connection: Database, anna: Path) -> None:
