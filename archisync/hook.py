@@ -181,5 +181,7 @@ def _post_failure(url: str, body: bytes) -> list[str]:
             client.stream("POST", url, content=body, headers={"content-type": "application/json"}) as answer,
         ):
             return [] if answer.is_success else [f"the address answered {answer.status_code}"]
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+    except (httpx.InvalidURL, ValueError):  # also what Python's and idna's encoding of a host's name raise
+        return ["the address is not one that can be called"]
+    except Exception as exc:  # noqa: BLE001 - nobody reads a thread's traceback, and whatever it was is the cause
         return [f"the address can't be reached: {type(exc).__name__}"]

@@ -310,6 +310,17 @@ def test_an_address_that_nobody_answers_at_does_not_fail_the_tick(cli: Cli, conn
     assert events(connection)[0][2] == "the address can't be reached: ConnectError"
 
 
+@pytest.mark.parametrize("address", [f"https://{'a' * 70}.x/", "http://xn--a/", "http://[::1/"])
+def test_an_address_that_the_library_refuses_is_told_as_such(
+    cli: Cli, connection: Database, anna: Path, address: str
+) -> None:
+    _degrade(connection)
+    done = cli("tick", env={"ARCHISYNC_HOOK": address})
+    assert done.returncode == 0
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["notice-refused"]
+    assert events(connection)[0][2] == "the address is not one that can be called"
+
+
 def test_a_program_reads_the_document_and_gets_none_of_the_settings(
     cli: Cli, connection: Database, anna: Path, tmp_path: Path
 ) -> None:
