@@ -134,6 +134,11 @@ class _Server(ABC):
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether the process that was started last is still there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log(self) -> Path:
         return self.folder / f"{self.name}.log"
 
@@ -142,7 +147,7 @@ class _Server(ABC):
 
         Raises as `embedded_servers`; nothing is left running after an error.
         """
-        if self._process is not None and self._process.poll() is None:
+        if self.running:
             return
         try:
             self._start()

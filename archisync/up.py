@@ -1,4 +1,8 @@
-"""`archisync up`: the parts of a small installation kept running in a folder of the user's, until Ctrl-C."""
+"""`archisync up`: the parts of a small installation kept running in a folder of the user's, until Ctrl-C.
+
+A part that ends by itself is started again: PostgreSQL and Valkey where they were, so that the others find them. All of them die with
+this process, also when it is killed.
+"""
 
 from __future__ import annotations
 
@@ -7,72 +11,129 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from types import FrameType
 
 from archisync import sources
 from archisync.config import Config
 from archisync.database import connected
-from archisync.embedded import embedded_servers
+from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.errors import UsageError
 from archisync.output import Output
+from archisync.processes import die_with_parent
 from archisync.store import migrations
 
 TICK_EVERY_S = 60.0
-STOP_TIMEOUT_S = 120.0
+LOOK_EVERY_S = 0.2
+WORKER_RESTART_DELAY_S = 5.0
+
+
+class _Stop:
+    """How often SIGINT or SIGTERM came. The handler takes note, and no more: it may interrupt any line."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked += 1
 
 
 def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
     """Run until SIGINT or SIGTERM.
 
-    Raises ConfigurationError when the source or the embedded servers are missing, UsageError for a folder that can't be made.
+    Raises ConfigurationError when the source or the embedded servers are missing, UsageError for a folder that can't be made,
+    UnreachableError for a server that does not start (again).
     """
     sources.check_all(config)
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    stop = _Stop()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise UsageError(
             f"the folder {folder} can't be made: {exc.strerror}", hint="archisync up --folder ~/archisync"
         ) from None
-    with embedded_servers(folder.resolve(), durable=True) as servers:
-        urls = {"ARCHISYNC_DATABASE_URL": servers.database_url, "ARCHISYNC_REDIS_URL": servers.redis_url}
-        environment = dict(os.environ) | urls
-        with connected(servers.database_url, purpose="up") as db:
+    place = folder.resolve()
+    with EmbeddedPostgres(place, durable=True) as postgres, EmbeddedValkey(place, durable=True) as valkey:
+        environment = dict(os.environ) | {
+            "ARCHISYNC_DATABASE_URL": postgres.url,
+            "ARCHISYNC_REDIS_URL": valkey.url,
+        }
+        with connected(postgres.url, purpose="up") as db:
             migrations.migrate(db, environment)
-        _write_environment(folder / "archisync.env", environment)
-        output.say(f"running in {folder}; in other terminals: . {folder}/archisync.env   (Ctrl-C stops everything)")
-        worker = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "archisync", "worker", "--processes", str(processes)],
-            env=environment,
-            start_new_session=True,
-        )
+        settings = folder / "archisync.env"
+        _write_environment(settings, environment)
+        typed = f". {shlex.quote(str(settings))}"
+        output.say(f"running in {folder}; in other terminals: {typed}   (Ctrl-C stops everything)")
         try:
-            _tick_until(stop, environment)
+            _keep_running(output, stop, environment, servers=(postgres, valkey), processes=processes)
         finally:
-            output.say("stopping: workers finish their current run")
-            worker.terminate()
-            worker.wait(timeout=STOP_TIMEOUT_S)
-            (folder / "archisync.env").unlink(missing_ok=True)
+            settings.unlink(missing_ok=True)
 
 
-def _tick_until(stop: threading.Event, environment: dict[str, str]) -> None:
-    while not stop.is_set():
-        subprocess.run(
-            [sys.executable, "-m", "archisync", "tick"], env=environment, check=False, start_new_session=True
-        )
-        stop.wait(TICK_EVERY_S)
+def _keep_running(
+    output: Output,
+    stop: _Stop,
+    environment: Mapping[str, str],
+    *,
+    servers: Sequence[EmbeddedPostgres | EmbeddedValkey],
+    processes: int,
+) -> None:
+    words = ["worker", "--processes", str(processes)]
+    worker = _start(words, environment)
+    next_tick = monotonic()
+    try:
+        while not stop.asked:
+            _restart_ended(output, servers)
+            if worker.poll() is not None:
+                output.say(f"the workers ended with {worker.returncode} and are started again")
+                _pause(stop, WORKER_RESTART_DELAY_S)
+                worker = _start(words, environment)
+            if monotonic() >= next_tick:
+                next_tick = monotonic() + TICK_EVERY_S
+                _start(["tick"], environment).wait()
+            _pause(stop, LOOK_EVERY_S)
+        output.say("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
+        worker.terminate()
+        while worker.poll() is None and stop.asked == 1:
+            _restart_ended(output, servers)
+            sleep(LOOK_EVERY_S)
+    finally:
+        worker.kill()
+        worker.wait()
 
 
-def _write_environment(path: Path, environment: dict[str, str]) -> None:
-    """A file for `.` in a shell: the variables that other terminals need."""
+def _restart_ended(output: Output, servers: Sequence[EmbeddedPostgres | EmbeddedValkey]) -> None:
+    for server in servers:
+        if not server.running:
+            output.say(f"{server.title} ended and is started again (less {shlex.quote(str(server.log))})")
+            server.start()
+
+
+def _pause(stop: _Stop, seconds: float) -> None:
+    over_at = monotonic() + seconds
+    while monotonic() < over_at and not stop.asked:
+        sleep(LOOK_EVERY_S)
+
+
+def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """One of our own commands, out of reach of the terminal's Ctrl-C, which dies with us."""
+    parent = os.getpid()
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "archisync", *words],
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(parent),
+    )
+
+
+def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    """A file for `.` in a shell, for nobody else to read: the variables that other terminals need. One that a killed `up` left is
+    replaced."""
     names = sorted(name for name in environment if name.startswith("ARCHISYNC_"))
-    path.write_text("".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names), "utf-8")
-    path.chmod(0o600)
+    path.unlink(missing_ok=True)
+    with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write("".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names))
