@@ -147,6 +147,8 @@ _DEFAULTS = {v.name: v.default for v in VARIABLES}
 
 
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
+_CUT_PASSWORD = re.compile(r"redis[^/]*://[^/?#@]*(/[^?]*@|#.*@|\?[^=]*@)")
+"""A / in a password ends the host, so that redis-py would take the password for it and name it when it can't connect."""
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
 
@@ -219,10 +221,15 @@ class Config:
     @property
     def redis_url(self) -> str:
         url = self._require("ARCHISYNC_REDIS_URL", "redis://host:6379/0")
-        if not url.startswith(REDIS_SCHEMES):
+        if not url.startswith(REDIS_SCHEMES):  # whatever it is, it may be a password
             raise ConfigurationError(
-                f"ARCHISYNC_REDIS_URL is {redact(url)!r}, which is not a Redis URL",
+                "ARCHISYNC_REDIS_URL can't be read as a Redis URL",
                 hint=f"it begins with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}",
+            )
+        if "@" in url and _CUT_PASSWORD.match(url):
+            raise ConfigurationError(
+                "ARCHISYNC_REDIS_URL has a /, ? or # before its @",
+                hint="in a password, write %2F for /, %3F for ?, %23 for # and %40 for @",
             )
         return url
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,6 +34,8 @@ END_TIMEOUT_S = 1.0
 LONGEST_S = 15.0
 """Of one tick's time for all calls together: syncs matter more than telling about them."""
 DOCUMENT_SCHEMA = 1
+_SHOWABLE = re.compile(r"[A-Za-z0-9_./+-]+")
+"""A program's name; an address behind exec:, or a variable set before it, may hold a secret."""
 _PASSED = ("PATH", "HOME", "LANG", "TZ")
 
 
@@ -45,6 +48,10 @@ def check(hook: str) -> None:
     if hook.startswith("exec:"):
         program = _arguments(hook)[0]
         if shutil.which(program) is None:
+            if not _SHOWABLE.fullmatch(program):
+                raise ConfigurationError(
+                    "ARCHISYNC_HOOK names a program that can't be run", hint="exec:/usr/local/bin/notify"
+                )
             raise ConfigurationError(
                 f"ARCHISYNC_HOOK names a program that can't be run: {program}", hint=f"ls -l {shlex.quote(program)}"
             )

@@ -43,7 +43,7 @@ class Allowed:
             except ValueError:
                 if "/" in item or ":" in item or item in ("yes", "no", "*"):
                     raise ConfigurationError(
-                        f"{_VARIABLE} has {item[:80]!a}, which is no host, address or CIDR",
+                        f"{_VARIABLE} has {item.rpartition('@')[2][:80]!a}, which is no host, address or CIDR",
                         hint="for example erp.example,10.1.0.0/16 — or yes alone, for every address",
                     ) from None
                 hosts.add(item)

@@ -56,6 +56,7 @@ OUTPUT_GRACE_S = 5.0
 """How long the output may stay open in silence after the program's end: a filter may have something left to write."""
 _PASSED = ("PATH", "HOME", "LANG", "TZ")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _SHORTEST_SECRET = 4  # a shorter value would blot out half of the program's words
 _STDERR_BYTES = 64 * 1024
 _STDERR_LINES = 20
@@ -116,6 +117,11 @@ def _arguments(template: str) -> list[str]:
         raise ConfigurationError(f"the program's command line can't be split: {exc}", hint=_EXAMPLE_HINT) from exc
     if not arguments or not arguments[0]:
         raise ConfigurationError("the source is exec: without a program", hint=_EXAMPLE_HINT)
+    if _ASSIGNMENT.fullmatch(arguments[0]):
+        raise ConfigurationError(
+            "the source sets a variable before the program, and there is no shell to do it",
+            hint="export the variable and name it in ARCHISYNC_EXEC_ENV",
+        )
     if has_placeholder(arguments[0]):
         raise ConfigurationError("the source's program has a placeholder in its name", hint=_EXAMPLE_HINT)
     return arguments
@@ -126,8 +132,9 @@ def _environment(config: Config) -> dict[str, str]:
     wanted = [*_PASSED, *config.text("ARCHISYNC_EXEC_ENV").replace(",", " ").split()]
     for name in wanted:
         if not _NAME.fullmatch(name) or name.upper().startswith("ARCHISYNC"):
+            shown = re.sub(r"=.*", "=***", name[:80])
             raise ConfigurationError(
-                f"ARCHISYNC_EXEC_ENV has {name[:80]!a}, which is no variable that a program may get",
+                f"ARCHISYNC_EXEC_ENV has {shown!a}, which is no variable that a program may get",
                 hint="names, or beginnings of names with a star: ERP_TOKEN,ODBC*  (none of archisync's own)",
             )
     ours = [url for name in ("DATABASE", "REDIS") if (url := config.text(f"ARCHISYNC_{name}_URL"))]

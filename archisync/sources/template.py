@@ -12,6 +12,8 @@ from archisync.synctypes import sync_type
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TOKEN = re.compile(r"\{[^{}]*\}|[{}]")
 _PLACEHOLDER = re.compile(r"\{(agent|type)\}")
+_SHOWABLE = re.compile(r"\{[A-Za-z_]{0,20}(![a-z])?\}")
+"""A slip of the keyboard; other braces may be a part of a key, or JSON with a password in it."""
 _HINT = "the placeholders are {agent} and {type}, for example /srv/exports/{agent}/{type}.csv"
 
 
@@ -30,8 +32,13 @@ def check_placeholders(template: str) -> None:
     for token in _TOKEN.findall(template):
         if _PLACEHOLDER.fullmatch(token):
             continue
-        what = f"a lone {token!r}" if len(token) == 1 else f"the unknown placeholder {token!a}"
-        raise ConfigurationError(f"the source has {what}", hint=_HINT)
+        raise ConfigurationError(f"the source has {_unknown(token)}", hint=_HINT)
+
+
+def _unknown(token: str) -> str:
+    if len(token) == 1:
+        return f"a lone {token!r}"
+    return f"the unknown placeholder {token!a}" if _SHOWABLE.fullmatch(token) else "braces around no placeholder"
 
 
 def has_placeholder(text: str) -> bool:

@@ -73,17 +73,34 @@ PATHS = (
         ErrorPath(
             id=f"redis-{id}",
             env={"ARCHISYNC_REDIS_URL": url},
-            commands=("tick", "worker --burst", f"run orders --agent {AGENT}", "status"),
-            codes=codes,
+            commands=("tick", "worker --burst", f"run orders --agent {AGENT}", "doctor --only redis", "status --debug"),
+            codes=(code, code, code, code, 0),
         )
-        for id, url, codes in (
-            ("away", f"redis://user:{CANARY}@{NOBODY}/0", (4, 4, 4, 0)),
-            ("no-such-host", f"redis://:{CANARY}@nowhere.invalid/0", (4, 4, 4, 0)),
-            ("malformed", f"redis://:{CANARY}@host:port/0", (3, 3, 3, 0)),
-            ("other-scheme", f"amqp://user:{CANARY}@host/", (3, 3, 3, 0)),
-            ("at-in-password", f"redis://user:{CANARY}@{CANARY}@{NOBODY}/0", (4, 4, 4, 0)),
-            ("password-as-parameter", f"redis://{NOBODY}/0?password={CANARY}", (4, 4, 4, 0)),
+        for id, url, code in (
+            ("away", f"redis://user:{CANARY}@{NOBODY}/0", 4),
+            ("no-such-host", f"redis://:{CANARY}@nowhere.invalid/0", 4),
+            ("malformed", f"redis://:{CANARY}@host:port/0", 3),
+            ("other-scheme", f"amqp://user:{CANARY}@host/", 3),
+            ("at-in-password", f"redis://user:{CANARY}@{CANARY}@{NOBODY}/0", 4),
+            ("password-as-parameter", f"redis://{NOBODY}/0?password={CANARY}", 4),
+            ("no-scheme", f"user:{CANARY}@host:6379/0", 3),
+            ("no-slashes", f"redis:user:{CANARY}@host/0", 3),
+            ("one-slash", f"redis:/user:{CANARY}@host/0", 3),
+            ("no-user", f":{CANARY}@host", 3),
+            ("slash-behind-password", f"http://user:{CANARY}/@host", 3),
+            ("password-alone", CANARY, 3),
+            ("slash-in-password", f"redis://{CANARY}/x@host:6379/0", 3),
+            ("base64-password", f"redis://{CANARY}/+w=@host:6379/0", 3),
+            ("hash-in-password", f"rediss://{CANARY}#x@host:6379/0", 3),
+            ("question-mark-in-password", f"redis://{CANARY}?x@host:6379/0", 3),
+            ("sentinel-slash-in-password", f"redis+sentinel://:{CANARY}/x@host/primary", 3),
         )
+    ),
+    ErrorPath(
+        id="redis-url-in-metrics",
+        env={"ARCHISYNC_REDIS_URL": f"user:{CANARY}@host:6379/0"},
+        commands=("metrics", "metrics --debug", "plan --debug"),
+        codes=(3, 3, 3),
     ),
     # Sources
     _source("http-401", f"http://user:{CANARY}@{{erp}}/401"),
@@ -102,6 +119,8 @@ PATHS = (
     _source("http-bad-headers", "http://{erp}/x", ARCHISYNC_HTTP_HEADERS=f'{{"X-Api-Key": {CANARY}'),
     _source("unknown-scheme", f"ftp://user:{CANARY}@host/x"),
     _source("unknown-placeholder", f"http://user:{CANARY}@host/{{what}}"),
+    _source("braces-in-key", f"http://{{erp}}/x?key={{{CANARY}}}"),
+    _source("json-argument", f'exec:/bin/cat \'{{"login": "{CANARY}"}}\''),
     _source("missing-file", "/nowhere/{agent}"),
     _source(
         "exec-fails",
@@ -112,7 +131,21 @@ PATHS = (
     _source("exec-refused", f"exec:/bin/sh -c 'exit 77' --password={CANARY}"),
     _source("exec-missing", f"exec:/nowhere/program --password={CANARY}"),
     _source("exec-malformed", f"exec:/bin/sh -c 'echo {CANARY}"),
+    _source("exec-assignment", f"exec:ERP_LOGIN={CANARY} /bin/true"),
+    _source("exec-value-in-list-of-variables", "exec:/bin/true", ARCHISYNC_EXEC_ENV=f"ERP_LOGIN={CANARY}"),
+    _source("credentials-in-list-of-hosts", "http://{erp}/x", ARCHISYNC_HTTP_ALLOW_PRIVATE=f"user:{CANARY}@10.0.0.1"),
     _source("exec-prints-our-settings", "exec:/bin/sh -c 'env; env >&2; exit 1'"),
+    # The hook
+    *(
+        ErrorPath(
+            id=f"hook-{id}", env={"ARCHISYNC_HOOK": hook}, commands=("doctor --only hook --debug", "tick"), codes=(3, 0)
+        )
+        for id, hook in (
+            ("no-slashes", f"https:chat.example/{CANARY}"),
+            ("address-as-program", f"exec:https://chat.example/{CANARY}"),
+            ("assignment", f"exec:LOGIN={CANARY} /usr/local/bin/notify"),
+        )
+    ),
     # Commands
     ErrorPath(
         id="usage",

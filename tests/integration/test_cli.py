@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from archisync.config import Config
 from archisync.database import Database
 from archisync.errors import EXIT_CODE_MEANING, ExitCode
 from archisync.store import agents, settings
@@ -113,6 +114,27 @@ def test_missing_configuration_exits_3_with_a_hint(cli: Cli, name: str) -> None:
     said = cli("tick", env={name: ""})
     assert said.returncode == 3
     assert said.stderr.startswith(f"error: {name} is not set\nhint: export {name}=")
+
+
+@pytest.mark.parametrize(
+    ("url", "message", "hint"),
+    [
+        ("user:pw@host:6379/0", "can't be read as a Redis URL", "it begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://"),  # noqa: E501
+        ("redis://:p/w@host", "has a /, ? or # before its @", "in a password, write %2F for /, %3F for ?, %23 for # and %40 for @"),
+    ],
+)  # fmt: skip
+def test_a_wrong_redis_url_is_told_without_showing_it(cli: Cli, url: str, message: str, hint: str) -> None:
+    said = cli("tick", env={"ARCHISYNC_REDIS_URL": url})
+    assert (said.returncode, said.stderr) == (3, f"error: ARCHISYNC_REDIS_URL {message}\nhint: {hint}\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://user:p@ss@{}/0", "redis://{}/0?password=a@b", "redis://{}/0?username=u&password=a/@b", "redis://{}/0#x"],
+)
+def test_an_at_sign_where_a_redis_url_may_have_one_is_no_fault(url: str) -> None:
+    wanted = url.format("127.0.0.1:1")
+    assert Config.from_environment({"ARCHISYNC_REDIS_URL": wanted}).redis_url == wanted
 
 
 def test_a_missing_schema_exits_3_and_names_the_command(cli: Cli, empty_database_url: str) -> None:

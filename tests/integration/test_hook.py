@@ -425,6 +425,7 @@ def test_doctor_counts_the_notices_that_the_next_tick_sends(
     [
         ("ftp://x", "ARCHISYNC_HOOK is neither an address nor a program", "https://chat.example/hook   or: exec:/usr/local/bin/notify"),
         ("exec:/no/such", "ARCHISYNC_HOOK names a program that can't be run: /no/such", "ls -l /no/such"),
+        ("exec:https://chat.example/key", "ARCHISYNC_HOOK names a program that can't be run", "exec:/usr/local/bin/notify"),
         ("exec:'", "ARCHISYNC_HOOK names no program", "exec:/usr/local/bin/notify"),
     ],
 )  # fmt: skip

@@ -715,6 +715,10 @@ def test_an_address_that_can_t_work_is_a_configuration_error(tmp_path: Path, tem
             {"ALLOW_PRIVATE": "10.0.0.0/33"},
             "ARCHISYNC_HTTP_ALLOW_PRIVATE has '10.0.0.0/33', which is no host, address or CIDR",
         ),
+        (
+            {"ALLOW_PRIVATE": f"u:{CANARY}@10.0.0.1:80"},
+            "ARCHISYNC_HTTP_ALLOW_PRIVATE has '10.0.0.1:80', which is no host, address or CIDR",
+        ),
         ({"ALLOW_PRIVATE": "yes,no"}, "ARCHISYNC_HTTP_ALLOW_PRIVATE has 'yes', which is no host, address or CIDR"),
         ({"CERT": "/no/such.pem"}, "the client certificate can't be used: No such file or directory"),
         ({"CA": "/no/such.pem"}, "the authorities' file can't be used: No such file or directory"),
