@@ -12,6 +12,7 @@ must do when *we* fall silent is said inside each transaction.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -162,6 +163,27 @@ HINT_DIRECT = (
     "give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler"
 )
 _HINT_WAITING = "who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity"
+_HINT_URL = "check ARCHISYNC_DATABASE_URL"
+_REFUSALS = {
+    "password authentication failed": _HINT_URL,
+    "no password supplied": "put the password into ARCHISYNC_DATABASE_URL or ~/.pgpass",
+    "authentication failed": _HINT_URL,
+    "does not exist": _HINT_URL,
+    "is not permitted to log in": "name an account in ARCHISYNC_DATABASE_URL that may log in: archisync db grants shows how to make one",
+    "pg_hba.conf rejects": "allow host, user and database in the server's pg_hba.conf, or check ARCHISYNC_DATABASE_URL",
+    "no pg_hba.conf entry": "allow host, user and database in the server's pg_hba.conf, or check ARCHISYNC_DATABASE_URL",
+    "permission denied for database": "as the database's owner: grant connect on database DATABASE to ROLE",
+    "server does not support SSL": "check sslmode in ARCHISYNC_DATABASE_URL",
+    "unrecognized configuration parameter": "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS",
+    "invalid value for parameter": "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS",
+}
+"""What a server that answers says when a setting must change, and what to do. At the start of a connection libpq passes on no SQLSTATE,
+only this text."""
+_WRONG_OPTION = re.compile(
+    r'invalid (?:integer value .* for connection option "(\w+)"|(port) number|"?(\w+)"? value: )|definition of (service)'
+)
+"""What libpq says before it connects anywhere."""
+_HINT_OPTION = "check {option} in ARCHISYNC_DATABASE_URL (in a password, write %2F for /, %3F for ? and %40 for @)"
 
 
 def translate(exc: psycopg.Error) -> ArchisyncError:
@@ -178,7 +200,7 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
             f"the database role may not do that: {said}", hint="grant the rights, or use another role"
         )
     if isinstance(exc, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName)):
-        return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")
+        return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint=_HINT_URL)
     if isinstance(exc, psycopg.ProgrammingError) and exc.sqlstate is None:
         return ConfigurationError(
             "ARCHISYNC_DATABASE_URL can't be read as a connection string", hint="postgresql://user@host/db"
@@ -197,8 +219,14 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if "unsupported startup parameter" in said:
         return ConfigurationError(f"a pooler refused the connection: {said}", hint=HINT_DIRECT)
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
-        if "password authentication failed" in said or "does not exist" in said:
-            return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint="check ARCHISYNC_DATABASE_URL")
+        if (wrong := _WRONG_OPTION.search(said)) and "connection to server" not in said:
+            option = wrong[wrong.lastindex or 0]
+            return ConfigurationError(  # its value may be what a / or ? in a password has cut off
+                f"ARCHISYNC_DATABASE_URL has a wrong {option}", hint=_HINT_OPTION.format(option=option)
+            )
+        hint = next((hint for phrase, hint in _REFUSALS.items() if phrase in said), None)
+        if hint is not None:
+            return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint=hint)
         return UnreachableError(
             f"PostgreSQL is out of reach: {said}", hint='is it up? pg_isready -d "$ARCHISYNC_DATABASE_URL"'
         )

@@ -59,6 +59,68 @@ def bytes_of_a_tick(database_url: str, config: Config) -> int:
         return proxy.sent
 
 
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+REFUSALS = (
+    ("guest", "password=x", 'password authentication failed for user "guest"', "check ARCHISYNC_DATABASE_URL"),
+    ("guest", "", "fe_sendauth: no password supplied", "put the password into ARCHISYNC_DATABASE_URL or ~/.pgpass"),
+    ("nobody", "", 'role "nobody" does not exist', "check ARCHISYNC_DATABASE_URL"),
+    ("archisync_tick", "", 'role "archisync_tick" is not permitted to log in', "name an account in ARCHISYNC_DATABASE_URL that may log in: archisync db grants shows how to make one"),  # noqa: E501
+    ("stranger", "", 'pg_hba.conf rejects connection for host "[local]", user "stranger", database "closed", no encryption', "allow host, user and database in the server's pg_hba.conf, or check ARCHISYNC_DATABASE_URL"),  # noqa: E501
+    ("visitor", "", 'permission denied for database "closed" DETAIL: User does not have CONNECT privilege.', "as the database's owner: grant connect on database DATABASE to ROLE"),  # noqa: E501
+    ("postgres", "options=-c%20nonsense%3D1", 'unrecognized configuration parameter "nonsense"', "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS"),  # noqa: E501
+)  # fmt: skip
+
+
+def test_a_server_that_refuses_a_connection_is_a_wrong_setting_and_one_that_is_full_is_away(
+    cli: Cli, own_postgres: EmbeddedPostgres
+) -> None:
+    with connected(own_postgres.url, purpose="test") as db:
+        for role in ("guest", "stranger", "visitor"):
+            db.execute(f"create role {role} login")
+        db.execute("create role archisync_tick nologin")
+        db.execute("create role crowd login connection limit 0")
+        db.execute("create database closed")
+        db.execute("revoke connect on database closed from public")
+        (row,) = db.execute("select current_setting('hba_file') as path").fetchall()
+        hba = Path(row["path"])
+        hba.write_text("local all guest scram-sha-256\nlocal all stranger reject\n" + hba.read_text())
+    own_postgres.stop()
+    own_postgres.start()
+    url = own_postgres.url.replace("archisync?", "closed?", 1)
+    for role, more, said, hint in REFUSALS:
+        done = cli(
+            "status", env={"ARCHISYNC_DATABASE_URL": f"{url.replace('postgres@', f'{role}@')}&{more}".rstrip("&")}
+        )
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.startswith("error: PostgreSQL refused the connection: connection failed: "), done.stderr
+        assert done.stderr.endswith(f"{said}\nhint: {hint}\n"), done.stderr
+    full = cli("status", env={"ARCHISYNC_DATABASE_URL": own_postgres.url.replace("postgres@", "crowd@")})
+    assert full.returncode == 4
+    assert full.stderr.startswith("error: PostgreSQL is out of reach: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("postgresql://user@127.0.0.1:canary/db", "port"),
+        ("postgresql://user@127.0.0.1:99999/db", "port"),
+        ("host=127.0.0.1 port=canary", "port"),
+        ("postgresql://user@127.0.0.1:1/db?sslmode=canary", "sslmode"),
+        ("postgresql://user@127.0.0.1:1/db?target_session_attrs=canary", "target_session_attrs"),
+        ("postgresql://user@127.0.0.1:1/db?ssl_min_protocol_version=canary", "ssl_min_protocol_version"),
+        ("service=canary", "service"),
+    ],
+)
+def test_a_wrong_option_in_the_database_url_is_named_without_its_value(cli: Cli, url: str, option: str) -> None:
+    done = cli("tick", env={"ARCHISYNC_DATABASE_URL": url})
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"error: ARCHISYNC_DATABASE_URL has a wrong {option}\nhint: check {option} in ARCHISYNC_DATABASE_URL "
+        "(in a password, write %2F for /, %3F for ? and %40 for @)\n",
+    )
+
+
 # --- hanging and slow -------------------------------------------------------------------------------------------------
 
 
