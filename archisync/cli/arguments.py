@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, TypeAlias
 
 import typer
 
 from archisync.cli import complete
 from archisync.synctypes import SYNC_TYPES
+
+
+def finite(seconds: float | None) -> float | None:
+    """For options with a range: `nan` is inside of every one, and `inf` of one without an end."""
+    if seconds is not None and not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is not a number of seconds.")
+    return seconds
+
 
 TypeArgument: TypeAlias = Annotated[
     str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.cli import complete
+from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app, user_name
 from archisync.errors import ExitCode, UsageError
 
@@ -26,7 +27,8 @@ def run(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and exit with its code.")] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Seconds to wait (with --wait); then exit 124.")
+        float | None,
+        typer.Option("--timeout", min=0, callback=finite, help="Seconds to wait (with --wait); then exit 124."),
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Run it here: needs no Redis and no worker.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Recorded in the history.")] = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import scope
 from archisync.errors import ExitCode, UsageError
@@ -19,7 +20,9 @@ _COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "hel
 def status(
     ctx: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view; q or Ctrl-C ends it.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.5, max=3600, help="Seconds between looks (--watch).")] = 2.0,
+    every: Annotated[
+        float, typer.Option("--every", min=0.5, max=3600, callback=finite, help="Seconds between looks (--watch).")
+    ] = 2.0,
     json: Json = False,
 ) -> None:
     """Show the health of each type, running syncs, held exports, pauses and the last tick.

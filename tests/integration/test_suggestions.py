@@ -35,6 +35,25 @@ def test_help_is_a_command_too(cli: Cli, typed: str) -> None:
     assert done.stdout.startswith(f"Usage: archisync {typed}".rstrip())
 
 
+@pytest.mark.parametrize(
+    ("typed", "option", "said"),
+    [
+        ("status --watch --every nan", "--every", "nan is not a number of seconds."),
+        ("status --watch --every inf", "--every", "inf is not in the range 0.5<=x<=3600."),
+        ("run orders --wait --timeout nan", "--timeout", "nan is not a number of seconds."),
+        ("run orders --wait --timeout inf", "--timeout", "inf is not a number of seconds."),
+        ("run orders --wait --timeout -1", "--timeout", "-1.0 is not in the range x>=0."),
+    ],
+)
+def test_a_number_of_seconds_that_never_passes_is_refused(cli: Cli, typed: str, option: str, said: str) -> None:
+    done = cli(*typed.split())
+    command = typed.split()[0]
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: Invalid value for '{option}': {said}\nhint: archisync {command} --help\n",
+    )
+
+
 def test_help_for_a_wrong_command_says_so(cli: Cli) -> None:
     done = cli("help", "statsu")
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
