@@ -6,13 +6,14 @@ caller is told so. It never touches an agent that is not on the whitelist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
 from archisync.agentid import check_agent_id
 from archisync.config import Config
-from archisync.database import Database
+from archisync.database import Database, connected
 from archisync.errors import (
     ArchisyncError,
     BusyError,
@@ -23,11 +24,15 @@ from archisync.errors import (
     WaitTimeoutError,
 )
 from archisync.store import agents, pairs, runs
-from archisync.store.runs import Forced, Run, State
+from archisync.store.runs import Claim, Forced, Run, State
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 
 POLL_S = 0.25
 ALL_TYPES = "all"
+GIVE_BACK_TIMEOUT_S = 5.0
+"""Whoever has typed Ctrl-C waits no longer than that."""
+NAMED = 10
+"""Unfinished runs that a message names."""
 
 _EXIT_CODES = {
     State.SUCCEEDED: ExitCode.DONE,
@@ -125,43 +130,97 @@ def wait(
             ended[run_id] = runs.get(db, run_id)
             waiting.remove(run_id)
             changed(ended[run_id])
-        if waiting and deadline is not None and monotonic() >= deadline:
-            first = runs.get(db, waiting[0])
-            detail = f": {first.message}" if first.message else ""
-            raise WaitTimeoutError(
-                f"{len(waiting)} run(s) not finished after {timeout_s:g} s (run {first.run_id} is {first.state}{detail})",
-                hint=f"the run goes on; archisync show {first.run_id}",
-            )
+        if waiting and deadline is not None and timeout_s is not None and monotonic() >= deadline:
+            raise _timed_out(db, waiting, timeout_s)
         if waiting:
             sleep(POLL_S)
     return [ended[run_id] for run_id in run_ids]
 
 
+def _timed_out(db: Database, waiting: Sequence[int], timeout_s: float) -> WaitTimeoutError:
+    first = runs.get(db, waiting[0])
+    detail = f": {first.message}" if first.message else ""
+    more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
+    return WaitTimeoutError(
+        f"{len(waiting)} run(s) not finished after {timeout_s:g} s: {', '.join(map(str, waiting[:NAMED]))}{more} "
+        f"(run {first.run_id} is {first.state}{detail})",
+        hint=f"the run goes on; archisync show {first.run_id}",
+    )
+
+
 def exit_code(ended: Sequence[Run]) -> ExitCode:
-    """The outcome of several runs as one code: a failure outweighs a hold, a hold outweighs success."""
+    """The outcome of several finished runs as one code: a failure outweighs a hold, a hold outweighs success."""
     codes = {_EXIT_CODES[run.state] for run in ended}
     return next((c for c in (ExitCode.SYNC_FAILED, ExitCode.HELD) if c in codes), ExitCode.DONE)
 
 
-def run_inline(db: Database, config: Config, forced: Sequence[Forced]) -> Iterator[Run]:
+def run_inline(db: Database, config: Config, forced: Sequence[Forced], *, changed: Callable[[Run], object]) -> None:
     """Do the forced runs in this process, one after the other, without Redis or a worker. No later retries.
 
-    Raises BusyError when a run is in another worker's hands, or its agent is.
+    All of them are queued, so ticks and workers may do some meanwhile: what can't be done in its turn is looked at again after the
+    others, and waited for while somebody else does it. `changed` is called with each run as it ends. Interrupted, it gives back
+    the run that it was doing. Raises BusyError, when the rest is done, for a run that was in another worker's hands from the
+    beginning, or whose agent is.
     """
-    from archisync.log import EventLog
-    from archisync.serve import Workplace, serve_claim, worker_name
+    at_work = Inline(db, config, changed)
+    elsewhere = [one for one in forced if one.joined and runs.state_of(db, one.run_id) is State.RUNNING]
+    left = [one for one in forced if not at_work.done(one)]
+    busy = [one for one in left if not at_work.seen_through(one, may_wait=one not in elsewhere)]
+    if busy:
+        raise _busy(db, busy[0])
 
-    log = EventLog()
-    for one in forced:
-        run = runs.get(db, one.run_id)
-        claim = runs.claim(db, run.run_id, run.fence, worker=worker_name(), lease_s=config.lease_s)
-        if claim is None:
-            raise _busy(db, one)
-        with Workplace(config, log) as place:
-            left = serve_claim(db, config, log, claim, place, may_retry=False)
-        if left is None:
-            raise _busy(db, one)
-        yield runs.get(db, one.run_id)
+
+class Inline:
+    """This process as a worker of forced runs."""
+
+    def __init__(self, db: Database, config: Config, changed: Callable[[Run], object]) -> None:
+        from archisync.log import EventLog
+
+        self._db, self._config, self._changed = db, config, changed
+        self._log = EventLog()
+
+    def done(self, one: Forced) -> bool:
+        """Do the run unless it is finished already; False when somebody else has it or its agent."""
+        from archisync.serve import worker_name
+
+        run = runs.get(self._db, one.run_id)
+        if run.state.unfinished:
+            claim = runs.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
+            if claim is None or not self._served(claim):
+                return False
+            run = runs.get(self._db, one.run_id)
+        self._changed(run)
+        return True
+
+    def _served(self, claim: Claim) -> bool:
+        from archisync.serve import Workplace, serve_claim
+
+        try:
+            with Workplace(self._config, self._log) as place:
+                return serve_claim(self._db, self._config, self._log, claim, place, may_retry=False) is not None
+        except KeyboardInterrupt:
+            with suppress(ArchisyncError):  # or it has ended, or PostgreSQL can't be asked: then its lease runs out
+                _give_back(self._config, claim)
+            raise
+
+    def seen_through(self, one: Forced, *, may_wait: bool) -> bool:
+        """The second look at a run: done meanwhile, waited for, or done here after all."""
+        while not self.done(one):
+            if not may_wait or runs.state_of(self._db, one.run_id) is not State.RUNNING:
+                return False
+            _until_not_running(self._db, one.run_id)
+        return True
+
+
+def _until_not_running(db: Database, run_id: int) -> None:
+    while runs.state_of(db, run_id) is State.RUNNING:
+        sleep(POLL_S)
+
+
+def _give_back(config: Config, claim: Claim) -> None:
+    """Over a connection of its own: the interrupted one may be in the middle of anything."""
+    with connected(config.database_url, purpose="run", answer_timeout_s=GIVE_BACK_TIMEOUT_S) as db:
+        runs.requeue(db, claim, delay_s=0, reason="interrupted", message="interrupted with Ctrl-C", spent_attempt=False)
 
 
 def _busy(db: Database, forced: Forced) -> ArchisyncError:

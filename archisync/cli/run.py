@@ -9,7 +9,7 @@ import typer
 from archisync.cli import complete
 from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app, user_name
-from archisync.errors import ExitCode, UsageError
+from archisync.errors import ArchisyncError, BusyError, ExitCode, UsageError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from archisync.database import Database
@@ -62,17 +62,19 @@ def run(
         forced = force.force(db, chosen, by=user_name(), why=reason)
         for one in forced:
             _say_queued(a, one)
-        ended = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
+        shown, problem = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
     if json:
-        by_id = {run.run_id: run for run in ended}
+        by_id = {run.run_id: run for run in shown}
         a.output.json(runs=[_as_json(one, by_id.get(one.run_id)) for one in forced])
-    elif ended:
-        _table(a, ended)
+    elif shown:
+        _table(a, shown)
     else:
         for one in forced:
             a.output.line(f"{one.run_id}")
-    if ended:
-        raise typer.Exit(force.exit_code(ended))
+    if problem is not None:
+        raise problem
+    if shown:
+        raise typer.Exit(force.exit_code(shown))
 
 
 def _require_direct(db: Database) -> None:
@@ -88,23 +90,44 @@ def _say_queued(a: App, one: Forced) -> None:
 
 def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
-) -> list[Run]:
-    """The ended runs; empty when nobody waits for them."""
+) -> tuple[list[Run], ArchisyncError | None]:
+    """The runs as they are then, and why some are not finished; no runs when nobody waits for them."""
     from archisync import force
+    from archisync.store import runs
+
+    if not inline:
+        force.deliver(db, a.config)
+        if not wait:
+            return [], None
+        _say_whether_ticks_come(a, db)
+    ended: dict[int, Run] = {}
+
+    def changed(run: Run) -> None:
+        ended[run.run_id] = _told(a, run)
+
+    problem: ArchisyncError | None = None
+    try:
+        if inline:
+            force.run_inline(db, a.config, forced, changed=changed)
+        else:
+            force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=changed)
+    except (BusyError, WaitTimeoutError) as exc:
+        problem = exc
+    except KeyboardInterrupt:
+        first = next((one.run_id for one in forced if one.run_id not in ended), forced[-1].run_id)
+        a.output.say(f"{_INTERRUPTED[inline]} (archisync show {first})")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    return [ended.get(one.run_id) or runs.get(db, one.run_id) for one in forced], problem
+
+
+_INTERRUPTED = {False: "no longer waiting; the run goes on", True: "interrupted; what is not done is back in the queue"}
+
+
+def _say_whether_ticks_come(a: App, db: Database) -> None:
     from archisync.store import ticks
 
-    if inline:
-        return [_told(a, run) for run in force.run_inline(db, a.config, forced)]
-    force.deliver(db, a.config)
-    if not wait:
-        return []
     if note := ticks.overdue_note(ticks.last(db)):
         a.output.say(f"note: {note}")
-    try:
-        return force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=lambda r: _told(a, r))
-    except KeyboardInterrupt:
-        a.output.say(f"no longer waiting; the run goes on (archisync show {forced[0].run_id})")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _told(a: App, run: Run) -> Run:
@@ -114,9 +137,9 @@ def _told(a: App, run: Run) -> Run:
     return run
 
 
-def _table(a: App, ended: list[Run]) -> None:
+def _table(a: App, shown: list[Run]) -> None:
     rows: list[list[Any]] = []
-    for run in ended:
+    for run in shown:
         counts = run.counts.as_dict() if run.counts else {}
         rows.append(
             [run.run_id, run.sync_type, run.agent_id, run.state.value, run.reason]
@@ -129,14 +152,14 @@ def _table(a: App, ended: list[Run]) -> None:
     )
 
 
-def _as_json(one: Forced, ended: Run | None) -> dict[str, Any]:
+def _as_json(one: Forced, run: Run | None) -> dict[str, Any]:
     return {
         "run_id": one.run_id,
         "sync_type": one.sync_type,
         "agent_id": one.agent_id,
         "joined": one.joined,
-        "state": ended.state.value if ended else None,
-        "reason": ended.reason if ended else None,
-        "message": ended.message if ended else None,
-        "counts": ended.counts.as_dict() if ended and ended.counts else None,
+        "state": run.state.value if run else None,
+        "reason": run.reason if run else None,
+        "message": run.message if run else None,
+        "counts": run.counts.as_dict() if run and run.counts else None,
     }

@@ -1,5 +1,12 @@
-"""`run --inline` while somebody else has the run or its agent: exit 7, and the run is not lost."""
+"""`run` while somebody else has the run or its agent, or nobody has it: the exit code, what is told, and the run is not lost."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +15,8 @@ from archisync.database import Database, connected
 from archisync.errors import ExitCode
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
-from tests.conftest import Cli
+from archisync.store.runs import Outcome, Report, State
+from tests.conftest import REPOSITORY, Cli
 
 AGENT = "anna.bianchi"
 
@@ -59,3 +67,155 @@ def test_inline_does_not_start_while_somebody_still_holds_the_agent(
     assert f"can't start here: another run of {agent} is in progress" in done.stderr
     [run] = runs.history(connection)
     assert (run.state, run.reason, run.attempt) == ("queued", "agent-locked", 1)
+
+
+# --- several pairs, while others work too -------------------------------------------------------------------------
+
+OTHER = "luca.ferrari"
+NEXT = 2  # from a run that was joined to the next one: the attempt to make one of its own has used up a number
+ORDERS = "order_id,created_at,customer_id\n1,2026-01-01,7\n"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A program reads it before it exports: nothing goes on until somebody writes to it."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
+def env(connection: Database, database_url: str, tmp_path: Path, gate: Path) -> dict[str, str]:
+    """Two agents; the orders of the first come when the gate is opened."""
+    for agent_id in (AGENT, OTHER):
+        agents.add(connection, agent_id, name=None, whitelisted=True)
+    export = tmp_path / "orders.csv"
+    export.write_text(ORDERS, "utf-8")
+    program = tmp_path / "export"
+    program.write_text(f"#!/bin/sh\n[ $1 = {OTHER} ] || cat {gate}\ncat {export}\n", "utf-8")
+    program.chmod(0o755)
+    return {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"exec:{program} {{agent}}"}
+
+
+@contextmanager
+def inline(env: dict[str, str], *args: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "run", "orders", *args, "--inline"],
+        cwd=REPOSITORY, env=env | {"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_said(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"never said: {words}")
+
+
+def rows(table: str) -> list[list[str]]:
+    return [line.split()[:4] for line in table.splitlines()[1:]]
+
+
+def test_inline_reports_a_run_that_somebody_else_did_meanwhile(
+    cli: Cli, connection: Database, env: dict[str, str], gate: Path
+) -> None:
+    with inline(env) as process:
+        until_said(process, '"event": "run-started"')
+        other = cli("run", "orders", "--agent", OTHER, "--inline", env=env)
+        assert (other.returncode, rows(other.stdout)) == (0, [["2", "orders", OTHER, "succeeded"]])
+        gate.write_text("", "utf-8")
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert rows(out) == [["1", "orders", AGENT, "succeeded"], ["2", "orders", OTHER, "succeeded"]]
+    assert f"run 2: orders of {OTHER} succeeded (1 row(s) seen: 1 inserted)" in err
+
+
+def test_inline_waits_for_a_run_that_somebody_else_took_meanwhile(
+    connection: Database, env: dict[str, str], gate: Path
+) -> None:
+    with inline(env) as process:
+        until_said(process, '"event": "run-started"')
+        claim = runs.claim(connection, 2, 1, worker="elsewhere:7", lease_s=120)
+        assert claim is not None
+        gate.write_text("", "utf-8")
+        until_said(process, f"run 1: orders of {AGENT} succeeded")
+        runs.finish(connection, claim, Outcome(State.FAILED, "no-export", "no export"), report=Report())
+        out, err = process.communicate()
+    assert process.returncode == ExitCode.SYNC_FAILED
+    assert rows(out) == [["1", "orders", AGENT, "succeeded"], ["2", "orders", OTHER, "failed"]]
+    assert err == f"run 2: orders of {OTHER} failed (no export)\n"
+
+
+def test_inline_does_what_it_can_and_shows_all_when_a_run_is_in_other_hands(
+    cli: Cli, connection: Database, env: dict[str, str]
+) -> None:
+    run_id = taken(connection, "orders")
+    done = cli("run", "orders", "--inline", "--json", env=env)
+    assert done.returncode == ExitCode.BUSY
+    assert [(r["run_id"], r["state"]) for r in json.loads(done.stdout)["runs"]] == [
+        (run_id, "running"),
+        (run_id + NEXT, "succeeded"),
+    ]
+    assert done.stderr.endswith(
+        f"error: run {run_id} (orders of {AGENT}) can't start here: it runs on elsewhere:7\nhint: archisync show {run_id}\n"
+    )
+
+
+def test_ctrl_c_gives_the_run_back_that_was_being_done_inline(
+    cli: Cli, connection: Database, env: dict[str, str], gate: Path
+) -> None:
+    with inline(env) as process:
+        until_said(process, '"event": "run-started"')
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
+    assert err == "interrupted; what is not done is back in the queue (archisync show 1)\n"
+    run = runs.get(connection, 1)
+    assert (run.state, run.reason, run.message, run.attempt) == ("queued", "interrupted", "interrupted with Ctrl-C", 1)
+    with inline(env) as process:
+        until_said(process, '"event": "run-started"')
+        gate.write_text("", "utf-8")
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert [row[0] for row in rows(out)] == ["1", "2"]
+
+
+# --- --timeout ----------------------------------------------------------------------------------------------------
+
+
+def test_a_timeout_shows_the_runs_as_they_are_and_names_those_that_are_not_finished(
+    cli: Cli, connection: Database, agent: str
+) -> None:
+    agents.add(connection, OTHER, name=None, whitelisted=True)
+    run_id = taken(connection, "orders")
+    typed = ("run", "orders", "--wait", "--timeout", "0")
+    told = (
+        f"error: 2 run(s) not finished after 0 s: {run_id}, {run_id + NEXT} (run {run_id} is running)\n"
+        f"hint: the run goes on; archisync show {run_id}\n"
+    )
+    shown = cli(*typed)
+    assert (shown.returncode, shown.stderr[-len(told) :]) == (ExitCode.TIMEOUT, told)
+    assert rows(shown.stdout) == [
+        [str(run_id), "orders", agent, "running"],
+        [str(run_id + NEXT), "orders", OTHER, "queued"],
+    ]
+    as_json = cli(*typed, "--json")
+    assert as_json.returncode == ExitCode.TIMEOUT
+    found = json.loads(as_json.stdout)["runs"]
+    assert [(r["agent_id"], r["state"], r["counts"]) for r in found] == [
+        (agent, "running", None),
+        (OTHER, "queued", None),
+    ]
+
+
+def test_a_timeout_names_ten_runs_at_most(cli: Cli, connection: Database) -> None:
+    for number in range(12):
+        agents.add(connection, f"agent.{number:02}", name=None, whitelisted=True)
+    done = cli("run", "orders", "--wait", "--timeout", "0")
+    assert "12 run(s) not finished after 0 s: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more (run 1 is queued)" in done.stderr
