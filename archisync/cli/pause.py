@@ -9,11 +9,14 @@ import typer
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, app, user_name
 from archisync.errors import UsageError
-from archisync.synctypes import SHARED_AGENT, sync_type
+from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
     from archisync.database import Database
+    from archisync.store.settings import Pause
 
+_NOTED = 10
+"""Pauses that are named after a `resume`: thousands of agents may be paused one by one."""
 UntilOption = Annotated[
     str | None, typer.Option("--until", help="A span like 2h, or an ISO time (UTC unless it says).")
 ]
@@ -70,19 +73,37 @@ def apply_resume(a: App, type_name: str | None, agent: str | None) -> None:
     from archisync.store import settings
 
     with a.database("resume") as db:
-        if type_name is not None:
-            sync_type(type_name)
         lifted = settings.resume(db, sync_type=type_name, agent_id=agent)
-        others = settings.pauses(db)
+        if not lifted:  # a slip of the keyboard; the agent of a pause may be gone
+            _check_scope(db, type_name, agent)
+        others = [p for p in settings.pauses(db) if _concerns(p, type_name, agent)]
     a.output.line(f"{scope(type_name, agent)}: {'resumed' if lifted else 'was not paused'}")
-    for other in others:
+    for other in others[:_NOTED]:
         a.output.say(f"note: {scope(other.sync_type, other.agent_id)} is still paused")
+    if len(others) > _NOTED:
+        a.output.say(f"note: and {len(others) - _NOTED} more (archisync status)")
 
 
 def _check_scope(db: Database, type_name: str | None, agent: str | None) -> None:
+    """Raises UsageError, for a type of no such name and a pair that can't be; NotFoundError."""
     from archisync.store import agents
 
-    if type_name is not None:
-        sync_type(type_name)
+    kind = sync_type(type_name) if type_name is not None else None
     if agent is not None and agent != SHARED_AGENT:
         agents.agent(db, agent)
+    if kind is not None and agent is not None and not _possible(kind.name, agent):
+        whose = "shared by all agents" if kind.scope is Scope.SHARED else f"not a type of {SHARED_AGENT}"
+        raise UsageError(f"{kind.name} is {whose}", hint=f"leave out --agent, for all of {kind.name}")
+
+
+def _possible(type_name: str, agent: str) -> bool:
+    return (SYNC_TYPES[type_name].scope is Scope.SHARED) == (agent == SHARED_AGENT)
+
+
+def _concerns(other: Pause, type_name: str | None, agent: str | None) -> bool:
+    """Whether the pause holds for anything in that scope."""
+    types = {type_name, other.sync_type} - {None}
+    ids = {agent, other.agent_id} - {None}
+    if len(types) > 1 or len(ids) > 1:
+        return False
+    return not (types and ids) or _possible(str(*types), str(*ids))

@@ -7,6 +7,7 @@ import pytest
 
 from archisync.database import Database
 from archisync.errors import ExitCode
+from archisync.store import settings as store
 from tests.conftest import Cli
 
 ALLOWED = "hint: allowed: a whole number of minutes from 5 to 1440\n"
@@ -222,13 +223,71 @@ def test_resume_lifts_exactly_one_scope_and_names_the_pauses_that_stand(cli: Cli
 
 def test_resume_of_what_is_not_paused_says_so_and_names_the_pauses_that_stand(cli: Cli, connection: Database) -> None:
     assert _says(cli("resume")) == (0, "everything: was not paused\n", "")
+    cli("agent", "add", "anna", "luca", "--allow")
     cli("pause", "--type", "orders")
+    cli("pause", "--type", "products")
+    cli("pause", "--agent", "luca")
+    cli("pause", "--agent", "anna", "--type", "ddt")
     assert _says(cli("resume", "--type", "ddt")) == (
         0,
         "the type ddt: was not paused\n",
-        "note: the type orders is still paused\n",
+        "note: the agent luca is still paused\nnote: ddt of anna is still paused\n",
     )
-    assert _pauses(connection) == [("orders", None, None, None)]
+    assert _says(cli("agent", "resume", "anna")) == (
+        0,
+        "the agent anna: was not paused\n",
+        "note: ddt of anna is still paused\nnote: the type orders is still paused\n",
+    )
+    assert len(_pauses(connection)) == 4
+
+
+def test_resume_names_ten_pauses_at_most(cli: Cli, connection: Database) -> None:
+    for number in range(12):
+        store.pause(connection, sync_type=None, agent_id=f"agent.{number:02}", until=None, reason=None, by="test")
+    said = cli("resume").stderr.splitlines()
+    assert said[-2:] == ["note: the agent agent.09 is still paused", "note: and 2 more (archisync status)"]
+    assert len(said) == 11
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["resume", "-a", "mario.basi"], ["resume", "-t", "ddt", "-a", "mario.basi"], ["agent", "resume", "mario.basi"]],
+)
+def test_resume_of_a_mistyped_agent_names_the_right_one(cli: Cli, connection: Database, typed: list[str]) -> None:
+    cli("agent", "add", "mario.bassi", "--allow")
+    cli("pause", "-a", "mario.bassi")
+    assert _says(cli(*typed)) == (
+        ExitCode.NOT_FOUND,
+        "",
+        "error: there is no agent 'mario.basi'\nhint: did you mean mario.bassi? archisync agent list\n",
+    )
+    assert len(_pauses(connection)) == 1
+
+
+def test_the_pause_of_an_agent_that_is_gone_can_be_lifted(cli: Cli, connection: Database) -> None:
+    cli("agent", "add", "anna", "--allow")
+    cli("pause", "-a", "anna")
+    connection.execute("delete from agents.users where id = 'anna'")
+    assert _says(cli("resume", "-a", "anna")) == (0, "the agent anna: resumed\n", "")
+    assert _pauses(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "agent", "told"),
+    [
+        ("products", "anna", "products is shared by all agents"),
+        ("orders", "service-account", "orders is not a type of service-account"),
+    ],
+)
+def test_a_pair_that_can_t_be_is_not_paused(cli: Cli, connection: Database, kind: str, agent: str, told: str) -> None:
+    cli("agent", "add", "anna", "--allow")
+    for verb in ("pause", "resume"):
+        assert _says(cli(verb, "-t", kind, "-a", agent)) == (
+            ExitCode.USAGE,
+            "",
+            f"error: {told}\nhint: leave out --agent, for all of {kind}\n",
+        )
+    assert _pauses(connection) == []
 
 
 def test_a_pause_that_ended_by_itself_is_not_paused(cli: Cli) -> None:
