@@ -16,6 +16,8 @@ from archisync.errors import ArchisyncError, ExitCode, UsageError
 GARBAGE_THRESHOLD = 100_000
 """New objects between two looks for garbage. With Python's 700, looking over what was just imported takes a twentieth of a command."""
 
+QUIET = ("--quiet", "-q")
+
 
 def script() -> None:
     """The console script: `main`, in a process of its own."""
@@ -123,11 +125,12 @@ def help_last(arguments: Sequence[str]) -> list[str]:
 
 
 def quiet_first(arguments: Sequence[str]) -> list[str]:
-    """--quiet is the root's option: accepted wherever it is typed, but for behind `--`."""
+    """--quiet, or -q, is the root's option: accepted wherever it is typed, but for behind `--`. No command has a -q of its own."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if "--quiet" not in arguments[:end]:
+    others = [word for word in arguments[:end] if word not in QUIET]
+    if len(others) == end:
         return list(arguments)
-    return ["--quiet", *(word for word in arguments[:end] if word != "--quiet"), *arguments[end:]]
+    return [QUIET[0], *others, *arguments[end:]]
 
 
 def show_traceback(exc: Exception) -> None:

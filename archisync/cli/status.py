@@ -79,12 +79,18 @@ def status(
 
 
 def _watch(a: App, every_s: float, json: bool) -> None:
+    import os
     import sys
 
     if json:
         raise UsageError("--watch and --json exclude each other", hint="watch -n 5 archisync status --json")
     if not (a.output.terminal and sys.stdin.isatty()):
         raise UsageError("--watch needs a terminal", hint="archisync status   (or archisync metrics --serve 9464)")
+    if os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        raise UsageError(
+            "--watch needs a terminal that can move its cursor (TERM)",
+            hint="archisync status   (or set TERM, to xterm for example)",
+        )
     from archisync.watch import watch as run
 
     if run(a.config, every_s=every_s, colour=a.output.colour):

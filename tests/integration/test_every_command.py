@@ -231,7 +231,7 @@ def test_a_worker_whose_log_finds_no_room_does_its_runs(env: dict[str, str]) -> 
 @EVERY
 def test_quiet_leaves_data_and_takes_talk(name: str, env: dict[str, str]) -> None:
     done = subprocess.run(
-        command(*CALLS[name].split(), "--quiet"), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        command(*CALLS[name].split(), "-q"), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == usual_code(name)

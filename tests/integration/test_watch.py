@@ -27,7 +27,7 @@ from tests.screen import Screen
 class Watched:
     """A running `status --watch` and the screen that it draws."""
 
-    def __init__(self, env: dict[str, str], columns: int, rows: int) -> None:
+    def __init__(self, env: dict[str, str], columns: int, rows: int, term: str) -> None:
         self.screen = Screen(columns, rows)
         self.raw = b""
         self.master, slave = pty.openpty()
@@ -35,7 +35,7 @@ class Watched:
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "archisync", "status", "--watch", "--every", "0.5"],
-            cwd=REPOSITORY, env=env | {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PATH": os.environ["PATH"]},
+            cwd=REPOSITORY, env=env | {"TERM": term, "LANG": "C.UTF-8", "PATH": os.environ["PATH"]},
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
@@ -70,8 +70,8 @@ class Watched:
 
 
 @contextmanager
-def watching(env: dict[str, str], columns: int = 80, rows: int = 24) -> Iterator[Watched]:
-    watched = Watched(env, columns, rows)
+def watching(env: dict[str, str], columns: int = 80, rows: int = 24, term: str = "xterm-256color") -> Iterator[Watched]:
+    watched = Watched(env, columns, rows, term)
     try:
         yield watched
     finally:
@@ -238,6 +238,17 @@ def test_a_long_list_ends_with_how_many_more_there_are(troubled: Database, env: 
 def test_without_a_terminal_there_is_no_live_view(cli: Cli, args: list[str], told: str, hint: str) -> None:
     done = cli("status", "--watch", *args)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {told}\nhint: {hint}\n")
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_can_t_move_its_cursor_gets_no_escape_sequences(env: dict[str, str], term: str) -> None:
+    with watching(env, term=term) as watched:
+        code = watched.end()
+    assert (code, watched.raw) == (
+        2,
+        b"error: --watch needs a terminal that can move its cursor (TERM)\r\n"
+        b"hint: archisync status   (or set TERM, to xterm for example)\r\n",
+    )
 
 
 def test_a_trend_shows_length_and_outcome_of_each_run() -> None:

@@ -66,6 +66,9 @@ def test_a_noun_alone_shows_its_help_and_exits_2(
     ("typed", "read"),
     [
         (["status", "--quiet"], ["--quiet", "status"]),
+        (["status", "-q"], ["--quiet", "status"]),
+        (["-q", "held", "list", "-q"], ["--quiet", "held", "list"]),
+        (["why", "orders", "--", "-q"], ["why", "orders", "--", "-q"]),
         (["--quiet", "held", "list", "--quiet"], ["--quiet", "held", "list"]),
         (["why", "orders", "--", "--quiet"], ["why", "orders", "--", "--quiet"]),
         (["status"], ["status"]),
