@@ -75,10 +75,10 @@ class Pause:
 def check_interval(text: str) -> int:
     """Minutes from what a person typed. Raises UsageError naming the allowed range."""
     allowed = f"allowed: a whole number of minutes from {MIN_INTERVAL_MINUTES} to {MAX_INTERVAL_MINUTES}"
-    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+    if not (text.isascii() and text.isdigit()):
         raise UsageError(f"the interval {ascii(text)[:40]} is not a whole number", hint=allowed)
-    if not MIN_INTERVAL_MINUTES <= int(text) <= MAX_INTERVAL_MINUTES:
-        raise UsageError(f"the interval {int(text)} is out of range", hint=allowed)
+    if len(text) > 6 or not MIN_INTERVAL_MINUTES <= int(text) <= MAX_INTERVAL_MINUTES:
+        raise UsageError(f"the interval {text[:40]} is out of range", hint=allowed)
     return int(text)
 
 

@@ -37,6 +37,7 @@ def _says(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
         ("orders", "3", f"error: the interval 3 is out of range\n{ALLOWED}"),
         ("orders", "4", f"error: the interval 4 is out of range\n{ALLOWED}"),
         ("orders", "1441", f"error: the interval 1441 is out of range\n{ALLOWED}"),
+        ("orders", "99999999999999999999", f"error: the interval 99999999999999999999 is out of range\n{ALLOWED}"),
         ("orders", "ten", f"error: the interval 'ten' is not a whole number\n{ALLOWED}"),
         ("orders", "10.5", f"error: the interval '10.5' is not a whole number\n{ALLOWED}"),
         ("orders", "", f"error: the interval '' is not a whole number\n{ALLOWED}"),
