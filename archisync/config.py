@@ -143,6 +143,20 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
 )
+
+
+def variable_names() -> list[str]:
+    """Every name that a variable may have, those of each type included. For `doctor`."""
+    from archisync.synctypes import SYNC_TYPES
+
+    names: list[str] = []
+    for variable in VARIABLES:
+        stem, _, rest = variable.name.partition("<NAME>")  # stands for those above it that begin so
+        for name in [name + rest for name in names if name.startswith(stem)] if rest else [stem]:
+            names += [name.replace("<TYPE>", kind.upper()) for kind in SYNC_TYPES] if "<TYPE>" in name else [name]
+    return names
+
+
 _DEFAULTS = {v.name: v.default for v in VARIABLES}
 
 

@@ -6,9 +6,10 @@ database, no schema) is left out: the finding that stopped it is there already. 
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from archisync import sources
 from archisync.agentid import check_agent_id
-from archisync.config import Config
+from archisync.config import Config, variable_names
 from archisync.database import Database, connected
 from archisync.errors import ArchisyncError, ExitCode, SchemaError, UsageError
 from archisync.store import agents, checks, grants, migrations, notices, ticks
-from archisync.synctypes import SYNC_TYPES, sync_type
+from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
     import redis
@@ -40,6 +41,11 @@ AGENTS_COUNTED = 10_000
 AGENTS_COMPARED = 100_000
 """Half a second; the finding of an agent that comes later in the alphabet waits for `db migrate`, which compares all."""
 SHOWN = 3
+PREFIX = "ARCHISYNC_"
+ALIKE = 0.8
+"""How like a known variable's a name is that nobody reads (difflib's ratio), to be taken for a slip of the keyboard."""
+_OF_A_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+"""What Kubernetes tells of a service called archisync-…"""
 DISK_FAILURE_BYTES = 200 * 1024**2
 DISK_WARNING_BYTES = 1024**3
 
@@ -193,34 +199,79 @@ def check_notices(db: Database, config: Config) -> Iterator[Finding]:
 
 
 def check_settings(config: Config) -> Iterator[Finding]:
-    """Every number and name that the environment gives, as a worker would read it."""
+    """Every number and name that the environment gives, as a worker would read it; variables that nobody reads."""
     names = ("zone", "queue", "lease_s", "redeliver_after_s", "max_attempts", "retry_delay_s", "run_timeout_s", "worker_syncs",
-             "worker_memory_bytes",             "max_export_bytes", "fetch_timeout_s", "exec_memory_bytes", "history_days")  # fmt: skip
+             "worker_memory_bytes", "database_timeout_s", "max_export_bytes", "pdf_limits", "fetch_timeout_s", "exec_memory_bytes",
+             "history_days")  # fmt: skip
     looks: list[Callable[[], object]] = [lambda name=name: getattr(config, name) for name in names]  # type: ignore[misc]
-    looks += [lambda kind=kind: config.locale(kind) for kind in SYNC_TYPES.values()]  # type: ignore[misc]
-    wrong: dict[str, Finding] = {}
+    for read in (config.locale, config.csv_dialect, config.aliases, config.seed_interval):
+        looks += [lambda read=read, kind=kind: read(kind) for kind in SYNC_TYPES.values()]  # type: ignore[misc]
+    found: dict[str, Finding] = {}
     for look in looks:
         try:
             look()
         except ArchisyncError as exc:
-            wrong.setdefault(exc.message, of_error("settings", exc))
-    yield from wrong.values() or [ok("settings", "the environment's settings can be read")]
+            found.setdefault(exc.message, of_error("settings", exc))
+    found |= {name: judge_misspelt(name, meant) for name, meant in misspelt(config.environment)}
+    yield from found.values() or [ok("settings", "the environment's settings can be read")]
+
+
+def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Variables that nobody reads, each with the one that is probably meant. A name that is like none of ours may be a plug-in's, or
+    a Kubernetes service's (`ARCHISYNC_METRICS_PORT`)."""
+    from difflib import get_close_matches
+
+    known = [name.removeprefix(PREFIX) for name in variable_names()]
+    for name in sorted(names):
+        own = name.removeprefix(PREFIX)
+        if own == name or own in known or _OF_A_SERVICE.search(own):
+            continue
+        if close := get_close_matches(own, known, n=1, cutoff=ALIKE):
+            yield name, PREFIX + close[0]
+
+
+def judge_misspelt(name: str, meant: str) -> Finding:
+    return warning("settings", f"nothing reads the variable {name}", f"did you mean {meant}?")
 
 
 def check_sources(config: Config) -> Iterator[Finding]:
     """The template of each type, with its own settings."""
-    wrong: dict[str, Finding] = {}
+    found: dict[str, Finding] = {}
+    templates: dict[str, str] = {}
     for kind in SYNC_TYPES.values():
         try:
             template = config.source(kind)
         except ArchisyncError as exc:
-            wrong.setdefault(exc.message, of_error("sources", exc))
+            found.setdefault(exc.message, of_error("sources", exc))
             continue
         try:
             sources.check_template(template, config, kind.name)
+            templates[kind.name] = template
         except ArchisyncError as exc:
-            wrong[kind.name] = failed("sources", f"{kind.name}: {exc.message}", exc.hint, exc.exit_code)
-    yield from wrong.values() or [ok("sources", "the source of each type can be used")]
+            found[kind.name] = failed("sources", f"{kind.name}: {exc.message}", exc.hint, exc.exit_code)
+    yield from [*found.values(), *judge_placeholders(templates)] or [
+        ok("sources", "the source of each type can be used")
+    ]
+
+
+def judge_placeholders(templates: Mapping[str, str]) -> Iterator[Finding]:
+    """Type → template. Of files and addresses each pair needs its own; a program is told agent and type anyway, as is a plug-in."""
+    addresses = {name: t for name, t in templates.items() if sources.is_address(t)}
+    by_export: dict[str, list[str]] = {}
+    for name, template in addresses.items():
+        shared = sync_type(name).scope is Scope.SHARED
+        export = template.replace("{type}", name).replace("{agent}", SHARED_AGENT if shared else "{agent}")
+        by_export.setdefault(export, []).append(name)
+    for names in by_export.values():
+        if len(names) > 1:
+            told = f"the source of {', '.join(names)} has no {{type}}: these types would read the same export"
+            yield warning(
+                "sources", told, "put {type} into it, or give each type a template: ARCHISYNC_SOURCE_ORDERS=…"
+            )
+    alike = [n for n, t in addresses.items() if sync_type(n).scope is Scope.AGENT and "{agent}" not in t]
+    if alike:
+        told = f"the source of {', '.join(alike)} has no {{agent}}: all agents would get the same rows"
+        yield warning("sources", told, "put {agent} into it, for example /srv/exports/{agent}/{type}.csv")
 
 
 def check_plugins() -> Iterator[Finding]:

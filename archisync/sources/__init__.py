@@ -20,6 +20,7 @@ __all__ = [
     "check_all",
     "check_template",
     "fetch",
+    "is_address",
     "plugins",
     "source_for",
 ]
@@ -71,6 +72,11 @@ def _http_source() -> CheckedSource:
             "an http(s):// source needs httpx, which is not installed", hint="pip install 'archisync[http]'"
         ) from None
     return HttpSource()
+
+
+def is_address(template: str) -> bool:
+    """Whether the template alone says what is read: a file or an address. Programs and plug-ins are told agent and type."""
+    return scheme_of(template) in (None, "file", "http", "https")
 
 
 def check_template(template: str, config: Config | None = None, sync_type: str = "orders") -> None:

@@ -17,8 +17,17 @@ import psycopg
 import pytest
 import redis
 
+from archisync.config import variable_names
 from archisync.database import Database
-from archisync.doctor import CHECKS, judge_disk, judge_eviction, judge_postgresql, judge_redis_version, judge_skew
+from archisync.doctor import (
+    CHECKS,
+    judge_disk,
+    judge_eviction,
+    judge_postgresql,
+    judge_redis_version,
+    judge_skew,
+    misspelt,
+)
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.errors import ExitCode
 from archisync.store import agents
@@ -184,6 +193,79 @@ def test_a_missing_variable_is_a_finding_and_not_the_end(cli: Cli) -> None:
 def test_a_template_that_can_t_work_fails_for_its_type_alone(cli: Cli) -> None:
     code, finding = only(cli, "sources", {"ARCHISYNC_SOURCE_DDT": "/exports/{agnet}.csv"})
     assert (code, finding[:2]) == (3, ("failed", "ddt: the source has the unknown placeholder '{agnet}'"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ARCHISYNC_RUN_TIMEOUT", "ARCHISYNC_RUN_TIMEOUT_S"),
+        ("ARCHISYNC_LOCALE_ORDER", "ARCHISYNC_LOCALE_ORDERS"),
+        ("ARCHISYNC_CSV_ENCODING_DDTS", "ARCHISYNC_CSV_ENCODING_DDT"),
+        ("ARCHISYNC_HTTP_TOKENS_ORDERS", "ARCHISYNC_HTTP_TOKEN_ORDERS"),
+        ("ARCHISYNC_LEASE", "ARCHISYNC_LEASE_S"),
+        ("ARCHISYNC_HTTP_CA_ORDERS", "ARCHISYNC_HTTP_CERT_ORDERS"),
+    ],
+)
+def test_a_misspelt_variable_is_a_warning_that_names_the_right_one(cli: Cli, name: str, meant: str) -> None:
+    assert only(cli, "settings", {name: "secret"}) == (
+        0,
+        ("warning", f"nothing reads the variable {name}", f"did you mean {meant}?"),
+    )
+
+
+def test_variables_of_ours_and_of_others_are_not_misspelt() -> None:
+    others = [
+        "ARCHISYNC_DEBUG",
+        "ARCHISYNC_METRICS_PORT",
+        "ARCHISYNC_REDIS_SERVICE_HOST",
+        "ARCHISYNC_REDIS_PORT_6379_TCP",
+    ]
+    assert list(misspelt([*variable_names(), *others, "ARCHISYNC_SFTP_KEY", "ARCHISYNC_AGENT", "PATH"])) == []
+    assert {"ARCHISYNC_CSV_QUOTING_DDT", "ARCHISYNC_HTTP_KEY_PRICES", "ARCHISYNC_HOOK"} <= set(variable_names())
+    assert not any("<" in name for name in variable_names())
+    assert "ARCHISYNC_HTTP_CA_DDT" not in variable_names()
+
+
+EACH = "put {type} into it, or give each type a template: ARCHISYNC_SOURCE_ORDERS=…"
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        (
+            {"ARCHISYNC_SOURCE": "/srv/{type}.csv"},
+            [
+                (
+                    "warning",
+                    "the source of orders, customers, ddt, invoices has no {agent}: all agents would get the same rows",
+                    "put {agent} into it, for example /srv/exports/{agent}/{type}.csv",
+                )
+            ],
+        ),
+        (
+            {"ARCHISYNC_SOURCE": "https://erp.example/{agent}.csv", "ARCHISYNC_SOURCE_DDT": "/srv/{agent}/ddt.csv"},
+            [
+                (
+                    "warning",
+                    f"the source of {names} has no {{type}}: these types would read the same export",
+                    EACH,
+                )
+                for names in ("orders, customers, invoices", "products, prices")
+            ],
+        ),
+        (
+            {"ARCHISYNC_SOURCE_PRODUCTS": "file:///srv/articles.csv", "ARCHISYNC_SOURCE_PRICES": "/srv/prices.csv"},
+            [("ok", "the source of each type can be used", "")],
+        ),
+        ({"ARCHISYNC_SOURCE": "exec:/bin/cat"}, [("ok", "the source of each type can be used", "")]),
+    ],
+    ids=["no-agent", "no-type", "shared", "program"],
+)
+def test_a_template_that_gives_several_pairs_the_same_export_is_a_warning(
+    cli: Cli, env: dict[str, str], told: list[tuple[str, str, str]]
+) -> None:
+    code, found = examine(cli, "--only", "sources", env=env)
+    assert (code, found["sources"]) == (0, told)
 
 
 def test_a_broken_plug_in_fails(cli: Cli, tmp_path: Path) -> None:
