@@ -64,7 +64,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="ARCHISYNC_CSV_ENCODING",
         default="",
-        meaning="`utf-8`, `utf-16`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
+        meaning="`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
     ),
     Variable(
         name="ARCHISYNC_CSV_QUOTING",
@@ -164,7 +164,7 @@ REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel:
 _CUT_PASSWORD = re.compile(r"redis[^/]*://[^/?#@]*(/[^?]*@|#.*@|\?[^=]*@)")
 """A / in a password ends the host, so that redis-py would take the password for it and name it when it can't connect."""
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-CSV_ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
+CSV_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
 
 
 class CsvDialect(NamedTuple):

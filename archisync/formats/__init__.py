@@ -43,32 +43,37 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
         from archisync.formats.pdf import PdfTable
 
         return PdfTable(export.path, limits)
-    _refuse_foreign(head)
+    is_jsonl = _is_jsonl(export.suffix, head)
+    _refuse_foreign(head, None if is_jsonl else dialect.encoding)
     if export.suffix == ".pdf":
         raise ExportError("the export is named .pdf and is no PDF", hint="look into the file; print the report again")
-    if export.suffix in _JSONL_SUFFIXES:
-        return JsonlTable(export.path)
-    if export.suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{"):
-        return JsonlTable(export.path)
-    return CsvTable(export.path, dialect)
+    return JsonlTable(export.path) if is_jsonl else CsvTable(export.path, dialect)
 
 
-def _refuse_foreign(head: bytes) -> None:
+def _is_jsonl(suffix: str, head: bytes) -> bool:
+    if suffix in _JSONL_SUFFIXES:
+        return True
+    return suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{")
+
+
+def _refuse_foreign(head: bytes, encoding: str | None) -> None:
+    """`encoding`: what is configured for a CSV file; UTF-16 is full of what looks binary, with a byte order mark or without."""
     if not head:
         raise ExportError("the export is empty (0 bytes)", hint="look whether the ERP's export job ran to its end")
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             raise ExportError(f"the export is {what}", hint=_FORMAT_HINT)
-    if _text_start(head).startswith("<"):
+    if head.startswith(_UTF16_BOMS):
+        encoding = "utf-16"
+    if any(_text_start(head, name).startswith("<") for name in ("utf-8-sig", encoding) if name):
         raise ExportError(
             "the export looks like an HTML page, probably a login page",
             hint="check the credentials and the session of whatever fetches the export",
         )
     # A NUL inside a cell is a blemish that is removed and counted; in the header it says that this is no text.
-    if not head.startswith(_UTF16_BOMS) and b"\0" in head.split(b"\n", 1)[0]:
+    if not (encoding or "").startswith("utf-16") and b"\0" in head.split(b"\n", 1)[0]:
         raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
 
 
-def _text_start(head: bytes) -> str:
-    encoding = "utf-16" if head.startswith(_UTF16_BOMS) else "utf-8-sig"
+def _text_start(head: bytes, encoding: str) -> str:
     return head[:1024].decode(encoding, errors="replace").lstrip()

@@ -29,6 +29,8 @@ MAX_LINE_BYTES = 4 * MAX_LINE_CHARS
 _FIRST_BLOCK_BYTES = 8 * 1024
 _BLOCK_BYTES = 256 * 1024
 _BLOCK_CHARS = 128 * 1024
+_UTF16_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
+_UTF16_BY_BOM = {bom: encoding for encoding, bom in _UTF16_BOMS.items()}
 _AGAIN_HINT = "the transfer or the ERP's export job was cut off; export it again"
 
 
@@ -40,9 +42,10 @@ class CsvTable:
         # A setting of the whole process: raised only, so that nobody else's larger limit is undone.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
         self._path = path
-        self._line_end = _check_line_ends(path)
+        known = _known_encoding(path, dialect.encoding) if dialect.encoding else None
+        self._line_end = _check_line_ends(path, known)
         self.quoted = dialect.quoted
-        self._encoding = _known_encoding(path, dialect.encoding) if dialect.encoding else _detect_encoding(path)
+        self._encoding = _all_of(path, known) if known else _detect_encoding(path)
         self.delimiter, self.labels = self._read_header(dialect.delimiter)
         self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
         self.detected["quoting"] = "double" if dialect.quoted else "none"
@@ -373,31 +376,31 @@ def _malformed(exc: csv.Error, lines: _Lines) -> str:
     return "has text after a closing quote"
 
 
-def _check_line_ends(path: Path) -> str:
-    """The character that ends a line; raises ExportError when it doesn't end the file."""
+def _check_line_ends(path: Path, known: str | None) -> str:
+    """The character that ends a line; raises ExportError when it doesn't end the file. `known`: the encoding, if it is."""
     # Latin-1 finds the line ends of every encoding but UTF-16, whatever else the bytes mean.
-    with path.open("rb") as raw:
-        wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    encoding = "utf-16" if wide else "latin-1"
+    encoding = _UTF16_BY_BOM.get(_head(path)) or (known if known in _UTF16_BOMS else "latin-1")
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         line_end = "\r" if file.readline(MAX_LINE_CHARS).endswith("\r") else "\n"
-    if not _ends_with(path, line_end, wide=wide):
+    if not _ends_with(path, line_end.encode(encoding)):
         raise TruncatedError(
             "truncated: the final line end is missing, so the last row may be cut off", hint=_AGAIN_HINT
         )
     return line_end
 
 
-def _ends_with(path: Path, line_end: str, *, wide: bool) -> bool:
+def _ends_with(path: Path, line_end: bytes) -> bool:
+    size_bytes, width = path.stat().st_size, len(line_end)
+    if size_bytes < width or size_bytes % width:
+        return False
     with path.open("rb") as file:
-        bom = file.read(2)
-        size_bytes = path.stat().st_size
-        width = 2 if wide else 1
-        if size_bytes < width or size_bytes % width:
-            return False
         file.seek(size_bytes - width)
-        last = file.read()
-    return last == line_end.encode(("utf-16-le" if bom == codecs.BOM_UTF16_LE else "utf-16-be") if wide else "ascii")
+        return file.read() == line_end
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def _detect_encoding(path: Path) -> str:
@@ -416,15 +419,39 @@ def _detect_encoding(path: Path) -> str:
 
 
 def _known_encoding(path: Path, encoding: str) -> str:
+    """The codec for the encoding that is configured, with or without a byte order mark. Raises ExportError for UTF-16 of which
+    nothing says in which order its bytes are."""
+    head = _head(path)
+    if encoding == "utf-16" and head not in _UTF16_BY_BOM:
+        if b"\0" not in head:
+            raise _invalid(encoding)
+        found = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+        raise ExportError(  # a hold keeps the message, and no hint
+            f"the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING={found}",
+            hint="or export it with the mark, or as UTF-8",
+        )
+    if encoding in _UTF16_BOMS and head in _UTF16_BY_BOM:
+        if _UTF16_BY_BOM[head] != encoding:
+            raise _invalid(encoding)
+        return "utf-16"  # which leaves the mark out
+    return "utf-8-sig" if encoding == "utf-8" else encoding
+
+
+def _all_of(path: Path, encoding: str) -> str:
     with path.open("rb") as file:
-        return _verified(file, "utf-8-sig" if encoding == "utf-8" else encoding)
+        return _verified(file, encoding)
 
 
 def _verified(file: BinaryIO, encoding: str) -> str:
     if _decodes(file, encoding):
         return encoding
-    name = encoding.removesuffix("-sig")
-    raise ExportError(f"the export is not valid {name} text", hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING")
+    raise _invalid(encoding.removesuffix("-sig"))
+
+
+def _invalid(encoding: str) -> ExportError:
+    return ExportError(
+        f"the export is not valid {encoding} text", hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING"
+    )
 
 
 def _decodes(file: BinaryIO, encoding: str) -> bool:

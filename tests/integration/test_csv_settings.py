@@ -38,6 +38,20 @@ def names(db: Database) -> list[str]:
     return [row["name"] for row in db.execute("select name from agents.customers order by customer_id").fetchall()]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_an_export_in_utf_16_without_a_mark_is_read_if_that_is_configured(
+    deliver: Deliver, connection: Database, encoding: str
+) -> None:
+    content = "customer_id;name\n1;Città\n".encode(encoding)
+    held = deliver(content, ARCHISYNC_CSV_ENCODING="utf-16")
+    assert (held.state, held.message) == (
+        "held",
+        f"the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING={encoding}",
+    )
+    assert deliver(content, ARCHISYNC_CSV_ENCODING=encoding).state == "succeeded"
+    assert names(connection) == ["Città"]
+
+
 def test_what_was_detected_is_recorded(deliver: Deliver) -> None:
     run = deliver("customer_id;name\n1;Città\n".encode("cp1252"))
     assert run.export is not None

@@ -62,6 +62,40 @@ def test_the_encoding_is_detected(tmp_path: Path, encoding: str, detected: str) 
     assert table.detected == {"format": "csv", "encoding": detected, "delimiter": "semicolon", "quoting": "double"}
 
 
+@pytest.mark.parametrize("suffix", [".csv", "", ".dat"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_read_without_a_byte_order_mark_if_it_is_configured(
+    tmp_path: Path, encoding: str, bom: str, line_end: str, suffix: str
+) -> None:
+    content = f"{bom}id;città{line_end}1;Ċ\u0a0a{line_end}".encode(encoding)
+    table = open_table(_export(tmp_path, content, suffix), CsvDialect(encoding=encoding))
+    assert table.labels == ("id", "città")
+    assert list(table.rows()) == [RawRow(2, ("1", "Ċ\u0a0a"))]
+    with pytest.raises(ExportError, match="truncated: the final line end is missing"):
+        open_table(_export(tmp_path, content[: -2 * len(line_end)], suffix), CsvDialect(encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message", "hint"),
+    [
+        ("a,b\n1,2\n".encode("utf-16-le"), "utf-16", "the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING=utf-16-le", "or export it with the mark, or as UTF-8"),  # noqa: E501
+        ("a,b\n1,2\n".encode("utf-16-be"), "utf-16", "the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING=utf-16-be", "or export it with the mark, or as UTF-8"),  # noqa: E501
+        (b"a,b\n1,2\n", "utf-16", "the export is not valid utf-16 text", "export it as UTF-8, or set ARCHISYNC_CSV_ENCODING"),
+        ("\ufeffa,b\n".encode("utf-16-be"), "utf-16-le", "the export is not valid utf-16-le text", "export it as UTF-8, or set ARCHISYNC_CSV_ENCODING"),  # noqa: E501
+        (b"<html>\n", "utf-16", "the export looks like an HTML page, probably a login page", "check the credentials and the session of whatever fetches the export"),  # noqa: E501
+        ("<html>\n".encode("utf-16-be"), "utf-16-be", "the export looks like an HTML page, probably a login page", "check the credentials and the session of whatever fetches the export"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_what_is_not_in_the_utf16_that_is_configured_is_said_so(
+    tmp_path: Path, content: bytes, encoding: str, message: str, hint: str
+) -> None:
+    with pytest.raises(ExportError) as refused:
+        open_table(_export(tmp_path, content), CsvDialect(encoding=encoding))
+    assert (refused.value.message, refused.value.hint) == (message, hint)
+
+
 def test_utf16_big_endian_is_read(tmp_path: Path) -> None:
     assert _rows(tmp_path, b"\xfe\xff" + "a,b\n1,à\n".encode("utf-16-be")) == [RawRow(2, ("1", "à"))]
 
