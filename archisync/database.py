@@ -3,10 +3,10 @@
 Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`.
 
 What must hold behind PgBouncer in transaction mode too: no prepared statements, no session settings (they would leak to other
-clients), no `options=` at the start (it refuses them) except for workers, which need a connection of their own anyway. There the
-statements that every run needs say `prepare=True`: planning them costs more than doing them. Elsewhere that has no effect. So the
-time that a statement may take is watched here, on the client's side, where a dead network can't stop it; and what the server
-must do when *we* fall silent is said inside each transaction.
+clients), no `options=` at the start (it refuses them). So the time that a statement may take is watched here, on the client's side,
+where a dead network can't stop it; and what the server must do when *we* fall silent is said inside each transaction. Only workers,
+whose connections are to PostgreSQL itself, start with options and prepare statements: those that every run needs say `prepare=True`,
+for planning them costs more than doing them, and elsewhere that has no effect.
 """
 
 from __future__ import annotations

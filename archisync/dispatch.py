@@ -125,7 +125,7 @@ def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60
-    # CRITICAL SECTION: the one place where a row lock is held during a network call. It keeps an overlapping tick from
+    # CRITICAL SECTION: a row lock is held during a network call, here and where the hook is called. It keeps an overlapping tick from
     # pushing the same delivery; that takes another instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
     with db.transaction():
         delivery = runs.lock_undelivered(db)

@@ -70,14 +70,6 @@ class Decision:
         return self.reason is Reason.DUE
 
 
-def next_slot(last: datetime | None, every: timedelta, now: datetime) -> datetime:
-    """The slot of a run that becomes due at `now`: one interval after the last, so that jitter does not add up; after a
-    gap of more than an interval, `now`, so that there is one catch-up run and not a burst."""
-    if last is not None and last + every > now - every:
-        return last + every
-    return now
-
-
 def due_at(facts: Facts) -> datetime | None:
     """When the interval has passed; None: at once (never scheduled)."""
     if facts.last_slot_at is None:

@@ -6,7 +6,6 @@
     │   └── SchemaError        3   run `archisync db migrate`
     ├── UnreachableError       4   PostgreSQL or Redis does not answer; try again later
     ├── NotFoundError          5   no such agent, run or held export
-    ├── HeldError              6   a person must decide: `archisync held show RUN`
     ├── BusyError              7   the same thing is already running elsewhere
     ├── OutputError           74   what was to be shown could not be written; make room
     ├── WaitTimeoutError     124   --timeout passed; the run itself goes on
@@ -101,10 +100,6 @@ class UnreachableError(ArchisyncError):
 
 class NotFoundError(ArchisyncError):
     exit_code = ExitCode.NOT_FOUND
-
-
-class HeldError(ArchisyncError):
-    exit_code = ExitCode.HELD
 
 
 class BusyError(ArchisyncError):

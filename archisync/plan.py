@@ -14,7 +14,6 @@ from archisync.store.timetable import DueGroup
 from archisync.synctypes import SYNC_TYPES, Scope
 
 HOUR = timedelta(hours=1)
-HOUR_S = 3600.0
 FALLBACK_S = 5.0
 """Assumed of a type that never ran; the plan says that it is assumed."""
 

@@ -32,10 +32,6 @@ class HttpSettings:
     ca: str
     allowed: Allowed
 
-    @property
-    def has_credentials(self) -> bool:
-        return bool(self.headers or self.cert)
-
 
 def http_settings(config: Config, sync_type: str) -> HttpSettings:
     """The settings of a type. Raises ConfigurationError, which never shows a credential."""

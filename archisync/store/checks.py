@@ -20,8 +20,7 @@ select current_setting('server_version_num')::int as version, statement_timestam
 """
 # Purpose: runs that nobody seems to care for. Caller: stuck_runs. No locks.
 SQL_STUCK = """
-select id as run_id, sync_type, agent_id, state, worker,
-       extract(epoch from system.clock() - coalesce(lease_until, greatest(not_before, queued_at)))::float as late_s
+select id as run_id, sync_type, agent_id, state, worker
   from system.sync_runs r
  where (state = 'running' and lease_until < system.clock() - make_interval(secs => %(expired_s)s))
     or (state = 'queued' and greatest(not_before, queued_at) < system.clock() - make_interval(secs => %(stuck_s)s)
@@ -63,7 +62,6 @@ class StuckRun:
     agent_id: str
     state: str
     worker: str | None
-    late_s: float
 
 
 def server(db: Database) -> Server:

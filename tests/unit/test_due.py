@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at, next_slot
+from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at
 from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
+from tests.slots import next_slot
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAIR = Facts(sync_type="orders", agent_id="anna", known=True, whitelisted=True, enabled=True, interval_minutes=10)

@@ -190,7 +190,7 @@ def test_a_plug_in_s_errors_of_the_contract_pass_as_they_are(
         sources.fetch(request_of(tmp_path, "acme:x"))
 
 
-@pytest.mark.parametrize("raised", ["LeaseLostError", "HeldError", "UnreachableError"])
+@pytest.mark.parametrize("raised", ["LeaseLostError", "BusyError", "UnreachableError"])
 def test_a_plug_in_can_t_raise_what_is_not_its_business(tmp_path: Path, packages: Path, raised: str) -> None:
     install(
         packages,
