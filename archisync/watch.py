@@ -2,7 +2,7 @@
 
 Each look has a connection of its own, so that a database that restarts is a line on the screen and not the end. A frame is written
 over the last one without clearing it, between the marks of synchronized output (DEC mode 2026): nothing flickers, and a terminal that
-knows the marks, as tmux does, never shows half a frame; one that doesn't ignores them.
+knows the marks never shows half a frame; one that doesn't ignores them.
 """
 
 from __future__ import annotations
@@ -263,11 +263,13 @@ def _at_once(console: Console) -> Iterator[None]:
 
 
 def _quit_within(keys: int, seconds_left: float) -> bool:
-    """Whether q was typed; waits so long if it was not. A closed terminal counts as q."""
+    """Whether q was typed, among other keys perhaps; waits so long if it was not. Escape and a closed terminal count as q."""
     until = monotonic() + seconds_left
     while (left := until - monotonic()) > 0:
-        if select.select([keys], [], [], left)[0] and os.read(keys, 64).lower() in (b"q", b"", b"\x1b"):
-            return True
+        if select.select([keys], [], [], left)[0]:
+            typed = os.read(keys, 64).lower()
+            if b"q" in typed or typed in (b"", b"\x1b"):
+                return True
     return False
 
 

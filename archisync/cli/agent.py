@@ -11,7 +11,7 @@ from archisync.cli import complete
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
 from archisync.errors import UsageError
-from archisync.synctypes import SYNC_TYPES, Scope
+from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
 if TYPE_CHECKING:
     from archisync.store.agents import Agent
@@ -89,14 +89,19 @@ def add(
     if name is not None and len(agent_ids) > 1:
         raise UsageError("--name goes with one ID", hint="add the agents one by one")
     for agent_id in agent_ids:
-        check_agent_id(agent_id)
+        if check_agent_id(agent_id) == SHARED_AGENT:
+            raise UsageError(
+                f"{SHARED_AGENT} is taken: products and prices are fetched under it", hint="choose another id"
+            )
+    added = {}
     with a.database("agent add") as db, db.transaction():
-        for agent_id in agent_ids:
-            added = agents.add(db, agent_id, name=name, whitelisted=allow)
-            if allow and not added:
+        for agent_id in dict.fromkeys(agent_ids):
+            added[agent_id] = agents.add(db, agent_id, name=name, whitelisted=allow)
+            if allow and not added[agent_id]:
                 agents.set_whitelisted(db, agent_id, True)
-            state = "on the whitelist" if allow else "not on the whitelist" if added else "left as it is"
-            a.output.line(f"{agent_id}: {'added' if added else 'was there already'}, {state}")
+    for agent_id, new in added.items():
+        state = "on the whitelist" if allow else "not on the whitelist" if new else "left as it is"
+        a.output.line(f"{agent_id}: {'added' if new else 'was there already'}, {state}")
 
 
 @commands.command()

@@ -5,6 +5,7 @@ Only `id` and `whitelisted` are relied on; a name is shown when the table has on
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -117,7 +118,7 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
     if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
         raise NotFoundError(
             f"there is no agent {ascii(agent_id)[:60]}",
-            hint=f"{did_you_mean(db, agent_id)}archisync agent add {agent_id}   (or: archisync agent list)",
+            hint=f"{did_you_mean(db, agent_id)}archisync agent add {shlex.quote(agent_id)}   (or: archisync agent list)",
         )
 
 

@@ -244,3 +244,24 @@ def test_a_registry_that_replication_feeds_is_followed_once_its_trigger_is_enabl
     assert active(connection) == ["mara"]
     connection.execute("delete from agents.users")
     assert active(connection) == []
+
+
+def test_the_id_of_the_shared_types_is_taken(cli: Cli, connection: Database) -> None:
+    done = cli("agent", "add", "anna", "service-account", "--allow")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "error: service-account is taken: products and prices are fetched under it\nhint: choose another id\n",
+    )
+    assert connection.execute("select id from agents.users").fetchall() == []
+
+
+def test_a_hint_can_be_pasted_whatever_was_typed(cli: Cli) -> None:
+    done = cli("agent", "allow", "x; echo hi")
+    assert done.stderr == (
+        "error: there is no agent 'x; echo hi'\nhint: archisync agent add 'x; echo hi'   (or: archisync agent list)\n"
+    )
+
+
+def test_an_id_that_is_typed_twice_is_added_once(cli: Cli) -> None:
+    assert cli("agent", "add", "anna", "anna").stdout == "anna: added, not on the whitelist\n"

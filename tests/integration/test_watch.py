@@ -166,7 +166,7 @@ def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_b
         watched.type(b"x")  # any other key changes nothing
         troubled.execute("insert into system.pauses (sync_type) values ('orders')")
         watched.until(lambda t: re.search(r"orders +paused", t))
-        watched.type(b"Q")
+        watched.type(b"xQQ")  # impatiently
         assert watched.end() == 0
         assert termios.tcgetattr(watched.slave) == watched.before
     assert watched.raw.count(b"\x1b[?1049h") == watched.raw.count(b"\x1b[?1049l") == 1
