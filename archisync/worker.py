@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from secrets import token_hex
 from time import monotonic, sleep
@@ -194,9 +194,13 @@ class SyncWorker(Worker):
         self._handed_over, self._ended = job, None
         self.progress.reset()
         super().fork_work_horse(job, queue)
+        if self._shutdown_requested_date is not None:  # asked when there was no child yet to be told
+            self._tell_horse()
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         die_with_parent(self.pid or 0)
+        if self._shutdown_requested_date is not None:  # asked before the fork
+            jobs.STOP_AFTER_THIS_RUN.set()
         super().main_work_horse(job, queue)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
@@ -272,7 +276,12 @@ class SyncWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self.horse_pid:
-            self.kill_horse(signal.SIGUSR1)
+            self._tell_horse()
+
+    def _tell_horse(self) -> None:
+        """It alone, and not its process group, which is still ours in its first moment."""
+        with suppress(ProcessLookupError):
+            os.kill(self.horse_pid, signal.SIGUSR1)
 
     def check_for_suspension(self, burst: bool) -> None:
         """`rq suspend` leaves a key that stops every worker for good, and nobody sees why. Ours is `archisync pause`."""
@@ -311,6 +320,9 @@ def work(config: Config, *, burst: bool) -> None:
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker([q], name=name, connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S)
         worker.config, worker.progress = config, Progress()
+        signal.signal(
+            signal.SIGUSR1, _stop_after_this_run
+        )  # a child has it from its first moment: told early, it does not die of it
         worker.work(burst=burst, logging_level="WARNING")
 
 
@@ -322,7 +334,9 @@ class Supervisor:
         self._burst = burst
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
-        self._asked = self._passed_on = 0
+        self._asked = 0
+        self._told: dict[int, int] = {}
+        self._said = False
         self._delay_s = RESTART_DELAY_S
         self._last_crash = -STEADY_S
 
@@ -334,7 +348,7 @@ class Supervisor:
         while len(self._children) < self._processes and not self._asked:
             self._children.append(self._start())
         codes = self._watch()
-        self._pass_on()  # when nobody was left to be told
+        self._say_stopping()
         self._log.event("workers-stopped")
         return max(codes, default=0)
 
@@ -349,6 +363,7 @@ class Supervisor:
         codes: list[int] = []
         while self._children:
             self._pass_on()
+            self._say_stopping()
             for child in list(self._children):
                 try:
                     code = child.wait(timeout=LOOK_EVERY_S / len(self._children))
@@ -381,18 +396,22 @@ class Supervisor:
             self._children.append(self._start())
 
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Takes note, and no more: the signal may come in the middle of any line, also of one that starts a child or writes the log."""
+        """The signal may come in the middle of any line, also of one that starts a child: `_watch` tells whom this does not know yet."""
         self._asked += 1
+        self._pass_on()
 
     def _pass_on(self) -> None:
-        """What was asked since the last look goes to every child, whenever it was started; a second signal ends a run at once."""
-        if self._asked == self._passed_on:
-            return
-        if not self._passed_on:
+        """To every child, whenever it was started, as often as it was asked; a second signal ends a run at once."""
+        for child in list(self._children):
+            if self._told.get(child.pid, 0) < self._asked:
+                self._told[child.pid] = self._asked
+                child.send_signal(signal.SIGTERM)
+
+    def _say_stopping(self) -> None:
+        """Once, and not in the signal's handler: it may have interrupted the writing of another line."""
+        if self._asked and not self._said:
+            self._said = True
             self._log.event("workers-stopping", hint="each finishes its current run")
-        self._passed_on = self._asked
-        for child in self._children:
-            child.send_signal(signal.SIGTERM)
 
 
 _NOT_WORTH_A_RESTART = (2, 3)

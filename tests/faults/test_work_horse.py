@@ -127,6 +127,30 @@ def test_sigterm_in_the_middle_lets_the_current_sync_finish_and_leaves_the_other
     assert names(connection, "succeeded") == list(AGENTS)
 
 
+ASKED_AT_THE_FORK = """
+import os, signal
+from archisync import worker
+from archisync.config import Config
+
+class Asked(worker.SyncWorker):
+    def fork_work_horse(self, job, queue):
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().fork_work_horse(job, queue)
+
+worker.SyncWorker = Asked
+worker.work(Config.from_environment(), burst=False)
+"""
+
+
+def test_sigterm_just_before_the_child_is_there_is_passed_on_to_it(connection: Database, queued: Config) -> None:
+    env = os.environ | dict(queued.environment)
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED_AT_THE_FORK], env=env, capture_output=True, text=True, check=True
+    )
+    assert events(done, "work-horse-died") == []
+    assert (names(connection, "succeeded"), names(connection, "queued")) == (["a"], ["b", "c", "d", "e"])
+
+
 def shorten(client: redis.Redis, agent: str) -> None:
     """The delivery of that agent's run may take one second."""
     job_ids = client.lrange(QUEUE_KEY, 0, -1)
