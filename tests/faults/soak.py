@@ -228,7 +228,10 @@ class Soak:
         }
         weights = dict(zip(faults, (4, 3, 5, 4, 2, 2, 1, 4), strict=True))
         while faults:  # what is not there can't be broken: take another
-            kind = self._random.choices(list(faults), [weights[name] for name in faults])[0]
+            left = [name for name in faults if name not in self.figures.faults] or list(
+                faults
+            )  # each kind once, then by chance
+            kind = self._random.choices(left, [weights[name] for name in left])[0]
             if faults.pop(kind)(now):
                 self.figures.faults[kind] += 1
                 return

@@ -77,10 +77,10 @@ def test_the_view_is_drawn_resized_and_quit_and_the_shell_is_as_it_was(tmux: Tmu
     assert re.search(r"^type +health .*stale +held +last ok +took +next +trend *$", narrow, re.M)
     assert "BEFORE" not in narrow
     tmux("resize-window", "-x", "200", "-y", "50")
-    wide = tmux.until(lambda text: "degraded  resting" in text)
-    assert re.search(r"^customers +stale", wide, re.M)
+    # This tmux shows half a frame, too: what is asked for has to come, and need not come at once.
+    tmux.until(lambda text: "degraded  resting" in text and re.search(r"^customers +stale", text, re.M))
     connection.execute("insert into system.pauses (reason) values ('maintenance')")
-    assert re.search(r"^paused +everything: maintenance", tmux.until(lambda text: "maintenance" in text), re.M)
+    tmux.until(lambda text: re.search(r"^paused +everything: maintenance", text, re.M))
     tmux("resize-window", "-x", "80", "-y", "24")
     tmux.until(lambda text: "q ends" in text and "degraded  resting" not in text)
     tmux.keys("q")
