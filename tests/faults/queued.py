@@ -20,6 +20,9 @@ AGENT = "anna.bianchi"
 QUEUE = "archisync"
 QUEUE_KEY = f"rq:queue:{QUEUE}"
 INTERMEDIATE_KEY = f"{QUEUE_KEY}:intermediate"
+LOCKED = """select count(*) from pg_locks l join pg_database d on d.oid = l.database
+             where l.locktype = 'advisory' and d.datname = current_database()"""
+"""Locks of agents: how many processes talk to the ERP."""
 
 
 def config_for(database_url: str, redis_url: str) -> Config:

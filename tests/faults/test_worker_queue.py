@@ -26,6 +26,7 @@ from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.queued import (
     INTERMEDIATE_KEY,
+    LOCKED,
     QUEUE,
     QUEUE_KEY,
     env_of,
@@ -368,8 +369,6 @@ WAITING = """select count(*) from pg_stat_activity where application_name = 'arc
                 and datname = current_database()"""
 AT_REST = """select count(*) from pg_stat_activity where application_name = 'archisync worker' and state like 'idle%'
                 and datname = current_database()"""
-LOCKED = """select count(*) from pg_locks l join pg_database d on d.oid = l.database
-             where l.locktype = 'advisory' and d.datname = current_database()"""
 
 
 @contextmanager
