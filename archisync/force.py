@@ -206,7 +206,7 @@ class Inline:
     def seen_through(self, one: Forced, *, may_wait: bool) -> bool:
         """The second look at a run: done meanwhile, waited for, or done here after all."""
         while not self.done(one):
-            if not may_wait or runs.state_of(self._db, one.run_id) is not State.RUNNING:
+            if not may_wait or runs.state_of(self._db, one.run_id) is State.QUEUED:  # its agent is in other hands
                 return False
             _until_not_running(self._db, one.run_id)
         return True

@@ -180,15 +180,14 @@ def test_exports_held_one_after_the_other_end_together(cli: Cli, connection: Dat
     sync(cli)
     cli("held", "reject", "2", "--why", "looked at it")
     assert [sync(cli), sync(cli)] == [6, 6]
+    assert [event for event, _, _ in events(connection)] == ["held"]  # what was rejected is not asked about again
+    anna.write_text("".join(FEW.splitlines(keepends=True)[:-1]))
+    assert [sync(cli), sync(cli)] == [6, 6]  # another export is another question, once
     anna.write_text(GOOD)
     assert sync(cli) == 0
     told = [(event, message.rpartition(" run ")[2]) for event, message, _ in events(connection)]
-    assert [event for event, _ in told] == [
-        "held",
-        "held",
-        "recovered",
-    ]  # after a decision there is something new to decide
-    assert told[-1] == ("recovered", "4")
+    assert [event for event, _ in told] == ["held", "held", "recovered"]
+    assert told[-1] == ("recovered", "6")
 
 
 def test_the_hold_of_an_agent_that_leaves_the_whitelist_concerns_nobody_any_more(
