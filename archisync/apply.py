@@ -270,9 +270,8 @@ class Apply:
         assert row is not None
         left_out = self._left_out.matched if self._left_out else 0
         new = staged.valid - left_out - row["matched"]
-        self._all_change = (
-            row["changed"] == row["matched"] and not new
-        )  # new rows match the stage too, once they are inserted
+        # New rows match the stage too, once they are inserted.
+        self._all_change = row["changed"] == row["matched"] and not new
         return Plan(
             known=row["known"] + left_out,
             vanishing=row["missing"] if staged.all_keys_known else 0,

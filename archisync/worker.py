@@ -320,9 +320,8 @@ def work(config: Config, *, burst: bool) -> None:
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker([q], name=name, connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S)
         worker.config, worker.progress = config, Progress()
-        signal.signal(
-            signal.SIGUSR1, _stop_after_this_run
-        )  # a child has it from its first moment: told early, it does not die of it
+        # A child has it from its first moment: told early, it does not die of it.
+        signal.signal(signal.SIGUSR1, _stop_after_this_run)
         worker.work(burst=burst, logging_level="WARNING")
 
 

@@ -38,9 +38,8 @@ TERMINAL_VARIABLES = frozenset(
 settings.register_profile("ci", deadline=None, print_blob=True)
 settings.load_profile("ci")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # started in the background of a script: commands would inherit it
+# Ignored where the tests are started in the background of a script; every command that they start would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -126,10 +126,8 @@ def test_reading_new_lines_only_does_what_reading_all_of_them_does(
     again = deliver(text, trigger="forced")
     if by_lines.state == again.state == "succeeded" and not outside:
         assert again.counts is not None
-        assert (again.counts.inserted, again.counts.updated) == (
-            0,
-            0,
-        )  # no digest stood for another line than its row's
+        # No digest stood for another line than its row's.
+        assert (again.counts.inserted, again.counts.updated) == (0, 0)
 
 
 def test_known_lines_are_neither_parsed_nor_copied(
