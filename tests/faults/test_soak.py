@@ -14,9 +14,9 @@ def soak(seconds: float) -> None:
         figures = running.run()
     print(f"\nseed {seed}: {figures}")
     assert figures.violations == {}, f"seed {seed}: {figures}"
+    assert sum(figures.faults.values()) >= seconds * 100 / 60
     assert len(figures.faults) == 8  # each kind happened
-    assert sum(figures.faults.values()) > 8
-    assert figures.states.get("succeeded", 0) > 0  # how many there are depends on the machine
+    assert figures.states["succeeded"] >= seconds / 2
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ export = st.tuples(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5))
 def test_reading_new_lines_only_does_what_reading_all_of_them_does(
     deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str, str]]
