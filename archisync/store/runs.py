@@ -390,6 +390,7 @@ update system.sync_state st
  where r.id = %(id)s and st.sync_type = r.sync_type and st.agent_id = r.agent_id
 """
 # Purpose: the pair's state after a run that was held. The ERP has answered, so failures are no longer in a row: nothing is to rest for.
+# Caller: finish. Locks: the row.
 SQL_STATE_HELD = """
 update system.sync_state set last_run_id = %(id)s, consecutive_failures = 0, backoff_until = null
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
