@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # `compat`: by a path, and not by setuptools' finder, which adds ten milliseconds to every command and is in no real installation.
 INSTALL := $(PIP) install -c constraints.txt --config-settings editable_mode=compat -e
 PYTEST := $(BIN)/python -m pytest
+# Processes of tests side by side, each with servers of its own; what one has left over another one takes.
+TEST_PROCESSES ?= 2
 # Touched when an installation is complete and as new as the files that it was made from: no network is used then.
 DEV := $(VENV)/.installed-dev
 EMBEDDED := $(VENV)/.installed-embedded
@@ -27,7 +29,7 @@ venv: $(DEV) ## make .venv with everything that development needs (PYTHON=python
 check: format lint types test ## all that CI runs: format, lint, types, tests (the documentation's among them)
 
 test: $(DEV) ## run the tests, on servers that they start themselves
-	$(PYTEST) -m "not soak"
+	$(PYTEST) -m "not soak" -n $(TEST_PROCESSES) --dist worksteal
 
 format: $(DEV) ## say which files are not formatted
 	$(BIN)/ruff format --check .

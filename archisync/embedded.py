@@ -88,9 +88,10 @@ def embedded_servers(folder: Path, *, durable: bool) -> Iterator[Servers]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A fresh folder that the servers can use whoever runs them, removed afterwards; for the demo and for tests."""
-    folder = _make_temporary(_server_account())
+def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
+    """A fresh folder that the servers can use whoever runs them, removed afterwards; for the demo and for tests. It is `inside` that
+    one if they can reach it there."""
+    folder = _make_temporary(_server_account(), inside)
     folder.chmod(0o711)
     try:
         yield folder
@@ -460,9 +461,10 @@ def _make_folder(folder: Path) -> None:
 _TEMPORARY_PREFIX = "archisync-"
 
 
-def _make_temporary(account: _Account | None) -> Path:
+def _make_temporary(account: _Account | None, inside: Path | None = None) -> Path:
     """A new private folder with a short path whose parents `account` may pass through."""
-    for place in (Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 — mkdtemp inside
+    usual = (Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 — mkdtemp inside
+    for place in (*([inside] if inside else []), *usual):
         short = len(os.fsencode(place)) + len(_TEMPORARY_PREFIX) + 9 <= SOCKET_FOLDER_LIMIT_BYTES
         if short and _closed_parent(place, account) is None:
             return Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=place))

@@ -257,8 +257,12 @@ class _Meddling(os.PathLike[str]):
         return str(self.spool)
 
 
-@pytest.mark.parametrize("changed", [CONTENT + b"2,2026-01-03\n", CONTENT[:-5], b"", gzip.compress(CONTENT)])
-@pytest.mark.parametrize("before", [CONTENT, gzip.compress(CONTENT * 2)])
+@pytest.mark.parametrize(
+    "changed",
+    [CONTENT + b"2,2026-01-03\n", CONTENT[:-5], b"", gzip.compress(CONTENT)],
+    ids=["longer", "shorter", "emptied", "packed"],
+)
+@pytest.mark.parametrize("before", [CONTENT, gzip.compress(CONTENT * 2)], ids=["plain", "packed"])
 def test_a_file_that_changes_while_it_is_read_is_transient(tmp_path: Path, before: bytes, changed: bytes) -> None:
     path = _place(tmp_path, before)
     wanted = _request(tmp_path)
