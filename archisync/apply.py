@@ -148,7 +148,7 @@ class Apply:
             self._left_out = None
             return None
         if digests.matched:
-            self._nothing_read = not digests.missing and staged.seen == digests.left_out
+            self._nothing_read = digests.all_matched and staged.seen == digests.left_out
             staged.valid += digests.matched
             staged.repeated += digests.left_out - digests.matched
         return staged

@@ -52,14 +52,13 @@ def layout_seed(*parts: object) -> int:
 class LineDigests:
     """The digests of lines under one layout, and which of them are known.
 
-    `known` is digest → whatever the caller knows of it. `missing` is what is left of that: no line has had these so far. `left_out`
-    counts the lines that were known.
+    `known` is digest → whatever the caller knows of it. `left_out` counts the lines that were known.
     """
 
     def __init__(self, seed: int, known: dict[bytes, bytes] | None = None) -> None:
-        self.missing = known or {}
         self.left_out = 0
-        self._known = frozenset(self.missing)
+        self._known = known or {}
+        self._found: set[bytes] = set()
         self._seed = seed
 
     @property
@@ -70,7 +69,17 @@ class LineDigests:
     @property
     def matched(self) -> int:
         """Known digests that a line has had; fewer than `left_out` when lines are repeated."""
-        return len(self._known) - len(self.missing)
+        return len(self._found)
+
+    @property
+    def all_matched(self) -> bool:
+        return len(self._found) == len(self._known)
+
+    def missing(self) -> Iterator[bytes]:
+        """What the caller knows of each digest that no line has had so far."""
+        if not self.all_matched:
+            found = self._found
+            yield from (known for digest, known in self._known.items() if digest not in found)
 
     def of(self, lines: Sequence[bytes]) -> list[bytes]:
         """Of lines without their line ends."""
@@ -78,13 +87,14 @@ class LineDigests:
         return [digest(line, seed) for line in lines]
 
     def new(self, digests: Sequence[bytes]) -> Sequence[int]:
-        """The places of those that are not known; the others are counted."""
-        known = self._known
-        if not known:
+        """The places of those that are not known; the others are counted. Mostly all of them are known or none is, and no loop of ours
+        needs to look at each."""
+        found = self._known.keys() & digests
+        if not found:
             return range(len(digests))
-        find = self.missing.pop
-        # A line that is repeated was known before, though it is found no more.
-        new = [place for place, digest in enumerate(digests) if find(digest, None) is None and digest not in known]
+        self._found |= found
+        all_known = len(found) == len(digests)  # else some are new, or a line is repeated, which was known before
+        new = [] if all_known else [place for place, digest in enumerate(digests) if digest not in found]
         self.left_out += len(digests) - len(new)
         return new
 
@@ -108,5 +118,5 @@ class KnownRows:
     def places_but_of(self, digests: LineDigests) -> Iterator[str]:
         """Of the rows that no line was known to stand for, as PostgreSQL writes a `ctid`."""
         yield from self._others
-        for place in digests.missing.values():
+        for place in digests.missing():
             yield "({},{})".format(*struct.unpack(">IH", place))
