@@ -65,6 +65,9 @@ def main() -> None:
         if code is not None:
             sys.exit(code)
         from archisync.cli.main import named, root
+        from archisync.interrupts import remember
+
+        remember()
 
         if {"--install-completion", "--show-completion"} & set(arguments):
             from archisync.cli.complete import mend_zsh_script
@@ -81,6 +84,10 @@ def main() -> None:
             raise
         sys.exit(ExitCode.DONE)  # typer's, which says 1 when nobody reads --help to its end
     except Exception as exc:  # noqa: BLE001 - the last place where an error can be told in words
+        from archisync.interrupts import is_interrupt
+
+        if is_interrupt(exc):
+            sys.exit(ExitCode.INTERRUPTED)
         if isinstance(exc, OSError) and streams.took_not(sys.stdout, exc):  # help, which typer writes by itself
             sys.exit(ExitCode.DONE)  # `leave` tells
         if debug:

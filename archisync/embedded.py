@@ -43,6 +43,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from archisync.errors import BusyError, ConfigurationError, UnreachableError
+from archisync.processes import start
 
 DATABASE = "archisync"
 START_TIMEOUT_S = 60.0  # crash recovery of a large data folder on a slow disk; a plain start takes well under a second
@@ -192,7 +193,7 @@ class _Server(ABC):
         self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
             self._log_start = log.tell()
-            return subprocess.Popen(  # noqa: S603 — the command is made here, of paths made here
+            return start(  # the command is made here, of paths made here
                 self._command(self._socket_folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -23,6 +23,7 @@ from archisync.errors import (
     UsageError,
     WaitTimeoutError,
 )
+from archisync.interrupts import is_interrupt
 from archisync.store import agents, pairs, runs
 from archisync.store.runs import Claim, Forced, Run, State
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
@@ -174,18 +175,20 @@ class Inline:
     """This process as a worker of forced runs."""
 
     def __init__(self, db: Database, config: Config, changed: Callable[[Run], object]) -> None:
+        from archisync import serve
         from archisync.log import EventLog
 
+        self._serve = serve  # for the other commands it is not imported, and not once a run has begun
         self._db, self._config, self._changed = db, config, changed
         self._log = EventLog()
 
     def done(self, one: Forced) -> bool:
         """Do the run unless it is finished already; False when somebody else has it or its agent."""
-        from archisync.serve import worker_name
-
         run = runs.get(self._db, one.run_id)
         if run.state.unfinished:
-            claim = runs.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
+            claim = runs.claim(
+                self._db, run.run_id, run.fence, worker=self._serve.worker_name(), lease_s=self._config.lease_s
+            )
             if claim is None or not self._served(claim):
                 return False
             run = runs.get(self._db, one.run_id)
@@ -193,15 +196,18 @@ class Inline:
         return True
 
     def _served(self, claim: Claim) -> bool:
-        from archisync.serve import Workplace, serve_claim
-
         try:
-            with Workplace(self._config, self._log) as place:
-                return serve_claim(self._db, self._config, self._log, claim, place, may_retry=False) is not None
-        except KeyboardInterrupt:
+            with self._serve.Workplace(self._config, self._log) as place:
+                return (
+                    self._serve.serve_claim(self._db, self._config, self._log, claim, place, may_retry=False)
+                    is not None
+                )
+        except BaseException as exc:
+            if not is_interrupt(exc):
+                raise
             with suppress(ArchisyncError):  # or it has ended, or PostgreSQL can't be asked: then its lease runs out
                 _give_back(self._config, claim)
-            raise
+            raise KeyboardInterrupt from exc
 
     def seen_through(self, one: Forced, *, may_wait: bool) -> bool:
         """The second look at a run: done meanwhile, waited for, or done here after all."""

@@ -25,6 +25,7 @@ from archisync.database import Database
 from archisync.errors import ConfigurationError
 from archisync.log import EventLog
 from archisync.output import iso
+from archisync.processes import start
 from archisync.store import notices
 from archisync.store.notices import Notice
 
@@ -127,7 +128,7 @@ def _run(arguments: list[str], body: bytes, environment: Mapping[str, str]) -> N
     """The document on standard input, no shell, none of archisync's settings; its process group ends with it if it may."""
     own = {name: environment[name] for name in _PASSED if name in environment}
     try:
-        process = subprocess.Popen(  # noqa: S603 - the operator's own program
+        process = start(  # the operator's own program
             arguments,
             env=own,
             stdin=subprocess.PIPE,

@@ -1,13 +1,42 @@
-"""What child processes of archisync have in common: they die with their parent; and whether another process is there."""
+"""What child processes of archisync have in common: how they are started, that they die with their parent; and whether another
+process is there."""
 
 import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from archisync.interrupts import held_back
 
 PR_SET_PDEATHSIG = 1
+
+
+def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """`subprocess.Popen`, but that a Ctrl-C which comes meanwhile is not lost: it is raised, and the process ended with its group, if it
+    was to have one. Raises what Popen raises."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with held_back():
+            process = subprocess.Popen(arguments, **options)  # noqa: S603 - the callers say whose commands these are
+    except KeyboardInterrupt:
+        if process is not None:
+            _end(process, whole_group=bool(options.get("start_new_session")))
+        raise
+    return process
+
+
+def _end(process: subprocess.Popen[bytes], *, whole_group: bool) -> None:
+    with suppress(ProcessLookupError):
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def die_with_parent(parent_pid: int) -> None:

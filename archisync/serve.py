@@ -143,8 +143,9 @@ class Workplace:
         """Keep the run's lease alive."""
         self._current = claim, monotonic()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._beat, name="archisync-heartbeat", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._beat, name="archisync-heartbeat", daemon=True)
+            thread.start()
+            self._thread = thread  # one that an interrupt has kept from starting can't be waited for
         try:
             yield
         finally:

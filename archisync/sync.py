@@ -33,6 +33,7 @@ from archisync.errors import (
 )
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.interrupts import is_interrupt
 from archisync.loading import Staged
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
@@ -126,7 +127,10 @@ def perform(db: Database, config: Config, claim: Claim, *, spool: Path, may_retr
         if db.closed or db.broken:
             raise  # nobody to tell; the lease runs out and the reaper takes the run back
         return _fail(db, config, claim, translate(exc), progress, may_retry=may_retry)
-    except Exception as exc:  # noqa: BLE001 - a bug in reading one export must end that run visibly, not the worker
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        # A bug in reading one export must end that run visibly, not the worker.
         error = SyncError(f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}")
         return _fail(db, config, claim, error, progress, may_retry=may_retry)
 

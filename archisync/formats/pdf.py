@@ -18,7 +18,7 @@ from typing import Any
 from archisync.config import PdfLimits
 from archisync.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
-from archisync.processes import child_limits
+from archisync.processes import child_limits, start
 
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page
@@ -80,7 +80,7 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     memory = max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST)
     with records.open("wb") as out:
-        child = subprocess.Popen(  # noqa: S603 - our own module
+        child = start(  # our own module
             # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
             [sys.executable, "-P", "-B", "-m", "archisync.formats.pdfchild", str(path)],
             env=environment,

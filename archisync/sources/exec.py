@@ -44,7 +44,7 @@ from archisync.errors import (
     SyncError,
     TransientSourceError,
 )
-from archisync.processes import child_limits
+from archisync.processes import child_limits, start
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import BLOCK_BYTES, spool
 from archisync.sources.template import fill, has_placeholder
@@ -299,7 +299,7 @@ def _start(
     arguments: list[str], environment: Mapping[str, str], memory_bytes: int, origin: str
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+        return start(  # the operator's own command, without a shell
             arguments,
             env=environment,
             stdin=subprocess.DEVNULL,
