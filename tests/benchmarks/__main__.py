@@ -68,7 +68,7 @@ def table(figures: list[Figure]) -> str:
                 _number(f.peer, f.unit),
                 "" if f.ratio is None else f"{f.ratio:.3g}",
                 "" if f.target is None else f"{sign} {f.target:g}",
-                {True: "yes", False: "NO", None: "not measured"}[f.met],
+                "" if f.target is None else {True: "yes", False: "NO", None: "not measured"}[f.met],
                 f.note,
             ]
         )
