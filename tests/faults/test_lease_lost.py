@@ -4,6 +4,9 @@ import io
 import json
 import threading
 
+import pytest
+
+from archisync import serve
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.log import EventLog
@@ -39,6 +42,32 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
     assert events[-1]["message"] == f"run {claim.run_id} belongs to another worker now"
     run = runs.get(connection, claim.run_id)
     assert (run.state, run.fence, run.attempt, run.reason) == (State.QUEUED, 2, 2, "lease-expired")
+
+
+@pytest.mark.parametrize(("seconds", "extended"), [(1799, True), (1800, False)])
+def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
+    connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, *, seconds: int, extended: bool
+) -> None:
+    """So that a later tick takes it back, whatever it hangs in."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    forced = runs.force(connection, "orders", AGENT, by="test", why=None)
+    claim = runs.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
+    assert claim is not None
+    config = Config(environment={"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_LEASE_S": "10"})
+    assert config.run_timeout_s == 1800
+    looks = [0]
+
+    def clock() -> float:
+        """The run begins at the first look; when the heartbeat looks twice, it is that many seconds old."""
+        looks[0] += 1
+        return 0.0 if looks[0] == 1 else float(seconds)
+
+    monkeypatch.setattr(serve, "monotonic", clock)
+    with Workplace(config, EventLog(io.StringIO())) as place, place.beating(claim):
+        while looks[0] < 3:
+            pass
+    lease = "select lease_until < system.clock() + interval '11 seconds' from system.sync_runs"  # it was claimed for 60
+    assert bool(count(connection, lease)) is extended
 
 
 def test_a_worker_that_has_just_finished_a_run_of_the_agent_is_waited_for(

@@ -1,5 +1,6 @@
 """One child process serves many deliveries: what goes wrong in one sync stays there, and the child is replaced when it should be."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from archisync import horse
 from archisync.config import Config
 from archisync.database import Database
+from archisync.log import EventLog
 from archisync.store import agents
 from archisync.tick import tick
 from tests.conftest import Cli
@@ -131,6 +134,7 @@ def test_sigterm_in_the_middle_lets_the_current_sync_finish_and_leaves_the_other
 ASKED_AT_THE_FORK = """
 import os, signal
 from archisync import worker
+from archisync import horse
 from archisync.config import Config
 
 class Asked(worker.SyncWorker):
@@ -223,3 +227,15 @@ def test_a_plain_rq_worker_does_the_same_runs(connection: Database, queued: Conf
     assert names(connection, "succeeded") == list(AGENTS)
     assert count(connection, PROCESSES) == len(AGENTS)
     assert client.keys("rq:job:*") == []
+
+
+def test_a_child_is_replaced_when_it_is_old(
+    connection: Database, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(horse, "monotonic", lambda: now[0])
+    with horse.Horse(config, EventLog(io.StringIO()), stopping=lambda: False) as child:
+        now[0] += 300
+        assert child.may_go_on
+        now[0] += 1
+        assert not child.may_go_on

@@ -269,6 +269,8 @@ def test_a_table_with_too_many_rows_is_compared_as_a_whole(deliver: Deliver, mon
     deliver(text_of(ROWS))
     again = deliver(text_of(ROWS[::-1]))
     assert (again.reason, again.counts) == ("applied", Counts(seen=20, unchanged=20))
+    monkeypatch.setattr(apply, "MOST_KNOWN", 20)
+    assert deliver(text_of(ROWS)).reason == "unchanged"
 
 
 def test_rows_without_a_digest_count_towards_too_many(

@@ -459,6 +459,10 @@ def test_the_wait_may_be_a_date(tmp_path: Path, erp: Erp) -> None:
     assert isinstance(error, TransientSourceError)
     assert error.retry_after_s is not None
     assert 590 < error.retry_after_s <= 600
+    erp.answers["/o.csv"] = Answer(status=429, headers={"Retry-After": "Sat, 03 Jan 2026 10:00:00 GMT"})
+    past = refused(request_of(tmp_path, f"{erp.url}/o.csv"))
+    assert isinstance(past, TransientSourceError)
+    assert past.retry_after_s == 0
 
 
 @pytest.mark.parametrize(
