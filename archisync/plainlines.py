@@ -80,13 +80,14 @@ class PlainLine:
         self._quoted = quoted
         self._controls = _CONTROLS.replace(delimiter.encode(), b"")
         end = re.escape(delimiter)
+        within = _QUOTE + (end if delimiter < " " else "")  # a tab in a cell is white space, which is collapsed
         bare, in_quotes = [], []
         for field, must in zip(columns, filled, strict=True):
             kind = field.kind if field else Kind.TEXT
             # Of the characters that end a cell only one is named, where one is enough: three times as fast.
             bare.append(_cell(kind, locale, end, filled=must))
             beside = _cell(kind, locale, end + '"', filled=must)
-            in_quotes.append(f'(?:"{_cell(kind, locale, _QUOTE, filled=must)}"|{beside})')
+            in_quotes.append(f'(?:"{_cell(kind, locale, within, filled=must)}"|{beside})')
         self._bare = re.compile(end.join(bare).encode())
         self._in_quotes = re.compile(end.join(in_quotes).encode())
 

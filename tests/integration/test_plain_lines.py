@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from archisync.apply import Apply
@@ -131,6 +131,8 @@ def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | Caref
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=files())
+@example(file=(SYNC_TYPES["prices"], "iso", 'unit_price\tproduct_id\n"0"\t"\t"\n'))
+@example(file=(SYNC_TYPES["prices"], "iso", 'product_id\tproduct_name\tunit_price\n"7"\t"a\tb"\t"1"\n'))
 def test_unparsed_lines_give_the_rows_that_parsing_gives(
     connection: Database, tmp_path: Path, file: tuple[SyncType, Locale, str]
 ) -> None:
