@@ -31,9 +31,9 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes], *, whole_group: bool) -> None:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):  # one that has become another user's (sudo) is not waited for
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
-    process.wait()
+        process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
