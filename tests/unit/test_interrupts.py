@@ -1,4 +1,4 @@
-"""A Ctrl-C is neither lost nor taken for another error, wherever it comes. Each case in a process of its own: it is the whole process's."""
+"""A Ctrl-C is neither lost nor taken for another error. What would interrupt the tests themselves is done in a process of its own."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from archisync.interrupts import held_back, is_interrupt
 from archisync.processes import is_running
 from tests.conftest import REPOSITORY
 
-# `forgets` is called in the way in which Python forgets an interrupt: when an object goes, or before a fork.
+# Python forgets an interrupt that comes while an object goes (`Going`), or in what is called around a fork.
 BEGINNING = """
 import os, select, signal, sys
 from archisync import interrupts, processes
