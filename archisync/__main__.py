@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from archisync import streams
-from archisync.errors import ArchisyncError, ExitCode, UsageError
+from archisync.base import stdio
+from archisync.base.errors import ArchisyncError, ExitCode, UsageError
 
 GARBAGE_THRESHOLD = 100_000
 """New objects between two looks for garbage. With Python's 700, looking over what was just imported takes a twentieth of a command."""
@@ -44,7 +44,7 @@ def leave(ended: SystemExit) -> NoReturn:
 
 def told_if_unwritten() -> ExitCode:
     """At the very end, when the command has done all that it had to: whether everything that it showed is out."""
-    lost = streams.close()
+    lost = stdio.close()
     if lost is None:
         return ExitCode.DONE
     from archisync.output import Output
@@ -54,7 +54,7 @@ def told_if_unwritten() -> ExitCode:
 
 
 def main() -> None:
-    """The command line. Exits with a code of `archisync.errors.ExitCode`; a traceback is shown only with --debug."""
+    """The command line. Exits with a code of `archisync.base.errors.ExitCode`; a traceback is shown only with --debug."""
     open_closed_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it is typed
     debug = len(arguments) < len(sys.argv[1:]) or bool(os.environ.get("ARCHISYNC_DEBUG"))
@@ -64,8 +64,8 @@ def main() -> None:
         code = quickly(arguments)
         if code is not None:
             sys.exit(code)
+        from archisync.base.signals import remember
         from archisync.cli.main import named, root
-        from archisync.interrupts import remember
 
         remember()
 
@@ -84,18 +84,18 @@ def main() -> None:
             raise
         sys.exit(ExitCode.DONE)  # typer's, which says 1 when nobody reads --help to its end
     except Exception as exc:  # noqa: BLE001 - the last place where an error can be told in words
-        from archisync.interrupts import is_interrupt
+        from archisync.base.signals import is_interrupt
 
         if is_interrupt(exc):
             sys.exit(ExitCode.INTERRUPTED)
-        if isinstance(exc, OSError) and streams.took_not(sys.stdout, exc):  # help, which typer writes by itself
+        if isinstance(exc, OSError) and stdio.took_not(sys.stdout, exc):  # help, which typer writes by itself
             sys.exit(ExitCode.DONE)  # `leave` tells
         if debug:
             show_traceback(exc)
         if (
             type(exc).__name__ == "NoArgsIsHelpError"
         ):  # `archisync` or `archisync agent` alone: its message is the help text
-            streams.write(sys.stderr, f"{exc}\n")
+            stdio.write(sys.stderr, f"{exc}\n")
             sys.exit(ExitCode.USAGE)
         error = as_archisync_error(exc)
         from archisync.output import Output
@@ -117,7 +117,7 @@ def quickly(arguments: Sequence[str]) -> ExitCode | None:
     if arguments == ["--version"]:
         from archisync import __version__
 
-        streams.write_data(sys.stdout, f"archisync {__version__}\n")
+        stdio.write_data(sys.stdout, f"archisync {__version__}\n")
         return ExitCode.DONE
     if arguments[:1] == ["tick"]:
         from archisync.cli.ticking import typed_plainly
@@ -144,11 +144,11 @@ def show_traceback(exc: Exception) -> None:
     """On standard error, for --debug; without the passwords that libraries put into their messages."""
     import traceback
 
+    from archisync.base.text import printable
     from archisync.config import redact
-    from archisync.text import printable
 
     for line in redact("".join(traceback.format_exception(exc))).splitlines():
-        streams.write(sys.stderr, printable(line) + "\n")
+        stdio.write(sys.stderr, printable(line) + "\n")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

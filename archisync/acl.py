@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 from archisync.queue import expected_types
 from archisync.store.grants import DEFAULT_PREFIX
 

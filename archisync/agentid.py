@@ -2,7 +2,7 @@
 
 import re
 
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 
 MAX_AGENT_ID_LENGTH = 128
 _SHOWN_CHARS = 40  # enough to recognise a typing mistake, too little to flood a terminal

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
-from archisync.errors import ConfigurationError
+from archisync.base.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from archisync.synctypes import SyncType

@@ -24,8 +24,8 @@ from psycopg.abc import Buffer
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.datetime import TimestamptzLoader
 
+from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
 from archisync.config import redact
-from archisync.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
 
 Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]

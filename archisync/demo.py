@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
+from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
 from archisync.embedded import embedded_servers, temporary_folder
-from archisync.errors import ArchisyncError, ConfigurationError, ExitCode
 from archisync.output import Output
 
 AGENT = "anna.bianchi"

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from archisync.base.log import EventLog
 from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connect
-from archisync.log import EventLog
 from archisync.store import runs
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from archisync import sources
 from archisync.agentid import check_agent_id
+from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageError
 from archisync.config import Config, variable_names
 from archisync.database import Database, connected
-from archisync.errors import ArchisyncError, ExitCode, SchemaError, UsageError
 from archisync.store import agents, checks, grants, migrations, notices, ticks
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
@@ -478,7 +478,7 @@ def _is_here(worker: WorkerEntry, host: str) -> bool:
     """A worker that was killed is believed by Redis for two more minutes. Its process id means something here only if it counts in the
     same namespace as ours: not in another container of the pod, for example."""
     from archisync import queue
-    from archisync.processes import is_running, pid_namespace
+    from archisync.base.processes import is_running, pid_namespace
 
     place = queue.place_in(worker.name)
     if place is None or place[0] != host:

@@ -42,8 +42,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
-from archisync.errors import BusyError, ConfigurationError, UnreachableError
-from archisync.processes import start
+from archisync.base.errors import BusyError, ConfigurationError, UnreachableError
+from archisync.base.processes import start
 
 DATABASE = "archisync"
 START_TIMEOUT_S = 60.0  # crash recovery of a large data folder on a slow disk; a plain start takes well under a second

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 
 from archisync.agentid import check_agent_id
-from archisync.config import Config
-from archisync.database import Database, connected
-from archisync.errors import (
+from archisync.base.errors import (
     ArchisyncError,
     BusyError,
     ExitCode,
@@ -23,7 +21,9 @@ from archisync.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from archisync.interrupts import is_interrupt
+from archisync.base.signals import is_interrupt
+from archisync.config import Config
+from archisync.database import Database, connected
 from archisync.store import agents, pairs, runs
 from archisync.store.runs import Claim, Forced, Run, State
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
@@ -176,7 +176,7 @@ class Inline:
 
     def __init__(self, db: Database, config: Config, changed: Callable[[Run], object]) -> None:
         from archisync import serve
-        from archisync.log import EventLog
+        from archisync.base.log import EventLog
 
         self._serve = serve  # for the other commands it is not imported, and not once a run has begun
         self._db, self._config, self._changed = db, config, changed

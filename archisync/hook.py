@@ -20,12 +20,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from archisync.base.errors import ConfigurationError
+from archisync.base.log import EventLog
+from archisync.base.processes import start
 from archisync.config import redact
 from archisync.database import Database
-from archisync.errors import ConfigurationError
-from archisync.log import EventLog
 from archisync.output import iso
-from archisync.processes import start
 from archisync.store import notices
 from archisync.store.notices import Notice
 

@@ -21,9 +21,9 @@ from types import TracebackType
 
 import psycopg
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database, connected, translate
-from archisync.log import EventLog
 from archisync.pooler import require_direct
 from archisync.serve import Workplace, serve
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import connected
-from archisync.log import EventLog
 from archisync.pooler import require_direct
 from archisync.serve import serve
 

@@ -17,10 +17,10 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
-from archisync import streams
+from archisync.base import stdio
+from archisync.base.errors import ArchisyncError
+from archisync.base.text import escaped, printable
 from archisync.config import redact
-from archisync.errors import ArchisyncError
-from archisync.text import escaped, printable
 
 if TYPE_CHECKING:
     from archisync.columns import Fit
@@ -218,21 +218,21 @@ class Output:
         console.print(table)
 
     def _write(self, text: str) -> None:
-        streams.write_data(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
+        stdio.write_data(self._stdout, text.encode("utf-8", "replace").decode("utf-8"))
 
     # --- talk -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
         """A remark for the person: on stderr, silenced by --quiet."""
         if not self.quiet:
-            streams.write(self._stderr, printable(text) + "\n")
+            stdio.write(self._stderr, printable(text) + "\n")
 
     def error(self, exc: ArchisyncError) -> None:
         """`error: what happened`, then `hint: the command to type`."""
         told = f"error: {printable(redact(exc.message))}\n"
         if exc.hint:
             told += f"hint: {printable(redact(exc.hint))}\n"
-        streams.write(self._stderr, told)
+        stdio.write(self._stderr, told)
 
 
 def _numeric(values: Sequence[Any]) -> bool:

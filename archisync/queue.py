@@ -30,9 +30,9 @@ from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync import redisurl
+from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
+from archisync.base.log import EventLog
 from archisync.config import redact
-from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
-from archisync.log import EventLog
 from archisync.store.runs import Delivery
 
 JOB_FUNCTION = "archisync.jobs.sync"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from archisync.errors import ConfigurationError, ExportError
+from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.interface import (
     BadRow,
     LineTable,

@@ -22,7 +22,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from archisync.errors import ConfigurationError
+from archisync.base.errors import ConfigurationError
 
 SENTINEL_PORT = 26379
 SENTINEL_TIMEOUT_S = 2.0

@@ -18,9 +18,7 @@ import psycopg
 
 from archisync import __version__, sources
 from archisync.apply import Apply
-from archisync.config import Config, redact
-from archisync.database import Database, translate
-from archisync.errors import (
+from archisync.base.errors import (
     ArchisyncError,
     ConfigurationError,
     ExportError,
@@ -31,9 +29,12 @@ from archisync.errors import (
     UnreachableError,
     UsageError,
 )
+from archisync.base.signals import is_interrupt
+from archisync.base.text import printable
+from archisync.config import Config, redact
+from archisync.database import Database, translate
 from archisync.formats import open_table
 from archisync.guard import Evidence, Hold, Plan, Rule, judge
-from archisync.interrupts import is_interrupt
 from archisync.loading import Staged
 from archisync.records import RecordReader, read_records
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
@@ -41,7 +42,6 @@ from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
 from archisync.synctypes import SyncType, sync_type
-from archisync.text import printable
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

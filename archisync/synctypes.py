@@ -7,7 +7,7 @@ Everything that needs "the list of types" (settings, tick, parser, apply, help t
 from dataclasses import dataclass
 from enum import StrEnum
 
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 
 SHARED_AGENT = "service-account"
 """The agent id under which products and prices are fetched; it is not in `agents.users`."""

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.config import Config
 from archisync.database import Database
-from archisync.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.store import ticks
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _tell_and_prune(db: Database, config: Config, summary: Summary, started: flo
 
 def _tell(db: Database, config: Config, started: float) -> None:
     """Call the hook for what is in the outbox, if anything is, in the time that delivery has left."""
-    from archisync.log import EventLog
+    from archisync.base.log import EventLog
     from archisync.store import notices
 
     try:

@@ -17,12 +17,12 @@ from time import monotonic, sleep
 from types import FrameType
 
 from archisync import sources
+from archisync.base.errors import UsageError
+from archisync.base.processes import die_with_parent
 from archisync.config import Config
 from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
-from archisync.errors import UsageError
 from archisync.output import Output
-from archisync.processes import die_with_parent
 from archisync.store import migrations
 
 TICK_EVERY_S = 60.0

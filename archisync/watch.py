@@ -27,10 +27,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from archisync.base.errors import ArchisyncError
+from archisync.base.text import printable
 from archisync.columns import GAP, fit
 from archisync.config import Config
 from archisync.database import connected
-from archisync.errors import ArchisyncError
 from archisync.output import STYLES, duration, relative, seconds
 from archisync.store import held, live, pairs, runs, settings, ticks
 from archisync.store.held import Held
@@ -39,7 +40,6 @@ from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
 from archisync.store.settings import Pause
 from archisync.store.ticks import Heartbeat
-from archisync.text import printable
 
 TREND_RUNS = 24
 NARROW_TREND_RUNS = 8

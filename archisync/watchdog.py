@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from archisync.errors import ArchisyncError
+from archisync.base.errors import ArchisyncError
 from archisync.output import Output
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
+from archisync.base.text import printable
 from archisync.config import redact
 from archisync.output import duration, iso, relative, seconds
 from archisync.store.activity import Slow, Step
@@ -18,7 +19,6 @@ from archisync.store.held import Held
 from archisync.store.live import Point
 from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
-from archisync.text import printable
 
 TREND_RUNS = 40
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

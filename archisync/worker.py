@@ -35,13 +35,13 @@ from rq.utils import now
 from rq.worker.base import WorkerStatus
 
 from archisync import jobs, queue, sources
+from archisync.base.errors import ExitCode
+from archisync.base.log import EventLog
+from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.config import Config
 from archisync.database import connected
-from archisync.errors import ExitCode
 from archisync.horse import Horse, Progress
-from archisync.log import EventLog
 from archisync.pooler import require_direct
-from archisync.processes import die_with_parent, pid_namespace
 from archisync.store import migrations
 
 WORKER_TTL_S = 75

@@ -3,9 +3,9 @@
 import io
 from typing import Any
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import runs
 from archisync.synctypes import SYNC_TYPES, SyncType

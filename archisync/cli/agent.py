@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.agentid import check_agent_id
+from archisync.base.errors import UsageError
 from archisync.cli import complete
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
-from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
 if TYPE_CHECKING:

@@ -74,9 +74,9 @@ def mend_zsh_script() -> None:
 
 def _asked(ask: Callable[[Database], list[T]]) -> list[T]:
     """What the database offers; nothing when it is away, too slow, or not configured."""
+    from archisync.base.errors import ArchisyncError
     from archisync.config import Config
     from archisync.database import connected
-    from archisync.errors import ArchisyncError
 
     with suppress(ArchisyncError):
         url = Config.from_environment().database_url

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.base.errors import BusyError, ExitCode, UsageError
 from archisync.cli import complete
 from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
 from archisync.cli.held import planned, show_outlook
 from archisync.cli.history import show_warnings
-from archisync.errors import BusyError, ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from archisync.base.errors import ExitCode
 from archisync.cli.context import Json, app
-from archisync.errors import ExitCode
 
 MIGRATION_STATEMENT_S = 600
 """A migration may rewrite a large table, or wait for another `db migrate`."""

@@ -27,8 +27,8 @@ def doctor(
 
     Example, as a probe of a worker: archisync doctor --only worker-here
     """
+    from archisync.base.errors import ExitCode
     from archisync.doctor import Finding, Level, examine, exit_code
-    from archisync.errors import ExitCode
 
     a = app(ctx)
     found: list[Finding] = []

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.base.errors import UsageError
 from archisync.cli import complete
 from archisync.cli.context import App, Json, app, user_name
-from archisync.errors import UsageError
 
 if TYPE_CHECKING:
     from archisync.output import Output

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, OptionalType, RunId
 from archisync.cli.context import Json, app
-from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:

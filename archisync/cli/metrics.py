@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from archisync.base.errors import UsageError
 from archisync.cli.context import app
-from archisync.errors import UsageError
 
 
 def metrics(
@@ -26,8 +26,8 @@ def metrics(
 
     Example: archisync metrics --serve 0.0.0.0:9464
     """
-    from archisync import files
     from archisync import metrics as m
+    from archisync.base import atomicfile
 
     a = app(ctx)
     if output is not None and serve is not None:
@@ -47,7 +47,7 @@ def metrics(
         server.server_close()
         thread.join()
     elif output is not None:
-        files.replace(output, m.text(a.config), mode=m.FILE_MODE)
+        atomicfile.replace(output, m.text(a.config), mode=m.FILE_MODE)
     else:
         for line in m.text(a.config).splitlines():
             a.output.line(line)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, app, user_name
-from archisync.errors import UsageError
 from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:

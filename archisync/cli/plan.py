@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archisync.base.errors import ConfigurationError, UnreachableError, UsageError
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, Json, app
-from archisync.errors import ConfigurationError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from archisync.output import Output

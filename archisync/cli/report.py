@@ -26,7 +26,7 @@ def report(
 
     Example: archisync report --html /var/www/archisync.html
     """
-    from archisync import files
+    from archisync.base import atomicfile
 
     a = app(ctx)
     a.output.say("reading the runs …")
@@ -35,7 +35,7 @@ def report(
         for line in text.splitlines():
             a.output.line(line)
         return
-    files.replace(html, text, mode=_FILE_MODE)
+    atomicfile.replace(html, text, mode=_FILE_MODE)
     a.output.say(f"{html}: {len(text.encode()):,} bytes")
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.base.errors import ArchisyncError, BusyError, ExitCode, UsageError, WaitTimeoutError
 from archisync.cli import complete
 from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app, user_name
-from archisync.errors import ArchisyncError, BusyError, ExitCode, UsageError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from archisync.database import Database

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from archisync.base.errors import ExitCode, UsageError
 from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import scope
-from archisync.errors import ExitCode, UsageError
 
 _LESS_TELLING = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
 _AILING = 5

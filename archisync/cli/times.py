@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ALLOWED = "allowed: a span like 30m, 2h, 1d, or a time like 2026-01-31T08:00:00Z"

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from archisync.agentid import check_agent_id
+from archisync.base.errors import ExitCode, UsageError
 from archisync.cli import complete
 from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
-from archisync.errors import ExitCode, UsageError
 from archisync.synctypes import SHARED_AGENT, Scope, sync_type
 
 

@@ -29,7 +29,7 @@ def worker(
 
         work(a.config, burst=burst)
         return
-    from archisync.log import EventLog
+    from archisync.base.log import EventLog
     from archisync.worker import Supervisor
 
     code = Supervisor(processes=processes, burst=burst, log=EventLog()).run()

@@ -1,8 +1,8 @@
 """Bytes to rows. A PDF is known by its first bytes; else the format is chosen by the name's suffix, then by the first bytes.
 What is no export is refused."""
 
+from archisync.base.errors import ExportError
 from archisync.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
-from archisync.errors import ExportError
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.formats.jsonl import JsonlTable

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
+from archisync.base.errors import ExportError, TruncatedError
 from archisync.config import CSV_DELIMITERS, DETECT, CsvDialect
-from archisync.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, PlainLines, RawRow
 from archisync.linedigest import LineDigests, SpanningRecordError
 from archisync.plainlines import PlainLine

@@ -7,7 +7,7 @@ headers: the cycle ends where the first page's header row comes again.
 import re
 from collections.abc import Iterator, Sequence
 
-from archisync.errors import ExportError, TruncatedError
+from archisync.base.errors import ExportError, TruncatedError
 
 Page = list[list[str]]
 

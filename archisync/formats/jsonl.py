@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from archisync.errors import ExportError, TruncatedError
+from archisync.base.errors import ExportError, TruncatedError
 from archisync.formats.interface import BadRow, NestedText, NumberText, RawRow
 
 MAX_LINE_BYTES = (

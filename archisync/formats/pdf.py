@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from archisync.base.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
+from archisync.base.processes import child_limits, start
 from archisync.config import PdfLimits
-from archisync.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
 from archisync.formats.interface import BadRow, RawRow
-from archisync.processes import child_limits, start
 
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page

@@ -11,7 +11,7 @@ EXIT_REFUSED = 3
 
 
 def main() -> int:
-    from archisync.errors import ExportError, TruncatedError
+    from archisync.base.errors import ExportError, TruncatedError
     from archisync.formats.cycles import Cycles
     from archisync.formats.pdfpages import read_pages
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pypdfium2.raw as pdfium
 
-from archisync.errors import ExportError
+from archisync.base.errors import ExportError
 from archisync.formats.pdfgrid import THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]

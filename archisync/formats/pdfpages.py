@@ -12,9 +12,9 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import IO, NoReturn
 
-from archisync.errors import ExportError
+from archisync.base.errors import ExportError
+from archisync.base.processes import die_with_parent
 from archisync.formats import pdfcontent, pdfium
-from archisync.processes import die_with_parent
 
 Rows = list[list[str]]
 

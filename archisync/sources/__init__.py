@@ -3,8 +3,8 @@
 A path or `file://`, `http(s)://`, `exec:` and a program, or a scheme that a plug-in brings (see `archisync.sources.plugin`).
 """
 
+from archisync.base.errors import ConfigurationError
 from archisync.config import Config
-from archisync.errors import ConfigurationError
 from archisync.sources.interface import CheckedSource, Export, Fetched, Request, Source, Unchanged
 from archisync.sources.plugin import Plugin, is_installed, plugin_source, plugins
 from archisync.sources.template import check_placeholders, scheme_of

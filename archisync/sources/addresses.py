@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 
 import httpcore
 
-from archisync.errors import ConfigurationError, SourceError, TransientSourceError
+from archisync.base.errors import ConfigurationError, SourceError, TransientSourceError
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

@@ -34,8 +34,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from archisync.config import Config, redact
-from archisync.errors import (
+from archisync.base.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
@@ -44,11 +43,12 @@ from archisync.errors import (
     SyncError,
     TransientSourceError,
 )
-from archisync.processes import child_limits, start
+from archisync.base.processes import child_limits, start
+from archisync.base.text import printable
+from archisync.config import Config, redact
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import BLOCK_BYTES, spool
 from archisync.sources.template import fill, has_placeholder
-from archisync.text import printable
 
 STOP_GRACE_S = 3.0
 """Between SIGTERM and SIGKILL: time to close an ERP session."""

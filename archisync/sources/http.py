@@ -28,8 +28,7 @@ import httpcore
 import httpx
 
 from archisync import __version__
-from archisync.config import Config
-from archisync.errors import (
+from archisync.base.errors import (
     AuthenticationError,
     ConfigurationError,
     NoExportError,
@@ -37,13 +36,14 @@ from archisync.errors import (
     TransientSourceError,
     TruncatedError,
 )
+from archisync.base.text import printable
+from archisync.config import Config
 from archisync.sources import checksums
 from archisync.sources.addresses import GuardedBackend
 from archisync.sources.httpsettings import HttpSettings, http_settings, tls_context
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spool import BLOCK_BYTES, Readable, Spooled, Unzipped, spool, too_large
 from archisync.sources.template import fill, has_placeholder
-from archisync.text import printable
 
 MAX_REDIRECTS = 5
 STEP_TIMEOUT_S = 30.0

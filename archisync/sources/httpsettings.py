@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from archisync.base.errors import ConfigurationError
 from archisync.config import Config
-from archisync.errors import ConfigurationError
 from archisync.sources.addresses import Allowed
 
 _PREFIX = "ARCHISYNC_HTTP_"

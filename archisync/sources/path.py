@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from archisync.config import Config
-from archisync.errors import (
+from archisync.base.errors import (
     ConfigurationError,
     ExportError,
     NoExportError,
@@ -21,6 +20,7 @@ from archisync.errors import (
     SyncError,
     TransientSourceError,
 )
+from archisync.config import Config
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spool import BLOCK_BYTES, Spooled, spool
 from archisync.sources.template import fill

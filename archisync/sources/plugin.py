@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archisync.config import redact
-from archisync.errors import (
+from archisync.base.errors import (
     ConfigurationError,
     ExportError,
     PluginError,
@@ -26,8 +25,9 @@ from archisync.errors import (
     TransientSourceError,
     UsageError,
 )
+from archisync.base.text import printable
+from archisync.config import redact
 from archisync.sources.interface import MAX_VALIDATOR_CHARS, Export, Fetched, Request, Source, Unchanged
-from archisync.text import printable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

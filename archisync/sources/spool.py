@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol, cast
 
-from archisync.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.sources.interface import Request
 
 BLOCK_BYTES = 256 * 1024

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from archisync.agentid import check_agent_id
-from archisync.errors import ConfigurationError
+from archisync.base.errors import ConfigurationError
 from archisync.sources.interface import Request
 from archisync.synctypes import sync_type
 

@@ -12,8 +12,8 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from archisync.base.errors import ConfigurationError, NotFoundError
 from archisync.database import Database
-from archisync.errors import ConfigurationError, NotFoundError
 
 # Purpose: the registry with what each agent's syncs did last. Caller: agents, agent. to_jsonb: columns may be missing.
 SQL_LIST = """

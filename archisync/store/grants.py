@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from archisync.base.errors import UsageError
 from archisync.database import Database
-from archisync.errors import UsageError
 from archisync.synctypes import SYNC_TYPES
 
 DEFAULT_PREFIX = "archisync"

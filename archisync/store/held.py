@@ -15,8 +15,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from archisync.base.errors import NotFoundError, UsageError
 from archisync.database import Database, Params
-from archisync.errors import NotFoundError, UsageError
 
 ACCEPTANCE_HOURS = 24
 _LARGEST_RUN_ID = 2**63 - 1

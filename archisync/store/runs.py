@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
+from archisync.base.errors import LeaseLostError, NotFoundError
 from archisync.database import Database, Params
-from archisync.errors import LeaseLostError, NotFoundError
 
 
 class State(StrEnum):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from archisync.base.errors import UsageError
 from archisync.config import Config
 from archisync.database import Database
-from archisync.errors import UsageError
 from archisync.guard import Limits
 from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.migrations import migrate

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
+from archisync.base.errors import ArchisyncError
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.errors import ArchisyncError
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.synctypes import SYNC_TYPES, SyncType

@@ -23,10 +23,10 @@ import psycopg
 import pytest
 
 from archisync.__main__ import main
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
-from archisync.log import EventLog
 from archisync.output import Output
 from archisync.serve import serve
 from archisync.store import agents, held, runs

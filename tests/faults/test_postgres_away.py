@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.migrations import migrate

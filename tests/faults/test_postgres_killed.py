@@ -8,10 +8,10 @@ from threading import Event
 
 import pytest
 
+from archisync.base.errors import UnreachableError
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
-from archisync.errors import UnreachableError
 from archisync.store import agents
 from archisync.store.migrations import migrate
 from archisync.synctypes import SYNC_TYPES

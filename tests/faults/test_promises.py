@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 )
 
 from archisync import queue
+from archisync.base.errors import LeaseLostError
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.errors import LeaseLostError
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store import settings as store_settings

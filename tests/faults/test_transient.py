@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from archisync import sources
+from archisync.base.errors import TransientSourceError
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database
-from archisync.errors import TransientSourceError
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, runs

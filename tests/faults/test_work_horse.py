@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from archisync import horse
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database
-from archisync.log import EventLog
 from archisync.store import agents
 from archisync.tick import tick
 from tests.conftest import Cli

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from archisync.base.errors import EXIT_CODE_MEANING, ExitCode
 from archisync.config import Config
 from archisync.database import Database
-from archisync.errors import EXIT_CODE_MEANING, ExitCode
 from archisync.store import agents, settings
 from tests.conftest import Cli
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
-from archisync.errors import ExitCode
 from tests.conftest import Cli
 
 ALLOWED = (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database, connected
-from archisync.errors import ExitCode
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
 from archisync.store.runs import Outcome, Report, State

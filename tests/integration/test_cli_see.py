@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
-from archisync.errors import ExitCode
 from tests.conftest import Cli
 
 NOW = "2026-03-01T12:00:00Z"

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
-from archisync.errors import ExitCode
 from archisync.store import settings as store
 from tests.conftest import Cli
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from archisync.base.errors import ConfigurationError
 from archisync.config import Config
 from archisync.database import Database
-from archisync.errors import ConfigurationError
 from archisync.store import agents, runs
 from archisync.synctypes import CUSTOMERS, DDT
 from tests.conftest import Cli

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import redis
 
+from archisync.base.errors import ExitCode
 from archisync.config import variable_names
 from archisync.database import Database
 from archisync.doctor import (
@@ -29,7 +30,6 @@ from archisync.doctor import (
     misspelt,
 )
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
-from archisync.errors import ExitCode
 from archisync.store import agents
 from tests.conftest import REPOSITORY, Cli
 

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from archisync import embedded
+from archisync.base.errors import BusyError, ConfigurationError, UnreachableError
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, embedded_servers, temporary_folder
-from archisync.errors import BusyError, ConfigurationError, UnreachableError
 from tests.users import as_other_user
 
 REPOSITORY = Path(__file__).parent.parent.parent

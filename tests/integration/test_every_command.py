@@ -21,9 +21,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
-from archisync.errors import ExitCode
 from archisync.store import agents
 from tests.conftest import REPOSITORY, _clean_environment, migrated_copy
 from tests.test_docs import COMMANDS

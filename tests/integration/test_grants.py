@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
-from archisync.errors import ExitCode
 from archisync.store.grants import Role, grants_sql
 from tests.conftest import REPOSITORY, Cli
 

@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
+from archisync.base.errors import ConfigurationError
 from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.embedded import temporary_folder
-from archisync.errors import ConfigurationError
 from archisync.jobs import sync
 from archisync.pooler import is_pooled
 from archisync.store import agents, runs

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from archisync.apply import Apply
+from archisync.base.errors import ExportError
 from archisync.database import Database
-from archisync.errors import ExportError
 from archisync.formats import BadRow, RawRow
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import PlainLines

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import redis
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
 from archisync.embedded import temporary_folder
-from archisync.errors import ExitCode
 from archisync.redisurl import SENTINEL_PORT, _host
 from archisync.store import agents
 from tests.conftest import REPOSITORY, Cli

@@ -14,9 +14,9 @@ import pytest
 import redis
 
 from archisync.acl import User
+from archisync.base.errors import ExitCode
 from archisync.database import Database
 from archisync.embedded import EmbeddedValkey
-from archisync.errors import ExitCode
 from tests.conftest import REPOSITORY, Cli
 from tests.faults.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded
 

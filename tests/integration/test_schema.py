@@ -10,8 +10,8 @@ import pytest
 
 import archisync.store
 from archisync.apply import _SQL_TYPE
+from archisync.base.errors import SchemaError
 from archisync.database import Database, connected
-from archisync.errors import SchemaError
 from archisync.store import migrations, settings
 from archisync.synctypes import SYNC_TYPES, Scope
 

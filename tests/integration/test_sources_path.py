@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from archisync.base.log import EventLog
 from archisync.config import Config
 from archisync.database import Database
-from archisync.log import EventLog
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.runs import Counts, Run
@@ -313,7 +313,7 @@ def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
 def test_an_error_with_characters_that_no_database_takes_still_ends_its_run(
     rounds: Rounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "from archisync.errors import SourceError\nclass Source:\n    def fetch(self, r): raise SourceError('a\\0b\\ud800')\n"
+    code = "from archisync.base.errors import SourceError\nclass Source:\n    def fetch(self, r): raise SourceError('a\\0b\\ud800')\n"
     install(tmp_path / "site", "acme_raw", scheme="acme", code=code)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     rounds.variables["ARCHISYNC_SOURCE"] = "acme://host/{agent}"

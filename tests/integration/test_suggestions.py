@@ -2,8 +2,8 @@
 
 import pytest
 
+from archisync.base.errors import ExitCode
 from archisync.database import Database
-from archisync.errors import ExitCode
 from archisync.store import agents
 from tests.conftest import Cli
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.agentid import MAX_AGENT_ID_LENGTH, check_agent_id
-from archisync.errors import ExitCode, UsageError
+from archisync.base.errors import ExitCode, UsageError
 
 
 @pytest.mark.parametrize(

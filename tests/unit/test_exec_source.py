@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from archisync import sources
-from archisync.config import Config
-from archisync.errors import (
+from archisync.base.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
@@ -24,6 +23,7 @@ from archisync.errors import (
     TransientSourceError,
     TruncatedError,
 )
+from archisync.config import Config
 from archisync.sources import Export, Request, check_template, exec
 from tests.conftest import REPOSITORY
 

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from archisync import sources
-from archisync.config import Config
-from archisync.errors import (
+from archisync.base.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
@@ -30,6 +29,7 @@ from archisync.errors import (
     TruncatedError,
     UsageError,
 )
+from archisync.config import Config
 from archisync.sources import Export, Request, Unchanged, check_template
 from tests.erp import Answer, Erp, Handler, running_erp
 
@@ -742,7 +742,7 @@ def test_without_the_extra_an_http_source_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['httpx'] = None\n"
         "from archisync.sources import source_for\n"
-        "from archisync.errors import ConfigurationError\n"
+        "from archisync.base.errors import ConfigurationError\n"
         "source_for('/exports/{agent}.csv'), source_for('exec:cat x')\n"
         "try: source_for('https://erp.example/o.csv')\n"
         "except ConfigurationError as exc: print(exc.message, '|', exc.hint)\n"

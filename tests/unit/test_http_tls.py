@@ -13,8 +13,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from archisync.base.errors import AuthenticationError, ConfigurationError, SourceError, TransientSourceError
 from archisync.config import Config
-from archisync.errors import AuthenticationError, ConfigurationError, SourceError, TransientSourceError
 from archisync.sources import check_template
 from archisync.sources.http import _same_host
 from tests.erp import Answer, Erp, Handler, running_erp

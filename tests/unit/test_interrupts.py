@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from archisync.interrupts import held_back, is_interrupt
-from archisync.processes import is_running
+from archisync.base.processes import is_running
+from archisync.base.signals import held_back, is_interrupt
 from tests.conftest import REPOSITORY
 
 # Python forgets an interrupt that comes while an object goes (`Going`), or in what is called around a fork.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archisync.errors import ExportError
+from archisync.base.errors import ExportError
 from archisync.formats import open_table
 from archisync.formats.interface import BadRow, NestedText, NumberText, RawRow, Table
 from archisync.formats.jsonl import MAX_LABELS, MAX_LINE_BYTES, JsonlTable

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import archisync
-from archisync.log import EVENTS, EventLog
+from archisync.base.log import EVENTS, EventLog
 
 SOURCES = sorted(Path(archisync.__file__).parent.rglob("*.py"))
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from archisync.__main__ import check_arguments, main, quiet_first
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 
 
 @pytest.mark.parametrize(

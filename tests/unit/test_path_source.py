@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archisync import sources
-from archisync.errors import ConfigurationError, ExportError, SourceError, TransientSourceError, UsageError
+from archisync.base.errors import ConfigurationError, ExportError, SourceError, TransientSourceError, UsageError
 from archisync.sources import Export, Request, check_template, source_for
 from archisync.sources.path import PathSource, _refusal
 

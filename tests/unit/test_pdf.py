@@ -6,8 +6,8 @@ from pathlib import Path
 import pdfplumber
 import pytest
 
+from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.config import PdfLimits
-from archisync.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.formats import BadRow, open_table
 from archisync.formats.cycles import announced
 from archisync.formats.pdf import PdfTable

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.errors import ConfigurationError, ExportError
+from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.interface import BadRow, NumberText, RawRow
 from archisync.records import (
     MissingColumnError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archisync.errors import SourceError
+from archisync.base.errors import SourceError
 from archisync.sources.conformance import SourceConformance
 from archisync.sources.exec import ExecSource
 from archisync.sources.http import HttpSource

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from archisync import sources
+from archisync.base.errors import ExportError, PluginError, TransientSourceError
 from archisync.config import Config
-from archisync.errors import ExportError, PluginError, TransientSourceError
 from archisync.sources import Export, Plugin, Request, check_template, plugins
 from tests.conftest import REPOSITORY
 from tests.plugins import WORKING, install
@@ -152,7 +152,7 @@ ODD: dict[str, tuple[str, str]] = {
         NOT_RECORDED + "ValueError: ",
     ),
     "wordless-error": (
-        "import archisync.errors as e; raise e.SourceError(5)",
+        "import archisync.base.errors as e; raise e.SourceError(5)",
         "raised an error without a text",
     ),
     "too-large": (
@@ -184,7 +184,7 @@ def test_a_plug_in_s_errors_of_the_contract_pass_as_they_are(
         packages,
         "acme_busy",
         scheme="acme",
-        code="import archisync.errors as e\n" + _fetching(f"raise e.{raised}('busy')"),
+        code="import archisync.base.errors as e\n" + _fetching(f"raise e.{raised}('busy')"),
     )
     with pytest.raises(kind, match="busy"):
         sources.fetch(request_of(tmp_path, "acme:x"))
@@ -196,7 +196,7 @@ def test_a_plug_in_can_t_raise_what_is_not_its_business(tmp_path: Path, packages
         packages,
         "acme_bold",
         scheme="acme",
-        code="import archisync.errors as e\n" + _fetching(f"raise e.{raised}('mine')"),
+        code="import archisync.base.errors as e\n" + _fetching(f"raise e.{raised}('mine')"),
     )
     with pytest.raises(PluginError, match=f"raised {raised}: mine"):
         sources.fetch(request_of(tmp_path, "acme:x"))

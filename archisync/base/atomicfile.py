@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from archisync.errors import UsageError
+from archisync.base.errors import UsageError
 
 
 def replace(path: Path, content: str, *, mode: int) -> None:

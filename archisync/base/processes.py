@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from archisync.interrupts import held_back
+from archisync.base.signals import held_back
 
 PR_SET_PDEATHSIG = 1
 

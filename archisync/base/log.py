@@ -7,9 +7,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from archisync import streams
+from archisync.base import stdio
+from archisync.base.text import printable
 from archisync.config import redact
-from archisync.text import printable
 
 EVENTS = {
     "agent-locked": "a run is given back: another process still talks to the ERP for its agent",
@@ -49,7 +49,7 @@ class EventLog:
             line = json.dumps({"time": now, "event": name, **clean}, ensure_ascii=False)
         else:
             line = f"{now[11:19]} {name} " + " ".join(f"{key}={value}" for key, value in clean.items())
-        streams.write(self._stream, line + "\n")
+        stdio.write(self._stream, line + "\n")
 
 
 def _clean(value: Any) -> Any:
