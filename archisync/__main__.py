@@ -145,7 +145,7 @@ def show_traceback(exc: Exception) -> None:
     import traceback
 
     from archisync.base.text import printable
-    from archisync.config import redact
+    from archisync.rules.config import redact
 
     for line in redact("".join(traceback.format_exception(exc))).splitlines():
         stdio.write(sys.stderr, printable(line) + "\n")
@@ -182,7 +182,7 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
             from archisync.queue import translate as translate_redis
 
             return translate_redis(exc)
-    from archisync.config import redact
+    from archisync.rules.config import redact
 
     return ArchisyncError(
         f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}", hint="repeat with: archisync --debug …"

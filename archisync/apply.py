@@ -19,12 +19,12 @@ import psycopg
 from psycopg import sql
 
 from archisync.database import Database, Params
-from archisync.guard import Plan
 from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
 from archisync.loading import SAMPLE_SIZE, Loader, Staged
 from archisync.records import RecordReader
+from archisync.rules.guard import Plan
+from archisync.rules.synctypes import Field, Kind, Scope, SyncType
 from archisync.store.runs import Counts
-from archisync.synctypes import Field, Kind, Scope, SyncType
 
 STAGE = sql.Identifier("archisync_stage")
 OTHERS = sql.Identifier("archisync_others")

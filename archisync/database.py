@@ -25,7 +25,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.datetime import TimestamptzLoader
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
-from archisync.config import redact
+from archisync.rules.config import redact
 
 Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]

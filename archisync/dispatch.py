@@ -11,8 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from archisync.base.log import EventLog
-from archisync.config import AGENT_BOUND_S, Config
 from archisync.database import Database, connect
+from archisync.rules.config import AGENT_BOUND_S, Config
 from archisync.store import runs
 
 if TYPE_CHECKING:

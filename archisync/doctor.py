@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archisync import sources
-from archisync.agentid import check_agent_id
 from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageError
-from archisync.config import Config, variable_names
 from archisync.database import Database, connected
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.config import Config, variable_names
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.store import agents, checks, grants, migrations, notices, ticks
-from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
     import redis

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from archisync.agentid import check_agent_id
 from archisync.base.errors import (
     ArchisyncError,
     BusyError,
@@ -22,11 +21,12 @@ from archisync.base.errors import (
     WaitTimeoutError,
 )
 from archisync.base.signals import is_interrupt
-from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.config import Config
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 from archisync.store import agents, pairs, runs
 from archisync.store.runs import Claim, Forced, Run, State
-from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 
 POLL_S = 0.25
 ALL_TYPES = "all"

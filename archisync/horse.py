@@ -22,9 +22,9 @@ from types import TracebackType
 import psycopg
 
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database, connected, translate
 from archisync.pooler import require_direct
+from archisync.rules.config import Config
 from archisync.serve import Workplace, serve
 
 LIFETIME_S = 300.0

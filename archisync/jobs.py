@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import connected
 from archisync.pooler import require_direct
+from archisync.rules.config import Config
 from archisync.serve import serve
 
 STOP_AFTER_THIS_RUN = threading.Event()

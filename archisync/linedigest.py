@@ -34,8 +34,9 @@ class SpanningRecordError(Exception):
 @cache
 def parser_version() -> str:
     """Of the modules that make values of text: another text may make other values, so their lines are read again once."""
-    from archisync import plainlines, records, values
+    from archisync import plainlines, records
     from archisync.formats import csv, jsonl
+    from archisync.rules import values
 
     digest = hashlib.sha256()
     for module in (values, records, plainlines, csv, jsonl):

@@ -12,8 +12,8 @@ from archisync.database import Database
 from archisync.formats import PlainLines
 from archisync.linedigest import DIGEST_BYTES, LineDigests
 from archisync.records import Quarantined, Record, RecordReader
-from archisync.synctypes import Field
-from archisync.values import Value
+from archisync.rules.synctypes import Field
+from archisync.rules.values import Value
 
 SAMPLE_SIZE = 20
 _MANY = 2000

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from archisync.base import stdio
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import escaped, printable
-from archisync.config import redact
+from archisync.rules.config import redact
 
 if TYPE_CHECKING:
     from archisync.columns import Fit

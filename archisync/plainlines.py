@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from archisync.synctypes import Field, Kind
-from archisync.values import MAX_IDENTIFIER_CHARS, Locale
+from archisync.rules.synctypes import Field, Kind
+from archisync.rules.values import MAX_IDENTIFIER_CHARS, Locale
 
 MAX_LINE_BYTES = 16 * 1024
 """So that no cell of a plain line can be above the 64 KiB that a cell may have."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from archisync.formats.cycles import announced, is_footer
 from archisync.formats.interface import BadRow, RawRow, Table
 from archisync.records import map_labels
-from archisync.synctypes import SyncType
+from archisync.rules.synctypes import SyncType
 
 COURIER_URLS = {
     "fedex": "https://www.fedex.com/fedextrack/?trknbr={}",

@@ -32,7 +32,7 @@ from rq.serializers import JSONSerializer
 from archisync import redisurl
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.base.log import EventLog
-from archisync.config import redact
+from archisync.rules.config import redact
 from archisync.store.runs import Delivery
 
 JOB_FUNCTION = "archisync.jobs.sync"

@@ -22,8 +22,8 @@ from archisync.formats.interface import (
 )
 from archisync.linedigest import LineDigests, layout_seed
 from archisync.plainlines import PlainLine
-from archisync.synctypes import Field, Kind, SyncType
-from archisync.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
+from archisync.rules.synctypes import Field, Kind, SyncType
+from archisync.rules.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
 
 _SHOWN_LABELS = 40
 _MAX_PLAIN_COLUMNS = 400  # a table of PostgreSQL has room for 1,600

@@ -31,17 +31,17 @@ from archisync.base.errors import (
 )
 from archisync.base.signals import is_interrupt
 from archisync.base.text import printable
-from archisync.config import Config, redact
 from archisync.database import Database, translate
 from archisync.formats import open_table
-from archisync.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.loading import Staged
 from archisync.records import RecordReader, read_records
+from archisync.rules.config import Config, redact
+from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.rules.synctypes import SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
-from archisync.synctypes import SyncType, sync_type
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

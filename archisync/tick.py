@@ -16,12 +16,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import ticks
 
 if TYPE_CHECKING:
-    from archisync.due import Decision, Facts
+    from archisync.rules.due import Decision, Facts
 
 DEADLINE_S = 50.0
 """A tick is over before cron starts the next, if need be by force; what is left is the next one's."""
@@ -148,7 +148,7 @@ def _tell(db: Database, config: Config, started: float) -> None:
 
 def dry_run(db: Database) -> Iterator[tuple[Facts, Decision]]:
     """Every whitelisted pair with what a tick would decide about it now, and why. Writes nothing."""
-    from archisync.due import decide  # here, and not above: only people ask for this
+    from archisync.rules.due import decide  # here, and not above: only people ask for this
     from archisync.store import pairs
 
     now = ticks.clock(db)

@@ -19,10 +19,10 @@ from types import FrameType
 from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import die_with_parent
-from archisync.config import Config
 from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.output import Output
+from archisync.rules.config import Config
 from archisync.store import migrations
 
 TICK_EVERY_S = 60.0

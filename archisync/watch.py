@@ -30,9 +30,9 @@ from rich.text import Text
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import printable
 from archisync.columns import GAP, fit
-from archisync.config import Config
 from archisync.database import connected
 from archisync.output import STYLES, duration, relative, seconds
+from archisync.rules.config import Config
 from archisync.store import held, live, pairs, runs, settings, ticks
 from archisync.store.held import Held
 from archisync.store.live import Ailing, Point

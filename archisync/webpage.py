@@ -12,8 +12,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
 from archisync.base.text import printable
-from archisync.config import redact
 from archisync.output import duration, iso, relative, seconds
+from archisync.rules.config import redact
 from archisync.store.activity import Slow, Step
 from archisync.store.held import Held
 from archisync.store.live import Point

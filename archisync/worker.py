@@ -38,10 +38,10 @@ from archisync import jobs, queue, sources
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
-from archisync.config import Config
 from archisync.database import connected
 from archisync.horse import Horse, Progress
 from archisync.pooler import require_direct
+from archisync.rules.config import Config
 from archisync.store import migrations
 
 WORKER_TTL_S = 75

@@ -9,7 +9,7 @@ import typer
 
 from archisync.base.errors import EXIT_CODE_MEANING
 from archisync.cli.main import root
-from archisync.config import VARIABLES
+from archisync.rules.config import VARIABLES
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text("utf-8")

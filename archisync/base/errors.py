@@ -20,7 +20,7 @@
         └── LeaseLostError         another worker owns the run now: stop, write nothing
 
 Every error has `message` (what happened), `hint` (the next command to type) and `exit_code`, and survives pickling.
-Never put a connection string into a message without `archisync.config.redact`.
+Never put a connection string into a message without `archisync.rules.config.redact`.
 """
 
 from enum import IntEnum

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from archisync.base import stdio
 from archisync.base.text import printable
-from archisync.config import redact
+from archisync.rules.config import redact
 
 EVENTS = {
     "agent-locked": "a run is given back: another process still talks to the ERP for its agent",

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archisync.agentid import check_agent_id
 from archisync.base.errors import UsageError
 from archisync.cli import complete
 from archisync.cli.context import App, Json, app
 from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
-from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
 if TYPE_CHECKING:
     from archisync.store.agents import Agent
@@ -47,8 +47,8 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
 
     Example: archisync agent show anna.bianchi
     """
-    from archisync.due import decide
     from archisync.output import Ago
+    from archisync.rules.due import decide
     from archisync.store import agents, pairs, ticks
 
     a = app(ctx)

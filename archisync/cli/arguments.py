@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from archisync.cli import complete
-from archisync.synctypes import SYNC_TYPES
+from archisync.rules.synctypes import SYNC_TYPES
 
 
 def finite(seconds: float | None) -> float | None:

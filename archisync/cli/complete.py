@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from archisync.synctypes import SYNC_TYPES
+from archisync.rules.synctypes import SYNC_TYPES
 
 if TYPE_CHECKING:
     from archisync.database import Database
@@ -75,8 +75,8 @@ def mend_zsh_script() -> None:
 def _asked(ask: Callable[[Database], list[T]]) -> list[T]:
     """What the database offers; nothing when it is away, too slow, or not configured."""
     from archisync.base.errors import ArchisyncError
-    from archisync.config import Config
     from archisync.database import connected
+    from archisync.rules.config import Config
 
     with suppress(ArchisyncError):
         url = Config.from_environment().database_url

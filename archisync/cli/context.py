@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from archisync.config import Config
 from archisync.output import Output
+from archisync.rules.config import Config
 
 if TYPE_CHECKING:
     from archisync.database import Database

@@ -12,7 +12,7 @@ from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
 from archisync.cli.held import planned, show_outlook
 from archisync.cli.history import show_warnings
-from archisync.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
+from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 
 if TYPE_CHECKING:
     from archisync.database import Database

@@ -9,7 +9,7 @@ import typer
 
 from archisync.cli.arguments import OptionalType, TypeArgument
 from archisync.cli.context import Json, app
-from archisync.synctypes import SYNC_TYPES, sync_type
+from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="When an export is held for a person.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -72,7 +72,7 @@ def reset(
 
     Example: archisync guard reset prices
     """
-    from archisync.guard import Limits
+    from archisync.rules.guard import Limits
     from archisync.store import settings
 
     a = app(ctx)

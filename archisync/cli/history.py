@@ -11,7 +11,7 @@ import typer
 from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, OptionalType, RunId
 from archisync.cli.context import Json, app
-from archisync.synctypes import SHARED_AGENT, sync_type
+from archisync.rules.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
     from archisync.output import Ago, Output

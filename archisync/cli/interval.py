@@ -8,7 +8,7 @@ import typer
 
 from archisync.cli.arguments import OptionalType, TypeArgument, TypeArguments
 from archisync.cli.context import App, Json, app
-from archisync.synctypes import SYNC_TYPES, sync_type
+from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -10,8 +10,8 @@ import typer
 
 from archisync import __version__
 from archisync.cli.context import App
-from archisync.config import Config
 from archisync.output import Output
+from archisync.rules.config import Config
 
 COMMANDS = {
     "demo": "demo",

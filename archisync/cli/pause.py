@@ -9,7 +9,7 @@ import typer
 from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, app, user_name
-from archisync.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
     from archisync.database import Database

@@ -12,7 +12,7 @@ from archisync.cli.context import App, Json, app
 
 if TYPE_CHECKING:
     from archisync.output import Output
-    from archisync.plan import Hour, Plan
+    from archisync.rules.forecast import Hour, Plan
 
 _LONGEST_DAYS = 31
 _HOURS_LISTED = 48
@@ -43,9 +43,9 @@ def plan(
     from datetime import timedelta
 
     from archisync.cli.times import parse_span
-    from archisync.plan import make_plan
+    from archisync.rules.forecast import make_plan
+    from archisync.rules.synctypes import sync_type
     from archisync.store import agents, ticks, timetable
-    from archisync.synctypes import sync_type
 
     a = app(ctx)
     ahead = parse_span(span)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from archisync.agentid import check_agent_id
 from archisync.base.errors import ExitCode, UsageError
 from archisync.cli import complete
 from archisync.cli.arguments import TypeArgument
 from archisync.cli.context import Json, app
-from archisync.synctypes import SHARED_AGENT, Scope, sync_type
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.synctypes import SHARED_AGENT, Scope, sync_type
 
 
 def why(
@@ -24,7 +24,7 @@ def why(
 
     Example: archisync why orders anna.bianchi
     """
-    from archisync.due import Reason, decide
+    from archisync.rules.due import Reason, decide
     from archisync.store import agents, held, pairs, ticks
 
     a = app(ctx)

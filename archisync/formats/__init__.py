@@ -2,10 +2,10 @@
 What is no export is refused."""
 
 from archisync.base.errors import ExportError
-from archisync.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.formats.jsonl import JsonlTable
+from archisync.rules.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
 from archisync.sources.interface import Export
 
 __all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]

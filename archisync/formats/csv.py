@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.config import CSV_DELIMITERS, DETECT, CsvDialect
 from archisync.formats.interface import BadRow, PlainLines, RawRow
 from archisync.linedigest import LineDigests, SpanningRecordError
 from archisync.plainlines import PlainLine
+from archisync.rules.config import CSV_DELIMITERS, DETECT, CsvDialect
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory
 MAX_CELL_CHARS = 1024 * 1024  # far above the 64 KiB that a cell may have; values.py refuses those row by row

@@ -17,8 +17,8 @@ from typing import Any
 
 from archisync.base.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
 from archisync.base.processes import child_limits, start
-from archisync.config import PdfLimits
 from archisync.formats.interface import BadRow, RawRow
+from archisync.rules.config import PdfLimits
 
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page

@@ -4,11 +4,11 @@ A path or `file://`, `http(s)://`, `exec:` and a program, or a scheme that a plu
 """
 
 from archisync.base.errors import ConfigurationError
-from archisync.config import Config
+from archisync.rules.config import Config
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.sources.interface import CheckedSource, Export, Fetched, Request, Source, Unchanged
 from archisync.sources.plugin import Plugin, is_installed, plugin_source, plugins
 from archisync.sources.template import check_placeholders, scheme_of
-from archisync.synctypes import SYNC_TYPES
 
 __all__ = [
     "Export",

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from archisync.base.errors import ArchisyncError, ExportError, SourceError, SyncError, TransientSourceError, UsageError
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources.interface import MAX_VALIDATOR_CHARS, Export, Request, Source, Unchanged
 
 CONTENT = b"order_id;created_at\n1;2026-01-02\n2;2026-01-03\n"

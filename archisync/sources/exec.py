@@ -45,7 +45,7 @@ from archisync.base.errors import (
 )
 from archisync.base.processes import child_limits, start
 from archisync.base.text import printable
-from archisync.config import Config, redact
+from archisync.rules.config import Config, redact
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import BLOCK_BYTES, spool
 from archisync.sources.template import fill, has_placeholder

@@ -37,7 +37,7 @@ from archisync.base.errors import (
     TruncatedError,
 )
 from archisync.base.text import printable
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources import checksums
 from archisync.sources.addresses import GuardedBackend
 from archisync.sources.httpsettings import HttpSettings, http_settings, tls_context

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from archisync.base.errors import ConfigurationError
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources.addresses import Allowed
 
 _PREFIX = "ARCHISYNC_HTTP_"

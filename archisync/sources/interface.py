@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from archisync.config import Config
+from archisync.rules.config import Config
 
 
 def _no_config() -> Config:

@@ -20,7 +20,7 @@ from archisync.base.errors import (
     SyncError,
     TransientSourceError,
 )
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spool import BLOCK_BYTES, Spooled, spool
 from archisync.sources.template import fill

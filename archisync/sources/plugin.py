@@ -26,7 +26,7 @@ from archisync.base.errors import (
     UsageError,
 )
 from archisync.base.text import printable
-from archisync.config import redact
+from archisync.rules.config import redact
 from archisync.sources.interface import MAX_VALIDATOR_CHARS, Export, Fetched, Request, Source, Unchanged
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 
-from archisync.agentid import check_agent_id
 from archisync.base.errors import ConfigurationError
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.synctypes import sync_type
 from archisync.sources.interface import Request
-from archisync.synctypes import sync_type
 
 # A scheme ends at a colon before any slash, so `exports/a:b.csv` is a path.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

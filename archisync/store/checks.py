@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from archisync.database import Database
-from archisync.synctypes import SHARED_AGENT
+from archisync.rules.synctypes import SHARED_AGENT
 
 STUCK_AFTER_S = 15 * 60
 """A run that is ready and has waited so long is not merely behind others."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from archisync.base.errors import UsageError
 from archisync.database import Database
-from archisync.synctypes import SYNC_TYPES
+from archisync.rules.synctypes import SYNC_TYPES
 
 DEFAULT_PREFIX = "archisync"
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from archisync.database import Database
-from archisync.due import Facts
-from archisync.synctypes import SHARED_AGENT, Scope, SyncType
+from archisync.rules.due import Facts
+from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
 
 _FACTS = """
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,

@@ -113,7 +113,7 @@ select count(*) as reaped, count(*) filter (where state = 'failed') as failed fr
 """
 
 # Purpose: a queued run for each due pair, the pair's slot moved, and the runs put into deliveries, in one statement. Caller: tick,
-# second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.due,
+# second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.rules.due,
 # and a property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
 # Where statistics are old the planner takes all that is due, sorts it and keeps the first few: hence SQL_BY_INDEX before it.
 # `offset 0` makes of each `not exists` a look into an index for each pair; joined, it has been seen to read the whole queue for each.
@@ -827,7 +827,7 @@ def _ending(claim: Claim, outcome: Outcome, report: Report) -> Params:
 
 def baseline(db: Database, *, sync_type: str, agent_id: str) -> tuple[int | None, int | None]:
     """Rows of the pair's last applied export, and of the largest one in the last seven days; None before the first."""
-    from archisync.guard import HIGH_WATER_DAYS  # here, and not above: a tick needs no guard
+    from archisync.rules.guard import HIGH_WATER_DAYS  # here, and not above: a tick needs no guard
 
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "high_water_days": HIGH_WATER_DAYS}
     row = db.execute(SQL_BASELINE, params).fetchone()
@@ -869,7 +869,7 @@ def record_success(
 ) -> None:
     """The pair's state after an apply; in the apply's transaction. `source`: what `applied_source` finds again.
     `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten."""
-    from archisync.guard import HIGH_WATER_DAYS
+    from archisync.rules.guard import HIGH_WATER_DAYS
 
     params = {
         "known_rows": known_rows,

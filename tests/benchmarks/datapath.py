@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
+from archisync.rules.config import Config
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.migrations import migrate

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pdfplumber
 
-from archisync.config import PdfLimits
 from archisync.formats import BadRow
 from archisync.formats.cycles import Cycles
 from archisync.formats.pdf import PdfTable
 from archisync.formats.pdfpages import read_pages
+from archisync.rules.config import PdfLimits
 from tests.benchmarks.datapath import COLUMNS, customer
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
 from tests.reports import cut, write_report

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from archisync.config import Config
+from archisync.rules.config import Config
 from tests.faults.queued import config_for
 
 

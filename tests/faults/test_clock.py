@@ -10,11 +10,11 @@ import pytest
 
 from archisync import queue
 from archisync.base.errors import ConfigurationError
-from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
+from archisync.rules.config import Config
+from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import activity, agents, live, pairs, runs, settings, ticks, timetable
-from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.whole import AGENT

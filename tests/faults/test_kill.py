@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.rules.config import Config
 from archisync.store import agents
 from tests.conftest import Cli
 from tests.rows import count

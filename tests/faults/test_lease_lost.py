@@ -8,8 +8,8 @@ import pytest
 
 from archisync import serve
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.rules.config import Config
 from archisync.serve import Workplace, serve_claim
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock

@@ -9,8 +9,8 @@ import pytest
 from archisync import sources
 from archisync.base.errors import TransientSourceError
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.serve import serve
 from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, runs

@@ -13,8 +13,8 @@ import redis
 
 from archisync import horse
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import agents
 from archisync.tick import tick
 from tests.conftest import Cli
@@ -135,7 +135,7 @@ ASKED_AT_THE_FORK = """
 import os, signal
 from archisync import worker
 from archisync import horse
-from archisync.config import Config
+from archisync.rules.config import Config
 
 class Asked(worker.SyncWorker):
     def fork_work_horse(self, job, queue):

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from archisync.base.errors import EXIT_CODE_MEANING, ExitCode
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import agents, settings
 from tests.conftest import Cli
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from archisync.database import Database
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, runs
-from archisync.synctypes import SYNC_TYPES
 from tests.conftest import REPOSITORY
 
 

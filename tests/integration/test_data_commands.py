@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.rules.config import Config
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, runs
 from archisync.store.locks import agent_lock
-from archisync.synctypes import SYNC_TYPES
 from tests.conftest import Cli
 from tests.rows import count, fingerprint
 from tests.rows import sync as sync_now

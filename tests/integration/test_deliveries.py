@@ -20,8 +20,8 @@ from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync import queue
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.runs import Delivery
 from archisync.tick import tick

@@ -18,7 +18,6 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.config import variable_names
 from archisync.database import Database
 from archisync.doctor import (
     CHECKS,
@@ -30,6 +29,7 @@ from archisync.doctor import (
     misspelt,
 )
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.rules.config import variable_names
 from archisync.store import agents
 from tests.conftest import REPOSITORY, Cli
 

@@ -12,7 +12,7 @@ import yaml
 
 from archisync.base.errors import ExitCode
 from archisync.cli.main import root
-from archisync.config import VARIABLES, Config
+from archisync.rules.config import VARIABLES, Config
 from archisync.sources import check_all
 from archisync.worker import WORKER_TTL_S
 from tests.conftest import REPOSITORY, Cli

@@ -17,8 +17,8 @@ import pytest
 import typer
 
 from archisync.cli.main import root
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import runs
 from tests.conftest import REPOSITORY, Cli
 from tests.rows import drain, sync

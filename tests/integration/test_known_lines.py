@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archisync import apply
-from archisync.config import Config
 from archisync.database import Database
 from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
+from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.runs import Counts
 from tests.rows import count

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from archisync.database import Database
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.metrics import parse_address
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
-from archisync.synctypes import SYNC_TYPES
 from tests.conftest import REPOSITORY, Cli
 from tests.rows import count
 

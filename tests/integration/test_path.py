@@ -17,12 +17,12 @@ from random import Random
 import psycopg
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database, connected
-from archisync.due import decide
+from archisync.rules.config import Config
+from archisync.rules.due import decide
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.sync import perform
-from archisync.synctypes import SYNC_TYPES
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.rows import count, drain

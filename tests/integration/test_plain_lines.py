@@ -17,8 +17,8 @@ from archisync.formats.interface import PlainLines
 from archisync.loading import Staged
 from archisync.plainlines import PlainLine
 from archisync.records import read_records
-from archisync.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
-from archisync.values import Locale
+from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
+from archisync.rules.values import Locale
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(

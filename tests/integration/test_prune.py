@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database, connected
+from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.tick import tick
 from tests.rows import count, drain, sync

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import activity, agents, ticks
 from tests.browser import Browser, browser, chromium
 from tests.conftest import Cli

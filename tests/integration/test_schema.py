@@ -12,8 +12,8 @@ import archisync.store
 from archisync.apply import _SQL_TYPE
 from archisync.base.errors import SchemaError
 from archisync.database import Database, connected
+from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import migrations, settings
-from archisync.synctypes import SYNC_TYPES, Scope
 
 ALL = [
     "0001 initial",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from archisync.base.log import EventLog
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.runs import Counts, Run

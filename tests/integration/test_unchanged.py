@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from archisync.config import Config
 from archisync.database import Database
+from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.runs import Counts
 from tests.conftest import Cli

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.agentid import MAX_AGENT_ID_LENGTH, check_agent_id
 from archisync.base.errors import ExitCode, UsageError
+from archisync.rules.agentid import MAX_AGENT_ID_LENGTH, check_agent_id
 
 
 @pytest.mark.parametrize(

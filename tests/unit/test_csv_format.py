@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from archisync.base.errors import ExportError
-from archisync.config import CsvDialect
 from archisync.formats import open_table
 from archisync.formats.csv import MAX_CELL_CHARS, MAX_LINE_CHARS, CsvTable
 from archisync.formats.interface import BadRow, RawRow
+from archisync.rules.config import CsvDialect
 from archisync.sources import Export
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at
-from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
+from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at
+from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
 from tests.slots import next_slot
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -23,7 +23,7 @@ from archisync.base.errors import (
     TransientSourceError,
     TruncatedError,
 )
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources import Export, Request, check_template, exec
 from tests.conftest import REPOSITORY
 
@@ -340,7 +340,7 @@ def test_a_program_dies_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     program = script(tmp_path, f"echo $$ > {fifo}; exec sleep 1000")
     fetch = (
         "import os, pathlib\n"
-        "from archisync.config import Config\n"
+        "from archisync.rules.config import Config\n"
         "from archisync.sources import Request, fetch\n"
         f"fetch(Request(template='exec:{program}', agent_id='a', sync_type='orders', spool_dir=pathlib.Path({str(tmp_path)!r}),\n"
         "              max_bytes=1000, config=Config.from_environment(os.environ)))\n"

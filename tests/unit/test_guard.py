@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.guard import Evidence, Limits, Plan, Rule, judge
+from archisync.rules.guard import Evidence, Limits, Plan, Rule, judge
 
 
 def evidence(

@@ -29,7 +29,7 @@ from archisync.base.errors import (
     TruncatedError,
     UsageError,
 )
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources import Export, Request, Unchanged, check_template
 from tests.erp import Answer, Erp, Handler, running_erp
 

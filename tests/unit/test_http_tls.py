@@ -14,7 +14,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from archisync.base.errors import AuthenticationError, ConfigurationError, SourceError, TransientSourceError
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources import check_template
 from archisync.sources.http import _same_host
 from tests.erp import Answer, Erp, Handler, running_erp

@@ -7,13 +7,13 @@ import pdfplumber
 import pytest
 
 from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
-from archisync.config import PdfLimits
 from archisync.formats import BadRow, open_table
 from archisync.formats.cycles import announced
 from archisync.formats.pdf import PdfTable
 from archisync.printed import PrintedTable, split_tracking
+from archisync.rules.config import PdfLimits
+from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
 from archisync.sources.interface import Export
-from archisync.synctypes import DDT, SYNC_TYPES, SyncType
 from tests.reports import EMBEDDED_FONT, STANDARD_FONT, STYLES, cut, write_report
 
 _WORDS = ("Rossi", "S.r.l.", "Città", "perché", "Via", "Garibaldi", "12/A", "Müller & Söhne", "n°", "(PV)", "-", "€")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.cli.plan import bar
-from archisync.plan import Plan, make_plan
+from archisync.rules.forecast import Plan, make_plan
 from archisync.store.timetable import DueGroup
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -20,8 +20,8 @@ from archisync.records import (
     map_labels,
     read_records,
 )
-from archisync.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
-from archisync.values import Locale
+from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
+from archisync.rules.values import Locale
 
 ROME = ZoneInfo("Europe/Rome")
 

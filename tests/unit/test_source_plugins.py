@@ -9,7 +9,7 @@ import pytest
 
 from archisync import sources
 from archisync.base.errors import ExportError, PluginError, TransientSourceError
-from archisync.config import Config
+from archisync.rules.config import Config
 from archisync.sources import Export, Plugin, Request, check_template, plugins
 from tests.conftest import REPOSITORY
 from tests.plugins import WORKING, install

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.synctypes import Kind
-from archisync.values import (
+from archisync.rules.synctypes import Kind
+from archisync.rules.values import (
     MAX_CELL_BYTES,
     MAX_DECIMALS,
     MAX_DIGITS,

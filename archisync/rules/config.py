@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from archisync.base.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from archisync.synctypes import SyncType
+    from archisync.rules.synctypes import SyncType
 
 Locale = Literal["iso", "it"]
 
@@ -147,7 +147,7 @@ VARIABLES: tuple[Variable, ...] = (
 
 def variable_names() -> list[str]:
     """Every name that a variable may have, those of each type included. For `doctor`."""
-    from archisync.synctypes import SYNC_TYPES
+    from archisync.rules.synctypes import SYNC_TYPES
 
     names: list[str] = []
     for variable in VARIABLES:
@@ -254,7 +254,7 @@ class Config:
 
     def seed_interval(self, sync_type: SyncType) -> int:
         """Minutes that `db migrate` seeds for a type that has no row yet."""
-        from archisync.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
+        from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
 
         name = f"ARCHISYNC_INTERVAL_{sync_type.name.upper()}"
         if not self._get(name):
@@ -404,7 +404,7 @@ class Config:
 
     def require_all(self) -> None:
         """Check that everything a scheduled sync needs is set, before anything is written."""
-        from archisync.synctypes import SYNC_TYPES
+        from archisync.rules.synctypes import SYNC_TYPES
 
         _ = self.database_url, self.redis_url, self.zone, self.queue
         _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s

@@ -1,6 +1,6 @@
 """The coming timetable: how many runs each hour brings, how much work that is, and whether the workers keep up. Pure.
 
-Slots follow `archisync.due`: a pair is due at its next slot and every interval after it. Work is counted in seconds of a worker, from
+Slots follow `archisync.rules.due`: a pair is due at its next slot and every interval after it. Work is counted in seconds of a worker, from
 the mean duration of the type's last runs; what an hour can't do is carried into the next, and what is queued already into the first.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store.timetable import DueGroup
-from archisync.synctypes import SYNC_TYPES, Scope
 
 HOUR = timedelta(hours=1)
 FALLBACK_S = 5.0

@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
 
-from archisync.synctypes import Kind
+from archisync.rules.synctypes import Kind
 
 Locale = Literal["iso", "it"]
 Value = str | Decimal | int | date | datetime | bool | None
