@@ -172,7 +172,7 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
         import psycopg
 
         if isinstance(exc, psycopg.Error):
-            from archisync.database import translate
+            from archisync.store.database import translate
 
             return translate(exc)
     if "redis" in sys.modules:

@@ -18,12 +18,12 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
-from archisync.database import Database, Params
 from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
 from archisync.loading import SAMPLE_SIZE, Loader, Staged
 from archisync.records import RecordReader
 from archisync.rules.guard import Plan
 from archisync.rules.synctypes import Field, Kind, Scope, SyncType
+from archisync.store.database import Database, Params
 from archisync.store.runs import Counts
 
 STAGE = sql.Identifier("archisync_stage")

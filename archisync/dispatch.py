@@ -11,9 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from archisync.base.log import EventLog
-from archisync.database import Database, connect
 from archisync.rules.config import AGENT_BOUND_S, Config
 from archisync.store import runs
+from archisync.store.database import Database, connect
 
 if TYPE_CHECKING:
     from rq import Queue

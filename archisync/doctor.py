@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from archisync import sources
 from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageError
-from archisync.database import Database, connected
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.config import Config, variable_names
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.store import agents, checks, grants, migrations, notices, ticks
+from archisync.store.database import Database, connected
 
 if TYPE_CHECKING:
     import redis
@@ -553,7 +553,7 @@ def _guarded(check: Callable[[Database], Iterator[Finding]], db: Database) -> It
     """A role that may not read a table must not hide what the other checks find."""
     import psycopg
 
-    from archisync.database import translate
+    from archisync.store.database import translate
 
     try:
         yield from list(check(db))

@@ -21,11 +21,11 @@ from archisync.base.errors import (
     WaitTimeoutError,
 )
 from archisync.base.signals import is_interrupt
-from archisync.database import Database, connected
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 from archisync.store import agents, pairs, runs
+from archisync.store.database import Database, connected
 from archisync.store.runs import Claim, Forced, Run, State
 
 POLL_S = 0.25

@@ -23,10 +23,10 @@ from typing import Any
 from archisync.base.errors import ConfigurationError
 from archisync.base.log import EventLog
 from archisync.base.processes import start
-from archisync.database import Database
 from archisync.output import iso
 from archisync.rules.config import redact
 from archisync.store import notices
+from archisync.store.database import Database
 from archisync.store.notices import Notice
 
 CALL_TIMEOUT_S = 5.0

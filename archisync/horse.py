@@ -22,10 +22,10 @@ from types import TracebackType
 import psycopg
 
 from archisync.base.log import EventLog
-from archisync.database import Database, connected, translate
-from archisync.pooler import require_direct
 from archisync.rules.config import Config
 from archisync.serve import Workplace, serve
+from archisync.store.database import Database, connected, translate
+from archisync.store.pooler import require_direct
 
 LIFETIME_S = 300.0
 """The parent does its own housekeeping (RQ's registries) between two children."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 
 from archisync.base.log import EventLog
-from archisync.database import connected
-from archisync.pooler import require_direct
 from archisync.rules.config import Config
 from archisync.serve import serve
+from archisync.store.database import connected
+from archisync.store.pooler import require_direct
 
 STOP_AFTER_THIS_RUN = threading.Event()
 """Set by the work horse's signal handler (archisync.worker). Module state, because RQ calls `sync` by name only."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
-from archisync.database import Database
 from archisync.formats import PlainLines
 from archisync.linedigest import DIGEST_BYTES, LineDigests
 from archisync.records import Quarantined, Record, RecordReader
 from archisync.rules.synctypes import Field
 from archisync.rules.values import Value
+from archisync.store.database import Database
 
 SAMPLE_SIZE = 20
 _MANY = 2000

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from archisync import __version__
 from archisync.base.errors import ArchisyncError, ConfigurationError, UsageError
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.store import migrations, pairs, ticks
+from archisync.store.database import Database, connected
 from archisync.store.pairs import TypeHealth
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from time import monotonic
 from archisync import sync
 from archisync.base.errors import ArchisyncError, LeaseLostError
 from archisync.base.log import EventLog
-from archisync.database import Database, connected
 from archisync.rules.config import AGENT_BOUND_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import runs
+from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
 

@@ -31,7 +31,6 @@ from archisync.base.errors import (
 )
 from archisync.base.signals import is_interrupt
 from archisync.base.text import printable
-from archisync.database import Database, translate
 from archisync.formats import open_table
 from archisync.loading import Staged
 from archisync.records import RecordReader, read_records
@@ -41,6 +40,7 @@ from archisync.rules.synctypes import SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
+from archisync.store.database import Database, translate
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
 
 if TYPE_CHECKING:

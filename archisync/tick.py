@@ -16,9 +16,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import ticks
+from archisync.store.database import Database
 
 if TYPE_CHECKING:
     from archisync.rules.due import Decision, Facts

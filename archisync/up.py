@@ -19,11 +19,11 @@ from types import FrameType
 from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import die_with_parent
-from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.output import Output
 from archisync.rules.config import Config
 from archisync.store import migrations
+from archisync.store.database import connected
 
 TICK_EVERY_S = 60.0
 LOOK_EVERY_S = 0.2

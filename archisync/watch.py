@@ -30,12 +30,13 @@ from rich.text import Text
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import printable
 from archisync.columns import GAP, fit
-from archisync.database import connected
 from archisync.output import STYLES, duration, relative, seconds
 from archisync.rules.config import Config
-from archisync.store import held, live, pairs, runs, settings, ticks
+from archisync.store import health as live
+from archisync.store import held, pairs, runs, settings, ticks
+from archisync.store.database import connected
+from archisync.store.health import Ailing, Point
 from archisync.store.held import Held
-from archisync.store.live import Ailing, Point
 from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
 from archisync.store.settings import Pause

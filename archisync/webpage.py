@@ -15,8 +15,8 @@ from archisync.base.text import printable
 from archisync.output import duration, iso, relative, seconds
 from archisync.rules.config import redact
 from archisync.store.activity import Slow, Step
+from archisync.store.health import Point
 from archisync.store.held import Held
-from archisync.store.live import Point
 from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
 

@@ -38,11 +38,11 @@ from archisync import jobs, queue, sources
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
-from archisync.database import connected
 from archisync.horse import Horse, Progress
-from archisync.pooler import require_direct
 from archisync.rules.config import Config
 from archisync.store import migrations
+from archisync.store.database import connected
+from archisync.store.pooler import require_direct
 
 WORKER_TTL_S = 75
 """RQ blocks this long less 15 s for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""

@@ -22,8 +22,8 @@ import redis
 from hypothesis import settings
 from psycopg import sql
 
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.store.database import Database, connected
 
 REPOSITORY = Path(__file__).parent.parent
 TEMPLATE = "archisync_template"

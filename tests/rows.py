@@ -4,11 +4,11 @@ import io
 from typing import Any
 
 from archisync.base.log import EventLog
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.serve import serve
 from archisync.store import runs
+from archisync.store.database import Database
 
 BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since", "line_digest")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from archisync.rules.synctypes import SYNC_TYPES
 
 if TYPE_CHECKING:
-    from archisync.database import Database
+    from archisync.store.database import Database
 
 T = TypeVar("T")
 OFFERED = 50
@@ -75,8 +75,8 @@ def mend_zsh_script() -> None:
 def _asked(ask: Callable[[Database], list[T]]) -> list[T]:
     """What the database offers; nothing when it is away, too slow, or not configured."""
     from archisync.base.errors import ArchisyncError
-    from archisync.database import connected
     from archisync.rules.config import Config
+    from archisync.store.database import connected
 
     with suppress(ArchisyncError):
         url = Config.from_environment().database_url

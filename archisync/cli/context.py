@@ -14,7 +14,7 @@ from archisync.output import Output
 from archisync.rules.config import Config
 
 if TYPE_CHECKING:
-    from archisync.database import Database
+    from archisync.store.database import Database
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -29,7 +29,7 @@ class App:
     @contextmanager
     def database(self, purpose: str, *, answer_timeout_s: int | None = None) -> Iterator[Database]:
         """A connection for one command; database errors come out as archisync errors."""
-        from archisync.database import connected
+        from archisync.store.database import connected
 
         seconds = answer_timeout_s or self.config.database_timeout_s
         with connected(self.config.database_url, purpose=purpose, answer_timeout_s=seconds) as db:

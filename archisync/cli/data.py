@@ -15,7 +15,7 @@ from archisync.cli.history import show_warnings
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 
 if TYPE_CHECKING:
-    from archisync.database import Database
+    from archisync.store.database import Database
 
 AgentOption = Annotated[
     str | None,
@@ -32,8 +32,8 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None,
     """
     from dataclasses import asdict
 
-    from archisync.pooler import require_direct
     from archisync.store.locks import agent_lock
+    from archisync.store.pooler import require_direct
     from archisync.sync import preview
 
     a = app(ctx)

@@ -12,7 +12,7 @@ from archisync.cli.context import App, app, user_name
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
-    from archisync.database import Database
+    from archisync.store.database import Database
     from archisync.store.settings import Pause
 
 _NOTED = 10

@@ -43,7 +43,8 @@ def _page(a: App, days: int) -> str:
     from datetime import timedelta
 
     from archisync import webpage
-    from archisync.store import activity, held, live, pairs, runs, ticks
+    from archisync.store import activity, held, pairs, runs, ticks
+    from archisync.store import health as live
     from archisync.store.runs import State
 
     span = timedelta(days=days)

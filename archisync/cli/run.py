@@ -12,7 +12,7 @@ from archisync.cli.arguments import finite
 from archisync.cli.context import App, Json, app, user_name
 
 if TYPE_CHECKING:
-    from archisync.database import Database
+    from archisync.store.database import Database
     from archisync.store.runs import Forced, Run
 
 
@@ -78,7 +78,7 @@ def run(
 
 
 def _require_direct(db: Database) -> None:
-    from archisync.pooler import require_direct
+    from archisync.store.pooler import require_direct
 
     require_direct(db)
 

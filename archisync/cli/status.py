@@ -32,7 +32,8 @@ def status(
     Example, on a screen on the wall: archisync status --watch
     """
     from archisync.output import Ago
-    from archisync.store import held, live, pairs, runs, settings, ticks
+    from archisync.store import health as live
+    from archisync.store import held, pairs, runs, settings, ticks
 
     a = app(ctx)
     if watch:

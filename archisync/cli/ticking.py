@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archisync.base.errors import ExitCode, UnreachableError
-from archisync.database import connected
 from archisync.output import Output
 from archisync.rules.config import Config
+from archisync.store.database import connected
 from archisync.tick import DEADLINE_S, Summary, tick
 from archisync.watchdog import ends_within
 

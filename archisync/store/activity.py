@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from archisync.database import Database
+from archisync.store.database import Database
 from archisync.store.runs import id_before
 
 OUTCOMES = ("succeeded", "held", "failed")

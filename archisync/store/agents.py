@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from archisync.base.errors import ConfigurationError, NotFoundError
-from archisync.database import Database
+from archisync.store.database import Database
 
 # Purpose: the registry with what each agent's syncs did last. Caller: agents, agent. to_jsonb: columns may be missing.
 SQL_LIST = """

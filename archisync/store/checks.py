@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from archisync.database import Database
 from archisync.rules.synctypes import SHARED_AGENT
+from archisync.store.database import Database
 
 STUCK_AFTER_S = 15 * 60
 """A run that is ready and has waited so long is not merely behind others."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from archisync.base.errors import UsageError
-from archisync.database import Database
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.store.database import Database
 
 DEFAULT_PREFIX = "archisync"
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")

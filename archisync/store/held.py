@@ -16,7 +16,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from archisync.base.errors import NotFoundError, UsageError
-from archisync.database import Database, Params
+from archisync.store.database import Database, Params
 
 ACCEPTANCE_HOURS = 24
 _LARGEST_RUN_ID = 2**63 - 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from archisync.database import Database
+from archisync.store.database import Database
 
 LETTING_GO_S = 2
 """How long a session that has finished a run may hold its agent's lock beyond that: one statement, on a busy machine."""

@@ -13,9 +13,9 @@ from importlib.resources import files
 import psycopg
 
 from archisync.base.errors import SchemaError
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import agents, settings
+from archisync.store.database import Database
 
 LOCK_KEY = 0x61726368  # "arch": one number for every archisync, so that two versions wait for each other as well
 

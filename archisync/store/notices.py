@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from archisync.database import Database
+from archisync.store.database import Database
 from archisync.store.ticks import KEPT_DAYS
 
 EXPIRE_AFTER_HOURS = 24

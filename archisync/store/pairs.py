@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from archisync.database import Database
 from archisync.rules.due import Facts
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
+from archisync.store.database import Database
 
 _FACTS = """
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,

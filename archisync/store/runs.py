@@ -21,7 +21,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from archisync.base.errors import LeaseLostError, NotFoundError
-from archisync.database import Database, Params
+from archisync.store.database import Database, Params
 
 
 class State(StrEnum):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from archisync.base.errors import UsageError
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.rules.guard import Limits
 from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
+from archisync.store.database import Database
 
 # Purpose: a row for each type that has none; existing rows win over the environment. Caller: seed.
 SQL_SEED = """

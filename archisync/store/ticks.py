@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from archisync.database import Database, Params
+from archisync.store.database import Database, Params
 
 KEPT_DAYS = 30
 """Of heartbeats, and of notices."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from archisync.database import Database
+from archisync.store.database import Database
 
 MEASURED_RUNS = 1000
 """Newest runs of a type whose durations count: enough for a steady mean, few enough for one look at an index."""

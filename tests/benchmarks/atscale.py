@@ -12,9 +12,9 @@ from statistics import median
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import runs
+from archisync.store.database import connected
 from tests.benchmarks import company
 from tests.benchmarks.figures import Figure, Settings, side_by_side, spread, timed
 from tests.rows import count

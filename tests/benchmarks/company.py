@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archisync.database import Database
+from archisync.store.database import Database
 from archisync.store.migrations import migrate
 
 # Purpose: the registry and the pairs, all run within the last interval, none due. Triggers are off: they are measured elsewhere.

@@ -19,9 +19,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.store import agents
+from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.datapath import AGENT, COLUMNS, Case, cases, write
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archisync.database import Database
+from archisync.store.database import Database
 
 INTERVAL_MINUTES = 1440
 """Of every type, so that nothing becomes due by itself while a benchmark runs."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import redis
 
-from archisync.database import Database, connected
 from archisync.dispatch import DELIVER_BATCH, INSERT_BATCH
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, runs, ticks
 from archisync.store import settings as store_settings
+from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.benchmarks import registry

@@ -14,9 +14,9 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from archisync import queue
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
+from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

@@ -9,9 +9,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import agents
+from archisync.store.database import Database
 from archisync.tick import tick
 from tests.rows import count
 

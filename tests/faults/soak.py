@@ -24,9 +24,9 @@ from typing import Self
 
 import redis
 
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents, migrations
+from archisync.store.database import Database, connected
 
 CLOCK_SPEED = 30
 INTERVAL_MINUTES = 5

@@ -17,11 +17,11 @@ import pytest
 
 from archisync.base.errors import ArchisyncError
 from archisync.base.log import EventLog
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.serve import serve
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
 from archisync.tick import tick
 from tests.rows import every_table, fingerprint
 

@@ -24,13 +24,13 @@ import pytest
 
 from archisync.__main__ import main
 from archisync.base.log import EventLog
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
 from archisync.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.serve import serve
 from archisync.store import agents, held, runs
+from archisync.store.database import Database, connected
 from tests.conftest import Cli, migrated_copy
 from tests.faults.bad_input import (
     AGENT_IDS,

@@ -15,9 +15,9 @@ import pytest
 import redis
 from psycopg import sql
 
-from archisync.database import Database
 from archisync.embedded import EmbeddedValkey
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 CANARY = "canary7f3a9c"

@@ -10,11 +10,12 @@ import pytest
 
 from archisync import queue
 from archisync.base.errors import ConfigurationError
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.store import activity, agents, live, pairs, runs, settings, ticks, timetable
+from archisync.store import activity, agents, pairs, runs, settings, ticks, timetable
+from archisync.store import health as live
+from archisync.store.database import Database, connected
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.whole import AGENT

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.store import agents
+from archisync.store.database import Database, connected
 from tests.conftest import Cli
 from tests.rows import count
 

@@ -8,10 +8,10 @@ import pytest
 
 from archisync import serve
 from archisync.base.log import EventLog
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.serve import Workplace, serve_claim
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
 from tests.rows import count

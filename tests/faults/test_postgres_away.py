@@ -15,12 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from archisync.base.log import EventLog
-from archisync.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.serve import serve
 from archisync.store import agents, runs
+from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.conftest import Cli

@@ -9,11 +9,11 @@ from threading import Event
 import pytest
 
 from archisync.base.errors import UnreachableError
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
+from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.faults.whole import AGENT, Versions, only_customers

@@ -27,12 +27,12 @@ from hypothesis.stateful import (
 from archisync import queue
 from archisync.base.errors import LeaseLostError
 from archisync.base.log import EventLog
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store import settings as store_settings
+from archisync.store.database import Database, connected
 from archisync.tick import tick
 from archisync.worker import SyncJob
 from tests.rows import count

@@ -13,9 +13,9 @@ from time import monotonic
 import pytest
 import redis
 
-from archisync.database import Database
 from archisync.embedded import EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.faults.queued import (
     AGENT,

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from archisync.base.log import EventLog
-from archisync.database import Database, connect, connected
 from archisync.rules.config import Config
 from archisync.serve import LOCKED_DELAY_S, serve
 from archisync.store import agents, runs
+from archisync.store.database import Database, connect, connected
 from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
 from tests.rows import count
 

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from archisync import queue
-from archisync.database import Database
 from archisync.rules.config import Config
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.faults.queued import (
     INTERMEDIATE_KEY,

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import redis
 
-from archisync.database import Database, connected
 from archisync.rules.config import Config
+from archisync.store.database import Database, connected
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.queued import (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from archisync.database import Database
+from archisync.store.database import Database
 
 AGENT = "anna.bianchi"
 ROWS = 500

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from archisync.database import Database, connected
 from archisync.embedded import EmbeddedPostgres
-from archisync.store import activity, live, pairs, runs, ticks, timetable
+from archisync.store import activity, pairs, runs, ticks, timetable
+from archisync.store import health as live
+from archisync.store.database import Database, connected
 from archisync.store.runs import State
 from tests.benchmarks import company
 from tests.conftest import Cli, migrated_copy

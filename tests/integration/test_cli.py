@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from archisync.base.errors import EXIT_CODE_MEANING, ExitCode
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import agents, settings
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 NEVER_ON_AN_IDLE_TICK = ("redis", "rq", "rich.table", "rich.console", "httpx", "pypdfium2")

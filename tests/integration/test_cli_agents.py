@@ -5,7 +5,7 @@ import json
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 ALLOWED = (

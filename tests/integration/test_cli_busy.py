@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database, connected
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from archisync.store.runs import Outcome, Report, State
 from tests.conftest import REPOSITORY, Cli

@@ -7,7 +7,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 NOW = "2026-03-01T12:00:00Z"

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.store import settings as store
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 ALLOWED = "hint: allowed: a whole number of minutes from 5 to 1440\n"

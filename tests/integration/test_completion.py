@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from archisync.database import Database
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY
 
 

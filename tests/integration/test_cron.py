@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.rows import count
 

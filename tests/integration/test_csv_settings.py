@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ConfigurationError
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.rules.synctypes import CUSTOMERS, DDT
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.rows import sync as sync_now
 

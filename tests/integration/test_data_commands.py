@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from tests.conftest import Cli
 from tests.rows import count, fingerprint

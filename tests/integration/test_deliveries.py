@@ -20,9 +20,9 @@ from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync import queue
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from archisync.store.runs import Delivery
 from archisync.tick import tick
 from tests.faults.queued import config_for

@@ -18,7 +18,6 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.doctor import (
     CHECKS,
     judge_disk,
@@ -31,6 +30,7 @@ from archisync.doctor import (
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import variable_names
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")

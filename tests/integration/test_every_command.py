@@ -22,9 +22,9 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.store import agents
+from archisync.store.database import connected
 from tests.conftest import REPOSITORY, _clean_environment, migrated_copy
 from tests.test_docs import COMMANDS
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
+from archisync.store.database import Database
 from archisync.store.grants import Role, grants_sql
 from tests.conftest import REPOSITORY, Cli
 

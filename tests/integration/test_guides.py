@@ -16,11 +16,11 @@ import psycopg
 import pytest
 import yaml
 
-from archisync.database import connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import migrations, settings
+from archisync.store.database import connected
 from tests.conftest import REPOSITORY
 from tests.erp import Answer, Erp, running_erp
 from tests.guides import SHELL_LANGUAGES, Block, Shell, WrongDocument, blocks, commands

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, held, runs
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.rows import count, fingerprint
 from tests.rows import sync as sync_now

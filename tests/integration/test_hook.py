@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from archisync import hook
-from archisync.database import Database
 from archisync.embedded import temporary_folder
 from archisync.store import held, notices, pairs, ticks
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.users import as_other_user
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from archisync.database import Database, NoAnswerError, connected
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.store import agents, runs, ticks
+from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate
 from archisync.tick import tick
 from tests.rows import count

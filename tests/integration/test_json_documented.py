@@ -17,9 +17,9 @@ import pytest
 import typer
 
 from archisync.cli.main import root
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import runs
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.rows import drain, sync
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from archisync.database import Database
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.metrics import parse_address
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.rows import count
 

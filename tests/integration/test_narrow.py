@@ -14,8 +14,8 @@ import termios
 import pytest
 from rich.cells import cell_len
 
-from archisync.database import Database
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, _clean_environment
 
 AGENT = "giulia.romano-di-sant-angelo"

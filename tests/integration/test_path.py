@@ -17,11 +17,11 @@ from random import Random
 import psycopg
 import pytest
 
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.rules.due import decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.store.database import Database, connected
 from archisync.sync import perform
 from archisync.tick import tick
 from tests.conftest import Cli

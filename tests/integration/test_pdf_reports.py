@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.rules.synctypes import DDT, SHARED_AGENT, SYNC_TYPES, Field, Kind, Scope, SyncType
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from tests.reports import cut, write_report
 from tests.rows import sync as sync_now
 

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ConfigurationError
-from archisync.database import Database, connected
 from archisync.embedded import temporary_folder
 from archisync.jobs import sync
-from archisync.pooler import is_pooled
 from archisync.rules.config import Config
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
+from archisync.store.pooler import is_pooled
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.rows import count

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from archisync.apply import Apply
 from archisync.base.errors import ExportError
-from archisync.database import Database
 from archisync.formats import BadRow, RawRow
 from archisync.formats.csv import CsvTable
 from archisync.formats.interface import PlainLines
@@ -19,6 +18,7 @@ from archisync.plainlines import PlainLine
 from archisync.records import read_records
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
+from archisync.store.database import Database
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(

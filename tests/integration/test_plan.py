@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from archisync.database import Database
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 AT_NOON = {"PGOPTIONS": "-c archisync.now=2026-03-01T12:00:00Z"}

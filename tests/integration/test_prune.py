@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from archisync.database import Database, connected
 from archisync.rules.config import Config
 from archisync.store import agents, runs
+from archisync.store.database import Database, connected
 from archisync.tick import tick
 from tests.rows import count, drain, sync
 

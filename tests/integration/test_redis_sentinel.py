@@ -17,10 +17,10 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.embedded import temporary_folder
 from archisync.redisurl import SENTINEL_PORT, _host
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.faults.queued import config_for, env_of, one_due_pair, queued, succeeded
 from tests.redisservers import REDIS_SERVER, Server, client_tls, free_port, make_certificates, server, tls_options

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.embedded import temporary_folder
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.faults.queued import config_for, env_of, one_due_pair, queued, succeeded
 from tests.redisservers import REDIS_SERVER, client_tls, free_port, make_certificates, server, tls_before, tls_options

@@ -15,8 +15,8 @@ import redis
 
 from archisync.acl import User
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.embedded import EmbeddedValkey
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.faults.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import activity, agents, ticks
+from archisync.store.database import Database
 from tests.browser import Browser, browser, chromium
 from tests.conftest import Cli
 from tests.rows import sync

@@ -11,9 +11,9 @@ import pytest
 import archisync.store
 from archisync.apply import _SQL_TYPE
 from archisync.base.errors import SchemaError
-from archisync.database import Database, connected
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import migrations, settings
+from archisync.store.database import Database, connected
 
 ALL = [
     "0001 initial",

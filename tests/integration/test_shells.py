@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, _clean_environment
 
 ESCAPES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[\[()][0-9;?<>=]*[A-Za-z]|\x1b[=>]|[\r\x08]")

@@ -3,8 +3,8 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from archisync.database import Database
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from tests.slots import next_slot
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)

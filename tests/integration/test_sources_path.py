@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from archisync.base.log import EventLog
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.serve import serve
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
 from archisync.tick import tick
 from tests.conftest import Cli

@@ -3,8 +3,8 @@
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.database import Database
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import Cli
 
 TYPES = "orders, customers, products, prices, ddt, invoices"

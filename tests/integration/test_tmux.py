@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from archisync.database import Database
 from archisync.embedded import temporary_folder
 from archisync.store import agents
+from archisync.store.database import Database
 from tests.conftest import REPOSITORY, _clean_environment
 
 TMUX = shutil.which("tmux")

@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from archisync.database import Database
 from archisync.rules.config import Config
 from archisync.store import agents, runs
+from archisync.store.database import Database
 from archisync.store.runs import Counts
 from tests.conftest import Cli
 from tests.erp import Answer, Handler, running_erp

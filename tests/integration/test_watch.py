@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from archisync.database import Database
 from archisync.embedded import EmbeddedPostgres
 from archisync.store import agents, migrations
-from archisync.store.live import Point
+from archisync.store.database import Database
+from archisync.store.health import Point
 from archisync.watch import sparkline
 from tests.conftest import REPOSITORY, Cli
 from tests.screen import Screen
@@ -192,7 +192,7 @@ def test_ctrl_c_and_sigterm_leave_the_terminal_as_it_was(env: dict[str, str], ho
 def test_a_database_that_goes_away_and_comes_back_is_a_line_and_not_the_end(
     own_postgres: EmbeddedPostgres, redis_url: str
 ) -> None:
-    from archisync.database import connected
+    from archisync.store.database import connected
 
     with connected(own_postgres.url, purpose="test") as db:
         migrations.migrate(db, {})

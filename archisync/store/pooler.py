@@ -9,7 +9,7 @@ safe; it is refused all the same, because the mode can be changed under a runnin
 from __future__ import annotations
 
 from archisync.base.errors import ConfigurationError
-from archisync.database import HINT_DIRECT, Database
+from archisync.store.database import HINT_DIRECT, Database
 
 # Purpose: the process that serves this very statement. Caller: is_pooled. No locks.
 SQL_SERVED_BY = "select pg_backend_pid() as pid"

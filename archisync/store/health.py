@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from archisync.database import Database
+from archisync.store.database import Database
 
 # Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
 # Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
