@@ -1,6 +1,6 @@
 """Applying a read export to its table: COPY into a temporary table, then a few set-based statements, in the caller's transaction.
 An agent's first export has nothing to be compared with and is copied straight into the table. Of a later one only the lines that are
-not known yet are copied, and compared with the rows whose lines are gone (archisync.linedigest); all other rows are as they
+not known yet are copied, and compared with the rows whose lines are gone (archisync.formats.knownlines); all other rows are as they
 should be, and no statement looks at them again.
 
 What holds for every statement here: it is filtered by agent (shared tables have none); it touches the columns that the export
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
-from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
+from archisync.formats.knownlines import KnownRows, LineDigests, SpanningRecordError
 from archisync.loading import SAMPLE_SIZE, Loader, Staged
 from archisync.records import RecordReader
 from archisync.rules.guard import Plan

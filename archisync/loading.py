@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from archisync.formats import PlainLines
-from archisync.linedigest import DIGEST_BYTES, LineDigests
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
 from archisync.records import Quarantined, Record, RecordReader
 from archisync.rules.synctypes import Field
 from archisync.rules.values import Value

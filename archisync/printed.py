@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
-from archisync.formats.cycles import announced, is_footer
-from archisync.formats.interface import BadRow, RawRow, Table
+from archisync.formats.pdf.table.cycles import announced, is_footer
+from archisync.formats.rows import BadRow, RawRow, Table
 from archisync.records import map_labels
 from archisync.rules.synctypes import SyncType
 

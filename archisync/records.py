@@ -10,7 +10,9 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from archisync.base.errors import ConfigurationError, ExportError
-from archisync.formats.interface import (
+from archisync.formats.copylines import PlainLine
+from archisync.formats.knownlines import LineDigests, layout_seed
+from archisync.formats.rows import (
     BadRow,
     LineTable,
     NestedText,
@@ -20,8 +22,6 @@ from archisync.formats.interface import (
     SkippingTable,
     Table,
 )
-from archisync.linedigest import LineDigests, layout_seed
-from archisync.plainlines import PlainLine
 from archisync.rules.synctypes import Field, Kind, SyncType
 from archisync.rules.values import BadValueError, Locale, Value, clean, parse, parser, strip_accents
 

@@ -3,8 +3,8 @@ What is no export is refused."""
 
 from archisync.base.errors import ExportError
 from archisync.formats.csv import CsvTable
-from archisync.formats.interface import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.formats.jsonl import JsonlTable
+from archisync.formats.rows import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.rules.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
 from archisync.sources.interface import Export
 
@@ -40,7 +40,7 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
     with export.path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if _PDF_MAGIC in head[: 0 if export.suffix in _TEXT_SUFFIXES else _PDF_MAGIC_WITHIN] or head.startswith(_PDF_MAGIC):
-        from archisync.formats.pdf import PdfTable
+        from archisync.formats.pdf.table import PdfTable
 
         return PdfTable(export.path, limits)
     is_jsonl = _is_jsonl(export.suffix, head)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.formats.interface import BadRow, PlainLines, RawRow
-from archisync.linedigest import LineDigests, SpanningRecordError
-from archisync.plainlines import PlainLine
+from archisync.formats.copylines import PlainLine
+from archisync.formats.knownlines import LineDigests, SpanningRecordError
+from archisync.formats.rows import BadRow, PlainLines, RawRow
 from archisync.rules.config import CSV_DELIMITERS, DETECT, CsvDialect
 
 MAX_LINE_CHARS = 2 * 1024 * 1024  # 25 cells of 64 KiB are 1.6 MiB; short cells take thirty times their size in memory

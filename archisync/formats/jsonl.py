@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.formats.interface import BadRow, NestedText, NumberText, RawRow
+from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow
 
 MAX_LINE_BYTES = (
     2 * 1024 * 1024

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pdfplumber
+from archisync.formats.pdf.table.cycles import Cycles
+from archisync.formats.pdf.table.pages import read_pages
 
 from archisync.formats import BadRow
-from archisync.formats.cycles import Cycles
-from archisync.formats.pdf import PdfTable
-from archisync.formats.pdfpages import read_pages
+from archisync.formats.pdf.table import PdfTable
 from archisync.rules.config import PdfLimits
 from tests.benchmarks.datapath import COLUMNS, customer
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

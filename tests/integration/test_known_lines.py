@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archisync import apply
-from archisync.linedigest import KnownRows, LineDigests, SpanningRecordError
+from archisync.formats.knownlines import KnownRows, LineDigests, SpanningRecordError
 from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.database import Database

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from archisync.apply import Apply
 from archisync.base.errors import ExportError
 from archisync.formats import BadRow, RawRow
+from archisync.formats.copylines import PlainLine
 from archisync.formats.csv import CsvTable
-from archisync.formats.interface import PlainLines
+from archisync.formats.rows import PlainLines
 from archisync.loading import Staged
-from archisync.plainlines import PlainLine
 from archisync.records import read_records
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from archisync.base.errors import ExportError
 from archisync.formats import open_table
 from archisync.formats.csv import MAX_CELL_CHARS, MAX_LINE_CHARS, CsvTable
-from archisync.formats.interface import BadRow, RawRow
+from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import CsvDialect
 from archisync.sources import Export
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from archisync.base.errors import ExportError
 from archisync.formats import open_table
-from archisync.formats.interface import BadRow, NestedText, NumberText, RawRow, Table
 from archisync.formats.jsonl import MAX_LABELS, MAX_LINE_BYTES, JsonlTable
+from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow, Table
 from archisync.sources import Export
 
 

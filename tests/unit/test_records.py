@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.base.errors import ConfigurationError, ExportError
-from archisync.formats.interface import BadRow, NumberText, RawRow
+from archisync.formats.rows import BadRow, NumberText, RawRow
 from archisync.records import (
     MissingColumnError,
     Quarantined,

@@ -34,12 +34,12 @@ class SpanningRecordError(Exception):
 @cache
 def parser_version() -> str:
     """Of the modules that make values of text: another text may make other values, so their lines are read again once."""
-    from archisync import plainlines, records
-    from archisync.formats import csv, jsonl
+    from archisync import records
+    from archisync.formats import copylines, csv, jsonl
     from archisync.rules import values
 
     digest = hashlib.sha256()
-    for module in (values, records, plainlines, csv, jsonl):
+    for module in (values, records, copylines, csv, jsonl):
         digest.update(Path(module.__file__ or "").read_bytes())
     return digest.hexdigest()
 

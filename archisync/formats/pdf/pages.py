@@ -1,4 +1,4 @@
-"""The ruled table of each page of a PDF, as rows of cell texts. Only the child process of `archisync.formats.pdf` imports this.
+"""The ruled table of each page of a PDF, as rows of cell texts. Only the child process of `archisync.formats.pdf.table` imports this.
 
 There are two readers. `pdfcontent` is fast and refuses a page that leaves it any doubt; `pdfium` reads every page that a viewer
 can show, and has the last word: the last page of each batch is read by both, and so is the first page in each font. Where the two
@@ -14,7 +14,7 @@ from typing import IO, NoReturn
 
 from archisync.base.errors import ExportError
 from archisync.base.processes import die_with_parent
-from archisync.formats import pdfcontent, pdfium
+from archisync.formats.pdf.table import content, pdfium
 
 Rows = list[list[str]]
 
@@ -108,20 +108,20 @@ class Reader:
     `quick` opens it for the fast reader, and `careful` counts the pages that PDFium read.
     """
 
-    def __init__(self, path: str, quick: Callable[..., pdfcontent.Document] = pdfcontent.Document) -> None:
+    def __init__(self, path: str, quick: Callable[..., content.Document] = content.Document) -> None:
         self._path = path
         self._pdfium = pdfium.Document(path)
         self.total = len(self._pdfium)
         self.careful = 0
         self._checked_fonts: set[int] = set()
         self._refused = 0
-        self._fast: pdfcontent.Document | None = None
+        self._fast: content.Document | None = None
         if self.total < 1:
             self.close()
             raise ExportError("the PDF has no pages", hint="print the report again")
         try:
             self._fast = quick(path, pdfium.standard_widths)
-        except pdfcontent.DOUBTS:
+        except content.DOUBTS:
             return
         if len(self._fast) != self.total:
             self._leave_it_to_pdfium()
@@ -171,7 +171,7 @@ class Reader:
             return None, set()
         try:
             rows, fonts = self._fast.rows(number)
-        except pdfcontent.DOUBTS:
+        except content.DOUBTS:
             self._refused += 1
             if self._refused > DOUBTS_ALLOWED:
                 self._leave_it_to_pdfium()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from archisync.linedigest import LineDigests
-from archisync.plainlines import PlainLine
+from archisync.formats.copylines import PlainLine
+from archisync.formats.knownlines import LineDigests
 
 
 class NumberText(str):

@@ -1,4 +1,4 @@
-"""The child process of `archisync.formats.pdf`: a PDF's file name comes in, its records go out as JSON Lines.
+"""The child process of `archisync.formats.pdf.table`: a PDF's file name comes in, its records go out as JSON Lines.
 
 The first line are the labels, then one array of cells for each record, at the end an object with numbers. An export that
 can't be trusted ends with exit code 3 and an object on standard error: `reason`, `message`, `hint`.
@@ -12,8 +12,8 @@ EXIT_REFUSED = 3
 
 def main() -> int:
     from archisync.base.errors import ExportError, TruncatedError
-    from archisync.formats.cycles import Cycles
-    from archisync.formats.pdfpages import read_pages
+    from archisync.formats.pdf.table.cycles import Cycles
+    from archisync.formats.pdf.table.pages import read_pages
 
     dump = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
     sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]

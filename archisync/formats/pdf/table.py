@@ -17,7 +17,7 @@ from typing import Any
 
 from archisync.base.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
 from archisync.base.processes import child_limits, start
-from archisync.formats.interface import BadRow, RawRow
+from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import PdfLimits
 
 _TAIL_BYTES = 2048
@@ -82,7 +82,7 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     with records.open("wb") as out:
         child = start(  # our own module
             # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
-            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdfchild", str(path)],
+            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.table.child", str(path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
