@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from archisync import sync
 from archisync.base.errors import ArchisyncError, LeaseLostError
 from archisync.base.log import EventLog
 from archisync.rules.config import AGENT_BOUND_S, Config
@@ -23,6 +22,7 @@ from archisync.store import runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
+from archisync.sync.run import run as sync
 
 LOCKED_DELAY_S = 15
 """Wait before a run is offered again whose agent is locked by a process that has lost its lease (it will notice soon)."""

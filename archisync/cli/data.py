@@ -34,7 +34,7 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None,
 
     from archisync.store.locks import agent_lock
     from archisync.store.pooler import require_direct
-    from archisync.sync import preview
+    from archisync.sync.run import preview
 
     a = app(ctx)
     kind = sync_type(type_name)
@@ -91,8 +91,8 @@ def clear(
 
     Example: archisync clear customers --agent anna.bianchi --yes
     """
-    from archisync.apply import count_rows, delete_rows
     from archisync.store import pairs
+    from archisync.sync.run.apply import count_rows, delete_rows
 
     a = app(ctx)
     kind = sync_type(type_name)

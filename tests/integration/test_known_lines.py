@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archisync import apply
 from archisync.formats.knownlines import KnownRows, LineDigests, SpanningRecordError
 from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
+from archisync.sync.run import apply
 from tests.rows import count
 from tests.rows import sync as sync_now
 

@@ -22,7 +22,7 @@ from archisync.rules.due import decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.store.database import Database, connected
-from archisync.sync import perform
+from archisync.sync.run import perform
 from archisync.tick import tick
 from tests.conftest import Cli
 from tests.rows import count, drain

@@ -5,17 +5,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from archisync.sync.run.apply import Apply
+from archisync.sync.run.records import read_records
+from archisync.sync.run.staging import Staged
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from archisync.apply import Apply
 from archisync.base.errors import ExportError
 from archisync.formats import BadRow, RawRow
 from archisync.formats.copylines import PlainLine
 from archisync.formats.csv import CsvTable
 from archisync.formats.rows import PlainLines
-from archisync.loading import Staged
-from archisync.records import read_records
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
 from archisync.store.database import Database

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from archisync.sync.run.apply import _SQL_TYPE
 
 import archisync.store
-from archisync.apply import _SQL_TYPE
 from archisync.base.errors import SchemaError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import migrations, settings

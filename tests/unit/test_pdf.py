@@ -6,11 +6,11 @@ from pathlib import Path
 import pdfplumber
 import pytest
 from archisync.formats.pdf.table.cycles import announced
+from archisync.sync.run.reports import PrintedTable, split_tracking
 
 from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.formats import BadRow, open_table
 from archisync.formats.pdf.table import PdfTable
-from archisync.printed import PrintedTable, split_tracking
 from archisync.rules.config import PdfLimits
 from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
 from archisync.sources.interface import Export

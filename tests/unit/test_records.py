@@ -6,12 +6,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from archisync.base.errors import ConfigurationError, ExportError
-from archisync.formats.rows import BadRow, NumberText, RawRow
-from archisync.records import (
+from archisync.sync.run.records import (
     MissingColumnError,
     Quarantined,
     Record,
@@ -20,6 +15,11 @@ from archisync.records import (
     map_labels,
     read_records,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.base.errors import ConfigurationError, ExportError
+from archisync.formats.rows import BadRow, NumberText, RawRow
 from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
 from archisync.rules.values import Locale
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from archisync.formats.pdf.table.cycles import announced, is_footer
 from archisync.formats.rows import BadRow, RawRow, Table
-from archisync.records import map_labels
 from archisync.rules.synctypes import SyncType
+from archisync.sync.run.records import map_labels
 
 COURIER_URLS = {
     "fedex": "https://www.fedex.com/fedextrack/?trknbr={}",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from archisync import __version__, sources
-from archisync.apply import Apply
 from archisync.base.errors import (
     ArchisyncError,
     ConfigurationError,
@@ -32,8 +31,6 @@ from archisync.base.errors import (
 from archisync.base.signals import is_interrupt
 from archisync.base.text import printable
 from archisync.formats import open_table
-from archisync.loading import Staged
-from archisync.records import RecordReader, read_records
 from archisync.rules.config import Config, redact
 from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.rules.synctypes import SyncType, sync_type
@@ -42,6 +39,9 @@ from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
 from archisync.store.database import Database, translate
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
+from archisync.sync.run.apply import Apply
+from archisync.sync.run.records import RecordReader, read_records
+from archisync.sync.run.staging import Staged
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -377,7 +377,7 @@ def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]
     table = open_table(export, config.csv_dialect(kind), config.pdf_limits)
     record["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
-        from archisync.printed import PrintedTable
+        from archisync.sync.run.reports import PrintedTable
 
         locale = config.locale(kind, otherwise="it")
         table = PrintedTable(table, kind, aliases)
