@@ -179,7 +179,7 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
         import redis
 
         if isinstance(exc, redis.RedisError):
-            from archisync.queue import translate as translate_redis
+            from archisync.queue.client import translate as translate_redis
 
             return translate_redis(exc)
     from archisync.rules.config import redact

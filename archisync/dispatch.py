@@ -97,7 +97,9 @@ def deliver(
     lost_maybe = runs.long_delivered(db, after_s=config.redeliver_after_s)
     if not lost_maybe and not runs.any_undelivered(db):
         return
-    from archisync import queue  # here, and not above: importing redis and rq costs more than all the rest
+    from archisync.queue.client import (
+        client as queue,  # here, and not above: importing redis and rq costs more than all the rest
+    )
 
     with queue.connected(config.redis_url) as client:
         queue.clear_the_way(client, config.queue, EventLog())
@@ -121,7 +123,7 @@ def deliver(
 
 def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
     """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
-    from archisync import queue
+    from archisync.queue.client import client as queue
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60

@@ -102,7 +102,7 @@ def look(config: Config) -> Snapshot:
 
 
 def _workers(config: Config) -> Workers:
-    from archisync import queue
+    from archisync.queue.client import client as queue
 
     try:
         with queue.connected(config.redis_url) as client:

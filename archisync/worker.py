@@ -34,11 +34,12 @@ from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
-from archisync import jobs, queue, sources
+from archisync import jobs, sources
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.horse import Horse, Progress
+from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected

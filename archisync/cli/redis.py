@@ -27,7 +27,7 @@ def acl(
 
     Example: archisync redis acl | redis-cli
     """
-    from archisync.acl import MEANING, User, acl_commands
+    from archisync.queue.acl import MEANING, User, acl_commands
 
     a = app(ctx)
     for line in acl_commands(a.config.queue, prefix):

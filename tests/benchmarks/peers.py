@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
-from archisync import queue
+from archisync.queue.client import client as queue
 from tests.benchmarks.figures import timed
 
 BATCH = 1_000

@@ -13,8 +13,8 @@ from pathlib import Path
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from archisync import queue
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

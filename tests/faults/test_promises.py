@@ -24,9 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from archisync import queue
 from archisync.base.errors import LeaseLostError
 from archisync.base.log import EventLog
+from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.serve import serve

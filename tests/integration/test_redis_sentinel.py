@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import redis
+from archisync.queue.client.url import SENTINEL_PORT, _host
 
 from archisync.base.errors import ExitCode
 from archisync.embedded import temporary_folder
-from archisync.redisurl import SENTINEL_PORT, _host
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli

@@ -29,9 +29,9 @@ from rq.job import Job
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
-from archisync import redisurl
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.base.log import EventLog
+from archisync.queue.client import url as redisurl
 from archisync.rules.config import redact
 from archisync.store.runs import Delivery
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from rq.defaults import RQ_KEY_PREFIX
 
 from archisync.base.errors import UsageError
-from archisync.queue import expected_types
+from archisync.queue.client import expected_types
 from archisync.store.grants import DEFAULT_PREFIX
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
@@ -44,8 +44,8 @@ class Allowed:
 _CONNECTION = ("hello", "ping", "select", "client|setname", "client|setinfo", "info")
 _TRANSACTION = ("multi", "exec", "discard", "watch", "unwatch")
 _SET_ASIDE = ("type", "rename")
-"""archisync.queue.clear_the_way; `rename` within these keys only."""
-# eval: archisync.queue pushes with a script of its own; what a script does needs the same rights.
+"""archisync.queue.client.clear_the_way; `rename` within these keys only."""
+# eval: archisync.queue.client pushes with a script of its own; what a script does needs the same rights.
 _TICK = (
     *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "config|get",
     "sadd", "hset", "copy", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
