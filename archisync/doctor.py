@@ -169,7 +169,7 @@ def judge_disk(folder: Path, free_bytes: int) -> Finding:
 
 def check_hook(config: Config) -> Iterator[Finding]:
     """Whether the hook can be called at all; nothing is sent."""
-    from archisync.hook import check
+    from archisync.schedule.hook import check
 
     try:
         if config.hook is None:

@@ -40,7 +40,7 @@ def run(
 
     Example: archisync run orders --agent anna.bianchi --wait --timeout 60
     """
-    from archisync import force
+    from archisync.schedule import force
 
     a = app(ctx)
     force.select_types(type_name)  # a slip of the keyboard is told before a missing setting
@@ -92,7 +92,7 @@ def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
 ) -> tuple[list[Run], ArchisyncError | None]:
     """The runs as they are then, and why some are not finished; no runs when nobody waits for them."""
-    from archisync import force
+    from archisync.schedule import force
     from archisync.store import runs
 
     if not inline:

@@ -34,7 +34,7 @@ def tick(
 
 def _dry_run(a: App, json: bool) -> None:
     """Streams in a pipe, whatever the number of pairs; --json collects."""
-    from archisync.tick import dry_run
+    from archisync.schedule.tick import dry_run
 
     with a.database("tick --dry-run") as db:
         decisions = (

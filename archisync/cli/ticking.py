@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from archisync.base.errors import ExitCode, UnreachableError
 from archisync.output import Output
 from archisync.rules.config import Config
+from archisync.schedule.tick import DEADLINE_S, Summary, tick
 from archisync.store.database import connected
-from archisync.tick import DEADLINE_S, Summary, tick
 from archisync.watchdog import ends_within
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import redis
 
-from archisync.dispatch import DELIVER_BATCH, INSERT_BATCH
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.schedule.deliver import DELIVER_BATCH, INSERT_BATCH
+from archisync.schedule.tick import tick
 from archisync.store import agents, runs, ticks
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
-from archisync.tick import tick
 from tests.benchmarks import registry
 from tests.benchmarks.datapath import PEAK
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

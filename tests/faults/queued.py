@@ -10,9 +10,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database
-from archisync.tick import tick
 from tests.rows import count
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"

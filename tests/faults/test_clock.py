@@ -13,10 +13,10 @@ from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.schedule.tick import tick
 from archisync.store import activity, agents, pairs, runs, settings, ticks, timetable
 from archisync.store import health as live
 from archisync.store.database import Database, connected
-from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.whole import AGENT
 from tests.rows import count, drain

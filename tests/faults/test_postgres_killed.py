@@ -12,10 +12,10 @@ from archisync.base.errors import UnreachableError
 from archisync.embedded import EmbeddedPostgres
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
-from archisync.tick import tick
 from tests.faults.whole import AGENT, Versions, only_customers
 from tests.proxy import Proxy
 from tests.rows import count, drain, fingerprint

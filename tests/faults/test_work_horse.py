@@ -14,9 +14,9 @@ import redis
 from archisync import horse
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database
-from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.queued import INTERMEDIATE_KEY, LOCKED, QUEUE_KEY, env_of, events
 from tests.rows import count

@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store.database import Database, connected
-from archisync.tick import tick
 from tests.conftest import Cli
 from tests.faults.queued import (
     INTERMEDIATE_KEY,

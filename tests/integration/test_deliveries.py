@@ -21,10 +21,10 @@ from rq.serializers import JSONSerializer
 
 from archisync.queue.client import client as queue
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Delivery
-from archisync.tick import tick
 from tests.faults.queued import config_for
 from tests.rows import count
 

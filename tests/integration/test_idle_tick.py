@@ -9,10 +9,10 @@ import pytest
 
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store import agents, runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate
-from archisync.tick import tick
 from tests.rows import count
 
 RUN = (

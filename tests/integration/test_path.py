@@ -20,10 +20,10 @@ import pytest
 from archisync.rules.config import Config
 from archisync.rules.due import decide
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.schedule.tick import tick
 from archisync.store import agents, pairs, runs, settings, ticks
 from archisync.store.database import Database, connected
 from archisync.sync.run import perform
-from archisync.tick import tick
 from tests.conftest import Cli
 from tests.rows import count, drain
 

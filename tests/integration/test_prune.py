@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
-from archisync.tick import tick
 from tests.rows import count, drain, sync
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"

@@ -109,7 +109,9 @@ def _ms_since(started: float) -> int:
 
 def _work(db: Database, config: Config, summary: Summary, started: float) -> None:
     """Every step before the heartbeat, in the order of the promise."""
-    from archisync.dispatch import queue_and_deliver  # these here, and not above: an idle tick needs none of them
+    from archisync.schedule.deliver import (
+        queue_and_deliver,  # these here, and not above: an idle tick needs none of them
+    )
     from archisync.store import runs
 
     runs.mend_clock(db)
@@ -139,7 +141,7 @@ def _tell(db: Database, config: Config, started: float) -> None:
     try:
         if config.hook is None or not notices.any_waiting(db):
             return
-        from archisync.hook import deliver_notices
+        from archisync.schedule.hook import deliver_notices
 
         deliver_notices(db, config.hook, config.environment, until=started + TELL_DEADLINE_S)
     except ConfigurationError as exc:

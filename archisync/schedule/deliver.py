@@ -18,7 +18,7 @@ from archisync.store.database import Database, connect
 if TYPE_CHECKING:
     from rq import Queue
 
-    from archisync.tick import Summary
+    from archisync.schedule.tick import Summary
 
 DELIVER_DEADLINE_S = 40.0
 """No batch is begun later: Redis may say nothing for queue.COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
