@@ -6,9 +6,9 @@ from typing import Any
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
-from archisync.serve import serve
 from archisync.store import runs
 from archisync.store.database import Database
+from archisync.work.runner import serve
 
 BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since", "line_digest")
 

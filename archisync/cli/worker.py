@@ -25,12 +25,12 @@ def worker(
     a.config.require_all()
     sources.check_all(a.config)
     if single:
-        from archisync.worker import work
+        from archisync.work.worker import work
 
         work(a.config, burst=burst)
         return
     from archisync.base.log import EventLog
-    from archisync.worker import Supervisor
+    from archisync.work.worker import Supervisor
 
     code = Supervisor(processes=processes, burst=burst, log=EventLog()).run()
     raise typer.Exit(code)

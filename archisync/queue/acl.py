@@ -18,7 +18,7 @@ from archisync.store.grants import DEFAULT_PREFIX
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 WORKER_NAMES = "archisync.*"
-"""`archisync.worker` names them so."""
+"""`archisync.work.worker` names them so."""
 
 
 class User(StrEnum):

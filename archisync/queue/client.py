@@ -35,7 +35,7 @@ from archisync.queue.client import url as redisurl
 from archisync.rules.config import redact
 from archisync.store.runs import Delivery
 
-JOB_FUNCTION = "archisync.jobs.sync"
+JOB_FUNCTION = "archisync.work.job.sync"
 """The only function that a worker of ours runs."""
 FAILURE_TTL_S = 3600
 CONNECT_TIMEOUT_S = 5
@@ -176,7 +176,7 @@ return #ids
 """
 _STAMPED = frozenset({"data", "description"})
 _DESCRIBED = "archisync run "
-_PAYLOAD = b'["archisync.jobs.sync", null, [%d, %d], {}]'
+_PAYLOAD = b'["archisync.work.job.sync", null, [%d, %d], {}]'
 
 
 def push(q: Queue, delivery: Delivery, *, timeout_s: int) -> None:
@@ -323,6 +323,6 @@ def _place(worker_name: str) -> str:
 
 
 def place_in(worker_name: str) -> tuple[str, int] | None:
-    """The host and process id that `archisync.worker` puts into a name; None for any other name."""
+    """The host and process id that `archisync.work.worker` puts into a name; None for any other name."""
     found = re.fullmatch(r"archisync\.(.*)\.([0-9]{1,9})\.[^.]*", worker_name, re.ASCII)
     return (found[1], int(found[2])) if found else None

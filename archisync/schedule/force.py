@@ -175,10 +175,10 @@ class Inline:
     """This process as a worker of forced runs."""
 
     def __init__(self, db: Database, config: Config, changed: Callable[[Run], object]) -> None:
-        from archisync import serve
         from archisync.base.log import EventLog
+        from archisync.work import runner
 
-        self._serve = serve  # for the other commands it is not imported, and not once a run has begun
+        self._serve = runner  # for the other commands it is not imported, and not once a run has begun
         self._db, self._config, self._changed = db, config, changed
         self._log = EventLog()
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 from archisync.base.log import EventLog
 from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
+from archisync.work.runner import serve
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
 
 AGENT = "anna.bianchi"

@@ -99,7 +99,7 @@ def celery(servers: Servers, jobs: int) -> float:
     app = library.Celery(_NAME, broker=servers.redis_url.replace("unix://", "redis+socket://").replace("?db=0", ""))
     app.conf.update(task_ignore_result=True, task_default_queue=_NAME)
 
-    @app.task(name="archisync.jobs.sync")  # type: ignore[untyped-decorator]
+    @app.task(name="archisync.work.job.sync")  # type: ignore[untyped-decorator]
     def task(run_id: int, fence: int) -> None:
         """Never run here."""
 
@@ -132,7 +132,7 @@ def procrastinate(servers: Servers, jobs: int) -> float:
                             queue=_NAME,
                             lock=None,
                             queueing_lock=f"run-{number}",
-                            task_name="archisync.jobs.sync",
+                            task_name="archisync.work.job.sync",
                             task_kwargs={"run_id": number, "fence": 1},
                         )
                         for number in range(start, min(start + BATCH, jobs))
@@ -158,7 +158,7 @@ def pgqueuer(servers: Servers, jobs: int) -> float:
         for start in range(0, jobs, LARGE_BATCH):
             numbers = range(start, min(start + LARGE_BATCH, jobs))
             await queries.enqueue(
-                ["archisync.jobs.sync"] * len(numbers),
+                ["archisync.work.job.sync"] * len(numbers),
                 [b"[%d, 1]" % number for number in numbers],
                 [0] * len(numbers),
                 dedupe_key=[f"run-{number}" for number in numbers],

@@ -20,9 +20,9 @@ from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.schedule.tick import tick
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
+from archisync.work.runner import serve
 from tests.rows import every_table, fingerprint
 
 Fault = Literal["worker killed", "connection lost"]

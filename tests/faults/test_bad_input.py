@@ -28,9 +28,9 @@ from archisync.embedded import EmbeddedPostgres
 from archisync.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.serve import serve
 from archisync.store import agents, held, runs
 from archisync.store.database import Database, connected
+from archisync.work.runner import serve
 from tests.conftest import Cli, migrated_copy
 from tests.faults.bad_input import (
     AGENT_IDS,

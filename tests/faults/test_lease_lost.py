@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
-from archisync import serve
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.serve import Workplace, serve_claim
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
+from archisync.work import runner
+from archisync.work.runner import Workplace, serve_claim
 from tests.rows import count
 
 AGENT = "anna.bianchi"
@@ -62,7 +62,7 @@ def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
         looks[0] += 1
         return 0.0 if looks[0] == 1 else float(seconds)
 
-    monkeypatch.setattr(serve, "monotonic", clock)
+    monkeypatch.setattr(runner, "monotonic", clock)
     with Workplace(config, EventLog(io.StringIO())) as place, place.beating(claim):
         while looks[0] < 3:
             pass

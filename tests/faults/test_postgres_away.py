@@ -19,10 +19,10 @@ from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
+from archisync.work.runner import serve
 from tests.conftest import Cli
 from tests.faults.whole import AGENT, Versions, only_customers
 from tests.proxy import Proxy

@@ -30,11 +30,11 @@ from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.schedule.tick import tick
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
-from archisync.worker import SyncJob
+from archisync.work.runner import serve
+from archisync.work.worker import SyncJob
 from tests.rows import count
 
 AGENTS = ("anna", "bruno")

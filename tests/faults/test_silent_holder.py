@@ -7,10 +7,10 @@ import pytest
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.serve import LOCKED_DELAY_S, serve
 from archisync.store import agents, runs
 from archisync.store.database import Database, connect, connected
 from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
+from archisync.work.runner import LOCKED_DELAY_S, serve
 from tests.rows import count
 
 AGENT = "anna.bianchi"
@@ -52,7 +52,7 @@ def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(
 def test_a_worker_goes_on_with_the_agents_next_run_until_its_bound(
     connection: Database, config: Config, monkeypatch: pytest.MonkeyPatch, bound_s: int, done: int
 ) -> None:
-    monkeypatch.setattr("archisync.serve.AGENT_BOUND_S", bound_s)
+    monkeypatch.setattr("archisync.work.runner.AGENT_BOUND_S", bound_s)
     agents.add(connection, AGENT, name=None, whitelisted=True)
     forced = [
         runs.force(connection, name, AGENT, by="test", why=None) for name in ("orders", "customers", "ddt", "invoices")

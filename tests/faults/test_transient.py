@@ -11,10 +11,10 @@ from archisync.base.errors import TransientSourceError
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.serve import serve
 from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, runs
 from archisync.store.database import Database
+from archisync.work.runner import serve
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from archisync import horse
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database
+from archisync.work import child as horse
 from tests.conftest import Cli
 from tests.faults.queued import INTERMEDIATE_KEY, LOCKED, QUEUE_KEY, env_of, events
 from tests.rows import count

@@ -87,17 +87,17 @@ def pickles(marker: Path) -> list[Payload]:
 def names_like_ours(marker: Path) -> list[Payload]:
     touch = f"touch {marker}"
     return [
-        ["archisync.jobs.os.system", None, [touch], {}],
-        ["archisync.worker.os.system", None, [touch], {}],
-        ["archisync.jobs.sync.__globals__", None, [1, 1], {}],
-        ["archisync.jobs.sync ", None, [1, 1], {}],
-        [["archisync.jobs.sync"], None, [1, 1], {}],
+        ["archisync.work.job.os.system", None, [touch], {}],
+        ["archisync.work.worker.os.system", None, [touch], {}],
+        ["archisync.work.job.sync.__globals__", None, [1, 1], {}],
+        ["archisync.work.job.sync ", None, [1, 1], {}],
+        [["archisync.work.job.sync"], None, [1, 1], {}],
         [None, None, [1, 1], {}],
     ]
 
 
 def arguments_not_ours(marker: Path) -> list[Payload]:
-    ours = "archisync.jobs.sync"
+    ours = "archisync.work.job.sync"
     return [
         [ours, None, [], {}],
         [ours, None, [1], {}],
@@ -121,14 +121,14 @@ def methods(marker: Path) -> list[Payload]:
     touch = f"touch {marker}"
     return [
         ["system", "os", [touch], {}],
-        ["archisync.jobs.sync", {"py/object": "os.system"}, [1, 1], {}],
+        ["archisync.work.job.sync", {"py/object": "os.system"}, [1, 1], {}],
         ["__call__", ["os.system"], [touch], {}],
-        ["archisync.jobs.sync", 0, [1, 1], {}],
+        ["archisync.work.job.sync", 0, [1, 1], {}],
     ]
 
 
 def oversized(marker: Path) -> list[Payload]:
-    return [os.urandom(10_000), b"[" * 900_000, json.dumps(["archisync.jobs.sync", None, [1, 1], {}, "x"]).encode()]
+    return [os.urandom(10_000), b"[" * 900_000, json.dumps(["archisync.work.job.sync", None, [1, 1], {}, "x"]).encode()]
 
 
 FORGERIES = [foreign_functions, pickles, names_like_ours, arguments_not_ours, methods, oversized]
@@ -177,7 +177,7 @@ CALLBACKS = {
 def test_a_job_of_ours_that_brings_more_than_a_run_is_set_aside(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, what: str
 ) -> None:
-    write_job(client, "forged", ["archisync.jobs.sync", None, [1, 1], {}], CALLBACKS[what])
+    write_job(client, "forged", ["archisync.work.job.sync", None, [1, 1], {}], CALLBACKS[what])
     done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == [f"ForeignJobError: it brings {what}"]
     assert succeeded(connection) == 1
@@ -210,7 +210,7 @@ def test_a_job_of_ours_with_a_webhook_sends_nothing(
 ) -> None:
     with listening() as (url, requests):
         hook = json.dumps([{"url": url, "job_status": "finished", "method": "POST", "headers": {}, "timeout": 5}])
-        write_job(client, "forged", ["archisync.jobs.sync", None, [1, 1], {}], {"webhooks": hook})
+        write_job(client, "forged", ["archisync.work.job.sync", None, [1, 1], {}], {"webhooks": hook})
         done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it brings webhooks"]
     assert requests == []
@@ -235,7 +235,7 @@ def test_housekeeping_does_not_call_what_an_abandoned_job_names(
 
 # --- damaged job hashes -------------------------------------------------------------------------------------------
 
-OURS: list[object] = ["archisync.jobs.sync", None, [1, 1], {}]
+OURS: list[object] = ["archisync.work.job.sync", None, [1, 1], {}]
 
 
 def no_hash(client: redis.Redis) -> None:
@@ -355,7 +355,7 @@ def test_a_stale_or_invented_run_id_does_nothing(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     for number, args in enumerate(([1, 0], [1, 2], [-1, 1], [99, 1], [10**30, 1], [2**63, 2**63])):
-        write_job(client, f"stale-{number}", ["archisync.jobs.sync", None, args, {}])
+        write_job(client, f"stale-{number}", ["archisync.work.job.sync", None, args, {}])
     done = run_behind(cli, connection, config)
     assert len(events(done, "delivery-ignored")) == 6
     assert len(events(done, "run-started")) == succeeded(connection) == 1

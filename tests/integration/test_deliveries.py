@@ -46,7 +46,7 @@ def rq_enqueues(q: Queue, delivery: Delivery) -> None:
     """By the book: one call for each run, in the words of RQ's documentation."""
     for run_id, fence in reversed(delivery.runs) if delivery.forced else delivery.runs:
         q.enqueue(
-            "archisync.jobs.sync",
+            "archisync.work.job.sync",
             run_id,
             fence,
             job_id=f"run-{run_id}-{fence}-{delivery.delivery_id}",
@@ -97,7 +97,7 @@ def test_rq_reads_each_job_back(client: redis.Redis) -> None:
     queue.push(queue.queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
     for run_id, fence in RUNS:
         job = Job.fetch(f"run-{run_id}-{fence}-7", connection=client, serializer=JSONSerializer)
-        assert (job.func_name, job.args, job.kwargs) == ("archisync.jobs.sync", [run_id, fence], {})
+        assert (job.func_name, job.args, job.kwargs) == ("archisync.work.job.sync", [run_id, fence], {})
         assert (job.origin, job.timeout, job.result_ttl, job.failure_ttl) == (NAME, TIMEOUT_S, 0, 3600)
         assert (job.get_status(), job.description) == (JobStatus.QUEUED, f"archisync run {run_id}")
         assert job.enqueued_at is not None

@@ -14,7 +14,7 @@ from archisync.base.errors import ExitCode
 from archisync.cli.main import root
 from archisync.rules.config import VARIABLES, Config
 from archisync.sources import check_all
-from archisync.worker import WORKER_TTL_S
+from archisync.work.worker import WORKER_TTL_S
 from tests.conftest import REPOSITORY, Cli
 
 EXAMPLES = REPOSITORY / "examples"

@@ -13,12 +13,12 @@ import pytest
 
 from archisync.base.errors import ConfigurationError
 from archisync.embedded import temporary_folder
-from archisync.jobs import sync
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.store.pooler import is_pooled
+from archisync.work.job import sync
 from tests.conftest import Cli
 from tests.rows import count
 

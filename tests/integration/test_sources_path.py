@@ -12,10 +12,10 @@ import pytest
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.serve import serve
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
+from archisync.work.runner import serve
 from tests.conftest import Cli
 from tests.erp import Answer, Erp, Handler, running_erp
 from tests.plugins import WORKING, install

@@ -23,9 +23,9 @@ import psycopg
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.serve import Workplace, serve
 from archisync.store.database import Database, connected, translate
 from archisync.store.pooler import require_direct
+from archisync.work.runner import Workplace, serve
 
 LIFETIME_S = 300.0
 """The parent does its own housekeeping (RQ's registries) between two children."""

@@ -9,12 +9,12 @@ import threading
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.serve import serve
 from archisync.store.database import connected
 from archisync.store.pooler import require_direct
+from archisync.work.runner import serve
 
 STOP_AFTER_THIS_RUN = threading.Event()
-"""Set by the work horse's signal handler (archisync.worker). Module state, because RQ calls `sync` by name only."""
+"""Set by the work horse's signal handler (archisync.work.worker). Module state, because RQ calls `sync` by name only."""
 
 
 def sync(run_id: int, fence: int) -> None:

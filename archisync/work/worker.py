@@ -1,9 +1,9 @@
 """RQ workers that do nothing but archisync's own job, and the supervisor that keeps them running.
 
 * One queue: RQ then moves a job to `:intermediate` instead of popping it. What is lost there is pushed again by a tick.
-* Only `archisync.jobs.sync(run id, fence)` is run. A job hash that is anything else is set aside with a log line.
+* Only `archisync.work.job.sync(run id, fence)` is run. A job hash that is anything else is set aside with a log line.
 * The work horse dies with its parent (PR_SET_PDEATHSIG), so that an agent's lock is never held by an orphan.
-* It serves many deliveries, one after the other (archisync.horse); RQ's bookkeeping is done for the first one only.
+* It serves many deliveries, one after the other (archisync.work.child); RQ's bookkeeping is done for the first one only.
 * SIGTERM lets the current run finish; the agent's further runs stay queued.
 """
 
@@ -34,16 +34,17 @@ from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
-from archisync import jobs, sources
+from archisync import sources
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
-from archisync.horse import Horse, Progress
 from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected
 from archisync.store.pooler import require_direct
+from archisync.work import job as jobs
+from archisync.work.child import Horse, Progress
 
 WORKER_TTL_S = 75
 """RQ blocks this long less 15 s for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""
@@ -80,13 +81,13 @@ _NEVER_OURS = (
 
 
 class SyncJob(Job):
-    """A job that can be restored only if it is `archisync.jobs.sync` with two whole numbers, in JSON, and nothing else.
+    """A job that can be restored only if it is `archisync.work.job.sync` with two whole numbers, in JSON, and nothing else.
 
     To RQ's worker and housekeeping, any other hash is a job that does not exist.
     """
 
     serve: Callable[[int, int], None] | None = None
-    """What a work horse of ours does with the two numbers, instead of `archisync.jobs.sync`, which begins from nothing."""
+    """What a work horse of ours does with the two numbers, instead of `archisync.work.job.sync`, which begins from nothing."""
 
     def _execute(self) -> Any:
         return self.serve(*self.args) if self.serve else super()._execute()
