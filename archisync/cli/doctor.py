@@ -28,7 +28,7 @@ def doctor(
     Example, as a probe of a worker: archisync doctor --only worker-here
     """
     from archisync.base.errors import ExitCode
-    from archisync.doctor import Finding, Level, examine, exit_code
+    from archisync.observe.doctor import Finding, Level, examine, exit_code
 
     a = app(ctx)
     found: list[Finding] = []

@@ -26,8 +26,8 @@ def metrics(
 
     Example: archisync metrics --serve 0.0.0.0:9464
     """
-    from archisync import metrics as m
     from archisync.base import atomicfile
+    from archisync.observe import metrics as m
 
     a = app(ctx)
     if output is not None and serve is not None:

@@ -42,7 +42,7 @@ def report(
 def _page(a: App, days: int) -> str:
     from datetime import timedelta
 
-    from archisync import webpage
+    from archisync.observe import htmlreport
     from archisync.store import activity, held, pairs, runs, ticks
     from archisync.store import health as live
     from archisync.store.runs import State
@@ -53,13 +53,13 @@ def _page(a: App, days: int) -> str:
         now = ticks.clock(db)
         until = now + timedelta(seconds=1)  # the clock has whole seconds, and the last of them counts
         since = until - span
-        return webpage.page(
-            webpage.Facts(
+        return htmlreport.page(
+            htmlreport.Facts(
                 now=now,
                 since=since,
                 step=step,
                 health=pairs.health(db),
-                trends=live.trends(db, limit=webpage.TREND_RUNS),
+                trends=live.trends(db, limit=htmlreport.TREND_RUNS),
                 steps=activity.outcomes(db, since=since, until=until, step=step),
                 held=held.held_exports(db, limit=_LISTED),
                 failures=runs.history(db, state=State.FAILED, since=since, limit=_LISTED),

@@ -18,7 +18,8 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.doctor import (
+from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.observe.doctor import (
     CHECKS,
     judge_disk,
     judge_eviction,
@@ -27,7 +28,6 @@ from archisync.doctor import (
     judge_skew,
     misspelt,
 )
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import variable_names
 from archisync.store import agents
 from archisync.store.database import Database

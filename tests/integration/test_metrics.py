@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
-from archisync.metrics import parse_address
+from archisync.observe.metrics import parse_address
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
 from archisync.store.database import Database
