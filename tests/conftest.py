@@ -22,7 +22,7 @@ import redis
 from hypothesis import settings
 from psycopg import sql
 
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store.database import Database, connected
 
 REPOSITORY = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from time import monotonic
 import redis
 import trustme
 
-from archisync.embedded import _valkey_binary
+from archisync.standalone.servers import _valkey_binary
 from tests.proxy import CHUNK
 
 START_TIMEOUT_S = 20.0

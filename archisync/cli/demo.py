@@ -14,6 +14,6 @@ def demo(ctx: typer.Context) -> None:
 
     Example: archisync demo
     """
-    from archisync.demo import demo as run_demo
+    from archisync.standalone.demo import demo as run_demo
 
     run_demo(app(ctx).output)

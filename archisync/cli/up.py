@@ -23,6 +23,6 @@ def up(
 
     Example: ARCHISYNC_SOURCE='/exports/{agent}/{type}.csv' archisync up --folder ~/archisync
     """
-    from archisync.up import up as run_up
+    from archisync.standalone.up import up as run_up
 
     run_up(app(ctx).output, app(ctx).config, folder.expanduser(), processes=processes)

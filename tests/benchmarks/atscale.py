@@ -12,7 +12,7 @@ from statistics import median
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import runs
 from archisync.store.database import connected
 from tests.benchmarks import company

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archisync.base.log import EventLog
-from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

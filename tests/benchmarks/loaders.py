@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from archisync.embedded import EmbeddedPostgres, temporary_folder
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

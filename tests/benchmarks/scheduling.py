@@ -13,11 +13,11 @@ from pathlib import Path
 
 import redis
 
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.deliver import DELIVER_BATCH, INSERT_BATCH
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents, runs, ticks
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected

@@ -13,10 +13,10 @@ from pathlib import Path
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.queue.client import client as queue
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

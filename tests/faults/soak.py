@@ -24,7 +24,7 @@ from typing import Self
 
 import redis
 
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents, migrations
 from archisync.store.database import Database, connected
 

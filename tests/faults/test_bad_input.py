@@ -24,10 +24,10 @@ import pytest
 
 from archisync.__main__ import main
 from archisync.base.log import EventLog
-from archisync.embedded import EmbeddedPostgres
 from archisync.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents, held, runs
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve

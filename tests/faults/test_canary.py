@@ -15,7 +15,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from archisync.embedded import EmbeddedValkey
+from archisync.standalone.servers import EmbeddedValkey
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import Cli

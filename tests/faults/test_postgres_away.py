@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from archisync.base.log import EventLog
-from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, runs
 from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate

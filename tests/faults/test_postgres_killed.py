@@ -9,10 +9,10 @@ from threading import Event
 import pytest
 
 from archisync.base.errors import UnreachableError
-from archisync.embedded import EmbeddedPostgres
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

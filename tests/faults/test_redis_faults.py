@@ -13,8 +13,8 @@ from time import monotonic
 import pytest
 import redis
 
-from archisync.embedded import EmbeddedValkey, temporary_folder
 from archisync.rules.config import Config
+from archisync.standalone.servers import EmbeddedValkey, temporary_folder
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.faults.queued import (

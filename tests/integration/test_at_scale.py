@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from archisync.embedded import EmbeddedPostgres
+from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import activity, pairs, runs, ticks, timetable
 from archisync.store import health as live
 from archisync.store.database import Database, connected

@@ -18,7 +18,6 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.observe.doctor import (
     CHECKS,
     judge_disk,
@@ -29,6 +28,7 @@ from archisync.observe.doctor import (
     misspelt,
 )
 from archisync.rules.config import variable_names
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 import redis
 
-from archisync import embedded
 from archisync.base.errors import BusyError, ConfigurationError, UnreachableError
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey, embedded_servers, temporary_folder
+from archisync.standalone import servers as embedded
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, embedded_servers, temporary_folder
 from tests.users import as_other_user
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -28,7 +28,7 @@ as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to be
 PARENT = """
 import sys
 from pathlib import Path
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
 with EmbeddedPostgres(Path(sys.argv[1]), durable=False) as p, EmbeddedValkey(Path(sys.argv[1]), durable=False) as v:
     print(p.pid, v.pid, flush=True)
     sys.stdin.read()

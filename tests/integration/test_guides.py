@@ -16,9 +16,9 @@ import psycopg
 import pytest
 import yaml
 
-from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import migrations, settings
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY

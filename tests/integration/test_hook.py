@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from archisync.embedded import temporary_folder
 from archisync.schedule import hook
+from archisync.standalone.servers import temporary_folder
 from archisync.store import held, notices, pairs, ticks
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from archisync.embedded import EmbeddedPostgres, temporary_folder
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate

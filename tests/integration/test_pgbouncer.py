@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ConfigurationError
-from archisync.embedded import temporary_folder
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
+from archisync.standalone.servers import temporary_folder
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.store.pooler import is_pooled

@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.embedded import EmbeddedValkey
 from archisync.queue.acl import User
+from archisync.standalone.servers import EmbeddedValkey
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.faults.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded

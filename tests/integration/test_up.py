@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from archisync.embedded import temporary_folder
+from archisync.standalone.servers import temporary_folder
+from archisync.standalone.up import _write_environment
 from archisync.store import agents
 from archisync.store.database import Database, connected
-from archisync.up import _write_environment
 from tests.conftest import REPOSITORY, _clean_environment
 from tests.rows import count
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from archisync.embedded import EmbeddedPostgres
+from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents, migrations
 from archisync.store.database import Database
 from archisync.store.health import Point

@@ -16,8 +16,8 @@ from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
-from archisync.embedded import embedded_servers, temporary_folder
 from archisync.output import Output
+from archisync.standalone.servers import embedded_servers, temporary_folder
 
 AGENT = "anna.bianchi"
 COMMAND_TIMEOUT_S = 120

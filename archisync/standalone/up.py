@@ -19,9 +19,9 @@ from types import FrameType
 from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import die_with_parent
-from archisync.embedded import EmbeddedPostgres, EmbeddedValkey
 from archisync.output import Output
 from archisync.rules.config import Config
+from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
 from archisync.store import migrations
 from archisync.store.database import connected
 
