@@ -47,7 +47,7 @@ def told_if_unwritten() -> ExitCode:
     lost = stdio.close()
     if lost is None:
         return ExitCode.DONE
-    from archisync.output import Output
+    from archisync.cli.output import Output
 
     Output().error(lost)
     return lost.exit_code
@@ -98,7 +98,7 @@ def main() -> None:
             stdio.write(sys.stderr, f"{exc}\n")
             sys.exit(ExitCode.USAGE)
         error = as_archisync_error(exc)
-        from archisync.output import Output
+        from archisync.cli.output import Output
 
         Output().error(error)
         sys.exit(error.exit_code)

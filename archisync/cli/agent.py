@@ -27,7 +27,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: archisync agent list
     """
-    from archisync.output import Ago
+    from archisync.cli.output import Ago
     from archisync.store import agents, ticks
 
     a = app(ctx)
@@ -47,7 +47,7 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
 
     Example: archisync agent show anna.bianchi
     """
-    from archisync.output import Ago
+    from archisync.cli.output import Ago
     from archisync.rules.due import decide
     from archisync.store import agents, pairs, ticks
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from archisync.output import Output
+from archisync.cli.output import Output
 from archisync.rules.config import Config
 
 if TYPE_CHECKING:

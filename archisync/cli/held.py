@@ -12,7 +12,7 @@ from archisync.cli import complete
 from archisync.cli.context import App, Json, app, user_name
 
 if TYPE_CHECKING:
-    from archisync.output import Output
+    from archisync.cli.output import Output
     from archisync.store.held import Held
 
 commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,7 +32,7 @@ def list_(
 
     Example: archisync held list
     """
-    from archisync.output import Ago
+    from archisync.cli.output import Ago
     from archisync.store import held, ticks
 
     a = app(ctx)

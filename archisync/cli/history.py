@@ -14,7 +14,7 @@ from archisync.cli.context import Json, app
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
-    from archisync.output import Ago, Output
+    from archisync.cli.output import Ago, Output
     from archisync.store.runs import Run, State
 
 _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
@@ -39,8 +39,8 @@ def history(
 
     Example: archisync history orders --state failed --since 1d
     """
+    from archisync.cli.output import Ago
     from archisync.cli.times import parse_moment
-    from archisync.output import Ago
     from archisync.store import agents, runs, ticks
 
     a = app(ctx)

@@ -10,7 +10,7 @@ import typer
 
 from archisync import __version__
 from archisync.cli.context import App
-from archisync.output import Output
+from archisync.cli.output import Output
 from archisync.rules.config import Config
 
 COMMANDS = {

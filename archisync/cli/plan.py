@@ -11,7 +11,7 @@ from archisync.cli.arguments import AgentOption, TypeOption
 from archisync.cli.context import App, Json, app
 
 if TYPE_CHECKING:
-    from archisync.output import Output
+    from archisync.cli.output import Output
     from archisync.rules.forecast import Hour, Plan
 
 _LONGEST_DAYS = 31
@@ -83,7 +83,7 @@ def _alive(a: App) -> int:
 
 
 def _show(a: App, found: Plan) -> None:
-    from archisync.output import seconds
+    from archisync.cli.output import seconds
 
     if a.output.terminal and a.output.unicode and len(found.hours) > _HOURS_LISTED:
         _show_days(a.output, found)

@@ -31,7 +31,7 @@ def status(
 
     Example, on a screen on the wall: archisync status --watch
     """
-    from archisync.output import Ago
+    from archisync.cli.output import Ago
     from archisync.store import health as live
     from archisync.store import held, pairs, runs, settings, ticks
 
@@ -92,7 +92,7 @@ def _watch(a: App, every_s: float, json: bool) -> None:
             "--watch needs a terminal that can move its cursor (TERM)",
             hint="archisync status   (or set TERM, to xterm for example)",
         )
-    from archisync.watch import watch as run
+    from archisync.cli.liveview import watch as run
 
     if run(a.config, every_s=every_s, colour=a.output.colour):
         raise typer.Exit(ExitCode.INTERRUPTED)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archisync.base.errors import ExitCode, UnreachableError
-from archisync.output import Output
+from archisync.cli.deadline import ends_within
+from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.schedule.tick import DEADLINE_S, Summary, tick
 from archisync.store.database import connected
-from archisync.watchdog import ends_within
 
 
 def typed_plainly(arguments: Sequence[str]) -> ExitCode | None:

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
 from archisync.base.text import printable
-from archisync.output import duration, iso, relative, seconds
+from archisync.cli.output import duration, iso, relative, seconds
 from archisync.rules.config import redact
 from archisync.store.activity import Slow, Step
 from archisync.store.health import Point

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
-from archisync.output import Output
+from archisync.cli.output import Output
 from archisync.standalone.servers import embedded_servers, temporary_folder
 
 AGENT = "anna.bianchi"

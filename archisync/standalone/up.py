@@ -19,7 +19,7 @@ from types import FrameType
 from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import die_with_parent
-from archisync.output import Output
+from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
 from archisync.store import migrations

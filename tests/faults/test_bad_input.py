@@ -24,7 +24,7 @@ import pytest
 
 from archisync.__main__ import main
 from archisync.base.log import EventLog
-from archisync.output import Output
+from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.servers import EmbeddedPostgres

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from archisync.cli.liveview import sparkline
 from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents, migrations
 from archisync.store.database import Database
 from archisync.store.health import Point
-from archisync.watch import sparkline
 from tests.conftest import REPOSITORY, Cli
 from tests.screen import Screen
 

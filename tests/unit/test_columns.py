@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.columns import GAP, NARROWEST_TEXT, fit
+from archisync.cli.tablefit import GAP, NARROWEST_TEXT, fit
 
 NAMES = ["run", "type", "agent", "why"]
 WIDTHS = [3, 6, 12, 90]

@@ -23,7 +23,7 @@ from archisync.base.text import escaped, printable
 from archisync.rules.config import redact
 
 if TYPE_CHECKING:
-    from archisync.columns import Fit
+    from archisync.cli.tablefit import Fit
 
 JSON_SCHEMA = 1
 """Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
@@ -122,7 +122,7 @@ class Output:
         """Rows under headers. A cell may be None, a datetime, an `Ago`, a bool, a number or text.
 
         On a terminal that is too narrow, the columns named in `less` are left out, the first one first, and the text of the column
-        `folds` goes over several lines; see `archisync.columns`. A pipe always gets all of it.
+        `folds` goes over several lines; see `archisync.cli.tablefit`. A pipe always gets all of it.
         """
         if not rows:
             self.say(empty)
@@ -180,7 +180,7 @@ class Output:
     ) -> None:
         from rich.cells import cell_len
 
-        from archisync.columns import fit
+        from archisync.cli.tablefit import fit
 
         widths = [max(cell_len(line[i]) for line in [headers, *cells]) for i in range(len(headers))]
         found = fit(headers, widths, room=self.columns, less=less, folds=folds)

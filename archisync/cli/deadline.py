@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from archisync.base.errors import ArchisyncError
-from archisync.output import Output
+from archisync.cli.output import Output
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from rich.text import Text
 
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import printable
-from archisync.columns import GAP, fit
-from archisync.output import STYLES, duration, relative, seconds
+from archisync.cli.output import STYLES, duration, relative, seconds
+from archisync.cli.tablefit import GAP, fit
 from archisync.rules.config import Config
 from archisync.store import health as live
 from archisync.store import held, pairs, runs, settings, ticks
