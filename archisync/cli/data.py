@@ -92,7 +92,7 @@ def clear(
     Example: archisync clear customers --agent anna.bianchi --yes
     """
     from archisync.store import pairs
-    from archisync.sync.run.apply import count_rows, delete_rows
+    from archisync.sync.apply import count_rows, delete_rows
 
     a = app(ctx)
     kind = sync_type(type_name)

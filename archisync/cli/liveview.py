@@ -102,7 +102,7 @@ def look(config: Config) -> Snapshot:
 
 
 def _workers(config: Config) -> Workers:
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     try:
         with queue.connected(config.redis_url) as client:

@@ -71,7 +71,7 @@ def plan(
 
 
 def _alive(a: App) -> int:
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     try:
         with queue.connected(a.config.redis_url) as client:

@@ -3,7 +3,7 @@
 Most lines of most exports are like that: no stray blanks, numbers and dates in the one notation that means the same
 here and in COPY, quotes around whole cells at most. Such a line is handed on unparsed, which is thirty times as fast as reading its
 cells one by one. The rules are strict: whatever they do not know (a doubled quote, a backslash, a decimal comma, a local time, an
-impossible date, an empty required cell) goes to `archisync.sync.run.records`, which judges it with care. A property test compares
+impossible date, an empty required cell) goes to `archisync.sync.records`, which judges it with care. A property test compares
 the two on the same files.
 
 A line is bytes, in UTF-8 and without its line end. What must not stand anywhere in it is looked for in many lines at once, with means

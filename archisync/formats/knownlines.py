@@ -36,7 +36,7 @@ def parser_version() -> str:
     """Of the modules that make values of text: another text may make other values, so their lines are read again once."""
     from archisync.formats import copylines, csv, jsonl
     from archisync.rules import values
-    from archisync.sync.run import records
+    from archisync.sync import records
 
     digest = hashlib.sha256()
     for module in (values, records, copylines, csv, jsonl):

@@ -454,7 +454,7 @@ def _snapshots(client: redis.Redis) -> bool:
 
 
 def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     names = queue.worker_names(client, config.queue)
     if names:
@@ -465,7 +465,7 @@ def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
 
 def check_worker_here(client: redis.Redis, config: Config) -> Iterator[Finding]:
     """For a liveness probe: a worker of this host (of this container) tells Redis that it lives, and its process is there."""
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     host = socket.gethostname()
     if any(_is_here(worker, host) for worker in queue.workers(client, config.queue)):
@@ -478,7 +478,7 @@ def _is_here(worker: WorkerEntry, host: str) -> bool:
     """A worker that was killed is believed by Redis for two more minutes. Its process id means something here only if it counts in the
     same namespace as ours: not in another container of the pod, for example."""
     from archisync.base.processes import is_running, pid_namespace
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     place = queue.place_in(worker.name)
     if place is None or place[0] != host:
@@ -562,7 +562,7 @@ def _guarded(check: Callable[[Database], Iterator[Finding]], db: Database) -> It
 
 
 def _in_redis(config: Config, wanted: set[str]) -> Iterator[Finding]:
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     try:
         with queue.connected(config.redis_url) as client:

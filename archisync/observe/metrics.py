@@ -88,7 +88,7 @@ class Collector:
                 yield from _of_ticks(db)
 
     def _redis(self) -> Iterator[GaugeMetricFamily]:
-        from archisync.queue.client import client as queue
+        from archisync.queue import client as queue
 
         with queue.connected(self._config.redis_url) as client:
             name = self._config.queue

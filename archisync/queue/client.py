@@ -31,7 +31,7 @@ from rq.serializers import JSONSerializer
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.base.log import EventLog
-from archisync.queue.client import url as redisurl
+from archisync.queue import url as redisurl
 from archisync.rules.config import redact
 from archisync.store.runs import Delivery
 

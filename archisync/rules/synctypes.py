@@ -36,7 +36,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
     """One column. `name` is the column in PostgreSQL and the canonical header; `aliases` are other headers, exact
-    after `archisync.sync.run.records.fold_label`. `empty` is the cell text assumed for an empty cell (key parts that have a default).
+    after `archisync.sync.records.fold_label`. `empty` is the cell text assumed for an empty cell (key parts that have a default).
     """
 
     name: str

@@ -123,7 +123,7 @@ def deliver(
 
 def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
     """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60

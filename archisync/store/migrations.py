@@ -39,7 +39,7 @@ class Migration:
 
 def migrations() -> list[Migration]:
     """All migrations of this version of archisync, oldest first."""
-    folder = files("archisync") / "sql" / "migrations"
+    folder = files("archisync.store") / "sql" / "migrations"
     found = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return sorted(
         (Migration(version=int(e.name[:4]), name=e.name[5:-4], sql=e.read_text("utf-8")) for e in found),

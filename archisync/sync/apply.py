@@ -23,8 +23,8 @@ from archisync.rules.guard import Plan
 from archisync.rules.synctypes import Field, Kind, Scope, SyncType
 from archisync.store.database import Database, Params
 from archisync.store.runs import Counts
-from archisync.sync.run.records import RecordReader
-from archisync.sync.run.staging import SAMPLE_SIZE, Loader, Staged
+from archisync.sync.records import RecordReader
+from archisync.sync.staging import SAMPLE_SIZE, Loader, Staged
 
 STAGE = sql.Identifier("archisync_stage")
 OTHERS = sql.Identifier("archisync_others")

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
-from archisync.formats.pdf.table.cycles import announced, is_footer
+from archisync.formats.pdf.cycles import announced, is_footer
 from archisync.formats.rows import BadRow, RawRow, Table
 from archisync.rules.synctypes import SyncType
-from archisync.sync.run.records import map_labels
+from archisync.sync.records import map_labels
 
 COURIER_URLS = {
     "fedex": "https://www.fedex.com/fedextrack/?trknbr={}",

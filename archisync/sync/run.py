@@ -39,9 +39,9 @@ from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import held, runs, settings
 from archisync.store.database import Database, translate
 from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
-from archisync.sync.run.apply import Apply
-from archisync.sync.run.records import RecordReader, read_records
-from archisync.sync.run.staging import Staged
+from archisync.sync.apply import Apply
+from archisync.sync.records import RecordReader, read_records
+from archisync.sync.staging import Staged
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -377,7 +377,7 @@ def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]
     table = open_table(export, config.csv_dialect(kind), config.pdf_limits)
     record["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
-        from archisync.sync.run.reports import PrintedTable
+        from archisync.sync.reports import PrintedTable
 
         locale = config.locale(kind, otherwise="it")
         table = PrintedTable(table, kind, aliases)

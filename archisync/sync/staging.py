@@ -13,7 +13,7 @@ from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
 from archisync.rules.synctypes import Field
 from archisync.rules.values import Value
 from archisync.store.database import Database
-from archisync.sync.run.records import Quarantined, Record, RecordReader
+from archisync.sync.records import Quarantined, Record, RecordReader
 
 SAMPLE_SIZE = 20
 _MANY = 2000

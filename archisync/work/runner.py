@@ -22,7 +22,7 @@ from archisync.store import runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import Claim, State
-from archisync.sync.run import run as sync
+from archisync.sync import run as sync
 
 LOCKED_DELAY_S = 15
 """Wait before a run is offered again whose agent is locked by a process that has lost its lease (it will notice soon)."""

@@ -38,7 +38,7 @@ from archisync import sources
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pdfplumber
-from archisync.formats.pdf.table.cycles import Cycles
-from archisync.formats.pdf.table.pages import read_pages
 
 from archisync.formats import BadRow
+from archisync.formats.pdf.cycles import Cycles
+from archisync.formats.pdf.pages import read_pages
 from archisync.formats.pdf.table import PdfTable
 from archisync.rules.config import PdfLimits
 from tests.benchmarks.datapath import COLUMNS, customer
@@ -25,8 +25,8 @@ SLICES = cut(len(COLUMNS), 4, 4, 4, 4, 4)
 MIB = 1024 * 1024
 PEAK = """
 import re, sys
-from archisync.formats import pdfchild
-pdfchild.main()
+from archisync.formats.pdf import child
+child.main()
 print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1]) * 1024, file=sys.stderr)
 """
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from tests.benchmarks.figures import timed
 
 BATCH = 1_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder

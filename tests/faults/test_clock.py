@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from archisync.base.errors import ConfigurationError
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from archisync.base.errors import LeaseLostError
 from archisync.base.log import EventLog
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.schedule.tick import tick

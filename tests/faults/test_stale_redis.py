@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.store.database import Database
 from tests.conftest import Cli

@@ -19,7 +19,7 @@ from rq.job import Job, JobStatus
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
-from archisync.queue.client import client as queue
+from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, runs

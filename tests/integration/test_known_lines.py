@@ -17,7 +17,7 @@ from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
-from archisync.sync.run import apply
+from archisync.sync import apply
 from tests.rows import count
 from tests.rows import sync as sync_now
 

@@ -157,7 +157,7 @@ def test_eight_ticks_at_once_queue_and_deliver_each_of_a_thousand_pairs_once(
         enqueued = list(pool.map(one, range(8)))
     assert sum(enqueued) == 1000
     assert count(connection, "select count(*) from system.sync_runs") == 1000
-    from archisync.queue.client import client as queue
+    from archisync.queue import client as queue
 
     with queue.connected(config.redis_url) as client:
         assert queue.length(client, config.queue) == 1000

@@ -5,9 +5,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from archisync.sync.run.apply import Apply
-from archisync.sync.run.records import read_records
-from archisync.sync.run.staging import Staged
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +16,9 @@ from archisync.formats.rows import PlainLines
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
 from archisync.store.database import Database
+from archisync.sync.apply import Apply
+from archisync.sync.records import read_records
+from archisync.sync.staging import Staged
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(

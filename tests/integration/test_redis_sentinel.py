@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import redis
-from archisync.queue.client.url import SENTINEL_PORT, _host
 
 from archisync.base.errors import ExitCode
+from archisync.queue.url import SENTINEL_PORT, _host
 from archisync.standalone.servers import temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database

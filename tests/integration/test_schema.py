@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from archisync.sync.run.apply import _SQL_TYPE
 
 import archisync.store
 from archisync.base.errors import SchemaError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import migrations, settings
 from archisync.store.database import Database, connected
+from archisync.sync.apply import _SQL_TYPE
 
 ALL = [
     "0001 initial",

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pdfplumber
 import pytest
-from archisync.formats.pdf.table.cycles import announced
-from archisync.sync.run.reports import PrintedTable, split_tracking
 
 from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
 from archisync.formats import BadRow, open_table
+from archisync.formats.pdf.cycles import announced
 from archisync.formats.pdf.table import PdfTable
 from archisync.rules.config import PdfLimits
 from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
 from archisync.sources.interface import Export
+from archisync.sync.reports import PrintedTable, split_tracking
 from tests.reports import EMBEDDED_FONT, STANDARD_FONT, STYLES, cut, write_report
 
 _WORDS = ("Rossi", "S.r.l.", "Città", "perché", "Via", "Garibaldi", "12/A", "Müller & Söhne", "n°", "(PV)", "-", "€")

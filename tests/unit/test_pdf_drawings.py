@@ -14,14 +14,14 @@ from typing import Any
 
 import pdfplumber
 import pytest
-from archisync.formats.pdf.table.file import Name, Stream, Unsure, from_ascii85
-from archisync.formats.pdf.table.pages import BATCH, SHARED_FROM, Reader, read_pages
 from hypothesis import given
 from hypothesis import strategies as st
 from reportlab.pdfbase.pdfmetrics import stringWidth
 
-from archisync.formats.pdf.table import content as pdfcontent
-from archisync.formats.pdf.table import pdfium
+from archisync.formats.pdf import content as pdfcontent
+from archisync.formats.pdf import pdfium
+from archisync.formats.pdf.file import Name, Stream, Unsure, from_ascii85
+from archisync.formats.pdf.pages import BATCH, SHARED_FROM, Reader, read_pages
 from tests.pdfwriter import SHIFT, WIDTHS, PdfFile, write_pages
 
 XS = (40.0, 140.0, 240.0, 360.0)

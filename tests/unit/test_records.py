@@ -6,7 +6,14 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from archisync.sync.run.records import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archisync.base.errors import ConfigurationError, ExportError
+from archisync.formats.rows import BadRow, NumberText, RawRow
+from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
+from archisync.rules.values import Locale
+from archisync.sync.records import (
     MissingColumnError,
     Quarantined,
     Record,
@@ -15,13 +22,6 @@ from archisync.sync.run.records import (
     map_labels,
     read_records,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from archisync.base.errors import ConfigurationError, ExportError
-from archisync.formats.rows import BadRow, NumberText, RawRow
-from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
-from archisync.rules.values import Locale
 
 ROME = ZoneInfo("Europe/Rome")
 

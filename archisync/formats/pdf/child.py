@@ -12,8 +12,8 @@ EXIT_REFUSED = 3
 
 def main() -> int:
     from archisync.base.errors import ExportError, TruncatedError
-    from archisync.formats.pdf.table.cycles import Cycles
-    from archisync.formats.pdf.table.pages import read_pages
+    from archisync.formats.pdf.cycles import Cycles
+    from archisync.formats.pdf.pages import read_pages
 
     dump = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
     sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from archisync.formats.pdf.table import fonts as pdffonts
-from archisync.formats.pdf.table.file import HEX, NAME, SPACE, STRING, File, Stream, Unsure, unescaped
-from archisync.formats.pdf.table.grid import NEAR, SIMPLE_PATH, THIN, Box, Piece, Point, Rulings
+from archisync.formats.pdf import fonts as pdffonts
+from archisync.formats.pdf.file import HEX, NAME, SPACE, STRING, File, Stream, Unsure, unescaped
+from archisync.formats.pdf.grid import NEAR, SIMPLE_PATH, THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]
 

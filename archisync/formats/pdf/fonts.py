@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from archisync.formats.pdf.table.file import HEX, File, Name, Stream, Unsure, unescaped
+from archisync.formats.pdf.file import HEX, File, Name, Stream, Unsure, unescaped
 
 STANDARD = frozenset(
     f"{family}{style}"

@@ -1,6 +1,6 @@
 """The grid of a printed table, found from what is drawn on its page: lines, rectangles, edges of fills, long paths.
 
-Both readers of `archisync.formats.pdf.table.pages` use it, so they can't differ in what a cell is.
+Both readers of `archisync.formats.pdf.pages` use it, so they can't differ in what a cell is.
 """
 
 from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ from typing import IO, NoReturn
 
 from archisync.base.errors import ExportError
 from archisync.base.processes import die_with_parent
-from archisync.formats.pdf.table import content, pdfium
+from archisync.formats.pdf import content, pdfium
 
 Rows = list[list[str]]
 

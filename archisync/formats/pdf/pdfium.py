@@ -1,4 +1,4 @@
-"""A page's table read by PDFium: slower than `archisync.formats.pdf.table.content`, and for every page that a viewer can show.
+"""A page's table read by PDFium: slower than `archisync.formats.pdf.content`, and for every page that a viewer can show.
 
 A cell is what lies between four ruled lines, however these were drawn: as lines, as rectangles, as edges of fills or as one long
 path. Texts go into the cell that they stand in; texts outside the table (titles, page numbers) don't count.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pypdfium2.raw as pdfium
 
 from archisync.base.errors import ExportError
-from archisync.formats.pdf.table.grid import THIN, Box, Piece, Point, Rulings
+from archisync.formats.pdf.grid import THIN, Box, Piece, Point, Rulings
 
 Rows = list[list[str]]
 

@@ -82,7 +82,7 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     with records.open("wb") as out:
         child = start(  # our own module
             # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
-            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.table.child", str(path)],
+            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.child", str(path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,

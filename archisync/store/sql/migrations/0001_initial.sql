@@ -16,7 +16,7 @@ as $$
                                        statement_timestamp()))
 $$;
 
--- The registry of types as the database sees it; a test compares it with archisync.synctypes.
+-- The registry of types as the database sees it; a test compares it with archisync.rules.synctypes.
 create table system.sync_types (
   sync_type text primary key,
   scope     text not null check (scope in ('agent', 'shared')),

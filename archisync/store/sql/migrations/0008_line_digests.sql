@@ -1,5 +1,5 @@
 -- Purpose: remember of each row which line of the export it came of, so that of a large export only the lines that changed are read,
--- copied and compared (archisync.linedigest). For archisync alone, like the other columns behind the export's fields.
+-- copied and compared (archisync.formats.knownlines). For archisync alone, like the other columns behind the export's fields.
 -- Caller: archisync.store.migrations, once. Adding a column without a default rewrites nothing.
 --
 -- What holds unless system.outside_changes has a row of the pair: a line with that digest says what the row says. An apply keeps it so:
