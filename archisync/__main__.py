@@ -144,8 +144,7 @@ def show_traceback(exc: Exception) -> None:
     """On standard error, for --debug; without the passwords that libraries put into their messages."""
     import traceback
 
-    from archisync.base.text import printable
-    from archisync.rules.config import redact
+    from archisync.base.text import printable, redact
 
     for line in redact("".join(traceback.format_exception(exc))).splitlines():
         stdio.write(sys.stderr, printable(line) + "\n")
@@ -182,7 +181,7 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
             from archisync.queue.client import translate as translate_redis
 
             return translate_redis(exc)
-    from archisync.rules.config import redact
+    from archisync.base.text import redact
 
     return ArchisyncError(
         f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}", hint="repeat with: archisync --debug …"

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from archisync.base import stdio
-from archisync.base.text import printable
-from archisync.rules.config import redact
+from archisync.base.text import printable, redact
 
 EVENTS = {
     "agent-locked": "a run is given back: another process still talks to the ERP for its agent",

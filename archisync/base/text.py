@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories that move the cursor, reorder text or can't be encoded."""
@@ -38,3 +40,47 @@ def _escape(character: str) -> str:
         return f"\\u{code:04x}"
     code -= _BMP_END + 1
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+_TENTHS_BELOW_S = 10.0
+_CREDENTIALS = r"(?<=://)[^/\s'\"]*(?=@)"
+_KEYWORD = r"\b(\w*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key))\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"
+_AUTHORIZATION = r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+"
+
+
+def redact(text: str) -> str:
+    """The text with the password of every URL, of every `password=…` and every bearer token replaced by `***`."""
+
+    def hide(match: re.Match[str]) -> str:
+        user, colon, _password = match.group().partition(":")
+        return f"{user}:***" if colon else user
+
+    text = re.sub(_AUTHORIZATION, r"\1 ***", text, flags=re.I)
+    return re.sub(_KEYWORD, r"\1=***", re.sub(_CREDENTIALS, hide, text), flags=re.I)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, whole seconds: 2026-11-23T10:00:00Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(span: timedelta) -> str:
+    """A span in its largest sensible unit: 45 s, 12 min, 3 h, 2 d."""
+    seconds = abs(span.total_seconds())
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{round(seconds / size)} {unit}"
+    return f"{round(seconds / 86_400)} d"
+
+
+def seconds(number: float) -> str:
+    """A measured time as people say it: 28 ms, 1.5 s, 12 s, 3 min."""
+    if number < 1:
+        return f"{number * 1000:.0f} ms"
+    return f"{number:.1f} s" if number < _TENTHS_BELOW_S else duration(timedelta(seconds=number))
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    if abs(moment - now) < timedelta(seconds=1):
+        return "now"
+    return f"in {duration(moment - now)}" if moment > now else f"{duration(now - moment)} ago"

@@ -32,8 +32,8 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None,
     """
     from dataclasses import asdict
 
+    from archisync.store.database import require_direct
     from archisync.store.locks import agent_lock
-    from archisync.store.pooler import require_direct
     from archisync.sync.run import preview
 
     a = app(ctx)

@@ -16,4 +16,4 @@ def demo(ctx: typer.Context) -> None:
     """
     from archisync.standalone.demo import demo as run_demo
 
-    run_demo(app(ctx).output)
+    run_demo(app(ctx).output.line)

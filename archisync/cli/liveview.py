@@ -28,8 +28,8 @@ from rich.table import Table
 from rich.text import Text
 
 from archisync.base.errors import ArchisyncError
-from archisync.base.text import printable
-from archisync.cli.output import STYLES, duration, relative, seconds
+from archisync.base.text import duration, printable, relative, seconds
+from archisync.cli.output import STYLES
 from archisync.cli.tablefit import GAP, fit
 from archisync.rules.config import Config
 from archisync.store import health as live

@@ -14,21 +14,18 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from archisync.base import stdio
 from archisync.base.errors import ArchisyncError
-from archisync.base.text import escaped, printable
-from archisync.rules.config import redact
+from archisync.base.text import escaped, iso, printable, redact, relative
 
 if TYPE_CHECKING:
     from archisync.cli.tablefit import Fit
 
 JSON_SCHEMA = 1
 """Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
-
-TENTHS_BELOW_S = 10.0
 
 STYLES = {
     "succeeded": "green", "healthy": "green", "running": "cyan", "queued": "blue", "held": "yellow", "failed": "red",
@@ -42,33 +39,6 @@ class Ago:
     def __init__(self, moment: datetime | None, now: datetime) -> None:
         self.moment = moment
         self.now = now
-
-
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC, whole seconds: 2026-11-23T10:00:00Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def duration(span: timedelta) -> str:
-    """A span in its largest sensible unit: 45 s, 12 min, 3 h, 2 d."""
-    seconds = abs(span.total_seconds())
-    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{round(seconds / size)} {unit}"
-    return f"{round(seconds / 86_400)} d"
-
-
-def seconds(number: float) -> str:
-    """A measured time as people say it: 28 ms, 1.5 s, 12 s, 3 min."""
-    if number < 1:
-        return f"{number * 1000:.0f} ms"
-    return f"{number:.1f} s" if number < TENTHS_BELOW_S else duration(timedelta(seconds=number))
-
-
-def relative(moment: datetime, now: datetime) -> str:
-    if abs(moment - now) < timedelta(seconds=1):
-        return "now"
-    return f"in {duration(moment - now)}" if moment > now else f"{duration(now - moment)} ago"
 
 
 class Output:

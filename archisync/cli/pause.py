@@ -47,7 +47,7 @@ def pause(
 
 
 def apply_pause(a: App, type_name: str | None, agent: str | None, until: str | None, reason: str | None) -> None:
-    from archisync.cli.output import iso
+    from archisync.base.text import iso
     from archisync.cli.times import parse_moment
     from archisync.store import settings, ticks
 

@@ -83,7 +83,7 @@ def _alive(a: App) -> int:
 
 
 def _show(a: App, found: Plan) -> None:
-    from archisync.cli.output import seconds
+    from archisync.base.text import seconds
 
     if a.output.terminal and a.output.unicode and len(found.hours) > _HOURS_LISTED:
         _show_days(a.output, found)

@@ -78,7 +78,7 @@ def run(
 
 
 def _require_direct(db: Database) -> None:
-    from archisync.store.pooler import require_direct
+    from archisync.store.database import require_direct
 
     require_direct(db)
 

@@ -13,7 +13,8 @@ from archisync.base.errors import ExitCode, UnreachableError
 from archisync.cli.deadline import ends_within
 from archisync.cli.output import Output
 from archisync.rules.config import Config
-from archisync.schedule.tick import DEADLINE_S, Summary, tick
+from archisync.schedule.summary import Summary
+from archisync.schedule.tick import DEADLINE_S, tick
 from archisync.store.database import connected
 
 

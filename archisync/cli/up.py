@@ -25,4 +25,4 @@ def up(
     """
     from archisync.standalone.up import up as run_up
 
-    run_up(app(ctx).output, app(ctx).config, folder.expanduser(), processes=processes)
+    run_up(app(ctx).output.say, app(ctx).config, folder.expanduser(), processes=processes)

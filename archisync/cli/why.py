@@ -60,7 +60,7 @@ def why(
     else:
         a.output.line(f"{kind.name} of {agent_id}: {decision.sentence}")
         if decision.next_at is not None and not decision.due:
-            from archisync.cli.output import iso
+            from archisync.base.text import iso
 
             a.output.line(f"next at {iso(decision.next_at)}")
         for note in notes:

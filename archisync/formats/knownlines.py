@@ -15,39 +15,15 @@ nothing may be left out (`SpanningRecordError`).
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterator, Sequence
-from functools import cache
-from pathlib import Path
 
 from xxhash import xxh3_128_digest
 
 DIGEST_BYTES = 16
-_PLACE_BYTES = 6
 
 
 class SpanningRecordError(Exception):
     """A record takes several lines: which of them stands for which row can't be told line by line."""
-
-
-@cache
-def parser_version() -> str:
-    """Of the modules that make values of text: another text may make other values, so their lines are read again once."""
-    from archisync.formats import copylines, csv, jsonl
-    from archisync.rules import values
-    from archisync.sync import records
-
-    digest = hashlib.sha256()
-    for module in (values, records, copylines, csv, jsonl):
-        digest.update(Path(module.__file__ or "").read_bytes())
-    return digest.hexdigest()
-
-
-def layout_seed(*parts: object) -> int:
-    """A seed of 64 bits from whatever decides, beside a line's text, about the row that comes of it."""
-    text = "\0".join([parser_version(), *map(repr, parts)])
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 class LineDigests:
@@ -98,26 +74,3 @@ class LineDigests:
         new = [] if all_known else [place for place, digest in enumerate(digests) if digest not in found]
         self.left_out += len(digests) - len(new)
         return new
-
-
-class KnownRows:
-    """Rows of a table as PostgreSQL packs them: the digest of the line and the place (`ctid`), one after the other; and the places
-    of rows without a digest."""
-
-    def __init__(self, packed: bytes, others: Sequence[str]) -> None:
-        self._packed = packed
-        self._others = others
-
-    def __len__(self) -> int:
-        """Of all rows, with a digest or without."""
-        return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES) + len(self._others)
-
-    def by_digest(self) -> dict[bytes, bytes]:
-        """Digest → place."""
-        return dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", self._packed))
-
-    def places_but_of(self, digests: LineDigests) -> Iterator[str]:
-        """Of the rows that no line was known to stand for, as PostgreSQL writes a `ctid`."""
-        yield from self._others
-        for place in digests.missing():
-            yield "({},{})".format(*struct.unpack(">IH", place))

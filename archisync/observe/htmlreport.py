@@ -11,9 +11,7 @@ from datetime import datetime, timedelta
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
-from archisync.base.text import printable
-from archisync.cli.output import duration, iso, relative, seconds
-from archisync.rules.config import redact
+from archisync.base.text import duration, iso, printable, redact, relative, seconds
 from archisync.store.activity import Slow, Step
 from archisync.store.health import Point
 from archisync.store.held import Held

@@ -31,8 +31,8 @@ from rq.serializers import JSONSerializer
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
 from archisync.base.log import EventLog
+from archisync.base.text import redact
 from archisync.queue import url as redisurl
-from archisync.rules.config import redact
 from archisync.store.runs import Delivery
 
 JOB_FUNCTION = "archisync.work.job.sync"

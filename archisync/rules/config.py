@@ -412,19 +412,3 @@ class Config:
         _ = self.worker_syncs, self.worker_memory_bytes
         for sync_type in SYNC_TYPES.values():
             _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
-
-
-_CREDENTIALS = r"(?<=://)[^/\s'\"]*(?=@)"
-_KEYWORD = r"\b(\w*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key))\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"
-_AUTHORIZATION = r"\b(authorization:\s*[a-z]+|bearer(?=\s+\S{8}))\s+[^\s'\"]+"
-
-
-def redact(text: str) -> str:
-    """The text with the password of every URL, of every `password=…` and every bearer token replaced by `***`."""
-
-    def hide(match: re.Match[str]) -> str:
-        user, colon, _password = match.group().partition(":")
-        return f"{user}:***" if colon else user
-
-    text = re.sub(_AUTHORIZATION, r"\1 ***", text, flags=re.I)
-    return re.sub(_KEYWORD, r"\1=***", re.sub(_CREDENTIALS, hide, text), flags=re.I)

@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from archisync.rules.synctypes import SYNC_TYPES, Scope
-from archisync.store.timetable import DueGroup
 
 HOUR = timedelta(hours=1)
 FALLBACK_S = 5.0
 """Assumed of a type that never ran; the plan says that it is assumed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueGroup:
+    """`pairs` of one type that are due in the same minute, and every interval after it."""
+
+    sync_type: str
+    interval_minutes: int
+    due_at: datetime
+    pairs: int
 
 
 @dataclass(kw_only=True)

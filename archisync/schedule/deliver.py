@@ -18,7 +18,7 @@ from archisync.store.database import Database, connect
 if TYPE_CHECKING:
     from rq import Queue
 
-    from archisync.schedule.tick import Summary
+    from archisync.schedule.summary import Summary
 
 DELIVER_DEADLINE_S = 40.0
 """No batch is begun later: Redis may say nothing for queue.COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
@@ -97,9 +97,8 @@ def deliver(
     lost_maybe = runs.long_delivered(db, after_s=config.redeliver_after_s)
     if not lost_maybe and not runs.any_undelivered(db):
         return
-    from archisync.queue.client import (
-        client as queue,  # here, and not above: importing redis and rq costs more than all the rest
-    )
+    # Here, and not above: importing redis and rq costs more than all the rest.
+    from archisync.queue import client as queue
 
     with queue.connected(config.redis_url) as client:
         queue.clear_the_way(client, config.queue, EventLog())

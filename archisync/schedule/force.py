@@ -109,7 +109,7 @@ def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
 def deliver(db: Database, config: Config) -> None:
     """Push what is queued now, without waiting for the next tick. Raises UnreachableError; then the next tick delivers."""
     from archisync.schedule.deliver import deliver as push
-    from archisync.schedule.tick import Summary
+    from archisync.schedule.summary import Summary
 
     try:
         push(db, config, Summary(), monotonic())

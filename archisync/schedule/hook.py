@@ -23,8 +23,7 @@ from typing import Any
 from archisync.base.errors import ConfigurationError
 from archisync.base.log import EventLog
 from archisync.base.processes import start
-from archisync.cli.output import iso
-from archisync.rules.config import redact
+from archisync.base.text import iso, redact
 from archisync.store import notices
 from archisync.store.database import Database
 from archisync.store.notices import Notice

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError
+from archisync.base.errors import ConfigurationError, UnreachableError
 from archisync.rules.config import Config
+from archisync.schedule.summary import Summary
 from archisync.store import ticks
 from archisync.store.database import Database
 
@@ -32,31 +33,6 @@ IDLE_TICKS_BETWEEN_PRUNING = 500
 """Of heartbeats, which nobody else would prune where nothing is ever due."""
 PRUNE_S = 2.0
 """For the history of runs: some hundred thousand of them, as a large company makes a minute."""
-
-
-class Summary:
-    """What one tick did. `skipped`: pairs past their slot that were not queued, by reason; `skipped_more`: not all were counted.
-    `duration_ms`: until it ended; in its heartbeat until that was written."""
-
-    def __init__(self) -> None:
-        self.reaped = 0
-        self.due = 0
-        self.enqueued = 0
-        self.redelivered = 0
-        self.skipped: dict[str, int] = {}
-        self.skipped_more = False
-        self.pruned = 0
-        self.duration_ms = 0
-        self.error: ArchisyncError | None = None
-
-    def line(self) -> str:
-        skipped = ", ".join(f"{n} {reason}" for reason, n in self.skipped.items()) or "0"
-        if self.skipped_more:
-            skipped = f"at least {skipped}"
-        text = f"due {self.due}, enqueued {self.enqueued}, redelivered {self.redelivered}, skipped {skipped}"
-        if self.reaped:
-            text += f", taken back {self.reaped}"
-        return f"{text}; {self.duration_ms} ms"
 
 
 def tick(db: Database, config: Config) -> Summary:

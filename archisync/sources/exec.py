@@ -44,8 +44,8 @@ from archisync.base.errors import (
     TransientSourceError,
 )
 from archisync.base.processes import child_limits, start
-from archisync.base.text import printable
-from archisync.rules.config import Config, redact
+from archisync.base.text import printable, redact
+from archisync.rules.config import Config
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import BLOCK_BYTES, spool
 from archisync.sources.template import fill, has_placeholder

@@ -25,8 +25,7 @@ from archisync.base.errors import (
     TransientSourceError,
     UsageError,
 )
-from archisync.base.text import printable
-from archisync.rules.config import redact
+from archisync.base.text import printable, redact
 from archisync.sources.interface import MAX_VALIDATOR_CHARS, Export, Fetched, Request, Source, Unchanged
 
 if TYPE_CHECKING:

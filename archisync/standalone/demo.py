@@ -11,16 +11,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
-from archisync.cli.output import Output
 from archisync.standalone.servers import embedded_servers, temporary_folder
 
 AGENT = "anna.bianchi"
 COMMAND_TIMEOUT_S = 120
+Show = Callable[[str], None]
+"""Shows one line to the person at the terminal."""
 
 
 def examples_folder() -> Path:
@@ -34,8 +35,8 @@ def examples_folder() -> Path:
 class Demo:
     """One run of the demo in `folder`, which it fills with a copy of the examples."""
 
-    def __init__(self, output: Output, folder: Path, environment: Mapping[str, str]) -> None:
-        self._output = output
+    def __init__(self, show: Show, folder: Path, environment: Mapping[str, str]) -> None:
+        self._show = show
         self._exports = folder / "exports"
         self._environment = dict(environment)
 
@@ -44,9 +45,7 @@ class Demo:
         self._first_round()
         self._change_exports()
         self._second_round()
-        self._output.line(
-            f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind."
-        )
+        self._show(f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
 
     def _first_round(self) -> None:
         self._tell("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
@@ -93,12 +92,12 @@ class Demo:
 
     def _tell(self, text: str, *, gap: bool = True) -> None:
         if gap:
-            self._output.line()
-        self._output.line(f"# {text}")
+            self._show("")
+        self._show(f"# {text}")
 
     def _type(self, *args: str, expect: ExitCode = ExitCode.DONE, quiet: bool = False) -> None:
         """Run a command as a user would and show what it says; `quiet`: only when it fails."""
-        self._output.line(f"$ archisync {' '.join(args)}")
+        self._show(f"$ archisync {' '.join(args)}")
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "archisync", *args],
             env=self._environment,
@@ -109,17 +108,17 @@ class Demo:
         )
         if not quiet or done.returncode != expect:
             for line in (done.stderr + done.stdout).splitlines():
-                self._output.line(f"  {line}")
+                self._show(f"  {line}")
         if expect is not ExitCode.DONE:
-            self._output.line(f"  (exit code {done.returncode})")
+            self._show(f"  (exit code {done.returncode})")
         if done.returncode != expect:
             raise ArchisyncError(f"archisync {args[0]} ended {done.returncode} instead of {expect.value}")
 
 
-def demo(output: Output) -> None:
+def demo(show: Show) -> None:
     """Run the demo. Raises ConfigurationError when the embedded servers are not installed."""
     source = examples_folder()
-    output.line("archisync demo: starting PostgreSQL and Valkey in a temporary folder …")
+    show("archisync demo: starting PostgreSQL and Valkey in a temporary folder …")
     with temporary_folder() as folder, embedded_servers(folder, durable=False) as servers:
         work = folder / "demo"
         shutil.copytree(source, work)
@@ -128,4 +127,4 @@ def demo(output: Output) -> None:
             "ARCHISYNC_REDIS_URL": servers.redis_url,
             "ARCHISYNC_SOURCE": str(work / "exports" / "{agent}" / "{type}.csv"),
         }
-        Demo(output, work, environment).run()
+        Demo(show, work, environment).run()

@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
@@ -19,7 +19,6 @@ from types import FrameType
 from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import die_with_parent
-from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
 from archisync.store import migrations
@@ -28,6 +27,9 @@ from archisync.store.database import connected
 TICK_EVERY_S = 60.0
 LOOK_EVERY_S = 0.2
 WORKER_RESTART_DELAY_S = 5.0
+
+Say = Callable[[str], None]
+"""Shows one line to the person at the terminal."""
 
 
 class _Stop:
@@ -42,7 +44,7 @@ class _Stop:
         self.asked += 1
 
 
-def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
+def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
     """Run until SIGINT or SIGTERM.
 
     Raises ConfigurationError when the source or the embedded servers are missing, UsageError for a folder that can't be made,
@@ -67,15 +69,15 @@ def up(output: Output, config: Config, folder: Path, *, processes: int) -> None:
         settings = folder / "archisync.env"
         _write_environment(settings, environment)
         typed = f". {shlex.quote(str(settings))}"
-        output.say(f"running in {folder}; in other terminals: {typed}   (Ctrl-C stops everything)")
+        say(f"running in {folder}; in other terminals: {typed}   (Ctrl-C stops everything)")
         try:
-            _keep_running(output, stop, environment, servers=(postgres, valkey), processes=processes)
+            _keep_running(say, stop, environment, servers=(postgres, valkey), processes=processes)
         finally:
             settings.unlink(missing_ok=True)
 
 
 def _keep_running(
-    output: Output,
+    say: Say,
     stop: _Stop,
     environment: Mapping[str, str],
     *,
@@ -87,29 +89,29 @@ def _keep_running(
     next_tick = monotonic()
     try:
         while not stop.asked:
-            _restart_ended(output, servers)
+            _restart_ended(say, servers)
             if worker.poll() is not None:
-                output.say(f"the workers ended with {worker.returncode} and are started again")
+                say(f"the workers ended with {worker.returncode} and are started again")
                 _pause(stop, WORKER_RESTART_DELAY_S)
                 worker = _start(words, environment)
             if monotonic() >= next_tick:
                 next_tick = monotonic() + TICK_EVERY_S
                 _start(["tick"], environment).wait()
             _pause(stop, LOOK_EVERY_S)
-        output.say("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
+        say("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
         worker.terminate()
         while worker.poll() is None and stop.asked == 1:
-            _restart_ended(output, servers)
+            _restart_ended(say, servers)
             sleep(LOOK_EVERY_S)
     finally:
         worker.kill()
         worker.wait()
 
 
-def _restart_ended(output: Output, servers: Sequence[EmbeddedPostgres | EmbeddedValkey]) -> None:
+def _restart_ended(say: Say, servers: Sequence[EmbeddedPostgres | EmbeddedValkey]) -> None:
     for server in servers:
         if not server.running:
-            output.say(f"{server.title} ended and is started again (less {shlex.quote(str(server.log))})")
+            say(f"{server.title} ended and is started again (less {shlex.quote(str(server.log))})")
             server.start()
 
 

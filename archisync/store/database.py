@@ -7,6 +7,11 @@ clients), no `options=` at the start (it refuses them). So the time that a state
 where a dead network can't stop it; and what the server must do when *we* fall silent is said inside each transaction. Only workers,
 whose connections are to PostgreSQL itself, start with options and prepare statements: those that every run needs say `prepare=True`,
 for planning them costs more than doing them, and elsewhere that has no effect.
+
+Is there a pooler between us and PostgreSQL? PostgreSQL tells each new connection the process id that serves it. A pooler serves the
+client by whichever process is free, so it makes a number up. The number of the start and the one that `pg_backend_pid()` tells
+differ exactly when a pooler stands between: in session mode too, where a lock would be safe. It is refused all the same, because
+the mode can change under a running worker.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.datetime import TimestamptzLoader
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
-from archisync.rules.config import redact
+from archisync.base.text import redact
 
 Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]
@@ -245,3 +250,22 @@ def connected(
         raise translate(exc) from exc
     finally:
         db.close()
+
+
+# Purpose: the process that serves this very statement. Caller: is_pooled. No locks.
+SQL_SERVED_BY = "select pg_backend_pid() as pid"
+
+
+def is_pooled(db: Database) -> bool:
+    """Whether a pooler stands between this connection and PostgreSQL, in whatever mode."""
+    row = db.execute(SQL_SERVED_BY).fetchone()
+    return row is None or row["pid"] != db.info.backend_pid
+
+
+def require_direct(db: Database) -> None:
+    """Raise ConfigurationError behind a pooler. Called before anything is claimed, by whoever will talk to the ERP."""
+    if is_pooled(db):
+        raise ConfigurationError(
+            "a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it",
+            hint=HINT_DIRECT,
+        )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-
+from archisync.rules.forecast import DueGroup
 from archisync.store.database import Database
 
 MEASURED_RUNS = 1000
@@ -57,16 +55,6 @@ select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
      order by n.id desc limit %(limit)s) r on true
  group by t.sync_type
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DueGroup:
-    """`pairs` of one type that are due in the same minute, and every interval after it."""
-
-    sync_type: str
-    interval_minutes: int
-    due_at: datetime
-    pairs: int
 
 
 def due_groups(db: Database, *, sync_type: str | None, agent_id: str | None) -> list[DueGroup]:

@@ -18,11 +18,12 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
-from archisync.formats.knownlines import KnownRows, LineDigests, SpanningRecordError
+from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.rules.guard import Plan
 from archisync.rules.synctypes import Field, Kind, Scope, SyncType
 from archisync.store.database import Database, Params
 from archisync.store.runs import Counts
+from archisync.sync.knownrows import KnownRows
 from archisync.sync.records import RecordReader
 from archisync.sync.staging import SAMPLE_SIZE, Loader, Staged
 

@@ -29,9 +29,9 @@ from archisync.base.errors import (
     UsageError,
 )
 from archisync.base.signals import is_interrupt
-from archisync.base.text import printable
+from archisync.base.text import printable, redact
 from archisync.formats import open_table
-from archisync.rules.config import Config, redact
+from archisync.rules.config import Config
 from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.rules.synctypes import SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Request, Unchanged

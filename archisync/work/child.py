@@ -23,8 +23,7 @@ import psycopg
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.store.database import Database, connected, translate
-from archisync.store.pooler import require_direct
+from archisync.store.database import Database, connected, require_direct, translate
 from archisync.work.runner import Workplace, serve
 
 LIFETIME_S = 300.0

@@ -9,8 +9,7 @@ import threading
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.store.database import connected
-from archisync.store.pooler import require_direct
+from archisync.store.database import connected, require_direct
 from archisync.work.runner import serve
 
 STOP_AFTER_THIS_RUN = threading.Event()

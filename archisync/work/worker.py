@@ -41,8 +41,7 @@ from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.store import migrations
-from archisync.store.database import connected
-from archisync.store.pooler import require_direct
+from archisync.store.database import connected, require_direct
 from archisync.work import job as jobs
 from archisync.work.child import Horse, Progress
 

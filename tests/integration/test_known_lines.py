@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archisync.formats.knownlines import KnownRows, LineDigests, SpanningRecordError
+from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
 from archisync.sync import apply
+from archisync.sync.knownrows import KnownRows
 from tests.rows import count
 from tests.rows import sync as sync_now
 

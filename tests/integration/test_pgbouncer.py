@@ -16,8 +16,7 @@ from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import temporary_folder
 from archisync.store import agents, runs
-from archisync.store.database import Database, connected
-from archisync.store.pooler import is_pooled
+from archisync.store.database import Database, connected, is_pooled
 from archisync.work.job import sync
 from tests.conftest import Cli
 from tests.rows import count

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.cli.plan import bar
-from archisync.rules.forecast import Plan, make_plan
-from archisync.store.timetable import DueGroup
+from archisync.rules.forecast import DueGroup, Plan, make_plan
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ORDERS_S: dict[str, float | None] = {"orders": 6.0}
