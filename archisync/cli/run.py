@@ -108,7 +108,9 @@ def _finish(
     problem: ArchisyncError | None = None
     try:
         if inline:
-            force.run_inline(db, a.config, forced, changed=changed)
+            from archisync.work.inline import run_inline
+
+            run_inline(db, a.config, forced, changed=changed)
         else:
             force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=changed)
     except (BusyError, WaitTimeoutError) as exc:
