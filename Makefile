@@ -45,7 +45,7 @@ types: $(DEV) ## check the types
 	$(BIN)/python -m mypy
 
 docs: $(DEV) ## check the README against the code (part of `make test`)
-	$(PYTEST) tests/test_docs.py
+	$(PYTEST) tests/examples/test_readme.py
 
 soak: $(DEV) ## run the tests that take minutes to hours
 	$(PYTEST) -m soak --timeout 0

@@ -17,7 +17,7 @@ from archisync.store import runs
 from archisync.store.database import connected
 from tests.benchmarks import company
 from tests.benchmarks.figures import Figure, Settings, side_by_side, spread, timed
-from tests.rows import count
+from tests.support.rows import count
 
 DAYS = 60
 PRUNED_DAYS = 54

@@ -18,7 +18,7 @@ from archisync.formats.pdf.table import PdfTable
 from archisync.rules.config import PdfLimits
 from tests.benchmarks.datapath import COLUMNS, customer
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
-from tests.reports import cut, write_report
+from tests.support.reports import cut, write_report
 
 ROWS_PER_PAGE = 34
 SLICES = cut(len(COLUMNS), 4, 4, 4, 4, 4)

@@ -20,7 +20,7 @@ from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, tempo
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
-from tests.rows import count
+from tests.support.rows import count
 
 ROWS = 40
 """Of each export: a small agent's."""

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from archisync.rules.config import Config
-from tests.faults.queued import config_for
+from tests.support.queued import config_for
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from archisync.schedule.tick import tick
 from archisync.store import agents, runs
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve
-from tests.rows import every_table, fingerprint
+from tests.support.rows import every_table, fingerprint
 
 Fault = Literal["worker killed", "connection lost"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"

@@ -18,8 +18,8 @@ from archisync.store import activity, agents, pairs, runs, settings, ticks, time
 from archisync.store import health as live
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
-from tests.faults.whole import AGENT
-from tests.rows import count, drain
+from tests.support.rows import count, drain
+from tests.support.versions import AGENT
 
 REPOSITORY = Path(__file__).parents[2]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)

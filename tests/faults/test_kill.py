@@ -13,7 +13,7 @@ from archisync.rules.config import Config
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
-from tests.rows import count
+from tests.support.rows import count
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"

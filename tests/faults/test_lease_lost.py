@@ -14,7 +14,7 @@ from archisync.store.locks import agent_lock
 from archisync.store.runs import State
 from archisync.work import runner
 from archisync.work.runner import Workplace, serve_claim
-from tests.rows import count
+from tests.support.rows import count
 
 AGENT = "anna.bianchi"
 

@@ -24,9 +24,9 @@ from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, co
 from archisync.store.migrations import migrate
 from archisync.work.runner import serve
 from tests.conftest import Cli
-from tests.faults.whole import AGENT, Versions, only_customers
-from tests.proxy import Proxy
-from tests.rows import count, drain, fingerprint
+from tests.support.proxy import Proxy
+from tests.support.rows import count, drain, fingerprint
+from tests.support.versions import AGENT, Versions, only_customers
 
 TICK_ENDS_WITHIN_S = 55
 HINT_WAITING = "hint: who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity\n"

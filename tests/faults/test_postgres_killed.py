@@ -16,9 +16,9 @@ from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
-from tests.faults.whole import AGENT, Versions, only_customers
-from tests.proxy import Proxy
-from tests.rows import count, drain, fingerprint
+from tests.support.proxy import Proxy
+from tests.support.rows import count, drain, fingerprint
+from tests.support.versions import AGENT, Versions, only_customers
 
 KILLS = 20
 RESETS = 30

@@ -35,7 +35,7 @@ from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve
 from archisync.work.worker import SyncJob
-from tests.rows import count
+from tests.support.rows import count
 
 AGENTS = ("anna", "bruno")
 KINDS = tuple(SYNC_TYPES.values())

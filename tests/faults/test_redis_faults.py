@@ -17,7 +17,7 @@ from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedValkey, temporary_folder
 from archisync.store.database import Database
 from tests.conftest import Cli
-from tests.faults.queued import (
+from tests.support.queued import (
     AGENT,
     QUEUE_KEY,
     config_for,
@@ -27,7 +27,7 @@ from tests.faults.queued import (
     queued,
     succeeded,
 )
-from tests.rows import count
+from tests.support.rows import count
 
 CRON_BOUND_S = 55
 """A tick is over before cron starts the next."""

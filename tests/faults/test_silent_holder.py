@@ -11,7 +11,7 @@ from archisync.store import agents, runs
 from archisync.store.database import Database, connect, connected
 from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
 from archisync.work.runner import LOCKED_DELAY_S, serve
-from tests.rows import count
+from tests.support.rows import count
 
 AGENT = "anna.bianchi"
 LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and granted"

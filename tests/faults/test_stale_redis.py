@@ -11,7 +11,7 @@ from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.store.database import Database
 from tests.conftest import Cli
-from tests.faults.queued import (
+from tests.support.queued import (
     INTERMEDIATE_KEY,
     QUEUE_KEY,
     env_of,
@@ -20,7 +20,7 @@ from tests.faults.queued import (
     push_due_run,
     succeeded,
 )
-from tests.rows import count
+from tests.support.rows import count
 
 Stale = Callable[[redis.Redis, str], None]
 """Leaves something behind, given the id of the job that was pushed for the run."""

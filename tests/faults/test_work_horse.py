@@ -18,8 +18,8 @@ from archisync.store import agents
 from archisync.store.database import Database
 from archisync.work import child as horse
 from tests.conftest import Cli
-from tests.faults.queued import INTERMEDIATE_KEY, LOCKED, QUEUE_KEY, env_of, events
-from tests.rows import count
+from tests.support.queued import INTERMEDIATE_KEY, LOCKED, QUEUE_KEY, env_of, events
+from tests.support.rows import count
 
 AGENTS = ("a", "b", "c", "d", "e")
 PROGRAM = """

@@ -24,7 +24,7 @@ from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
-from tests.faults.queued import (
+from tests.support.queued import (
     INTERMEDIATE_KEY,
     LOCKED,
     QUEUE,
@@ -35,7 +35,7 @@ from tests.faults.queued import (
     push_due_run,
     succeeded,
 )
-from tests.rows import count
+from tests.support.rows import count
 
 Payload = bytes | list[object]
 NOW = "2026-03-01T12:00:00.000000Z"

@@ -1,0 +1,348 @@
+"""examples/guides/json.md is what `--json` prints: no key more, no key less, each of the type that is told.
+
+One site where everything has happened is looked at by every command. A documented field that no command ever filled fails too: its
+type would be a claim that nobody checked.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from archisync.cli.main import root
+from archisync.rules.config import Config
+from archisync.store import runs
+from archisync.store.database import Database
+from tests.conftest import REPOSITORY, Cli
+from tests.support.rows import drain, sync
+
+TEXT = (REPOSITORY / "examples" / "guides" / "json.md").read_text("utf-8")
+SHARED = {"run": "A run", "held export": "A held export"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+HELD = 6
+
+
+class Undocumented(AssertionError):
+    """The output and its description differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A documented field. `fields`: those of an object, or of a list's objects."""
+
+    kind: str
+    nullable: bool
+    sometimes: bool
+    fields: Mapping[str, "Told"]
+
+
+def sections() -> dict[str, dict[str, Told]]:
+    """Heading → its table."""
+    found = {}
+    for part in re.split(r"^## ", TEXT, flags=re.M)[1:]:
+        rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", part, re.M)
+        found[part.splitlines()[0]] = _tree([(path, kind) for path, kind, _ in rows])
+    return found
+
+
+def _tree(rows: list[tuple[str, str]]) -> dict[str, Told]:
+    """Fields by name; `a.b` and `a[].b` are fields of a."""
+    tops = [(path, kind) for path, kind in rows if not re.search(r"[.\[]", path)]
+    tree = {}
+    for name, kind in tops:
+        inner = [(m[1], k) for path, k in rows if (m := re.fullmatch(rf"{name}(?:\[\])?\.(.+)", path))]
+        bare = kind.removesuffix(", sometimes")
+        tree[name] = Told(
+            kind=bare.removesuffix(" or null"),
+            nullable=bare.endswith(" or null"),
+            sometimes=kind.endswith(", sometimes"),
+            fields=_tree(inner),
+        )
+    left = {path for path, _ in rows} - {name for name, _ in tops}
+    assert all(re.split(r"[.\[]", path)[0] in tree for path in left), left
+    return tree
+
+
+SECTIONS = sections()
+
+
+def json_commands(group: Any, prefix: str = "archisync") -> list[str]:
+    """The words of every command that takes --json."""
+    found: list[str] = []
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found += json_commands(command, f"{prefix} {name}")
+        elif any("--json" in getattr(p, "opts", []) for p in command.params):
+            found.append(f"{prefix} {name}")
+    return found
+
+
+def compare(value: Any, told: Told, where: str, seen: set[str]) -> None:
+    """Raise Undocumented unless the value is as told; `seen` gets every field that was there and not null."""
+    if value is None:
+        if not told.nullable:
+            raise Undocumented(f"{where} is null")
+        return
+    seen.add(where)
+    _compare_kind(value, told.kind, told.fields, where, seen)
+
+
+def _compare_kind(value: Any, kind: str, fields: Mapping[str, Told], where: str, seen: set[str]) -> None:
+    if kind in SHARED:
+        kind, fields = "object", SECTIONS[SHARED[kind]]
+    if kind == "object":
+        _require(isinstance(value, dict), where, kind, value)
+        compare_keys(value, fields, where, seen)
+    elif kind.startswith("list of "):
+        _require(isinstance(value, list), where, kind, value)
+        for item in value:
+            _compare_kind(item, kind.removeprefix("list of "), fields, f"{where}[]", seen)
+            seen.add(f"{where}[]")
+    elif kind.startswith("map of "):
+        _require(isinstance(value, dict), where, kind, value)
+        for item in value.values():
+            _compare_kind(item, kind.removeprefix("map of "), fields, f"{where}.*", seen)
+            seen.add(f"{where}[]")
+    else:
+        plain = {"text": str, "time": str, "integer": int, "number": int | float, "boolean": bool, "value": str | None}
+        right = isinstance(value, plain[kind]) and (isinstance(value, bool) == (kind == "boolean"))
+        _require(right and (kind != "time" or _is_time(value)), where, kind, value)
+
+
+def _is_time(text: str) -> bool:
+    return bool(TIME.fullmatch(text)) and datetime.fromisoformat(text) is not None
+
+
+def _require(right: bool, where: str, kind: str, value: Any) -> None:
+    if not right:
+        raise Undocumented(f"{where} is no {kind}: {value!r}")
+
+
+def compare_keys(value: Mapping[str, Any], fields: Mapping[str, Told], where: str, seen: set[str]) -> None:
+    if extra := set(value) - set(fields):
+        raise Undocumented(f"{where}: undocumented {sorted(extra)}")
+    if missing := {name for name, told in fields.items() if not told.sometimes} - set(value):
+        raise Undocumented(f"{where}: missing {sorted(missing)}")
+    for name, item in value.items():
+        compare(item, fields[name], f"{where}.{name}", seen)
+
+
+def every_field(fields: Mapping[str, Told], where: str) -> Iterator[str]:
+    """The path of each documented field; of what maps and lists hold as well."""
+    for name, told in fields.items():
+        path = f"{where}.{name}"
+        yield path
+        if told.kind.startswith(("list of ", "map of ")):
+            yield f"{path}[]"
+        kind = told.kind.removeprefix("list of ")
+        below = SECTIONS[SHARED[kind]] if kind in SHARED else told.fields
+        yield from every_field(below, f"{path}[]" if told.kind.startswith("list of ") else path)
+
+
+@pytest.fixture
+def site(cli: Cli, connection: Database, database_url: str, redis_url: str, exports: Path) -> "Site":
+    shutil.copytree(REPOSITORY / "examples" / "exports", exports, dirs_exist_ok=True)
+    config = Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv",
+        }
+    )
+    return Site(cli=cli, db=connection, config=config, exports=exports)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    cli: Cli
+    db: Database
+    config: Config
+    exports: Path
+
+    def json(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+        done = self.cli(*args, "--json", env=env)
+        assert done.returncode == code, done.stderr
+        document = json.loads(done.stdout)
+        assert document.pop("schema") == 1
+        assert isinstance(document, dict)
+        return document
+
+    def cut(self, agent_id: str, sync_type: str, lines: int) -> None:
+        """The export's first lines, with another value in its first row."""
+        path = self.exports / agent_id / f"{sync_type}.csv"
+        kept = path.read_text("utf-8").splitlines(keepends=True)[:lines]
+        path.write_text("".join(kept).replace("PORTO ASSEGNATO", "ALTRO", 1), "utf-8")
+
+    def with_program(self, script: str) -> Config:
+        """The configuration, with customers from that script."""
+        path = self.exports / "program"
+        path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        path.chmod(0o755)
+        return Config.from_environment(
+            {**self.config.environment, "ARCHISYNC_SOURCE_CUSTOMERS": f"exec:{path} {{agent}}"}
+        )
+
+
+def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(command, its document) of everything that takes --json, at a site where everything happens."""
+    elsewhere = {"ARCHISYNC_DATABASE_URL": empty_database_url}
+    yield "archisync db status", site.json("db", "status", env=elsewhere)
+    yield "archisync db migrate", site.json("db", "migrate", env=elsewhere)
+    yield "archisync db status", site.json("db", "status")
+    yield "archisync status", site.json("status")
+    yield "archisync why", site.json("why", "orders", "nobody", code=5)
+    site.cli("agent", "add", "anna.bianchi", "--name", "Anna Bianchi", "--allow")
+    site.cli("agent", "add", "luca.ferrari", "--allow")
+    yield "archisync plan", site.json("plan", "--for", "2h")
+    yield "archisync tick --dry-run", site.json("tick", "--dry-run")
+    site.cli("pause", "--type", "ddt", "--agent", "luca.ferrari", "--until", "2h", "--reason", "a test")
+    site.cli("pause", "--type", "invoices", "--until", "2h")
+    yield "archisync tick", site.json("tick", code=4, env={"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"})
+    yield "archisync status", site.json("status")
+    yield "archisync tick", site.json("tick")
+    yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
+    yield "archisync history", site.json("history")
+    drain(site.db, site.config)
+    yield "archisync agent list", site.json("agent", "list")
+    site.cli("resume", "--type", "invoices")
+    site.cli("resume", "--type", "ddt", "--agent", "luca.ferrari")
+    yield "archisync run", site.json("run", "all", "--agent", "luca.ferrari", "--inline", "--reason", "a test")
+    for name in ("agent list", "agent show anna.bianchi", "agent show luca.ferrari", "interval list", "guard list"):
+        words = name.split()
+        yield "archisync " + " ".join(words[:2]), site.json(*words)
+    yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
+    yield "archisync doctor", site.json("doctor", code=1)
+
+    # warnings of every shape; a source that says something; one that has nothing new
+    told = site.with_program('echo "one, two" >&2; printf "customer_id,name,colour\\n1,A,red\\n2,,red\\n"')
+    assert sync(site.db, told, "customers", "luca.ferrari").export is not None
+    for _ in range(2):
+        sync(site.db, site.config, "orders", "luca.ferrari", trigger="scheduled")
+    yield "archisync history", site.json("history", "--limit", "100")
+
+    # held: open, decided, used
+    site.cut("anna.bianchi", "customers", 10)
+    yield "archisync diff", site.json("diff", "customers", "--agent", "anna.bianchi", code=HELD)
+    run = sync(site.db, site.config, "customers", "anna.bianchi")
+    yield "archisync held list", site.json("held", "list")
+    yield "archisync held show", site.json("held", "show", str(run.run_id))
+    rests = "update system.sync_state set backoff_until = system.clock() + make_interval(hours => %s) where agent_id = 'luca.ferrari'"
+    site.db.execute(rests, [1])
+    yield "archisync status", site.json("status")
+    site.db.execute(rests, [None])
+    yield "archisync why", site.json("why", "customers", "anna.bianchi")
+    site.cli("held", "accept", str(run.run_id), "--why", "a test", "--no-run")
+    sync(site.db, site.config, "customers", "anna.bianchi")
+    yield "archisync held show", site.json("held", "show", str(run.run_id))
+    yield "archisync held list", site.json("held", "list", "--all")
+    (site.exports / "anna.bianchi" / "customers.csv").write_text("customer_id,name,colour\n1,,red\n", "utf-8")
+    yield "archisync diff", site.json("diff", "customers", "--agent", "anna.bianchi", code=HELD)
+
+    # unfinished runs: one that runs, one that waits for its next attempt
+    yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi", "--reason", "a test")
+    yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi")
+    running = site.json("run", "orders", "--agent", "luca.ferrari")["runs"][0]["run_id"]
+    waiting = site.json("run", "ddt", "--agent", "anna.bianchi")["runs"][0]["run_id"]
+    assert runs.claim(site.db, running, runs.get(site.db, running).fence, worker="here:1", lease_s=60) is not None
+    claim = runs.claim(site.db, waiting, runs.get(site.db, waiting).fence, worker="here:2", lease_s=60)
+    assert claim is not None
+    runs.requeue(site.db, claim, delay_s=600, reason="retry", message="the ERP was away")
+    site.db.execute("update system.ticks set started_at = started_at - interval '1 hour'")
+    site.cli("pause", "--reason", "a test")
+    site.cli("pause", "--agent", "luca.ferrari", "--until", "2h")
+    site.cli("pause", "--type", "ddt", "--until", "2h")
+    yield "archisync status", site.json("status")
+    yield "archisync history", site.json("history", "--limit", "100")
+    for number in (running, waiting, run.run_id):
+        yield "archisync show", site.json("show", str(number))
+    for row in site.json("history", "--limit", "100")["runs"]:
+        yield "archisync show", {"run": row}
+
+    # more agents than status counts
+    site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
+    site.db.execute("vacuum analyze system.sync_state")
+    yield "archisync status", site.json("status")
+
+
+@pytest.mark.slow
+def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, empty_database_url: str) -> None:
+    seen: set[str] = set()
+    shown: set[str] = set()
+    for command, document in documents(site, empty_database_url):
+        shown.add(command)
+        compare_keys(document, SECTIONS[command], command, seen)
+    assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root())))
+    never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
+    assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
+    # a run and a held export are one thing wherever they are shown
+    for kind, heading in SHARED.items():
+        places = [place for command in shown for place in shown_at(command, kind)]
+        for path in every_field(SECTIONS[heading], ""):
+            assert any(place + path in seen for place in places), f"{heading}: {path} was never seen"
+
+
+def shown_at(command: str, kind: str) -> list[str]:
+    """Where the command's document has things of that shared kind."""
+    fields = SECTIONS[command].items()
+    return [f"{command}.{name}" for name, told in fields if told.kind == kind] + [
+        f"{command}.{name}[]" for name, told in fields if told.kind == f"list of {kind}"
+    ]
+
+
+# Where a run or a held export is shown among others, not each of its fields need be filled: some command fills it.
+ONE_COMMAND_IS_ENOUGH = (
+    "archisync status.running[].", "archisync status.held[].", "archisync held list.held[].", "archisync history.runs[].",
+    "archisync held show.held.", "archisync show.run.",
+)  # fmt: skip
+
+
+def test_each_command_that_takes_json_is_documented() -> None:
+    commands = set(json_commands(typer.main.get_command(root())))
+    assert set(SECTIONS) - set(SHARED.values()) - {"archisync tick --dry-run"} == commands
+
+
+def test_the_types_are_those_that_the_page_explains() -> None:
+    kinds = {"text", "integer", "number", "boolean", "time", "value", "object", *SHARED}
+    for fields in SECTIONS.values():
+        stack = list(fields.values())
+        while stack:
+            told = stack.pop()
+            bare = re.sub(r"^((list|map) of )+", "", told.kind)
+            assert bare in kinds
+            assert bool(told.fields) == (bare == "object")
+            stack += told.fields.values()
+
+
+FIELDS = _tree([("a", "integer"), ("b", "object or null"), ("b.c", "list of time"), ("d", "map of number, sometimes")])
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"a": 1}, r"missing \['b'\]"),
+        ({"a": 1, "b": None, "e": 1}, r"undocumented \['e'\]"),
+        ({"a": None, "b": None}, "x.a is null"),
+        ({"a": True, "b": None}, "x.a is no integer: True"),
+        ({"a": "1", "b": None}, "x.a is no integer: '1'"),
+        ({"a": 1, "b": {}}, r"x.b: missing \['c'\]"),
+        ({"a": 1, "b": {"c": ["today"]}}, r"x.b.c\[\] is no time: 'today'"),
+        ({"a": 1, "b": None, "d": {"k": "v"}}, r"x.d.\* is no number: 'v'"),
+        ({"a": 1, "b": []}, r"x.b is no object: \[\]"),
+    ],
+)
+def test_a_document_that_differs_is_refused(document: dict[str, Any], said: str) -> None:
+    with pytest.raises(Undocumented, match=said):
+        compare_keys(document, FIELDS, "x", set())
+
+
+def test_a_document_as_told_passes() -> None:
+    seen: set[str] = set()
+    compare_keys({"a": 1, "b": {"c": ["2026-11-24T02:12:03Z"]}, "d": {"k": 1.5}}, FIELDS, "x", seen)
+    assert seen == set(every_field(FIELDS, "x"))

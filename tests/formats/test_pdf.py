@@ -1,0 +1,257 @@
+"""PDF reports: every cell comes back, cycles are found from the headers, and what is cut off is never taken for the whole."""
+
+import random
+from pathlib import Path
+
+import pdfplumber
+import pytest
+
+from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.formats import BadRow, open_table
+from archisync.formats.pdf.cycles import announced
+from archisync.formats.pdf.table import PdfTable
+from archisync.rules.config import PdfLimits
+from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
+from archisync.sources.interface import Export
+from archisync.sync.reports import PrintedTable, split_tracking
+from tests.support.reports import EMBEDDED_FONT, STANDARD_FONT, STYLES, cut, write_report
+
+_WORDS = ("Rossi", "S.r.l.", "Città", "perché", "Via", "Garibaldi", "12/A", "Müller & Söhne", "n°", "(PV)", "-", "€")
+
+
+def _header(sync_type: SyncType) -> list[str]:
+    return [field.aliases[0] if field.aliases else field.name.upper() for field in sync_type.fields]
+
+
+def _rows(sync_type: SyncType, count: int, seed: int = 1) -> list[list[str]]:
+    """Made-up cells: identifiers, numbers, words, long cells that must be wrapped, empty ones."""
+    chosen = random.Random(seed)
+    rows = []
+    for i in range(count):
+        cells = [str(70000 + i)]
+        for _ in sync_type.fields[1:]:
+            kind = chosen.randrange(6)
+            cells.append(
+                {
+                    0: "",
+                    1: f"{chosen.randrange(10**6)}",
+                    2: f"{chosen.randrange(1, 29):02}/11/2026",
+                    3: f"1.{chosen.randrange(100, 999)},{chosen.randrange(10, 99)}",
+                    4: " ".join(chosen.choices(_WORDS, k=12)),
+                }.get(kind, chosen.choice(_WORDS))
+            )
+        rows.append(cells)
+    return rows
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    table = PdfTable(path, PdfLimits())
+    rows = []
+    for row in table.rows():
+        assert not isinstance(row, BadRow)
+        rows.append([cell or "" for cell in row.cells])
+    return list(table.labels), rows
+
+
+@pytest.mark.parametrize("font", [STANDARD_FONT, EMBEDDED_FONT])
+@pytest.mark.parametrize("style", STYLES)
+def test_every_cell_comes_back_however_the_table_is_drawn(tmp_path: Path, style: str, font: str) -> None:
+    header, rows = _header(DDT), _rows(DDT, 45)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5, 6), header, rows, style=style, font=font)
+    labels, found = _read(tmp_path / "r.pdf")
+    assert labels == header
+    assert found == rows
+
+
+@pytest.mark.parametrize("sync_type", SYNC_TYPES.values(), ids=lambda t: t.name)
+def test_every_type_in_slices_of_any_number(tmp_path: Path, sync_type: SyncType) -> None:
+    header, rows = _header(sync_type), _rows(sync_type, 23)
+    for sizes in ([len(header)], [1], [3, 3], [2] * 12):
+        pages = write_report(tmp_path / "r.pdf", cut(len(header), *sizes), header, rows, rows_per_page=10)
+        assert _read(tmp_path / "r.pdf") == (header, rows)
+        table = PdfTable(tmp_path / "r.pdf", PdfLimits())
+        assert (table.detected["pages"], table.detected["cycles"]) == (str(pages), "3")
+
+
+def test_the_usual_reader_sees_the_same_cells(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 12)
+    write_report(tmp_path / "r.pdf", [list(range(6))], header, rows)
+    with pdfplumber.open(tmp_path / "r.pdf") as document:
+        tables = [page.extract_table() for page in document.pages]
+    oracle = [[" ".join((cell or "").split()) for cell in row] for table in tables for row in table or []]
+    assert _read(tmp_path / "r.pdf") == (oracle[0], oracle[1:])
+
+
+def test_a_report_of_one_cycle(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 3)
+    write_report(tmp_path / "r.pdf", cut(len(header), 7), header, rows)
+    assert _read(tmp_path / "r.pdf") == (header, rows)
+
+
+def test_slices_and_columns_in_another_order(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    order = [[9, 2, 0], [4, 1], [3, 5, 6, 7, 8]]
+    write_report(tmp_path / "r.pdf", order, header, rows, rows_per_page=10)
+    flat = [column for columns in order for column in columns]
+    assert _read(tmp_path / "r.pdf") == ([header[c] for c in flat], [[row[c] for c in flat] for row in rows])
+
+
+def test_a_text_too_long_for_its_cell_stays_there_and_whole(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 4)
+    rows[1][5] = "una.parola.lunghissima.senza.alcuno.spazio@esempio.it"
+    rows[2][5] = ""
+    write_report(tmp_path / "r.pdf", cut(len(header), 8), header, rows)
+    assert _read(tmp_path / "r.pdf")[1] == rows
+
+
+def test_a_full_disk_is_not_the_reports_fault(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 40)
+    write_report(tmp_path / "r.pdf", cut(len(header), 8), header, rows)
+    (tmp_path / "r.pdf.records").symlink_to("/dev/full")
+    with pytest.raises(TransientSourceError) as refused:
+        _read(tmp_path / "r.pdf")
+    assert refused.value.message == f"cannot write to the spool directory {tmp_path}: No space left on device"
+    assert refused.value.hint == f"df -h {tmp_path}"
+
+
+def test_a_report_without_records_has_its_labels(tmp_path: Path) -> None:
+    header = _header(DDT)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5), header, [])
+    assert _read(tmp_path / "r.pdf") == (header, [])
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_the_footer_is_no_record_in_whatever_slices_it_stands(tmp_path: Path, everywhere: bool) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    slices = cut(len(header), 5, 6)
+    write_report(tmp_path / "r.pdf", slices, header, rows, rows_per_page=10, footer=True, footer_everywhere=everywhere)
+    table = PrintedTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), DDT, {})
+    assert len(list(table.rows())) == sum(row[0] != "" and row[1] not in ("", "0") for row in rows)
+
+
+@pytest.mark.parametrize("page", [6, 7, 8])
+def test_the_footer_makes_up_for_no_missing_row(tmp_path: Path, page: int) -> None:
+    """One slice lacks a record and has the footer in its place: as many rows as the others."""
+    header, rows = _header(DDT), _rows(DDT, 23)
+    slices, path = cut(len(header), 5, 6), tmp_path / "r.pdf"
+    write_report(path, slices, header, rows, rows_per_page=10, footer=True, short_of_a_record=[page])
+    with pytest.raises(TruncatedError, match=r"page \d of the report has \d rows"):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "rows"),
+    [
+        (("", "Count=17", None), 17),
+        (("Count= 5",), 5),
+        (("Count=12.345",), 12345),
+        (("Count=", ""), 0),
+        (("Count=1.5",), 0),
+    ],
+)
+def test_what_a_footer_announces(cells: tuple[str | None, ...], rows: int) -> None:
+    assert announced(cells) == rows
+
+
+def test_rows_without_an_id_are_skipped_and_counted(tmp_path: Path) -> None:
+    header, rows = _header(SYNC_TYPES["customers"]), _rows(SYNC_TYPES["customers"], 10)
+    rows[3][0], rows[7][0] = "", "0"
+    write_report(tmp_path / "r.pdf", cut(len(header), 9), header, rows)
+    table = PrintedTable(PdfTable(tmp_path / "r.pdf", PdfLimits()), SYNC_TYPES["customers"], {})
+    found = [row.cells for row in table.rows() if not isinstance(row, BadRow)]
+    assert [list(cells) for cells in found] == [row for row in rows if row[0] not in ("", "0")]
+    assert table.skipped == 2
+
+
+@pytest.mark.parametrize("page", range(9))
+def test_a_missing_page_holds_the_report(tmp_path: Path, page: int) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5, 6), header, rows, rows_per_page=10, drop_pages=[page])
+    with pytest.raises(
+        ExportError, match=r"other columns|ends after \d of \d pages|page \d of the report has \d+ rows"
+    ):
+        _read(tmp_path / "r.pdf")
+
+
+@pytest.mark.parametrize("page", range(9))
+def test_a_page_with_a_row_less_holds_the_report(tmp_path: Path, page: int) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5, 6), header, rows, rows_per_page=10, shorten_pages=[page])
+    with pytest.raises(TruncatedError, match=r"page \d of the report has \d+ rows, page \d of the same cycle has"):
+        _read(tmp_path / "r.pdf")
+
+
+def test_a_cut_file_is_truncated_wherever_it_is_cut(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5, 6), header, rows, rows_per_page=10)
+    whole = (tmp_path / "r.pdf").read_bytes()
+    for part in range(1, 20):
+        (tmp_path / "cut.pdf").write_bytes(whole[: len(whole) * part // 20])
+        with pytest.raises(TruncatedError):
+            _read(tmp_path / "cut.pdf")
+    (tmp_path / "cut.pdf").write_bytes(whole[:5000] + whole[6000:])
+    with pytest.raises(TruncatedError):
+        _read(tmp_path / "cut.pdf")
+
+
+def _export(path: Path) -> Export:
+    return Export(path=path, origin=path.name, suffix=".pdf", size_bytes=path.stat().st_size, sha256="", details={})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"<html><body>Login</body></html>", "login page"), (b"", "empty"), (b"a;b\n1;2\n", "no PDF")],
+)
+def test_what_is_no_pdf_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "r.pdf").write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        open_table(_export(tmp_path / "r.pdf"))
+
+
+def test_a_page_without_a_table_is_named(tmp_path: Path) -> None:
+    from reportlab.pdfgen.canvas import Canvas
+
+    canvas = Canvas(str(tmp_path / "r.pdf"))
+    canvas.drawString(100, 100, "nothing here")
+    canvas.save()
+    with pytest.raises(ExportError, match="page 1 of the PDF has no ruled table"):
+        _read(tmp_path / "r.pdf")
+
+
+def test_reading_ends_at_the_limit_of_time(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 20)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5), header, rows)
+    with pytest.raises(ExportError, match="could not be read within 0 s"):
+        PdfTable(tmp_path / "r.pdf", PdfLimits(timeout_s=0))
+
+
+def test_reading_ends_at_the_limit_of_its_output(tmp_path: Path) -> None:
+    header, rows = _header(DDT), _rows(DDT, 20)
+    write_report(tmp_path / "r.pdf", cut(len(header), 5), header, rows)
+    with pytest.raises(ExportError, match="more than the largest export"):
+        PdfTable(tmp_path / "r.pdf", PdfLimits(output_bytes=100))
+
+
+@pytest.mark.parametrize(
+    ("cell", "courier", "number", "in_url"),
+    [
+        ("", None, None, None),
+        ("445291888246", None, "445291888246", None),
+        ("FedEx 445291888246", "fedex", "445291888246", "445291888246"),
+        ('<a href="https://evil.example/?x=1" target="_blank">UPS 1Zabc 99</a>', "ups", "1Zabc99", "1Zabc99"),
+        ("<a href='x'>gls M1&amp;2</a>", "gls", "M1&2", "M1%262"),
+        ("DHL EXPRESS 1234567890", "dhl", "1234567890", "=1234567890"),
+        ("TNT Italy: AB12 34", "tnt", "AB1234", "=AB1234"),
+        ("GLS ABCDE", "gls", "ABCDE", "=ABCDE"),
+        ("BRT", None, "BRT", None),
+        ("upside 12", None, "upside 12", None),
+    ],
+)
+def test_the_tracking_cell(cell: str, courier: str | None, number: str | None, in_url: str | None) -> None:
+    found = split_tracking(cell)
+    assert found[:2] == (courier, number)
+    assert (found[2] is None) == (in_url is None)
+    if in_url and found[2]:
+        assert found[2].startswith("https://")
+        assert found[2].endswith(in_url)
+        assert "evil" not in found[2]

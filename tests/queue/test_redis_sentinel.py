@@ -1,0 +1,228 @@
+"""Redis under Sentinel: whom the Sentinels name as the primary is asked; a failover among ticks loses and doubles nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+
+from archisync.base.errors import ExitCode
+from archisync.queue.url import SENTINEL_PORT, _host
+from archisync.standalone.servers import temporary_folder
+from archisync.store import agents
+from archisync.store.database import Database
+from tests.conftest import REPOSITORY, Cli
+from tests.support.queued import config_for, env_of, one_due_pair, queued, succeeded
+from tests.support.redisservers import (
+    REDIS_SERVER,
+    Server,
+    client_tls,
+    free_port,
+    make_certificates,
+    server,
+    tls_options,
+)
+from tests.support.rows import count
+
+NAME = "archisync-queue"
+FAILOVER_TIMEOUT_S = 60.0
+PASSWORD, SENTINEL_PASSWORD = "of-redis", "of-sentinel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A primary, its replica and three Sentinels. Both kinds want a password."""
+
+    servers: dict[int, Server]
+    sentinels: list[Server]
+
+    def url(self, *, name: str = NAME, password: str = PASSWORD, sentinel_password: str = SENTINEL_PASSWORD) -> str:
+        hosts = ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels)
+        return f"redis+sentinel://:{password}@{hosts}/{name}/0?sentinel_password={sentinel_password}"
+
+    def primary_port(self) -> int:
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+                return int(port)
+        raise AssertionError
+
+    def fail_over(self) -> None:
+        """Kill the primary, and wait until the Sentinels have put the replica into its place and it takes writes."""
+        old = self.primary_port()
+        self.servers[old].process.kill()
+        self.after(old)
+
+    def after(self, old: int) -> None:
+        """Wait until another server than `old` is the primary."""
+        until = monotonic() + FAILOVER_TIMEOUT_S
+        while (new := self.primary_port()) == old or not self._writable(new):
+            assert monotonic() < until, "no failover"
+
+    def _writable(self, port: int) -> bool:
+        with self.servers[port].client() as client:
+            return bool(client.info("replication")["role"] == "master")
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with temporary_folder() as folder, ExitStack() as stack:
+        own = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": '""'}
+        primary = stack.enter_context(server(folder / "a", own))
+        following = own | {"replicaof": f"127.0.0.1 {primary.port}"}
+        replica = stack.enter_context(server(folder / "b", following))
+        with replica.client() as client:
+            while client.info("replication")["master_link_status"] != "up":
+                continue
+        sentinels = [stack.enter_context(_sentinel(folder / f"s{n}", primary.port)) for n in range(3)]
+        for sentinel in sentinels:
+            with sentinel.client() as client:
+                while not _complete(client):
+                    continue
+        yield Watched(servers={primary.port: primary, replica.port: replica}, sentinels=sentinels)
+
+
+def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]:
+    rules = {
+        "monitor": f"{NAME} 127.0.0.1 {primary_port} 2", "auth-pass": f"{NAME} {PASSWORD}",
+        "down-after-milliseconds": f"{NAME} 500", "failover-timeout": f"{NAME} 3000",
+        "sentinel-pass": SENTINEL_PASSWORD,
+    }  # fmt: skip
+    lines = {f"sentinel {name}": value for name, value in rules.items()} | {"requirepass": SENTINEL_PASSWORD}
+    return server(folder, lines, sentinel=True)
+
+
+def _complete(client: redis.Redis) -> bool:
+    """The Sentinel knows both others and the replica: only then would it fail over."""
+    state: Any = client.sentinel_master(NAME)
+    return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+
+def test_a_failover_between_tick_and_worker_loses_and_doubles_nothing(
+    cli: Cli, connection: Database, database_url: str, watched: Watched
+) -> None:
+    for number in range(20):
+        agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
+    config = config_for(database_url, watched.url())
+    first = cli("tick", env=env_of(config))
+    assert (first.returncode, first.stdout[:22]) == (0, "due 82, enqueued 82, r")
+    watched.fail_over()
+    for later_s in (60, 120):  # the second tick delivers again what had not reached the replica
+        tick = cli("tick", env=env_of(config, later_s=later_s))
+        assert tick.returncode == 0, tick.stderr
+        burst = cli("worker", "--burst", "--processes", "2", env=env_of(config, later_s=later_s))
+        assert burst.returncode == 0, burst.stderr
+    assert queued(connection) == 0
+    assert count(connection, "select count(*) from system.sync_runs where attempt > 1") == 0
+    assert count(connection, "select count(*) from system.sync_runs where trigger = 'scheduled'") == 82
+    assert count(connection, "select count(distinct (sync_type, agent_id)) from system.sync_runs") == 82
+
+
+def test_a_tick_during_the_failover_keeps_what_is_due_and_a_waiting_worker_finds_the_new_primary(
+    cli: Cli, connection: Database, database_url: str, watched: Watched
+) -> None:
+    one_due_pair(connection)
+    config = config_for(database_url, watched.url())
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker", "--single"], cwd=REPOSITORY, env=os.environ | dict(env_of(config)),
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        old = watched.servers[watched.primary_port()]
+        with old.client() as client:
+            while not any(peer["cmd"] == "blmove" for peer in client.client_list()):  # it waits for a job
+                assert worker.poll() is None
+        old.process.kill()
+        old.process.wait()
+        during = cli("tick", env=env_of(config))
+        assert during.returncode in (ExitCode.DONE, ExitCode.UNREACHABLE)  # the Sentinels may have been quicker
+        assert count(connection, "select count(*) from system.sync_runs") == 1
+        watched.after(old.port)
+        assert cli("tick", env=env_of(config)).returncode == 0
+        while not succeeded(connection):
+            assert worker.poll() is None
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0  # at once, with the connection in the middle of its wait for a job
+    assert count(connection, "select count(*) from system.sync_runs") == 1
+
+
+@pytest.mark.skipif(REDIS_SERVER is None, reason="redis-server is not installed (apt-get install redis-server)")
+def test_sentinel_and_redis_over_tls_with_a_client_certificate(
+    cli: Cli, connection: Database, database_url: str
+) -> None:
+    one_due_pair(connection)
+    with temporary_folder() as folder, ExitStack() as stack:
+        make_certificates(folder)
+        port, sentinel_port = free_port(), free_port()
+        stack.enter_context(server(folder / "a", tls_options(folder, port), program=REDIS_SERVER))
+        watching = {"sentinel monitor": f"{NAME} 127.0.0.1 {port} 1", "tls-replication": "yes"}
+        of_sentinel = tls_options(folder, sentinel_port) | watching
+        stack.enter_context(server(folder / "s", of_sentinel, program=REDIS_SERVER, sentinel=True))
+        options = "&".join(f"{name}={value}" for name, value in client_tls(folder).items())
+        config = config_for(database_url, f"rediss+sentinel://127.0.0.1:{sentinel_port}/{NAME}/0?{options}")
+        tick = cli("tick", env=env_of(config))
+        assert (tick.returncode, tick.stdout[:18], tick.stderr) == (0, "due 1, enqueued 1,", "")
+        assert cli("worker", "--burst", "--single", env=env_of(config)).returncode == 0
+        assert succeeded(connection) == 1
+        plain = config_for(database_url, config.redis_url.replace("rediss+", "redis+").partition("?")[0])
+        assert cli("plan", env=env_of(plain)).returncode == ExitCode.UNREACHABLE
+
+
+def test_what_is_wrong_with_sentinel_is_told(
+    cli: Cli, connection: Database, database_url: str, watched: Watched
+) -> None:
+    one_due_pair(connection)
+
+    def tick(url: str) -> tuple[int, str]:
+        done = cli("tick", env=env_of(config_for(database_url, url)))
+        assert "guessed" not in done.stderr
+        return done.returncode, done.stderr
+
+    assert tick(watched.url(sentinel_password="guessed")) == (
+        ExitCode.CONFIGURATION,
+        "error: Sentinel refused the credentials\n"
+        "hint: check sentinel_username and sentinel_password in ARCHISYNC_REDIS_URL\n",
+    )
+    code, said = tick(watched.url(password="guessed"))
+    assert (code, said.partition(":")[2][:33]) == (ExitCode.CONFIGURATION, " Redis refused the credentials: i")
+    assert tick(watched.url(name="other")) == (
+        ExitCode.UNREACHABLE,
+        "error: Redis is out of reach: no Sentinel that answers knows the primary, or it is down\n"
+        "hint: redis-cli -h SENTINEL -p 26379 sentinel masters   (does ARCHISYNC_REDIS_URL have its name?)\n",
+    )
+    watched.sentinels[0].kill()  # one of three is enough
+    assert tick(watched.url())[0] == 0
+    assert queued(connection) == 1
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "", "host", "host/", "host,/primary", "host:99999/primary", "host:x/primary", "host/primary/x", "host/primary/0/1",
+        "host/primary?nonsense=1", "host/primary?ssl_ca_certs=/etc/hosts", "a@b@host/primary",
+    ],
+)  # fmt: skip
+def test_a_url_that_can_t_be_read_is_wrong_configuration(cli: Cli, rest: str) -> None:
+    done = cli("plan", env={"ARCHISYNC_REDIS_URL": f"redis+sentinel://{rest}"})
+    assert (done.returncode, done.stderr) == (
+        ExitCode.CONFIGURATION,
+        "error: ARCHISYNC_REDIS_URL can't be read\n"
+        "hint: redis://host:6379/0   or: redis+sentinel://host:26379,host:26379/primary/0\n",
+    )
+
+
+def test_hosts_are_names_or_addresses_with_a_port_or_without() -> None:
+    assert [_host(text) for text in ("a.example", "a.example:26380", "[::1]:5", "[fe80::1]")] == [
+        ("a.example", SENTINEL_PORT), ("a.example", 26380), ("::1", 5), ("fe80::1", SENTINEL_PORT),
+    ]  # fmt: skip

@@ -1,0 +1,236 @@
+"""`redis acl`: its users are made on a real server, a tick and a worker get by with them, and with no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from archisync.base.errors import ExitCode
+from archisync.queue.acl import User
+from archisync.standalone.servers import EmbeddedValkey
+from archisync.store.database import Database
+from tests.conftest import REPOSITORY, Cli
+from tests.support.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded
+
+PREFIX = "granted"
+PASSWORDS = {User.TICK: "of-the-tick", User.WORKER: "of-the-worker"}
+
+
+def command(client: Any, *words: str) -> Any:
+    return client.execute_command(*words)
+
+
+@pytest.fixture
+def urls(cli: Cli, own_valkey: EmbeddedValkey) -> dict[User, str]:
+    """ARCHISYNC_REDIS_URL of each user; the user that everybody is who says nothing may do nothing."""
+    done = cli("redis", "acl", "--prefix", PREFIX)
+    assert done.returncode == 0
+    path = own_valkey.url.removeprefix("unix://").partition("?")[0]
+    with redis.Redis(unix_socket_path=path) as admin:
+        command(admin, "ACL", "SETUSER", "admin", "on", ">admin", "~*", "&*", "+@all")
+        for line in done.stdout.splitlines():
+            command(admin, *line.split())
+        for user, password in PASSWORDS.items():
+            command(admin, "ACL", "SETUSER", f"{PREFIX}_{user}", "on", f">{password}")
+        command(admin, "ACL", "SETUSER", "default", "off")
+    return {user: f"unix://{PREFIX}_{user}@{path}?db=0&password={password}" for user, password in PASSWORDS.items()}
+
+
+@pytest.fixture
+def owner(urls: dict[User, str], own_valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
+    path = urls[User.TICK].partition("@")[2].partition("?")[0]
+    with redis.Redis(unix_socket_path=path, username="admin", password="admin") as client:
+        yield client
+
+
+@pytest.fixture
+def env(database_url: str, urls: dict[User, str]) -> dict[User, Mapping[str, str]]:
+    return {user: env_of(config_for(database_url, url)) for user, url in urls.items()}
+
+
+def denied(owner: redis.Redis) -> list[str]:
+    """What the server refused: user, why, the command or key."""
+    return [f"{entry['username']}: {entry['reason']} {entry['object']}" for entry in owner.acl_log()]
+
+
+def test_a_tick_a_worker_and_those_who_look_get_by_and_nothing_is_refused(
+    cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
+) -> None:
+    one_due_pair(connection)
+    assert cli("tick", env=env[User.TICK]).stdout.startswith("due 1, enqueued 1, ")
+    assert cli("worker", "--burst", "--single", env=env[User.WORKER]).returncode == 0
+    assert succeeded(connection) == 1
+    forced = ("run", "customers", "--agent", "anna.bianchi")
+    assert cli(*forced, env=env[User.TICK]).returncode == 0
+    with working(env[User.WORKER], owner):
+        for words in (("plan",), ("metrics",), ("doctor", "--only", "worker-here", "--only", "eviction")):
+            done = cli(*words, env=env[User.TICK])
+            assert (done.returncode, done.stderr) == (0, "")
+        assert cli(*forced, "--wait", "--timeout", "60", env=env[User.TICK]).returncode == 0
+    assert queued(connection) == 0
+    assert denied(owner) == []
+
+
+class working:
+    """A worker that waits for jobs, while the block lasts; it ends by SIGTERM."""
+
+    def __init__(self, env: Mapping[str, str], owner: redis.Redis) -> None:
+        self._env, self._owner = env, owner
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "archisync", "worker"], cwd=REPOSITORY, env=os.environ | dict(self._env),
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while not self._owner.scard("rq:workers:archisync"):
+            assert self.process.poll() is None
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait() == 0
+
+
+def test_what_goes_wrong_in_redis_is_mended_with_these_rights_too(
+    cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
+) -> None:
+    one_due_pair(connection)
+    owner.set("rq:failed:archisync", "not what RQ expects")
+    owner.hset("rq:job:forged", mapping={"data": b"\x80\x04.", "created_at": "now"})
+    owner.rpush(QUEUE_KEY, "forged", b"\xff\xfe", "gone")
+    tick = cli("tick", env=env[User.TICK])
+    assert (tick.returncode, "key-moved-aside" in tick.stderr) == (0, True)
+    worker = cli("worker", "--burst", "--single", env=env[User.WORKER])
+    assert (worker.returncode, "job-set-aside" in worker.stderr) == (0, True)
+    assert succeeded(connection) == 1
+    assert denied(owner) == []
+
+
+def test_a_job_whose_work_horse_is_killed_is_put_among_the_failed_with_these_rights_too(
+    cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis, tmp_path: Path
+) -> None:
+    one_due_pair(connection)
+    assert cli("tick", env=env[User.TICK]).returncode == 0
+    program = tmp_path / "kill-the-work-horse"  # the export program's parent is the work horse
+    program.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    program.chmod(0o755)
+    cli(
+        "worker",
+        "--burst",
+        "--single",
+        env={**env[User.WORKER], "ARCHISYNC_SOURCE": f"exec:{program} {{agent}} {{type}}"},
+    )
+    assert owner.zcard("rq:failed:archisync") == 1
+    assert denied(owner) == []
+
+
+BEYOND = [
+    "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG SET maxmemory 1", "ACL LIST", "ACL WHOAMI", "SHUTDOWN", "MONITOR",
+    "EVALSHA 0123456789abcdef0123456789abcdef01234567 0", "SCRIPT FLUSH", "REPLICAOF NO ONE", "SAVE", "CLIENT KILL TYPE normal",
+    "GET somebody-elses", "RPUSH rq:queue:another x", "DEL rq:queues-of-others", "PUBLISH rq:pubsub:archisync.x stop",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("user", User)
+def test_neither_user_may_do_more(urls: dict[User, str], user: User) -> None:
+    with redis.Redis.from_url(urls[user]) as client:
+        assert [words for words in BEYOND if not refused(client, words)] == []
+
+
+def refused(client: redis.Redis, words: str) -> bool:
+    try:
+        command(client, *words.split())
+    except redis.exceptions.NoPermissionError:
+        return True
+    return False
+
+
+def test_a_tick_may_not_take_jobs_and_a_worker_s_housekeeping_is_not_its(urls: dict[User, str]) -> None:
+    with redis.Redis.from_url(urls[User.TICK]) as client:
+        for words in (f"LPOP {QUEUE_KEY}", f"DEL {QUEUE_KEY}", "DEL rq:job:x", "SUBSCRIBE rq:pubsub:archisync.x"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                command(client, *words.split())
+
+
+def test_running_the_commands_again_leaves_password_and_switch_and_takes_back_what_was_added(
+    cli: Cli, urls: dict[User, str], owner: redis.Redis
+) -> None:
+    command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "+flushall", "~*")
+    for line in cli("redis", "acl", "--prefix", PREFIX).stdout.splitlines():
+        command(owner, *line.split())
+    with redis.Redis.from_url(urls[User.TICK]) as client:
+        assert client.ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.flushall()
+
+
+def test_the_rights_are_those_of_the_configured_queue(cli: Cli) -> None:
+    done = cli("redis", "acl", env={"ARCHISYNC_QUEUE": "night"})
+    tick, worker = done.stdout.splitlines()
+    assert tick.startswith("ACL SETUSER archisync_tick resetkeys resetchannels nocommands ~rq:queue:night ")
+    assert worker.startswith("ACL SETUSER archisync_worker resetkeys resetchannels nocommands ~rq:queue:night ")
+    assert "archisync " not in done.stdout.replace("archisync_", "")
+    assert done.stderr.splitlines()[-1] == (
+        "switch each on: ACL SETUSER archisync_tick on '>PASSWORD'   (then: ACL SAVE, or CONFIG REWRITE)"
+    )
+    assert cli("--quiet", "redis", "acl").stderr == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "1st", "a b", "x" * 41])
+def test_a_prefix_that_is_no_name_is_refused(cli: Cli, prefix: str) -> None:
+    done = cli("redis", "acl", "--prefix", prefix)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr == (
+        f"error: {ascii(prefix)[:40]} can't begin the name of a user\n"
+        "hint: letters, digits, dot, dash, underscore, at most 40, beginning with a letter\n"
+    )
+
+
+REFUSED = "error: Redis refused the credentials: "
+
+
+@pytest.mark.parametrize(
+    "words", [("tick",), ("plan",), ("worker", "--single"), ("worker",)], ids=lambda words: " ".join(words)
+)
+def test_a_wrong_password_is_wrong_configuration_and_no_outage(
+    cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], words: tuple[str, ...]
+) -> None:
+    """3 and not 4: no later tick and no restart will do better, somebody must change a setting."""
+    one_due_pair(connection)
+    wrong = {name: value.replace("of-the-tick", "guessed") for name, value in env[User.TICK].items()}
+    done = cli(*words, env=wrong)
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert REFUSED in done.stderr
+    assert done.stderr.count("hint: check ARCHISYNC_REDIS_URL\n") == 1
+    assert "guessed" not in done.stderr + done.stdout
+
+
+def test_a_user_without_the_rights_is_told_where_they_are_listed(
+    cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
+) -> None:
+    one_due_pair(connection)
+    command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "-rpush")
+    done = cli("tick", env=env[User.TICK])
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert done.stderr.startswith("error: the Redis user may not do that: ")
+    assert "'rpush'" in done.stderr
+    assert done.stderr.endswith("\nhint: archisync redis acl\n")
+    assert queued(connection) == 1
+
+
+def test_a_script_may_do_no_more_than_its_user(urls: dict[User, str], owner: redis.Redis) -> None:
+    """A tick pushes with a script: `eval` opens no other key and no other command."""
+    owner.set("somebody-elses", "1")
+    with redis.Redis.from_url(urls[User.TICK]) as client:
+        for script in ("return redis.call('GET', 'somebody-elses')", "return redis.call('FLUSHALL')"):
+            with pytest.raises(redis.ResponseError, match="ACL failure in script"):
+                client.eval(script, 0)
+    assert owner.get("somebody-elses") == b"1"

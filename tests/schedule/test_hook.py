@@ -1,0 +1,450 @@
+"""The notification hook: once a change, not once a run; kept in PostgreSQL until it is taken; without a secret."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archisync.schedule import hook
+from archisync.standalone.servers import temporary_folder
+from archisync.store import held, notices, pairs, ticks
+from archisync.store.database import Database
+from tests.conftest import REPOSITORY, Cli
+from tests.support.users import as_other_user
+
+SETPRIV = shutil.which("setpriv") or ""
+AGENT = "anna.bianchi"
+GOOD = (REPOSITORY / "examples/exports" / AGENT / "customers.csv").read_text("utf-8")
+FEW = "".join(line + "\n" for line in GOOD.splitlines()[:4])
+
+
+class Receiver(ThreadingHTTPServer):
+    """A chat program's address: keeps what it gets, and answers as it is told."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[dict[str, Any]] = []
+        self.url = f"http://user:s3cret@127.0.0.1:{self.server_address[1]}/hook/t0ken"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append(json.loads(body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def anna(cli: Cli, exports: Path) -> Path:
+    """Her export of customers; nothing else is scheduled."""
+    cli("agent", "add", AGENT, "--allow")
+    for name in ("orders", "ddt", "invoices", "products", "prices"):
+        cli("disable", name)
+    (exports / AGENT).mkdir()
+    return exports / AGENT / "customers.csv"
+
+
+def sync(cli: Cli) -> int:
+    return cli("run", "customers", "--agent", AGENT, "--inline").returncode
+
+
+def events(db: Database) -> list[tuple[str, str, str]]:
+    rows = db.execute("select event, message, coalesce(outcome, '-') as o from system.notices order by id").fetchall()
+    return [(r["event"], r["message"], r["o"]) for r in rows]
+
+
+def test_a_pair_degrades_with_its_third_failure_once_and_recovers_once(
+    cli: Cli, connection: Database, anna: Path
+) -> None:
+    assert [sync(cli) for _ in range(2)] == [1, 1]
+    assert events(connection) == []
+    assert [sync(cli) for _ in range(3)] == [1, 1, 1]
+    degraded = f"customers of {AGENT} failed 3 times in a row: no export at {anna}, nor at customers.csv.gz beside it"
+    assert events(connection) == [("degraded", degraded, "-")]
+    anna.write_text(GOOD)
+    assert [sync(cli), sync(cli)] == [0, 0]
+    assert events(connection)[1:] == [("recovered", f"customers of {AGENT} succeeds again after 5 failures", "-")]
+    anna.unlink()
+    assert [sync(cli) for _ in range(3)] == [1, 1, 1]
+    assert [event for event, _, _ in events(connection)] == ["degraded", "recovered", "degraded"]
+
+
+def test_a_worker_that_falls_silent_three_times_degrades_a_pair_too(cli: Cli, connection: Database, anna: Path) -> None:
+    connection.execute("update system.sync_state set consecutive_failures = 2 where sync_type = 'customers'")
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger, state, worker, lease_until, attempt)"
+        " values ('customers', %s, 'scheduled', 'running', 'host-1:7', system.clock() - interval '1 s', 3)",
+        [AGENT],
+    )
+    assert cli("tick").returncode == 0
+    assert events(connection) == [
+        ("degraded", f"customers of {AGENT} failed 3 times in a row: the worker host-1:7 fell silent", "-")
+    ]
+
+
+def test_a_hold_is_told_once_however_many_runs_it_lasts_and_its_end_once(
+    cli: Cli, connection: Database, anna: Path
+) -> None:
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    anna.write_text(FEW)
+    assert [sync(cli) for _ in range(3)] == [6, 6, 6]
+    told = events(connection)
+    assert [event for event, _, _ in told] == ["held"]
+    assert told[0][1].startswith(f"the export of customers of {AGENT} is held: the export has 3 rows, ")
+    anna.write_text(GOOD)
+    assert [sync(cli), sync(cli)] == [0, 0]
+    assert events(connection)[1:] == [
+        ("recovered", f"a good export of customers of {AGENT} ended the hold of run 4", "-")
+    ]
+    anna.write_text(FEW)
+    assert sync(cli) == 6
+    assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held"]
+
+
+def test_a_held_export_ends_a_series_of_failures_and_is_no_success(cli: Cli, connection: Database, anna: Path) -> None:
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    anna.unlink()
+    assert [sync(cli) for _ in range(3)] == [1, 1, 1]
+    anna.write_text(FEW)
+    assert sync(cli) == 6
+    assert [event for event, _, _ in events(connection)] == ["degraded", "held"]
+    types = {h.sync_type: h for h in pairs.health(connection)}
+    assert (types["customers"].failing, types["customers"].backing_off, types["customers"].word) == (0, 0, "held")
+    assert "fail" not in cli("why", "customers", AGENT).stdout
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    assert [event for event, _, _ in events(connection)] == ["degraded", "held", "recovered"]
+
+
+def test_an_accepted_export_ends_the_hold_when_it_is_applied(cli: Cli, connection: Database, anna: Path) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    sync(cli)
+    cli("held", "accept", "2", "--why", "they moved", "--no-run")
+    assert len(events(connection)) == 1
+    assert sync(cli) == 0
+    assert events(connection)[1:] == [
+        ("recovered", f"the held export of customers of {AGENT} was applied as accepted", "-")
+    ]
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject"])
+def test_a_good_export_ends_a_hold_that_was_decided_too_and_the_next_hold_is_told(
+    cli: Cli, connection: Database, anna: Path, decision: str
+) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    assert sync(cli) == 6
+    cli("held", decision, "2", "--why", "looked at it", *(["--no-run"] if decision == "accept" else []))
+    anna.write_text(GOOD)
+    assert [sync(cli), sync(cli)] == [0, 0]
+    anna.write_text(FEW.replace("\n", " \n"))
+    assert sync(cli) == 6
+    assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held"]
+    assert events(connection)[1][1] == f"a good export of customers of {AGENT} ended the hold of run 2"
+
+
+def test_exports_held_one_after_the_other_end_together(cli: Cli, connection: Database, anna: Path) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    sync(cli)
+    cli("held", "reject", "2", "--why", "looked at it")
+    assert [sync(cli), sync(cli)] == [6, 6]
+    assert [event for event, _, _ in events(connection)] == ["held"]  # what was rejected is not asked about again
+    anna.write_text("".join(FEW.splitlines(keepends=True)[:-1]))
+    assert [sync(cli), sync(cli)] == [6, 6]  # another export is another question, once
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    told = [(event, message.rpartition(" run ")[2]) for event, message, _ in events(connection)]
+    assert [event for event, _ in told] == ["held", "held", "recovered"]
+    assert told[-1] == ("recovered", "6")
+
+
+def test_the_hold_of_an_agent_that_leaves_the_whitelist_concerns_nobody_any_more(
+    cli: Cli, connection: Database, anna: Path
+) -> None:
+    anna.write_text(GOOD)
+    sync(cli)
+    anna.write_text(FEW)
+    assert [sync(cli), sync(cli)] == [6, 6]
+    connection.execute("insert into agents.users (id, whitelisted) values ('luca', true)")  # anna is not the last one
+    assert cli("agent", "deny", AGENT).returncode == 0
+    [customers] = [h for h in pairs.health(connection) if h.sync_type == "customers"]
+    assert (customers.pairs, customers.held, customers.word) == (1, 0, "stale")
+    assert cli("held", "list").stderr == "nothing is held\n"
+    assert [(h.run_id, h.decision) for h in held.held_exports(connection, include_decided=True)] == [
+        (3, "withdrawn"),
+        (2, "superseded"),
+    ]
+    assert events(connection)[1:] == [
+        ("recovered", f"{AGENT} left the whitelist, which ended the hold of customers (run 3)", "-")
+    ]
+    cli("agent", "allow", AGENT)
+    assert sync(cli) == 6
+    anna.write_text(GOOD)
+    assert sync(cli) == 0
+    assert [event for event, _, _ in events(connection)] == ["held", "recovered", "held", "recovered"]
+
+
+def test_a_run_that_is_held_after_its_agent_left_the_whitelist_asks_nobody(connection: Database, anna: Path) -> None:
+    connection.execute("update agents.users set whitelisted = false")
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger, state, finished_at)"
+        " values ('customers', %s, 'scheduled', 'held', system.clock())",
+        [AGENT],
+    )
+    held.record(
+        connection,
+        {
+            "run_id": 1, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "acceptable": True,
+            "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
+        },
+    )  # fmt: skip
+    assert held.held_exports(connection) == []
+    assert [h.decision for h in held.held_exports(connection, include_decided=True)] == ["withdrawn"]
+    assert events(connection) == []
+
+
+def test_a_change_that_is_rolled_back_is_not_told(connection: Database, anna: Path) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute("update system.sync_state set consecutive_failures = 3 where sync_type = 'customers'")
+        assert len(events(connection)) == 1
+    assert events(connection) == []
+
+
+def _degrade(db: Database) -> None:
+    db.execute(
+        "update system.sync_state set consecutive_failures = 3 where sync_type = 'customers' and agent_id = %s", [AGENT]
+    )
+
+
+def test_a_tick_posts_each_notice_once_as_a_document_without_a_secret(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    _degrade(connection)
+    connection.execute("update system.notices set run_id = 7")
+    connection.execute("update system.notices set message = message || ' (postgresql://u:hunter2@db/x)'")
+    at = connection.execute("select to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') t from system.notices").fetchone()  # fmt: skip # noqa: E501
+    assert at is not None
+    done = [cli("tick", env={"ARCHISYNC_HOOK": receiver.url}) for _ in range(2)]
+    assert [d.returncode for d in done] == [0, 0]
+    message = f"customers of {AGENT} failed 3 times in a row (postgresql://u:***@db/x)"
+    assert receiver.got == [
+        {
+            "schema": 1, "id": 1, "event": "degraded", "sync_type": "customers", "agent_id": AGENT, "run_id": 7,
+            "at": at["t"], "message": message, "text": f"archisync: {message}", "hint": "archisync show 7",
+        }
+    ]  # fmt: skip
+    assert events(connection)[0][2] == "delivered"
+    assert "s3cret" not in done[0].stderr + done[0].stdout
+    assert "t0ken" not in done[0].stderr + done[0].stdout
+
+
+def test_a_hook_that_refuses_is_asked_again_later_and_doctor_says_so(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    _degrade(connection)
+    env = {"ARCHISYNC_HOOK": receiver.url}
+    receiver.status = 503
+    for _ in range(2):  # the second tick comes before the delay is over
+        assert cli("tick", env=env).returncode == 0
+    assert len(receiver.got) == 1
+    assert events(connection)[0][2] == "the address answered 503"
+    told = cli("doctor", "--only", "notices", env=env)
+    assert (told.returncode, told.stdout.splitlines()[0]) == (
+        1,
+        f"failed   notices      1 notice(s) could not be delivered, the oldest about customers of {AGENT}: "
+        "the address answered 503",
+    )
+    receiver.status = 204
+    connection.execute("update system.notices set next_attempt_at = system.clock()")
+    cli("tick", env=env)
+    assert [document["id"] for document in receiver.got] == [1, 1]  # the same id: the receiver can tell
+    assert events(connection)[0][2] == "delivered"
+
+
+def test_a_notice_that_nobody_took_for_a_day_expires(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    _degrade(connection)
+    connection.execute("update system.notices set created_at = system.clock() - interval '24 h 1 min'")
+    cli("tick", env={"ARCHISYNC_HOOK": receiver.url})
+    assert (receiver.got, events(connection)[0][2]) == ([], "expired")
+
+
+def test_an_address_that_nobody_answers_at_does_not_fail_the_tick(cli: Cli, connection: Database, anna: Path) -> None:
+    _degrade(connection)
+    done = cli("tick", env={"ARCHISYNC_HOOK": "http://127.0.0.1:9/"})
+    assert done.returncode == 0
+    assert events(connection)[0][2] == "the address can't be reached: ConnectError"
+
+
+@pytest.mark.parametrize("address", [f"https://{'a' * 70}.x/", "http://xn--a/", "http://[::1/"])
+def test_an_address_that_the_library_refuses_is_told_as_such(
+    cli: Cli, connection: Database, anna: Path, address: str
+) -> None:
+    _degrade(connection)
+    done = cli("tick", env={"ARCHISYNC_HOOK": address})
+    assert done.returncode == 0
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["notice-refused"]
+    assert events(connection)[0][2] == "the address is not one that can be called"
+
+
+def test_a_program_reads_the_document_and_gets_none_of_the_settings(
+    cli: Cli, connection: Database, anna: Path, tmp_path: Path
+) -> None:
+    _degrade(connection)
+    program = tmp_path / "notify"
+    program.write_text('#!/bin/sh\ncat > "$1"\nenv > "$1.env"\n')
+    program.chmod(0o755)
+    assert cli("tick", env={"ARCHISYNC_HOOK": f"exec:{program} '{tmp_path}/said here'"}).returncode == 0
+    assert json.loads((tmp_path / "said here").read_text())["event"] == "degraded"
+    assert "ARCHISYNC" not in (tmp_path / "said here.env").read_text()
+    assert events(connection)[0][2] == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [("exit 3", "the program ended with 3"), ("sleep 60", "the program took longer than 5 s")],
+)
+def test_a_program_that_fails_or_hangs_is_asked_again_later(
+    cli: Cli, connection: Database, anna: Path, tmp_path: Path, script: str, outcome: str
+) -> None:
+    _degrade(connection)
+    program = tmp_path / "notify"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    assert cli("tick", env={"ARCHISYNC_HOOK": f"exec:{program}"}).returncode == 0
+    assert events(connection)[0][2] == outcome
+    assert notices.refused(connection)[0].attempts == 1
+
+
+def test_a_tick_that_is_ended_while_the_hook_runs_has_left_its_heartbeat(
+    cli: Cli, connection: Database, anna: Path, tmp_path: Path
+) -> None:
+    _degrade(connection)
+    program = tmp_path / "notify"
+    program.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    program.chmod(0o755)
+    assert cli("tick", env={"ARCHISYNC_HOOK": f"exec:{program}"}).returncode == -9
+    assert (beat := ticks.last(connection)) is not None
+    assert (beat.due, beat.error) == (1, None)
+    assert notices.any_waiting(connection)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not SETPRIV, reason="only root can make a program that becomes root")
+def test_a_program_that_may_not_be_signalled_is_refused_like_any_that_hangs() -> None:
+    with temporary_folder() as folder:
+        become_root = folder / "sudo"  # as sudo does: all of its user ids are root's
+        shutil.copy(SETPRIV, become_root)
+        become_root.chmod(0o4755)
+        folder.chmod(0o755)
+        pid_file = folder / "pid"
+        words = f"exec:{become_root} --reuid 0 sh -c 'echo $$ > {pid_file}; exec sleep 600'"
+
+        def call() -> None:
+            with pytest.raises(hook.HookError, match=r"^the program took longer than 5 s$"):
+                hook._run(hook._arguments(words), b"{}", {"PATH": os.environ["PATH"]})
+
+        try:
+            as_other_user(call)
+        finally:
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_a_tick_that_dies_while_it_tells_leaves_the_notice_for_the_next(connection: Database, anna: Path) -> None:
+    _degrade(connection)
+    with connection.transaction(force_rollback=True):
+        assert notices.lock_next(connection) is not None
+    assert notices.any_waiting(connection)
+
+
+def test_a_notice_that_a_clock_years_ahead_wrote_is_sent_by_the_next_tick_and_told_by_doctor(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    env = {"ARCHISYNC_HOOK": receiver.url}
+    assert cli("tick").returncode == 0  # what is due is queued: the next tick finds nothing but the notice
+    connection.execute("set archisync.now = '2096-01-01T00:00:00Z'")
+    _degrade(connection)
+    connection.execute("reset archisync.now")
+    told = cli("doctor", "--only", "notices", env=env)
+    assert (told.returncode, told.stdout) == (
+        0,
+        "warning  notices      1 notice(s) are dated in the future: was PostgreSQL's clock set back?\n"
+        f"{'':<21} hint: archisync tick   (sends them now)\n",
+    )
+    connection.execute("delete from system.sync_runs")
+    connection.execute("delete from system.deliveries")
+    cli("tick", env=env)
+    assert [(document["id"], document["at"] < "2096") for document in receiver.got] == [(1, True)]
+    assert events(connection)[0][2] == "delivered"
+
+
+def test_doctor_counts_the_notices_that_the_next_tick_sends(
+    cli: Cli, connection: Database, anna: Path, receiver: Receiver
+) -> None:
+    env = {"ARCHISYNC_HOOK": receiver.url}
+    assert cli("doctor", "--only", "notices", env=env).stdout == "ok       notices      none waits\n"
+    _degrade(connection)
+    assert cli("doctor", "--only", "notices", env=env).stdout == "ok       notices      1 wait(s) for the next tick\n"
+
+
+@pytest.mark.parametrize(
+    ("hook", "told", "hint"),
+    [
+        ("ftp://x", "ARCHISYNC_HOOK is neither an address nor a program", "https://chat.example/hook   or: exec:/usr/local/bin/notify"),
+        ("exec:/no/such", "ARCHISYNC_HOOK names a program that can't be run: /no/such", "ls -l /no/such"),
+        ("exec:https://chat.example/key", "ARCHISYNC_HOOK names a program that can't be run", "exec:/usr/local/bin/notify"),
+        ("exec:'", "ARCHISYNC_HOOK names no program", "exec:/usr/local/bin/notify"),
+    ],
+)  # fmt: skip
+def test_a_hook_that_can_t_be_called_is_told_by_doctor_and_stops_no_tick(
+    cli: Cli, connection: Database, anna: Path, hook: str, told: str, hint: str
+) -> None:
+    _degrade(connection)
+    found = cli("doctor", "--only", "hook", env={"ARCHISYNC_HOOK": hook})
+    assert (found.returncode, found.stdout) == (3, f"failed   hook         {told}\n{'':<21} hint: {hint}\n")
+    done = cli("tick", env={"ARCHISYNC_HOOK": hook})
+    assert done.returncode == 0
+    assert json.loads(done.stderr)["event"] == "hook-misconfigured"
+
+
+def test_without_a_hook_nothing_is_delivered_and_old_notices_are_pruned(
+    cli: Cli, connection: Database, anna: Path
+) -> None:
+    _degrade(connection)
+    cli("tick")
+    assert events(connection)[0][2] == "-"
+    connection.execute("update system.notices set created_at = system.clock() - interval '31 days'")
+    cli("tick")
+    assert events(connection) == []

@@ -1,0 +1,182 @@
+"""An idle tick asks once whether there is anything to do. It may say yes for nothing, but never no for something."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archisync.rules.config import Config
+from archisync.schedule.tick import tick
+from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.store import agents, runs, ticks
+from archisync.store.database import Database, NoAnswerError, connected
+from archisync.store.migrations import migrate
+from tests.support.rows import count
+
+RUN = (
+    "insert into system.sync_runs (sync_type, agent_id, trigger, state, {}) values ('orders', 'anna', 'scheduled', {})"
+)
+NOTICE = (
+    "insert into system.notices (event, sync_type, agent_id, message, {}) values ('held', 'orders', 'anna', 'held', {})"
+)
+HOUR = "interval '1 hour'"
+
+
+@pytest.fixture
+def config(redis_url: str) -> Config:
+    return Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
+
+
+@pytest.fixture
+def idle(connection: Database) -> Database:
+    """All pairs of one agent, and the shared ones, have just been run."""
+    agents.add(connection, "anna", name=None, whitelisted=True)
+    connection.execute("update system.sync_state set last_slot_at = system.clock()")
+    assert not asks(connection)
+    return connection
+
+
+def asks(db: Database, *, hook: bool = False) -> bool:
+    return ticks.anything_to_do(db, history_days=90, hook=hook)[1]
+
+
+SOMETHING = {
+    "a pair past its slot": f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where sync_type = 'ddt'",
+    "a pair just at its slot": "update system.sync_state set last_slot_at = system.clock() - interval '20 min' where sync_type = 'ddt'",
+    "a pair that never ran": "update system.sync_state set last_slot_at = null where agent_id = 'anna' and sync_type = 'ddt'",
+    "a slot of a wrong clock": f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'prices'",
+    "a run that waits for its push": RUN.format("not_before", "'queued', null"),
+    "a run given back": RUN.format("not_before", f"'queued', system.clock() + {HOUR}"),
+    "a delivery that was not pushed": "insert into system.deliveries default values",
+    "a delivery that was": "insert into system.deliveries (delivered_at) values (system.clock())",
+    "a silent worker": RUN.format("lease_until", "'running', system.clock()"),
+    "a lease of a wrong clock": RUN.format("lease_until", "'running', system.clock() + interval '61 min 1 s'"),
+    "old history": RUN.format("finished_at", "'succeeded', system.clock() - interval '90 days' - interval '1 second'"),
+    "an old notice": NOTICE.format("created_at", "system.clock() - interval '31 days'"),
+}
+NOTHING = {
+    "a pair that is not due": "update system.sync_state set last_slot_at = system.clock() - interval '19 min' where sync_type = 'ddt'",
+    "a disabled type": f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where sync_type = 'ddt';"
+    "update system.sync_settings set enabled = false where sync_type = 'ddt'",
+    "an agent off the list": "update agents.users set whitelisted = false;"
+    f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where agent_id = 'anna'",
+    "a worker at work": RUN.format("lease_until", "'running', system.clock() + interval '2 min'"),
+    "a worker with the longest lease that there is": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
+    "history": RUN.format("finished_at", "'succeeded', system.clock() - interval '89 days'"),
+    "a notice without a hook": NOTICE.format("created_at", "system.clock()"),
+}
+
+
+@pytest.mark.parametrize("change", SOMETHING.values(), ids=SOMETHING)
+def test_whatever_a_step_would_find_is_found_by_the_one_question(idle: Database, change: str) -> None:
+    idle.execute(change)
+    assert asks(idle)
+
+
+@pytest.mark.parametrize("change", NOTHING.values(), ids=NOTHING)
+def test_what_no_step_would_touch_leaves_a_tick_idle(idle: Database, change: str) -> None:
+    for statement in change.split(";"):
+        idle.execute(statement)
+    assert not asks(idle)
+
+
+def test_a_slot_of_a_wrong_clock_is_put_right_once_its_type_is_enabled(idle: Database, config: Config) -> None:
+    idle.execute("update system.sync_settings set enabled = false where sync_type = 'ddt'")
+    idle.execute(f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'ddt'")
+    assert not asks(idle)
+    idle.execute("update system.sync_settings set enabled = true where sync_type = 'ddt'")
+    assert tick(idle, config).due == 1
+
+
+def test_a_notice_waits_for_whoever_has_a_hook(idle: Database) -> None:
+    idle.execute(NOTICE.format("created_at", "system.clock()"))
+    assert asks(idle, hook=True)
+
+
+def test_an_idle_tick_leaves_its_heartbeat_and_nothing_else(idle: Database, config: Config) -> None:
+    summary = tick(idle, config)
+    assert (summary.due, summary.enqueued, summary.skipped, summary.error) == (0, 0, {}, None)
+    [beat] = idle.execute("select due, enqueued, skipped, error from system.ticks").fetchall()
+    assert beat == {"due": 0, "enqueued": 0, "skipped": {}, "error": None}
+    assert count(idle, "select count(*) from system.sync_runs") == 0
+
+
+def test_old_heartbeats_go_also_where_nothing_is_ever_due(idle: Database, config: Config) -> None:
+    idle.execute(
+        "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
+        f" values (system.clock() - interval '30 days' - {HOUR}, 1, 'h', 0, 0, 0, 0, '{{}}')"
+    )
+    assert not asks(idle)
+    idle.execute("alter table system.ticks alter column id restart with 499")
+    tick(idle, config)
+    assert count(idle, "select count(*) from system.ticks") == 2
+    tick(idle, config)
+    assert [row["id"] for row in idle.execute("select id from system.ticks order by id").fetchall()] == [499, 500]
+
+
+def test_in_an_hour_of_ticks_the_ones_that_find_nothing_are_idle_and_no_run_is_missed(
+    idle: Database, config: Config
+) -> None:
+    """Each run is finished before the next tick, which forgets its delivery and is the only other one with something to do."""
+    begun = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    due, busy = {}, []
+    for minute in range(61):
+        idle.execute("select set_config('archisync.now', %s, false)", [(begun + timedelta(minutes=minute)).isoformat()])
+        if minute == 0:
+            idle.execute("update system.sync_state set last_slot_at = system.clock()")
+        if asks(idle):
+            busy.append(minute)
+        if found := tick(idle, config).due:
+            due[minute] = found
+        idle.execute(
+            "update system.sync_runs set state = 'succeeded', finished_at = system.clock() where state = 'queued'"
+        )
+    # orders every 10 minutes, customers every 15, ddt and invoices every 20, products every 30, prices every 60
+    assert due == {10: 1, 15: 1, 20: 3, 30: 3, 40: 3, 45: 1, 50: 1, 60: 6}
+    assert busy == [10, 11, 15, 16, 20, 21, 30, 31, 40, 41, 45, 46, 50, 51, 60]
+
+
+def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
+    """Commits that wait for a standby which is away would never end; a heartbeat's does not wait."""
+    standby = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
+    with temporary_folder() as folder, EmbeddedPostgres(Path(folder), durable=True, settings=standby) as server:
+        with connected(server.url, purpose="test") as db:
+            migrate(db, {})
+            db.execute("update system.sync_state set last_slot_at = system.clock()")
+            db.execute("alter database archisync set synchronous_commit = on")
+        with connected(server.url, purpose="test", answer_timeout_s=3) as db:
+            tick(db, config)
+            assert count(db, "select count(*) from system.ticks") == 1
+            with pytest.raises(NoAnswerError):  # as anything else would
+                db.execute("update system.sync_state set last_slot_at = system.clock()")
+
+
+def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(idle: Database, config: Config) -> None:
+    agents_of_a_type = runs.SKIPPED_COUNTED + 500
+    idle.execute(
+        "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n",
+        [agents_of_a_type],
+    )
+    idle.execute("insert into system.pauses default values")
+    idle.execute("vacuum analyze system.sync_state")
+    summary = tick(idle, config)
+    assert (summary.due, summary.skipped) == (0, {"paused": 4 * runs.SKIPPED_COUNTED})
+    assert "skipped at least 4000 paused" in summary.line()
+    row = idle.execute(
+        "explain (analyze, format json) " + runs.SQL_COUNT_SKIPPED, {"limit": runs.SKIPPED_COUNTED}
+    ).fetchone()
+    assert row is not None
+    assert max(looked_at(row["QUERY PLAN"][0]["Plan"])) <= runs.SKIPPED_COUNTED
+    idle.execute("delete from agents.users where id > 'a2'")
+    few = count(idle, "select count(*) from system.sync_state where active and last_slot_at is null")
+    assert f"skipped {few} paused" in tick(idle, config).line()
+
+
+def looked_at(plan: dict[str, Any]) -> Iterator[float]:
+    """Of each scan of the pairs, the rows that it read each time."""
+    if plan.get("Relation Name") == "sync_state":
+        yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    for part in plan.get("Plans", ()):
+        yield from looked_at(part)

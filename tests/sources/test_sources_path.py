@@ -1,0 +1,342 @@
+"""Sources on the whole path: an export unchanged at its source, waits that a server asks for, and what a run's row tells."""
+
+import io
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archisync.base.log import EventLog
+from archisync.rules.config import Config
+from archisync.schedule.tick import tick
+from archisync.store import agents, runs
+from archisync.store.database import Database
+from archisync.store.runs import Counts, Run
+from archisync.work.runner import serve
+from tests.conftest import Cli
+from tests.support.erp import Answer, Erp, Handler, running_erp
+from tests.support.plugins import WORKING, install
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENT = "anna.bianchi"
+PATH = f"/{AGENT}/orders.csv"
+CANARY = "canary-9f3a1c77"
+EXPORT = (EXAMPLES / AGENT / "orders.csv").read_bytes()
+START = datetime.fromisoformat("2026-05-05T12:00:00+00:00")
+
+
+@pytest.fixture
+def erp() -> Iterator[Erp]:
+    with running_erp() as erp:
+        erp.answers[PATH] = Answer(body=EXPORT, etag='"v1"')
+        yield erp
+
+
+@pytest.fixture
+def variables(erp: Erp, database_url: str, redis_url: str) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "ARCHISYNC_DATABASE_URL": database_url,
+        "ARCHISYNC_REDIS_URL": redis_url,
+        "ARCHISYNC_SOURCE": f"{erp.url}/{{agent}}/{{type}}.csv",
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1",
+        "ARCHISYNC_HTTP_TOKEN": CANARY,
+    }
+
+
+class Rounds:
+    """Scheduled runs of the orders of one agent, each a quarter of an hour after the one before."""
+
+    def __init__(self, db: Database, variables: dict[str, str]) -> None:
+        self.db = db
+        self.variables = variables
+        self.now = START
+        self.log = io.StringIO()
+        agents.add(db, AGENT, name=None, whitelisted=True)
+        db.execute("update system.sync_settings set enabled = (sync_type = 'orders')")
+
+    def queue(self) -> int:
+        """The run that the next tick queues."""
+        self.now += timedelta(minutes=15)
+        self.db.execute(f"set archisync.now = '{self.now.isoformat()}'")
+        assert tick(self.db, self.config).due == 1
+        row = self.db.execute("select id from system.sync_runs where state = 'queued'").fetchone()
+        assert row is not None
+        return int(row["id"])
+
+    @property
+    def config(self) -> Config:
+        return Config.from_environment(self.variables)
+
+    def serve(self, run_id: int) -> Run:
+        serve(self.db, self.config, EventLog(self.log), run_id, runs.get(self.db, run_id).fence)
+        return runs.get(self.db, run_id)
+
+    def scheduled(self) -> Run:
+        return self.serve(self.queue())
+
+    def forced(self) -> Run:
+        return self.serve(runs.force(self.db, "orders", AGENT, by="test", why=None).run_id)
+
+    def state(self) -> dict[str, Any]:
+        row = self.db.execute("select * from system.sync_state where sync_type = 'orders'").fetchone()
+        assert row is not None
+        return row
+
+    def table(self) -> list[dict[str, Any]]:
+        """Every row, with the system columns that would show a rewrite."""
+        return self.db.execute("select xmin::text, ctid::text, * from agents.orders order by order_id").fetchall()
+
+
+@pytest.fixture
+def rounds(connection: Database, variables: dict[str, str]) -> Rounds:
+    return Rounds(connection, variables)
+
+
+# --- unchanged at the source --------------------------------------------------------------------------------------
+
+
+def test_an_unchanged_export_ends_the_run_without_touching_the_table(rounds: Rounds, erp: Erp) -> None:
+    first = rounds.scheduled()
+    assert (first.state, first.reason) == ("succeeded", "applied")
+    table, state = rounds.table(), rounds.state()
+    second = rounds.scheduled()
+    assert (second.state, second.reason) == ("succeeded", "unchanged-at-source")
+    assert second.message == (
+        f"the source says that the export has not changed since run {first.run_id}; nothing was fetched"
+    )
+    assert second.export == {"origin": f"{erp.url}{PATH}", "unchanged_since_run": first.run_id}
+    assert second.counts == Counts(seen=46, unchanged=46)
+    assert rounds.table() == table
+    later = rounds.state()
+    assert later == state | {
+        "last_run_id": second.run_id,
+        "last_success_at": rounds.now,
+        "last_slot_at": later["last_slot_at"],
+    }
+    third = rounds.scheduled()
+    assert third.message == second.message
+    assert [asked.headers.get("if-none-match") for asked in erp.asked] == [None, '"v1"', '"v1"']
+
+
+def test_an_export_that_changes_again_is_applied(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    rounds.scheduled()
+    erp.answers[PATH] = Answer(body=EXPORT.replace(b"Fatturato", b"Annullato", 1), etag='"v2"')
+    changed = rounds.scheduled()
+    assert (changed.state, changed.reason) == ("succeeded", "applied")
+    assert changed.counts is not None
+    assert changed.counts.updated == 1
+
+
+def test_a_forced_run_fetches_the_export_itself(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    forced = rounds.forced()
+    assert (forced.state, forced.reason) == ("succeeded", "applied")
+    assert "if-none-match" not in erp.asked[-1].headers
+
+
+def test_after_a_run_that_did_not_succeed_the_export_itself_is_fetched(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    erp.answers[PATH] = Answer(status=401)
+    assert rounds.scheduled().state == "failed"
+    erp.answers[PATH] = Answer(body=EXPORT, etag='"v1"')
+    again = rounds.scheduled()
+    assert (again.state, again.reason) == ("succeeded", "applied")
+
+
+def test_after_a_held_run_the_export_itself_is_fetched_and_clears_it(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    erp.answers[PATH] = Answer(body=EXPORT.split(b"\n")[0] + b"\n", etag='"empty"')
+    assert rounds.scheduled().state == "held"
+    erp.answers[PATH] = Answer(body=EXPORT, etag='"v1"')
+    assert rounds.scheduled().reason == "applied"
+    row = rounds.db.execute("select decision from system.held_exports").fetchone()
+    assert row == {"decision": "cleared"}
+
+
+def test_a_row_that_vanished_is_confirmed_by_a_second_whole_export(rounds: Rounds, erp: Erp) -> None:
+    """Else an export that is unchanged since the row vanished would keep it for ever."""
+    rounds.scheduled()
+    lines = EXPORT.splitlines(keepends=True)
+    erp.answers[PATH] = Answer(body=b"".join(lines[:-1]), etag='"v2"')
+    absent, deleted, unchanged = rounds.scheduled(), rounds.scheduled(), rounds.scheduled()
+    assert absent.counts is not None
+    assert deleted.counts is not None
+    assert (absent.counts.absent, deleted.counts.deleted, unchanged.reason) == (1, 1, "unchanged-at-source")
+
+
+@pytest.mark.parametrize(("name", "value"), [("ARCHISYNC_LOCALE", "it"), ("ARCHISYNC_TIMEZONE", "Europe/Lisbon")])
+def test_an_export_that_would_be_read_otherwise_today_is_fetched_again(
+    rounds: Rounds, erp: Erp, name: str, value: str
+) -> None:
+    rounds.scheduled()
+    rounds.variables[name] = value
+    assert rounds.scheduled().reason != "unchanged-at-source"
+    assert "if-none-match" not in erp.asked[-1].headers
+
+
+def test_another_address_is_another_export(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    erp.answers[f"{PATH}?v=2"] = erp.answers[PATH]
+    rounds.variables["ARCHISYNC_SOURCE"] += "?v=2"
+    assert rounds.scheduled().reason == "applied"
+
+
+def test_without_validators_the_export_is_fetched_each_time_and_compared_as_a_whole(rounds: Rounds, erp: Erp) -> None:
+    erp.answers[PATH] = Answer(body=EXPORT)
+    rounds.scheduled()
+    assert rounds.state()["applied_source"]["validators"] == {}
+    assert rounds.scheduled().reason == "unchanged"
+
+
+def test_validators_of_an_export_that_was_not_applied_are_not_kept(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    kept = rounds.state()["applied_source"]
+    erp.answers[PATH] = Answer(body=EXPORT.split(b"\n")[0] + b"\n", etag='"empty"')
+    rounds.scheduled()
+    assert rounds.state()["applied_source"] == kept
+
+
+def test_a_run_without_anything_new_can_be_shown(rounds: Rounds, cli: Cli) -> None:
+    rounds.scheduled()
+    run = rounds.scheduled()
+    shown = cli("show", str(run.run_id))
+    assert shown.returncode == 0
+    assert "unchanged-at-source" in shown.stdout
+    assert cli("history", "--json").returncode == 0
+    assert cli("status").returncode == 0
+
+
+# --- waits --------------------------------------------------------------------------------------------------------
+
+
+def test_a_short_wait_that_the_server_asks_for_is_kept_in_place(rounds: Rounds, erp: Erp) -> None:
+    from time import monotonic
+
+    times: list[float] = []
+
+    def busy_once(handler: Handler) -> None:
+        times.append(monotonic())
+        refusal = Answer(status=429, headers={"Retry-After": "2"})
+        handler.answer(refusal if len(times) == 1 else Answer(body=EXPORT), {})
+
+    erp.answers[PATH] = busy_once
+    done = rounds.scheduled()
+    assert (done.state, done.attempt) == ("succeeded", 1)
+    assert times[1] - times[0] >= 2
+
+
+@pytest.mark.parametrize(("asked", "delay_s"), [("20", 60), ("900", 900), ("999999", 3600)])
+def test_a_long_wait_is_left_to_a_later_tick(rounds: Rounds, erp: Erp, asked: str, delay_s: int) -> None:
+    erp.answers[PATH] = Answer(status=503, headers={"Retry-After": asked})
+    run = rounds.scheduled()
+    assert (run.state, run.reason, run.attempt) == ("queued", "retry", 2)
+    assert run.not_before == rounds.now + timedelta(seconds=delay_s)
+    assert len(erp.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "authentication"), (404, "no-export"), (410, "no-export"), (400, "source-refused")]
+)
+def test_what_asking_again_can_t_change_is_asked_once(rounds: Rounds, erp: Erp, status: int, reason: str) -> None:
+    erp.answers[PATH] = Answer(status=status)
+    run = rounds.scheduled()
+    assert (run.state, run.reason, run.attempt) == ("failed", reason, 1)
+    assert len(erp.asked) == 1
+
+
+def test_a_download_that_is_cut_is_held_and_changes_nothing(rounds: Rounds, erp: Erp) -> None:
+    rounds.scheduled()
+    table = rounds.table()
+    erp.answers[PATH] = Answer(body=EXPORT[:-100], length=len(EXPORT))
+    run = rounds.scheduled()
+    assert (run.state, run.reason) == ("held", "truncated")
+    assert rounds.table() == table
+
+
+# --- programs and plug-ins ----------------------------------------------------------------------------------------
+
+
+def _program(tmp_path: Path, body: str) -> str:
+    path = tmp_path / "export.sh"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return f"exec:{path} {{agent}} {{type}}"
+
+
+def test_a_program_s_export_is_applied_and_what_it_said_is_kept_with_the_run(rounds: Rounds, tmp_path: Path) -> None:
+    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f'echo "reading $1" >&2; cat {EXAMPLES}/$1/$2.csv')
+    run = rounds.scheduled()
+    assert (run.state, run.reason) == ("succeeded", "applied")
+    assert run.export is not None
+    assert (run.export["origin"], run.export["stderr"]) == ("exec:export.sh", [f"reading {AGENT}"])
+
+
+def test_a_program_that_fails_after_a_complete_export_changes_nothing(rounds: Rounds, tmp_path: Path) -> None:
+    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f"cat {EXAMPLES}/$1/$2.csv; echo no disk >&2; exit 3")
+    run = rounds.scheduled()
+    assert (run.state, run.reason) == ("failed", "source-refused")
+    assert run.message == "exec:export.sh ended with exit code 3: no disk"
+    assert rounds.table() == []
+
+
+def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
+    connection: Database, cli: Cli, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    install(tmp_path / "site", "acme_broken", scheme="acme", code="import no_such_module")
+    install(tmp_path / "site", "acme_fine", scheme="fine", code=WORKING)
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    env = {
+        "PYTHONPATH": str(tmp_path / "site"),
+        "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+        "ARCHISYNC_SOURCE_ORDERS": "acme://host/{agent}",
+        "ARCHISYNC_SOURCE_DDT": "fine://host/{agent}",
+        "ACME_CONTENT": (EXAMPLES / AGENT / "ddt.csv").read_text("utf-8").replace("\n", "|"),
+    }
+    assert cli("tick", env=env).returncode == 0
+    done = cli("worker", "--burst", env=env)
+    assert done.returncode == 0, done.stderr
+    found = {run.sync_type: run for run in runs.history(connection)}
+    assert (found["orders"].state, found["orders"].reason) == ("failed", "source-plugin")
+    assert found["orders"].message == (
+        "the source plug-in acme: can't be loaded: ModuleNotFoundError: No module named 'no_such_module'"
+    )
+    assert {name: run.state.value for name, run in found.items() if name != "orders"} == dict.fromkeys(
+        ("customers", "ddt", "invoices", "products", "prices"), "succeeded"
+    )
+
+
+def test_an_error_with_characters_that_no_database_takes_still_ends_its_run(
+    rounds: Rounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from archisync.base.errors import SourceError\nclass Source:\n    def fetch(self, r): raise SourceError('a\\0b\\ud800')\n"
+    install(tmp_path / "site", "acme_raw", scheme="acme", code=code)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    rounds.variables["ARCHISYNC_SOURCE"] = "acme://host/{agent}"
+    run = rounds.scheduled()
+    assert (run.state, run.reason, run.message) == ("failed", "source-refused", "a�b�")
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+def test_no_credential_reaches_the_terminal_the_log_or_the_database(
+    connection: Database, cli: Cli, erp: Erp, variables: dict[str, str], status: int
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    erp.answers[f"{PATH}?key={CANARY}"] = Answer(body=EXPORT, status=status)
+    env = {
+        "ARCHISYNC_SOURCE": f"{variables['ARCHISYNC_SOURCE']}?key={CANARY}",
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1",
+        "ARCHISYNC_HTTP_TOKEN": CANARY,
+    }
+    done = cli("--debug", "run", "orders", "--agent", AGENT, "--inline", env=env)
+    assert erp.asked[0].headers["authorization"] == f"Bearer {CANARY}"
+    assert done.returncode == (0 if status == 200 else 1)
+    stored = [connection.execute(f"select * from system.{table}").fetchall() for table in ("sync_runs", "sync_state")]
+    assert CANARY not in done.stdout + done.stderr + str(stored)

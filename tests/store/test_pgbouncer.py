@@ -1,0 +1,219 @@
+"""PgBouncer between archisync and PostgreSQL: ticks and commands work; whoever needs a session lock refuses, and says why."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from archisync.base.errors import ConfigurationError
+from archisync.rules.config import Config
+from archisync.schedule.tick import tick
+from archisync.standalone.servers import temporary_folder
+from archisync.store import agents, runs
+from archisync.store.database import Database, connected, is_pooled
+from archisync.work.job import sync
+from tests.conftest import Cli
+from tests.support.rows import count
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENT = "anna.bianchi"
+REFUSED = (
+    "error: a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it\n"
+    "hint: give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler\n"
+)
+Pooled = Callable[..., str]
+
+
+@contextmanager
+def pgbouncer(database_url: str, *, mode: str, ignore: str = "") -> Iterator[str]:
+    """The URL of `database_url`'s database behind a PgBouncer of our own with two server connections."""
+    assert PGBOUNCER is not None
+    where = urlsplit(database_url)
+    server, name = parse_qs(where.query), where.path.strip("/")
+    with temporary_folder() as folder:
+        folder.chmod(0o777)  # it drops root, and makes its socket here
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n{name} = host={server['host'][0]} port={server['port'][0]} dbname={name} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\nauth_type = any\n"
+            f"pool_mode = {mode}\ndefault_pool_size = 2\nignore_startup_parameters = {ignore}\n",
+            "utf-8",
+        )
+        # The server's socket folder may be closed to others, so it runs as whoever owns it.
+        owner = Path(server["host"][0]).stat().st_uid
+        with subprocess.Popen(
+            [PGBOUNCER, "--quiet", folder / "pgbouncer.ini"],
+            user=owner if os.geteuid() == 0 else None,
+            group=owner if os.geteuid() == 0 else None,
+            extra_groups=[] if os.geteuid() == 0 else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            url = f"postgresql://postgres@/{name}?host={folder}&port=6432"
+            try:
+                _await(url, process)
+                yield url
+            finally:
+                process.kill()
+
+
+def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert process.poll() is None
+            continue
+        return
+
+
+@pytest.fixture
+def pooled(database_url: str) -> Iterator[Pooled]:
+    with ExitStack() as stack:
+        yield lambda mode, ignore="": stack.enter_context(pgbouncer(database_url, mode=mode, ignore=ignore))
+
+
+@pytest.fixture
+def env(redis_url: str) -> dict[str, str]:
+    return {"ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv"}
+
+
+@pytest.fixture
+def registered(connection: Database) -> Database:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    return connection
+
+
+def test_ticks_and_commands_work_through_transaction_pooling_and_a_direct_worker_does_the_runs(
+    registered: Database, pooled: Pooled, cli: Cli, env: dict[str, str]
+) -> None:
+    through = env | {"ARCHISYNC_DATABASE_URL": pooled("transaction")}
+    for words in (
+        ["db", "migrate"],
+        ["tick", "--dry-run"],
+        ["tick"],
+        ["status"],
+        ["why", "orders", AGENT],
+        ["interval", "set", "orders", "15"],
+        ["interval", "reset"],
+        ["pause", "--agent", AGENT, "--until", "2h"],
+        ["resume", "--agent", AGENT],
+        ["agent", "list"],
+        ["run", "orders", "--agent", AGENT],
+        ["held", "list"],
+        ["history"],
+        ["tick"],
+    ):
+        done = cli(*words, env=through)
+        assert (words, done.returncode, done.stderr if done.returncode else "") == (words, 0, "")
+    assert (
+        count(
+            registered,
+            "select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null",
+        )
+        == 6
+    )
+    worked = cli("worker", "--burst", env=env)
+    assert worked.returncode == 0, worked.stderr
+    assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
+
+
+def test_nothing_of_a_tick_is_left_in_a_server_connection_that_others_will_use(
+    registered: Database, pooled: Pooled, env: dict[str, str]
+) -> None:
+    url = pooled("transaction")
+    with connected(url, purpose="test") as db:
+        tick(db, Config.from_environment(env))
+        assert (
+            count(
+                registered,
+                "select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null",
+            )
+            == 6
+        )
+    with psycopg.connect(url, autocommit=True) as other:
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            assert other.execute(f"show {name}".encode()).fetchone() == ("0",)
+        assert other.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
+        assert other.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone() == (0,)
+
+
+def test_a_direct_connection_is_not_taken_for_a_pooled_one(connection: Database) -> None:
+    assert not is_pooled(connection)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+def test_a_pooler_is_seen_in_every_mode_and_every_time(registered: Database, pooled: Pooled, mode: str) -> None:
+    url = pooled(mode)
+    for _ in range(20):
+        with connected(url, purpose="test") as db:
+            assert is_pooled(db)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_run_inline_through_a_pooler_is_refused_before_anything_is_queued(
+    registered: Database, pooled: Pooled, cli: Cli, env: dict[str, str], mode: str
+) -> None:
+    through = env | {"ARCHISYNC_DATABASE_URL": pooled(mode)}
+    refused = cli("run", "orders", "--agent", AGENT, "--inline", env=through)
+    assert (refused.returncode, refused.stderr) == (3, REFUSED)
+    assert count(registered, "select count(*) from system.sync_runs") == 0
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
+    registered: Database, pooled: Pooled, cli: Cli, env: dict[str, str], mode: str
+) -> None:
+    through = env | {"ARCHISYNC_DATABASE_URL": pooled(mode)}
+    assert cli("tick", env=through).returncode == 0
+    refused = cli("worker", "--burst", env=through)
+    assert refused.returncode == 3
+    assert REFUSED in refused.stderr
+    assert count(registered, "select count(*) from system.sync_runs where state = 'queued' and attempt = 1") == 6
+
+
+@pytest.mark.parametrize(
+    ("ignore", "message"),
+    [
+        ("", "a pooler refused the connection: "),
+        ("options", REFUSED.splitlines()[0].removeprefix("error: ")),
+    ],
+)
+def test_a_job_behind_a_pooler_is_refused_also_under_a_plain_rq_worker(
+    registered: Database,
+    pooled: Pooled,
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    ignore: str,
+    message: str,
+) -> None:
+    run_id = runs.force(registered, "orders", AGENT, by="test", why=None).run_id
+    for name, value in (env | {"ARCHISYNC_DATABASE_URL": pooled("transaction", ignore)}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        sync(run_id, 1)
+    assert refused.value.message.startswith(message)
+    assert refused.value.hint == REFUSED.splitlines()[1].removeprefix("hint: ")
+    assert runs.get(registered, run_id).state == "queued"
+
+
+def test_a_statement_that_takes_too_long_behind_a_pooler_is_cancelled_on_the_server(
+    registered: Database, pooled: Pooled, cli: Cli, env: dict[str, str], database_url: str
+) -> None:
+    through = env | {"ARCHISYNC_DATABASE_URL": pooled("transaction"), "ARCHISYNC_DATABASE_TIMEOUT_S": "1"}
+    with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
+        blocker.execute("lock table system.sync_settings in access exclusive mode")
+        ended = cli("interval", "set", "orders", "15", env=through)
+        while count(blocker, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
+            continue
+    assert ended.returncode == 4
+    assert count(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10

@@ -1,0 +1,488 @@
+"""The whole path on real servers: tick, queue, workers, tables; what a force and a hold do; what the shell is told."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import psycopg
+import pytest
+
+from archisync.rules.config import Config
+from archisync.rules.due import decide
+from archisync.rules.synctypes import SYNC_TYPES
+from archisync.schedule.tick import tick
+from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.store.database import Database, connected
+from archisync.sync.run import perform
+from tests.conftest import Cli
+from tests.support.rows import count, drain
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
+AGENTS = ("anna.bianchi", "luca.ferrari", "giulia.romano")
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "exports"))
+
+
+@pytest.fixture
+def env(exports: Path) -> dict[str, str]:
+    return {"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
+
+
+@pytest.fixture
+def config(env: dict[str, str], database_url: str, redis_url: str) -> Config:
+    urls = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url}
+    return Config.from_environment(env | urls)
+
+
+@pytest.fixture
+def registered(connection: Database) -> Database:
+    for agent in AGENTS:
+        agents.add(connection, agent, name=None, whitelisted=True)
+    return connection
+
+
+@pytest.fixture
+def worker(cli: Cli, env: dict[str, str], database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A running `archisync worker`."""
+    urls = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker"], env=os.environ | urls | env, stderr=subprocess.DEVNULL
+    )
+    yield process
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_a_tick_and_two_workers_bring_every_export_into_its_table(
+    cli: Cli, registered: Database, env: dict[str, str]
+) -> None:
+    first = cli("tick", "--json", env=env)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)["tick"]
+    assert (summary["due"], summary["enqueued"], summary["skipped"]) == (14, 14, {})
+    done = cli("worker", "--processes", "2", "--burst", env=env)
+    assert done.returncode == 0, done.stderr
+    assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 14
+    lines = sum(len((EXAMPLES / a / "orders.csv").read_text("utf-8").splitlines()) - 1 for a in AGENTS)
+    assert count(registered, "select count(*) from agents.orders") == lines
+    assert "due 0, enqueued 0, redelivered 0, skipped 0" in cli("tick", env=env).stdout
+
+
+def test_northwind_syncs_and_the_second_round_changes_nothing(
+    connection: Database, northwind: Path, database_url: str, redis_url: str
+) -> None:
+    config = Config.from_environment(
+        {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_REDIS_URL": redis_url,
+            "ARCHISYNC_SOURCE": f"{northwind}/{{agent}}/{{type}}.csv",
+        }
+    )
+    for n in range(1, 10):
+        agents.add(connection, f"agent-{n}", name=None, whitelisted=True)
+    assert tick(connection, config).due == 38
+    assert drain(connection, config) == 38
+    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 38
+    tables = ("agents.orders", "agents.ddt", "agents.invoices", "shared.products", "shared.prices")
+    assert [count(connection, f"select count(*) from {t}") for t in tables] == [830, 809, 809, 77, 77]
+    connection.execute("update system.sync_state set last_slot_at = null")
+    tick(connection, config)
+    drain(connection, config)
+    second = "select sum(rows_inserted + rows_updated + rows_absent + rows_deleted) from system.sync_runs where id > 38"
+    assert count(connection, second) == 0
+    assert count(
+        connection, "select sum(rows_unchanged) from system.sync_runs where id > 38"
+    ) == 830 + 809 * 2 + 77 * 2 + count(connection, "select count(*) from agents.customers")
+
+
+@pytest.mark.slow
+def test_a_day_of_jittery_ticks_runs_each_pair_on_time_and_never_twice_at_once(
+    registered: Database, config: Config
+) -> None:
+    begin, random = datetime(2026, 3, 29, tzinfo=UTC), Random(7)
+    early = 0
+    for minute in range(1440):
+        now = begin + timedelta(minutes=minute, seconds=random.randint(-20, 20))
+        registered.execute(f"set archisync.now = '{now.isoformat()}'")
+        before = {
+            (r["sync_type"], r["agent_id"]): r["last_slot_at"]
+            for r in registered.execute("select sync_type, agent_id, last_slot_at from system.sync_state").fetchall()
+        }
+        if tick(registered, config).due == 0:
+            continue
+        for run in runs.history(registered, state=runs.State.QUEUED, limit=1000):
+            last = before[run.sync_type, run.agent_id]
+            every = timedelta(minutes=SYNC_TYPES[run.sync_type].default_interval_minutes)
+            early += last is not None and last + every > now
+        drain(registered, config)
+    assert early == 0
+    assert count(registered, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
+    found = registered.execute(
+        "select sync_type, agent_id, count(*) as n from system.sync_runs group by 1, 2"
+    ).fetchall()
+    assert len(found) == 14
+    for row in found:
+        expected = 1440 / SYNC_TYPES[row["sync_type"]].default_interval_minutes
+        assert abs(row["n"] - expected) <= 1, row
+
+
+def test_eight_ticks_at_once_queue_and_deliver_each_of_a_thousand_pairs_once(
+    connection: Database, config: Config, database_url: str
+) -> None:
+    connection.execute(
+        "update system.sync_settings set enabled = sync_type in ('orders', 'customers', 'ddt', 'invoices')"
+    )
+    connection.execute(
+        "insert into agents.users (id, whitelisted) select 'a' || g, true from generate_series(1, 250) g"
+    )
+
+    def one(_: int) -> int:
+        with connected(database_url, purpose="test tick") as db:
+            return tick(db, config).enqueued
+
+    with ThreadPoolExecutor(8) as pool:
+        enqueued = list(pool.map(one, range(8)))
+    assert sum(enqueued) == 1000
+    assert count(connection, "select count(*) from system.sync_runs") == 1000
+    from archisync.queue import client as queue
+
+    with queue.connected(config.redis_url) as client:
+        assert queue.length(client, config.queue) == 1000
+
+
+def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Database, config: Config) -> None:
+    random = Random(11)
+    registered.execute("set archisync.now = '2026-05-05T12:00:00Z'")
+    registered.execute(
+        "insert into agents.users (id, whitelisted) select 'b' || g, true from generate_series(1, 200) g"
+    )
+    now = ticks.clock(registered)
+    for row in registered.execute("select sync_type, agent_id from system.sync_state").fetchall():
+        registered.execute(
+            "update system.sync_state set last_slot_at = %s, backoff_until = %s where sync_type = %s and agent_id = %s",
+            (
+                random.choice([None, now - timedelta(minutes=random.randint(0, 90))]),
+                random.choice([None, now + timedelta(minutes=random.randint(-30, 30))]),
+                row["sync_type"],
+                row["agent_id"],
+            ),
+        )
+    settings.set_enabled(registered, SYNC_TYPES["prices"], False)
+    settings.pause(registered, sync_type="ddt", agent_id="b1", until=None, reason=None, by="test")
+    settings.pause(registered, sync_type=None, agent_id="b2", until=now - timedelta(1), reason=None, by="test")
+    agents.set_whitelisted(registered, "b3", False)
+    runs.force(registered, "orders", "b4", by="test", why=None)
+    expected = {(f.sync_type, f.agent_id) for f in pairs.all_facts(registered) if decide(f, now).due}
+    tick(registered, config)
+    made = registered.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
+    assert {(r["sync_type"], r["agent_id"]) for r in made} == expected
+    assert 50 < len(expected) < 700
+
+
+def test_a_tick_that_cannot_deliver_keeps_what_is_due_and_exits_4(
+    cli: Cli, registered: Database, env: dict[str, str]
+) -> None:
+    lost = cli("tick", env=env | {"ARCHISYNC_REDIS_URL": "unix:///nonexistent/valkey.sock"})
+    assert lost.returncode == 4
+    assert "error: Redis is out of reach" in lost.stderr
+    assert count(registered, "select count(*) from system.sync_runs where delivered_at is null") == 14
+    found = cli("tick", env=env)
+    assert "due 0, enqueued 14" in found.stdout
+
+
+def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next(
+    registered: Database, config: Config, cli: Cli, env: dict[str, str]
+) -> None:
+    registered.execute("update system.sync_settings set enabled = sync_type = 'customers'")
+    assert cli("tick", env=env).returncode == 0
+    with registered.transaction():
+        registered.execute("lock table agents.customers in access exclusive mode")  # apply waits here
+        urls = {"ARCHISYNC_DATABASE_URL": config.database_url, "ARCHISYNC_REDIS_URL": config.redis_url}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "archisync", "worker"], env=os.environ | urls | env, stderr=subprocess.DEVNULL
+        )
+        with connected(config.database_url, purpose="watch") as watch:
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync worker'"
+            while count(watch, waiting) == 0:
+                assert process.poll() is None
+            process.send_signal(signal.SIGKILL)  # the supervisor; its workers and their horses die with it
+            process.wait(30)
+            while count(watch, waiting):  # until PostgreSQL has noticed
+                continue
+    assert count(registered, "select count(*) from agents.customers") == 0
+    later = {"PGOPTIONS": f"-c archisync.now={(datetime.now(UTC) + timedelta(seconds=600)).isoformat()}"}
+    back = cli("tick", "--json", env=env | later)
+    assert json.loads(back.stdout)["tick"]["reaped"] == 1
+    assert cli("worker", "--burst", env=env).returncode == 0
+    found = registered.execute("select state, attempt from system.sync_runs order by attempt desc").fetchall()
+    assert [r["state"] for r in found] == ["succeeded"] * 3
+    assert found[0]["attempt"] == 2
+
+
+def test_force_waits_and_exits_by_the_table(
+    cli: Cli, registered: Database, env: dict[str, str], exports: Path, worker: subprocess.Popen[bytes]
+) -> None:
+    agent = AGENTS[0]
+    command = ("run", "orders", "--agent", agent, "--wait", "--timeout", "60")
+    good = cli(*command, env=env)
+    assert good.returncode == 0, good.stderr
+    path = exports / agent / "orders.csv"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) // 3]), "utf-8")
+    held = cli(*command, env=env)
+    assert held.returncode == 6
+    assert "held" in held.stdout
+    path.unlink()
+    failed = cli(*command, env=env)
+    assert failed.returncode == 1
+    assert "no export at" in failed.stderr
+    assert count(registered, f"select count(*) from agents.orders where agent_id = '{agent}'") == len(lines) - 1
+
+
+def test_force_without_a_worker_times_out_with_124_and_the_run_goes_on(
+    cli: Cli, registered: Database, env: dict[str, str]
+) -> None:
+    late = cli("run", "orders", "--agent", AGENTS[0], "--wait", "--timeout", "0.5", env=env)
+    assert late.returncode == 124
+    assert "the run goes on; archisync show 1" in late.stderr
+    assert runs.get(registered, 1).state == "queued"
+
+
+def test_force_exits_4_when_postgresql_is_out_of_reach(cli: Cli) -> None:
+    away = cli("run", "orders", env={"ARCHISYNC_DATABASE_URL": "postgresql://u:hush@/x?host=/nonexistent"})
+    assert away.returncode == 4
+    assert "hush" not in away.stderr
+    assert away.stderr.startswith("error: PostgreSQL is out of reach")
+
+
+def test_force_joins_an_unfinished_run_instead_of_doubling_it(registered: Database) -> None:
+    first = runs.force(registered, "orders", AGENTS[0], by="a", why=None)
+    second = runs.force(registered, "orders", AGENTS[0], by="b", why=None)
+    assert (first.joined, second.joined, second.run_id) == (False, True, first.run_id)
+
+
+def test_force_inline_needs_no_redis_and_works_for_a_disabled_type(
+    cli: Cli, registered: Database, env: dict[str, str]
+) -> None:
+    settings.set_enabled(registered, SYNC_TYPES["orders"], False)
+    done = cli("run", "orders", "--agent", AGENTS[0], "--inline", env=env | {"ARCHISYNC_REDIS_URL": ""})
+    assert done.returncode == 0, done.stderr
+    assert "note: the type orders is disabled; this run is done all the same" in done.stderr
+
+
+def test_an_absent_row_is_marked_first_deleted_second_and_restored_when_it_returns(
+    registered: Database, config: Config, exports: Path
+) -> None:
+    agent = AGENTS[0]
+    path = exports / agent / "customers.csv"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+
+    def sync(content: list[str]) -> runs.Counts:
+        path.write_text("".join(content), "utf-8")
+        run = runs.force(registered, "customers", agent, by="test", why=None)
+        drain(registered, config)
+        found = runs.get(registered, run.run_id)
+        assert found.state == "succeeded", found.message
+        assert found.counts is not None
+        return found.counts
+
+    assert sync(lines).inserted == len(lines) - 1
+    assert (sync(lines[:-1]).absent, sync(lines).restored) == (1, 1)
+    assert (sync(lines[:-1]).absent, sync(lines[:-1]).deleted) == (1, 1)
+    assert count(registered, f"select count(*) from agents.customers where agent_id = '{agent}'") == len(lines) - 2
+
+
+def test_an_acceptance_applies_exactly_the_held_export_once(
+    registered: Database, config: Config, exports: Path, cli: Cli
+) -> None:
+    agent = AGENTS[0]
+    path = exports / agent / "orders.csv"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    for content in (lines, lines[:4]):
+        path.write_text("".join(content), "utf-8")
+        run = runs.force(registered, "orders", agent, by="test", why=None)
+        drain(registered, config)
+    assert runs.get(registered, run.run_id).state == "held"
+    accepted = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
+    assert accepted.returncode == 0, accepted.stderr
+    again = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
+    assert again.returncode == 2
+    assert "is accepted already" in again.stderr
+    drain(registered, config)
+    assert runs.history(registered, limit=1)[0].state == "succeeded"
+    assert count(registered, "select count(*) from agents.orders where absent_since is not null") == len(lines) - 4
+
+
+def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped(
+    registered: Database, config: Config
+) -> None:
+    tick(registered, config)
+    agents.set_whitelisted(registered, AGENTS[0], False)
+    states = registered.execute(
+        "select state, reason from system.sync_runs where agent_id = %s", (AGENTS[0],)
+    ).fetchall()
+    assert [(r["state"], r["reason"]) for r in states] == [("skipped", "not-whitelisted")] * 4
+    registered.execute("update system.sync_state set last_slot_at = null")
+    assert tick(registered, config).due == 0  # the others are queued still
+
+
+# What stands in the way of a run that is queued, and what takes it away again.
+UNDONE = {
+    "pause": (
+        "insert into system.pauses (agent_id) values ('anna.bianchi')",
+        "delete from system.pauses",
+    ),
+    "disable": (
+        "update system.sync_settings set enabled = false where sync_type = 'customers'",
+        "update system.sync_settings set enabled = true where sync_type = 'customers'",
+    ),
+    "deny": ("update agents.users set whitelisted = false", "update agents.users set whitelisted = true"),
+    "delete": ("delete from agents.users", "insert into agents.users (id, whitelisted) values ('anna.bianchi', true)"),
+}
+
+
+@pytest.mark.parametrize("cause", UNDONE)
+@pytest.mark.parametrize("ran_before", [True, False], ids=["ran before", "never ran"])
+def test_a_run_that_was_skipped_is_due_at_the_next_tick_after_its_cause_is_undone(
+    connection: Database, config: Config, cause: str, ran_before: bool
+) -> None:
+    begin, undo = UNDONE[cause]
+    agents.add(connection, AGENTS[0], name=None, whitelisted=True)
+    connection.execute("update system.sync_settings set interval_minutes = 1440, enabled = sync_type = 'customers'")
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def at(minutes: int) -> int:
+        connection.execute(f"set archisync.now = '{(noon + timedelta(minutes=minutes)).isoformat()}'")
+        return tick(connection, config).due
+
+    if ran_before:
+        assert at(-1440) == 1
+        drain(connection, config)
+    assert at(1) == 1
+    connection.execute(begin)
+    drain(connection, config)
+    assert [run.state for run in runs.history(connection)] == ["skipped", "succeeded"][: 1 + ran_before]
+    assert [at(2), at(30), drain(connection, config)] == [0, 0, 0]
+    connection.execute(undo)
+    assert at(31) == 1
+    assert runs.history(connection, limit=1)[0].slot_at == (noon if ran_before else noon + timedelta(minutes=1))
+    assert at(32) == 0
+    drain(connection, config)
+    assert runs.history(connection, limit=1)[0].state == "succeeded"
+    assert [at(33), at(1439), at(1442)] == [0, 0, 1]
+
+
+def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
+    connection: Database, config: Config, database_url: str
+) -> None:
+    agents.add(connection, AGENTS[0], name=None, whitelisted=True)
+    tick(connection, config)
+    settings.pause(connection, sync_type=None, agent_id=None, until=None, reason=None, by="test")
+    [run] = runs.history(connection, sync_type="orders")
+    with connected(database_url, purpose="test") as worker:
+        claim = runs.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
+        assert claim is not None
+        connection.execute(
+            "create function killed() returns trigger language plpgsql as $$ begin"
+            " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
+        )
+        connection.execute(
+            "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
+        )
+        with pytest.raises(psycopg.OperationalError):
+            perform(worker, config, claim, spool=Path(), may_retry=True)
+    assert runs.get(connection, run.run_id).state == "running"
+
+
+def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, exports: Path, cli: Cli) -> None:
+    (exports / AGENTS[0] / "orders.csv").unlink()
+    for _ in range(3):
+        runs.force(registered, "orders", AGENTS[0], by="test", why=None)
+        drain(registered, config)
+    registered.execute("update system.sync_state set last_slot_at = null")
+    told = cli("why", "orders", AGENTS[0])
+    assert "it failed 3 times in a row and rests until" in told.stdout
+
+
+def test_bad_rows_are_quarantined_and_their_known_rows_stay(
+    registered: Database, config: Config, exports: Path
+) -> None:
+    agent = AGENTS[0]
+    path = exports / agent / "orders.csv"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    runs.force(registered, "orders", agent, by="test", why=None)
+    drain(registered, config)
+    rows = list(csv.reader(lines))
+    rows[1][rows[0].index("created_at")] = "31/02/2026"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    run = runs.force(registered, "orders", agent, by="test", why=None)
+    drain(registered, config)
+    found = runs.get(registered, run.run_id)
+    assert found.counts is not None
+    assert (found.state, found.counts.quarantined, found.counts.absent) == ("succeeded", 1, 0)
+    assert found.warnings[0]["rows"][0]["line"] == 2
+
+
+HEADER = "customer_id,name,phone\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("", "unreadable"),
+        (HEADER, "zero-rows"),
+        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre,", "truncated"),
+        (HEADER + "1,Uno\n", "truncated"),
+        ("customer_id,phone\n1,2\n", "missing-column"),
+        (HEADER + "1,,\n2,,\n3,,\n4,,\n", "all-rejected"),
+        (HEADER + "1,Uno,1\n1,Due,2\n2,a,\n3,b,\n", "duplicate-keys"),
+        (HEADER + "1,Uno,1\n", "row-drop"),
+        ("<!DOCTYPE html><html>login</html>\n", "unreadable"),
+    ],
+)
+def test_a_suspicious_export_is_held_and_changes_nothing(
+    registered: Database, config: Config, exports: Path, cli: Cli, content: str, rule: str
+) -> None:
+    path = exports / AGENTS[0] / "customers.csv"
+    table = f"select md5(string_agg(c::text, chr(10) order by customer_id)) as hash from agents.customers c where agent_id = '{AGENTS[0]}'"
+    path.write_text(HEADER + "".join(f"{n},Name {n},{n}\n" for n in range(4)), "utf-8")
+    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    before = registered.execute(table).fetchone()
+    path.write_text(content, "utf-8")
+    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    found = runs.get(registered, run.run_id)
+    assert (found.state, found.reason) == ("held", rule)
+    assert registered.execute(table).fetchone() == before
+    assert f"held: customers of {AGENTS[0]}" in cli("status").stdout
+
+
+def test_json_lines_and_gzip_are_read_like_csv(registered: Database, config: Config, exports: Path) -> None:
+    path = exports / AGENTS[0] / "customers.csv"
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, config)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.unlink()
+    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    as_json = Config.from_environment({**config.environment, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.jsonl"})
+    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    drain(registered, as_json)
+    found = runs.get(registered, run.run_id)
+    assert found.counts is not None
+    assert (found.state, found.counts.unchanged, found.counts.changed) == ("succeeded", len(rows), False)

@@ -1,0 +1,165 @@
+"""When an export is known to change nothing, and when it must be compared all the same: nobody may have touched the table."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from archisync.rules.config import Config
+from archisync.store import agents, runs
+from archisync.store.database import Database
+from archisync.store.runs import Counts
+from tests.conftest import Cli
+from tests.support.erp import Answer, Handler, running_erp
+from tests.support.rows import count
+from tests.support.rows import sync as sync_now
+
+AGENT = "anna.bianchi"
+HEADER = "customer_id,name,phone,city,region\n"
+ROWS = [f"C{n},Name {n},06 {n},Roma,RM\n" for n in range(20)]
+Sync = Callable[..., runs.Run]
+
+
+@pytest.fixture
+def sync(connection: Database, database_url: str, exports: Path) -> Sync:
+    """Deliver an export of customers and sync it as a scheduled run."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    (exports / AGENT).mkdir()
+    config = Config.from_environment(
+        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
+    )
+
+    def run(export: str, *, trigger: str = "scheduled") -> runs.Run:
+        (exports / AGENT / "customers.csv").write_text(export, "utf-8")
+        return sync_now(connection, config, "customers", AGENT, trigger=trigger)
+
+    return run
+
+
+def shuffled() -> str:
+    lines = ROWS[:]
+    random.Random(1).shuffle(lines)
+    return HEADER + "".join(lines)
+
+
+def test_the_same_bytes_and_the_same_lines_in_another_order_change_nothing(sync: Sync) -> None:
+    assert sync(HEADER + "".join(ROWS)).counts == Counts(seen=20, inserted=20)
+    same = sync(HEADER + "".join(ROWS))
+    assert (same.state, same.reason, same.counts) == ("succeeded", "unchanged-at-source", Counts(seen=20, unchanged=20))
+    other = sync(shuffled())
+    assert (other.state, other.reason, other.counts) == ("succeeded", "unchanged", Counts(seen=20, unchanged=20))
+    assert other.message == "20 row(s) seen: every line is known; nothing was compared"
+
+
+OUTSIDE = {
+    "updated": "update agents.customers set name = 'Another' where customer_id = 'C3'",
+    "deleted": "delete from agents.customers where customer_id = 'C3'",
+    "inserted": "insert into agents.customers (agent_id, customer_id, name) values ('anna.bianchi', 'C99', 'New')",
+    "moved": "update agents.customers set agent_id = 'somebody.else' where customer_id = 'C3'",
+    "truncated": "truncate agents.customers",
+}
+
+
+@pytest.mark.parametrize("statement", OUTSIDE.values(), ids=list(OUTSIDE))
+@pytest.mark.parametrize("export", [HEADER + "".join(ROWS), shuffled()], ids=["same-bytes", "same-lines"])
+def test_a_table_that_somebody_else_wrote_to_is_compared_and_mended(
+    sync: Sync, connection: Database, statement: str, export: str
+) -> None:
+    sync(HEADER + "".join(ROWS))
+    connection.execute(statement)
+    mended = sync(export)
+    assert (mended.state, mended.reason) == ("succeeded", "applied")
+    names = "select count(*) from agents.customers where agent_id = 'anna.bianchi' and absent_since is null and name like 'Name %'"
+    assert count(connection, names) == 20
+    if "insert" in statement:  # the first time without the row only marks it
+        assert sync(export).counts == Counts(seen=20, unchanged=20, deleted=1)
+    assert sync(export).reason in ("unchanged", "unchanged-at-source")
+
+
+def test_a_change_that_commits_while_an_export_is_applied_is_seen_by_the_next_sync(
+    sync: Sync, connection: Database, database_url: str
+) -> None:
+    sync(HEADER + "".join(ROWS))
+    with psycopg.connect(database_url) as other:
+        other.execute("update agents.customers set name = 'Another' where customer_id = 'C3'")
+        # Applied while the other transaction is open: it touches other rows, and cannot see what will be committed.
+        assert sync(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n").reason == "applied"
+        other.commit()
+    assert count(connection, "select count(*) from agents.customers where name = 'Another'") == 1
+    again = sync(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n")
+    assert (again.reason, again.counts and again.counts.updated) == ("applied", 1)
+
+
+def test_one_row_a_transaction_and_agent_remembers_outside_changes(sync: Sync, connection: Database) -> None:
+    sync(HEADER + "".join(ROWS))
+    assert count(connection, "select count(*) from system.outside_changes") == 0
+    connection.execute("update agents.customers set city = 'Milano'")
+    connection.execute("update agents.customers set city = 'Torino'")
+    assert count(connection, "select count(*) from system.outside_changes") == 2
+    sync(HEADER + "".join(ROWS))
+    assert count(connection, "select count(*) from system.outside_changes") == 0
+
+
+def test_a_forced_run_compares(sync: Sync) -> None:
+    sync(HEADER + "".join(ROWS))
+    assert sync(HEADER + "".join(ROWS), trigger="forced").reason == "applied"
+
+
+def test_rows_marked_absent_or_quarantined_are_judged_again(sync: Sync) -> None:
+    sync(HEADER + "".join(ROWS))
+    fewer = HEADER + "".join(ROWS[:-2])
+    assert sync(fewer).counts == Counts(seen=18, unchanged=18, absent=2)
+    assert sync(fewer).counts == Counts(seen=18, unchanged=18, deleted=2)
+    assert sync(fewer).reason == "unchanged-at-source"
+    bad = fewer + "C50,,06,Roma,RM\n"
+    assert [sync(bad).reason for _ in range(2)] == ["applied-with-warnings"] * 2
+
+
+def test_a_first_export_with_a_repeated_key_is_judged_like_any_other(sync: Sync, connection: Database) -> None:
+    held = sync(HEADER + ROWS[0] + ROWS[0].replace("Roma", "Milano"))
+    assert (held.state, held.reason) == ("held", "duplicate-keys")
+    assert count(connection, "select count(*) from agents.customers") == 0
+    assert sync(HEADER + ROWS[0] + ROWS[0]).counts == Counts(seen=2, inserted=1)
+
+
+CLEARED = "select"  # `archisync clear` itself
+DURING = OUTSIDE | {"cleared": CLEARED}
+
+
+@pytest.mark.parametrize("statement", DURING.values(), ids=list(DURING))
+@pytest.mark.parametrize("etag", ['"1"', None], ids=["not-modified", "same-bytes"])
+def test_a_table_that_is_written_to_during_the_fetch_is_not_told_as_unchanged(
+    connection: Database, database_url: str, cli: Cli, statement: str, etag: str | None
+) -> None:
+    """Fetching takes seconds to minutes: what was known of the table at its beginning may be over at its end."""
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    answer = Answer(body=(HEADER + "".join(ROWS)).encode(), etag=etag)
+
+    def slowly(handler: Handler) -> None:
+        if statement is CLEARED:
+            env = {"ARCHISYNC_DATABASE_URL": database_url}
+            assert cli("clear", "customers", "--agent", AGENT, "--yes", env=env).returncode == 0
+        else:
+            with psycopg.connect(database_url) as other:
+                other.execute(statement)
+        erp.answers["/customers.csv"] = answer  # if it is asked again
+        handler.answer(answer, erp.asked[-1].headers)
+
+    with running_erp() as erp:
+        config = Config.from_environment(
+            {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8"}
+            | {"ARCHISYNC_SOURCE": f"{erp.url}/{{type}}.csv"}
+        )
+        erp.answers["/customers.csv"] = answer
+        assert sync_now(connection, config, "customers", AGENT).reason == "applied"
+        erp.answers["/customers.csv"] = slowly
+        mended = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        assert (mended.state, mended.reason) == ("succeeded", "applied")
+        assert len(erp.asked) == (3 if etag else 2)
+        names = "select count(*) from agents.customers where agent_id = %s and absent_since is null and name like %s"
+        assert count(connection, names, AGENT, "Name %") == 20
+        sync_now(connection, config, "customers", AGENT, trigger="scheduled")  # a row of somebody else goes
+        last = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        assert (last.reason, len(erp.asked)) == ("unchanged-at-source" if etag else "unchanged", 5 if etag else 4)
