@@ -38,8 +38,9 @@ fix: $(DEV) ## format the files and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: $(DEV) ## run the linter
+lint: $(DEV) ## run the linter, and check that imports only point downwards
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 types: $(DEV) ## check the types
 	$(BIN)/python -m mypy
