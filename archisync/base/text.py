@@ -59,6 +59,11 @@ def redact(text: str) -> str:
     return re.sub(_KEYWORD, r"\1=***", re.sub(_CREDENTIALS, hide, text), flags=re.I)
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """The number with its noun: `1 row`, `3 rows`. `plural` where it is not the noun and an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC, whole seconds: 2026-11-23T10:00:00Z."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

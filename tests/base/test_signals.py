@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 # Python forgets an interrupt that comes while an object goes (`Going`), or in what is called around a fork.
 BEGINNING = """
 import os, select, signal, sys
-from archisync import interrupts, processes
+from archisync.base import processes, signals
 def ctrl_c(): signal.raise_signal(signal.SIGINT)
 class Going:
     def __del__(self): ctrl_c()
@@ -37,7 +37,7 @@ def outcome(script: str) -> tuple[list[str], str]:
 
 def test_one_that_python_forgets_is_raised_again() -> None:
     lines, said = outcome("""
-interrupts.remember()
+signals.remember()
 try:
     Going()
     print("forgotten", flush=True)
@@ -51,7 +51,7 @@ except KeyboardInterrupt:
 
 def test_what_else_python_can_only_print_is_printed_as_before() -> None:
     lines, said = outcome("""
-interrupts.remember()
+signals.remember()
 class Wrong:
     def __del__(self): raise OSError("no room")
 Wrong()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.base.text import escaped, printable
+from archisync.base.text import counted, escaped, printable
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30)  # lone surrogates too
@@ -49,3 +49,12 @@ def test_escaped_json_is_the_same_document_and_harmless(document: dict[str, str]
 def test_a_hidden_character_beyond_the_first_plane_is_escaped_as_a_pair() -> None:
     assert escaped('"\U000e0041"') == '"\\udb40\\udc41"'
     assert json.loads(escaped('"\U000e0041"')) == "\U000e0041"
+
+
+@pytest.mark.parametrize(("number", "shown"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1_000_000, "1000000 rows")])
+def test_a_number_takes_the_singular_or_plural(number: int, shown: str) -> None:
+    assert counted(number, "row") == shown
+
+
+def test_an_irregular_plural_is_given() -> None:
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]

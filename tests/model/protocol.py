@@ -113,10 +113,15 @@ class Action(Enum):
         self.comes_by_itself = kind in (Kind.TICK, Kind.WORKER, Kind.TIME)
 
     # a tick, in the order of tick.tick
-    BEGIN = (Kind.TICK, "begins and finds no run to take back", "tick:tick", "store.runs:reap")
-    REAP = (Kind.TICK, "takes the run back from its silent worker", "tick:tick", "store.runs:SQL_REAP")
-    SEE_DUE = (Kind.TICK, "sees that the pair is due", "dispatch:_insert_due", "store.runs:SQL_INSERT_DUE")
-    SEE_NOT_DUE = (Kind.TICK, "sees that the pair is not due", "dispatch:_insert_due", "store.runs:SQL_INSERT_DUE")
+    BEGIN = (Kind.TICK, "begins and finds no run to take back", "schedule.tick:tick", "store.runs:reap")
+    REAP = (Kind.TICK, "takes the run back from its silent worker", "schedule.tick:tick", "store.runs:SQL_REAP")
+    SEE_DUE = (Kind.TICK, "sees that the pair is due", "schedule.deliver:_insert_due", "store.runs:SQL_INSERT_DUE")
+    SEE_NOT_DUE = (
+        Kind.TICK,
+        "sees that the pair is not due",
+        "schedule.deliver:_insert_due",
+        "store.runs:SQL_INSERT_DUE",
+    )
     INSERT_DUE = (
         Kind.TICK,
         "locks the slot, moves it and inserts the run",
@@ -130,57 +135,72 @@ class Action(Enum):
     SEE_LONG_AGO = (
         Kind.TICK,
         "sees a run that was delivered long ago",
-        "dispatch:deliver",
+        "schedule.deliver:deliver",
         "store.runs:SQL_LONG_DELIVERED",
     )
-    SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "dispatch:deliver", "store.runs:SQL_ANY_UNDELIVERED")
-    ASSIGN = (Kind.TICK, "puts the run into a delivery", "dispatch:deliver", "store.runs:SQL_ASSIGN")
+    SEE_UNDELIVERED = (
+        Kind.TICK,
+        "sees an undelivered run",
+        "schedule.deliver:deliver",
+        "store.runs:SQL_ANY_UNDELIVERED",
+    )
+    ASSIGN = (Kind.TICK, "puts the run into a delivery", "schedule.deliver:deliver", "store.runs:SQL_ASSIGN")
     ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.runs:SQL_ASSIGN")
-    SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "dispatch:deliver", "store.runs:SQL_ANY_UNDELIVERED")
-    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue:missing")
-    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue:missing")
+    SEE_NOTHING = (
+        Kind.TICK,
+        "sees nothing to deliver and ends",
+        "schedule.deliver:deliver",
+        "store.runs:SQL_ANY_UNDELIVERED",
+    )
+    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue.client:missing")
+    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue.client:missing")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
         "locks the run's delivery and reads its fence",
-        "dispatch:_deliver_next",
+        "schedule.deliver:_deliver_next",
         "store.runs:SQL_LOCK_UNDELIVERED",
     )
     LOCK_NOTHING = (
         Kind.TICK,
         "has nothing to push and ends",
-        "dispatch:_deliver_next",
+        "schedule.deliver:_deliver_next",
         "store.runs:SQL_LOCK_UNDELIVERED",
     )
-    PUSH = (Kind.TICK, "pushes a job", "queue:push")
-    PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue:_STAMP")
+    PUSH = (Kind.TICK, "pushes a job", "queue.client:push")
+    PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue.client:_STAMP")
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
     MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.runs:SQL_MARK_DELIVERED")
-    # a worker, in the order of serve.serve, serve.serve_claim and sync.perform
-    POP = (Kind.WORKER, "moves a job to the intermediate list", "worker:SyncQueue", "worker:SyncWorker")
-    START = (Kind.WORKER, "starts the job", "worker:SyncWorker.main_work_horse", "jobs:sync")
-    CLAIM = (Kind.WORKER, "claims the run", "serve:serve", "store.runs:SQL_CLAIM")
-    IGNORE = (Kind.WORKER, "can't claim and ends the job", "serve:serve", "store.runs:claim")
-    TRY_AGENT = (Kind.WORKER, "locks the agent and enters the ERP", "serve:serve_claim", "store.locks:SQL_TRY_AGENT")
+    # a worker, in the order of work.runner and sync.run
+    POP = (Kind.WORKER, "moves a job to the intermediate list", "work.worker:SyncQueue", "work.worker:SyncWorker")
+    START = (Kind.WORKER, "starts the job", "work.worker:SyncWorker.main_work_horse", "work.job:sync")
+    CLAIM = (Kind.WORKER, "claims the run", "work.runner:serve", "store.runs:SQL_CLAIM")
+    IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:serve", "store.runs:claim")
+    TRY_AGENT = (
+        Kind.WORKER,
+        "locks the agent and enters the ERP",
+        "work.runner:serve_claim",
+        "store.locks:SQL_TRY_AGENT",
+    )
     AGENT_LOCKED = (Kind.WORKER, "finds the agent locked", "store.locks:agent_lock")
     GIVE_BACK = (
         Kind.WORKER,
         "gives the run back without spending an attempt",
-        "serve:_give_back",
+        "work.runner:_give_back",
         "store.runs:SQL_REQUEUE",
     )
-    FETCH = (Kind.WORKER, "has the whole export", "sync:_fetch")
+    FETCH = (Kind.WORKER, "has the whole export", "sync.run:_fetch")
     LOCK_FENCE = (
         Kind.WORKER,
         "locks the run's row under its fence",
-        "sync:_read_and_apply",
+        "sync.run:_read_and_apply",
         "store.runs:SQL_LOCK_FENCE",
     )
     APPLY_AND_FINISH = (
         Kind.WORKER,
         "commits data and the run's end",
-        "sync:_read_and_apply",
-        "apply:Apply.write",
+        "sync.run:_read_and_apply",
+        "sync.apply:Apply.write",
         "store.runs:SQL_FINISH",
         "store.runs:SQL_STATE_SUCCEEDED",
         "store.runs:SQL_END_UNCHANGED",
@@ -191,32 +211,42 @@ class Action(Enum):
         Kind.WORKER,
         "learns that the run is no longer its own",
         "store.runs:lock_fence",
-        "errors:LeaseLostError",
+        "base.errors:LeaseLostError",
     )
-    SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync:perform")
-    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync:_fail", "store.runs:SQL_REQUEUE")
+    SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync.run:perform")
+    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync.run:_fail", "store.runs:SQL_REQUEUE")
     FINISH_FAILED = (
         Kind.WORKER,
         "ends the run as failed",
-        "sync:_fail",
+        "sync.run:_fail",
         "store.runs:SQL_FINISH",
         "store.runs:SQL_STATE_FAILED",
     )
     FREE_AGENT = (Kind.WORKER, "frees the agent", "store.locks:SQL_FREE_AGENT")
-    NEXT_OF_AGENT = (Kind.WORKER, "goes on with the agent's next run", "serve:serve", "store.runs:SQL_NEXT_OF_AGENT")
-    END_JOB = (Kind.WORKER, "ends the job", "serve:AGENT_BOUND_S", "jobs:STOP_AFTER_THIS_RUN")
-    HEARTBEAT = (Kind.WORKER, "extends the lease", "serve:Workplace.beating", "store.runs:SQL_HEARTBEAT")
+    NEXT_OF_AGENT = (
+        Kind.WORKER,
+        "goes on with the agent's next run",
+        "work.runner:serve",
+        "store.runs:SQL_NEXT_OF_AGENT",
+    )
+    END_JOB = (Kind.WORKER, "ends the job", "work.runner:AGENT_BOUND_S", "work.job:STOP_AFTER_THIS_RUN")
+    HEARTBEAT = (Kind.WORKER, "extends the lease", "work.runner:Workplace.beating", "store.runs:SQL_HEARTBEAT")
     # the world
-    SLOT_COMES = (Kind.SLOT, "the pair is due", "due:decide")
+    SLOT_COMES = (Kind.SLOT, "the pair is due", "rules.due:decide")
     FORCE = (Kind.PERSON, "a forced run is queued, or joins", "store.runs:SQL_FORCE", "store.runs:SQL_JOIN")
-    LEASE_EXPIRES = (Kind.TIME, "the lease expires", "config:Config.lease_s")
-    LONG_AGO = (Kind.TIME, "the delivery was long ago", "config:Config.redeliver_after_s")
-    DELAY_OVER = (Kind.TIME, "the delay after a failure is over", "sync:retry_delay_s", "serve:LOCKED_DELAY_S")
-    FETCH_FAILS = (Kind.FAULT, "fails for now", "errors:TransientSourceError")
-    APPLY_FAILS = (Kind.FAULT, "sees its apply rolled back by the database", "sync:perform")
+    LEASE_EXPIRES = (Kind.TIME, "the lease expires", "rules.config:Config.lease_s")
+    LONG_AGO = (Kind.TIME, "the delivery was long ago", "rules.config:Config.redeliver_after_s")
+    DELAY_OVER = (
+        Kind.TIME,
+        "the delay after a failure is over",
+        "sync.run:retry_delay_s",
+        "work.runner:LOCKED_DELAY_S",
+    )
+    FETCH_FAILS = (Kind.FAULT, "fails for now", "base.errors:TransientSourceError")
+    APPLY_FAILS = (Kind.FAULT, "sees its apply rolled back by the database", "sync.run:perform")
     CRASH_TICK = (Kind.FAULT, "is killed")
-    CRASH_WORKER = (Kind.FAULT, "is killed", "worker:die_with_parent")
-    IDLE_IN_TRANSACTION = (Kind.FAULT, "is cut off in its transaction", "database:IDLE_IN_TRANSACTION_TIMEOUT_S")
+    CRASH_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent")
+    IDLE_IN_TRANSACTION = (Kind.FAULT, "is cut off in its transaction", "store.database:IDLE_IN_TRANSACTION_TIMEOUT_S")
     SESSION_CUT = (Kind.FAULT, "loses its PostgreSQL session in the ERP")
     FLUSH = (Kind.FAULT, "Redis loses everything")
     POP_TWICE = (Kind.FAULT, "gets a job that stands in the list a second time")
