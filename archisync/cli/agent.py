@@ -28,11 +28,11 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     Example: archisync agent list
     """
     from archisync.cli.output import Ago
-    from archisync.store import agents, ticks
+    from archisync.store import agents, clock
 
     a = app(ctx)
     with a.database("agent list") as db:
-        found, now = agents.agents(db), ticks.clock(db)
+        found, now = agents.agents(db), clock.now(db)
     if json:
         a.output.json(agents=found)
         return
@@ -49,11 +49,11 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
     """
     from archisync.cli.output import Ago
     from archisync.rules.due import decide
-    from archisync.store import agents, pairs, ticks
+    from archisync.store import agents, clock, pairs
 
     a = app(ctx)
     with a.database("agent show") as db:
-        found, now = agents.agent(db, agent_id), ticks.clock(db)
+        found, now = agents.agent(db, agent_id), clock.now(db)
         kinds = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
         decisions = [(t.name, decide(pairs.facts(db, t, agent_id), now)) for t in kinds]
     rows: list[list[Any]] = [[name, d.reason.value, d.next_at, d.sentence] for name, d in decisions]

@@ -38,9 +38,9 @@ def run_ids(incomplete: str) -> list[tuple[str, str]]:
     """The latest runs, each with what it was."""
 
     def ask(db: Database) -> list[tuple[str, str]]:
-        from archisync.store import runs
+        from archisync.store import history
 
-        return [(str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in runs.history(db, limit=OFFERED)]
+        return [(str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in history.newest(db, limit=OFFERED)]
 
     return [(number, told) for number, told in _asked(ask) if number.startswith(incomplete)]
 

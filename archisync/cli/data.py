@@ -91,7 +91,7 @@ def clear(
 
     Example: archisync clear customers --agent anna.bianchi --yes
     """
-    from archisync.store import pairs
+    from archisync.store import applied_exports
     from archisync.sync.apply import count_rows, delete_rows
 
     a = app(ctx)
@@ -115,7 +115,7 @@ def clear(
             number = delete_rows(
                 db, kind, chosen
             )  # first, as an apply locks them: neither waits for the other in a ring
-            pairs.forget_data(db, kind, chosen)
+            applied_exports.forget(db, kind, chosen)
     a.output.line(f"{number} row(s) of {kind.name} of {whose} deleted; the next sync loads the export again")
     a.output.say(
         f"hint: archisync run {kind.name}" + (f" --agent {chosen}" if kind.scope is Scope.AGENT and chosen else "")

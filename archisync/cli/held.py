@@ -33,11 +33,11 @@ def list_(
     Example: archisync held list
     """
     from archisync.cli.output import Ago
-    from archisync.store import held, ticks
+    from archisync.store import clock, held
 
     a = app(ctx)
     with a.database("held list") as db:
-        found, now = held.held_exports(db, include_decided=everything), ticks.clock(db)
+        found, now = held.held_exports(db, include_decided=everything), clock.now(db)
     if json:
         a.output.json(held=found)
         return
@@ -143,16 +143,16 @@ def accept(
 
     Example: archisync held accept 42 --why "the branch in Torino was closed"
     """
-    from archisync.store import held, runs
+    from archisync.store import held, history, queued_runs
 
     a = app(ctx)
     _check_why(why)
     with a.database("held accept") as db, db.transaction():
         h = held.held_export(db, run_id)
         # The run first, as an apply locks them: neither waits for the other in a ring.
-        forced = None if no_run else runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
+        forced = None if no_run else queued_runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
         h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
-        state = runs.get(db, forced.run_id).state if forced else None
+        state = history.get(db, forced.run_id).state if forced else None
     _say_where(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is accepted for 24 hours")
     if forced is not None and state == "running":

@@ -41,15 +41,15 @@ def history(
     """
     from archisync.cli.output import Ago
     from archisync.cli.times import parse_moment
-    from archisync.store import agents, runs, ticks
+    from archisync.store import agents, clock, history
 
     a = app(ctx)
     name = sync_type(type_name).name if type_name is not None else None
     wanted = _state(state)
     with a.database("history") as db:
-        now = ticks.clock(db)
+        now = clock.now(db)
         start = parse_moment(since, now, sign=-1) if since is not None else None
-        found = runs.history(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
+        found = history.newest(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
         if not found and agent is not None and agent != SHARED_AGENT:
             _ = agents.agent(db, agent)  # one that never existed is a mistake, not an empty history
     if json:
@@ -84,11 +84,11 @@ def show(
 
     Example: archisync show 42
     """
-    from archisync.store import runs
+    from archisync.store import history
 
     a = app(ctx)
     with a.database("show") as db:
-        run = runs.get(db, run_id)
+        run = history.get(db, run_id)
     if json:
         a.output.json(run=run)
         return
@@ -147,12 +147,12 @@ def prune(
     Example: archisync prune --older-than 90d
     """
     from archisync.cli.times import parse_span
-    from archisync.store import runs
+    from archisync.store import history
 
     a = app(ctx)
     days = parse_span(older_than).days
     if days < 1:
         raise UsageError(f"{ascii(older_than)[:40]} is less than a day", hint="archisync prune --older-than 90d")
     with a.database("prune") as db:
-        total = runs.prune_for(db, days=days, seconds=math.inf)
+        total = history.prune_for(db, days=days, seconds=math.inf)
     a.output.line(f"{total} run(s) deleted")

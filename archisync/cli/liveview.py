@@ -32,12 +32,11 @@ from archisync.base.text import duration, printable, relative, seconds
 from archisync.cli.output import STYLES
 from archisync.cli.tablefit import GAP, fit
 from archisync.rules.config import Config
-from archisync.store import health as live
-from archisync.store import held, pairs, runs, settings, ticks
+from archisync.store import activity, claims, clock, health, held, settings, ticks
+from archisync.store.activity import Point
 from archisync.store.database import connected
-from archisync.store.health import Ailing, Point
+from archisync.store.health import TypeHealth, UnhealthyPair
 from archisync.store.held import Held
-from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
 from archisync.store.settings import Pause
 from archisync.store.ticks import Heartbeat
@@ -80,7 +79,7 @@ class Snapshot:
     beat: Heartbeat | None
     running: Sequence[Run]
     held: Sequence[Held]
-    ailing: Sequence[Ailing]
+    ailing: Sequence[UnhealthyPair]
     pauses: Sequence[Pause]
     workers: Workers
 
@@ -89,13 +88,13 @@ def look(config: Config) -> Snapshot:
     """Raises what a connection raises; Redis may be away."""
     with connected(config.database_url, purpose="status --watch") as db:
         return Snapshot(
-            now=ticks.clock(db),
-            health=pairs.health(db),
-            trends=live.trends(db, limit=TREND_RUNS),
+            now=clock.now(db),
+            health=health.type_health(db),
+            trends=activity.trends(db, limit=TREND_RUNS),
             beat=ticks.last(db),
-            running=runs.running(db, limit=LISTED),
+            running=claims.running(db, limit=LISTED),
             held=held.held_exports(db, limit=LISTED),
-            ailing=live.attention(db, limit=LISTED),
+            ailing=health.unhealthy_pairs(db, limit=LISTED),
             pauses=settings.pauses(db),
             workers=_workers(config),
         )
@@ -213,7 +212,7 @@ def _details(s: Snapshot) -> list[Text]:
     for h in s.held:
         found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {h.message}"))
     for pair in s.ailing:
-        word, _, told = pair.told(lambda moment: relative(moment, s.now)).partition(": ")
+        word, _, told = pair.describe(lambda moment: relative(moment, s.now)).partition(": ")
         found.append(_line(word, told))
     for p in s.pauses:
         about = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"

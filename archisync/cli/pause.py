@@ -49,11 +49,11 @@ def pause(
 def apply_pause(a: App, type_name: str | None, agent: str | None, until: str | None, reason: str | None) -> None:
     from archisync.base.text import iso
     from archisync.cli.times import parse_moment
-    from archisync.store import settings, ticks
+    from archisync.store import clock, settings
 
     with a.database("pause") as db:
         _check_scope(db, type_name, agent)
-        now = ticks.clock(db)
+        now = clock.now(db)
         end = parse_moment(until, now, sign=1) if until is not None else None
         if end is not None and end <= now:
             raise UsageError(f"--until {iso(end)} is in the past", hint=f"it is {iso(now)} now")

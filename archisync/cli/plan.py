@@ -45,7 +45,7 @@ def plan(
     from archisync.cli.times import parse_span
     from archisync.rules.forecast import make_plan
     from archisync.rules.synctypes import sync_type
-    from archisync.store import agents, ticks, timetable
+    from archisync.store import agents, clock, timetable
 
     a = app(ctx)
     ahead = parse_span(span)
@@ -55,7 +55,7 @@ def plan(
     with a.database("plan") as db:
         if agent:
             agents.agent(db, agent)
-        now = ticks.clock(db)
+        now = clock.now(db)
         groups = timetable.due_groups(db, sync_type=kind, agent_id=agent)
         queued = timetable.queued(db, sync_type=kind, agent_id=agent)
         measured = timetable.durations(db)

@@ -43,14 +43,13 @@ def _page(a: App, days: int) -> str:
     from datetime import timedelta
 
     from archisync.observe import htmlreport
-    from archisync.store import activity, held, pairs, runs, ticks
-    from archisync.store import health as live
+    from archisync.store import activity, clock, health, held, history, ticks
     from archisync.store.runs import State
 
     span = timedelta(days=days)
     step = span / _BARS
     with a.database("report") as db:
-        now = ticks.clock(db)
+        now = clock.now(db)
         until = now + timedelta(seconds=1)  # the clock has whole seconds, and the last of them counts
         since = until - span
         return htmlreport.page(
@@ -58,11 +57,11 @@ def _page(a: App, days: int) -> str:
                 now=now,
                 since=since,
                 step=step,
-                health=pairs.health(db),
-                trends=live.trends(db, limit=htmlreport.TREND_RUNS),
+                health=health.type_health(db),
+                trends=activity.trends(db, limit=htmlreport.TREND_RUNS),
                 steps=activity.outcomes(db, since=since, until=until, step=step),
                 held=held.held_exports(db, limit=_LISTED),
-                failures=runs.history(db, state=State.FAILED, since=since, limit=_LISTED),
+                failures=history.newest(db, state=State.FAILED, since=since, limit=_LISTED),
                 slowest=activity.slowest(db, since=since, limit=_SLOWEST),
                 tick_note=ticks.overdue_note(ticks.last(db)),
             )

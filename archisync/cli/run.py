@@ -13,7 +13,8 @@ from archisync.cli.context import App, Json, app, user_name
 
 if TYPE_CHECKING:
     from archisync.store.database import Database
-    from archisync.store.runs import Forced, Run
+    from archisync.store.queued_runs import Forced
+    from archisync.store.runs import Run
 
 
 def run(
@@ -93,7 +94,7 @@ def _finish(
 ) -> tuple[list[Run], ArchisyncError | None]:
     """The runs as they are then, and why some are not finished; no runs when nobody waits for them."""
     from archisync.schedule import force
-    from archisync.store import runs
+    from archisync.store import history
 
     if not inline:
         force.deliver(db, a.config)
@@ -119,7 +120,7 @@ def _finish(
         first = next((one.run_id for one in forced if one.run_id not in ended), forced[-1].run_id)
         a.output.say(f"{_INTERRUPTED[inline]} (archisync show {first})")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    return [ended.get(one.run_id) or runs.get(db, one.run_id) for one in forced], problem
+    return [ended.get(one.run_id) or history.get(db, one.run_id) for one in forced], problem
 
 
 _INTERRUPTED = {False: "no longer waiting; the run goes on", True: "interrupted; what is not done is back in the queue"}

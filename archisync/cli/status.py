@@ -32,22 +32,21 @@ def status(
     Example, on a screen on the wall: archisync status --watch
     """
     from archisync.cli.output import Ago
-    from archisync.store import health as live
-    from archisync.store import held, pairs, runs, settings, ticks
+    from archisync.store import claims, clock, health, held, settings, ticks
 
     a = app(ctx)
     if watch:
         _watch(a, every, json)
         return
     with a.database("status") as db:
-        now, health, beat = ticks.clock(db), pairs.health(db), ticks.last(db)
-        running, waiting, pauses = runs.running(db), held.held_exports(db), settings.pauses(db)
-        ailing = live.attention(db, limit=_AILING + 1)
+        now, types, beat = clock.now(db), health.type_health(db), ticks.last(db)
+        running, waiting, pauses = claims.running(db), held.held_exports(db), settings.pauses(db)
+        ailing = health.unhealthy_pairs(db, limit=_AILING + 1)
         note = ticks.overdue_note(beat)
     if json:
-        types = [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in health]
+        shown = [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in types]
         a.output.json(
-            now=now, types=types, last_tick=beat, tick_note=note, running=running, held=waiting, ailing=ailing[:_AILING],
+            now=now, types=shown, last_tick=beat, tick_note=note, running=running, held=waiting, ailing=ailing[:_AILING],
             pauses=pauses,
         )  # fmt: skip
         return
@@ -56,7 +55,7 @@ def status(
             h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS),
             Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
         ]
-        for h in health
+        for h in types
     ]  # fmt: skip
     heads = ["type", "health", "minutes", "agents", "queued", "running", "stale", "failing", "resting", "held"]
     a.output.table([*heads, "last success", "next due"], rows, less=_LESS_TELLING)
@@ -71,7 +70,7 @@ def status(
     if note:
         ailing = [pair for pair in ailing if pair.backoff_until]  # all the rest is stale for that one reason
     for pair in ailing[:_AILING]:
-        told = pair.told(lambda moment: a.output.moment(moment, now))
+        told = pair.describe(lambda moment: a.output.moment(moment, now))
         a.output.line(f"{told} (archisync why {pair.sync_type} {pair.agent_id})")
     if len(ailing) > _AILING:
         a.output.line("… and more: archisync status --json, archisync history --state failed")

@@ -25,7 +25,7 @@ def why(
     Example: archisync why orders anna.bianchi
     """
     from archisync.rules.due import Reason, decide
-    from archisync.store import agents, held, pairs, ticks
+    from archisync.store import agents, clock, held, pairs, ticks
 
     a = app(ctx)
     kind = sync_type(type_name)
@@ -33,7 +33,7 @@ def why(
         raise UsageError(f"{kind.name} are fetched for each agent: which one?", hint=f"archisync why {kind.name} AGENT")
     agent_id = agent if kind.scope is Scope.AGENT and agent else SHARED_AGENT
     with a.database("why") as db:
-        now = ticks.clock(db)
+        now = clock.now(db)
         facts = pairs.facts(db, kind, agent_id)
         open_hold = held.open_of_pair(db, kind.name, agent_id)
         tick_note = ticks.overdue_note(ticks.last(db))

@@ -21,7 +21,7 @@ from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageEr
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.config import Config, variable_names
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
-from archisync.store import agents, checks, grants, migrations, notices, ticks
+from archisync.store import agents, checks, clock, grants, migrations, notices, ticks
 from archisync.store.database import Database, connected
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def check_rights(db: Database) -> Iterator[Finding]:
 
 def check_clock(db: Database) -> Iterator[Finding]:
     before = datetime.now(UTC)
-    server = ticks.clock(db)
+    server = clock.now(db)
     after = datetime.now(UTC)
     # PostgreSQL read its clock between the two, and cut it to the second.
     low, high = before - server - timedelta(seconds=1), after - server

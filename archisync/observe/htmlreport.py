@@ -12,10 +12,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
 from archisync.base.text import duration, iso, printable, redact, relative, seconds
-from archisync.store.activity import Slow, Step
-from archisync.store.health import Point
+from archisync.store.activity import Point, Slow, Step
+from archisync.store.health import TypeHealth
 from archisync.store.held import Held
-from archisync.store.pairs import TypeHealth
 from archisync.store.runs import Run
 
 TREND_RUNS = 40

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from archisync import __version__
 from archisync.base.errors import ArchisyncError, ConfigurationError, UsageError
 from archisync.rules.config import Config
-from archisync.store import migrations, pairs, ticks
+from archisync.store import health, migrations, ticks
 from archisync.store.database import Database, connected
-from archisync.store.pairs import TypeHealth
+from archisync.store.health import TypeHealth
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
@@ -99,13 +99,15 @@ class Collector:
 def _of_types(db: Database) -> Iterator[GaugeMetricFamily]:
     from prometheus_client.core import GaugeMetricFamily
 
-    health = pairs.health(db)
+    types = health.type_health(db)
     yield _gauge(
-        "counted_at_most", "Counts of pairs, runs and exports stop here; pairs beyond it are an estimate", pairs.COUNTED
+        "counted_at_most",
+        "Counts of pairs, runs and exports stop here; pairs beyond it are an estimate",
+        health.COUNTED,
     )
     for name, meaning, value in _BY_TYPE:
         family = GaugeMetricFamily(f"archisync_{name}", meaning, labels=["type"])
-        for one in health:
+        for one in types:
             if (number := value(one)) is not None:
                 family.add_metric([one.sync_type], number)
         yield family

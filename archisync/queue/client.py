@@ -33,7 +33,7 @@ from archisync.base.errors import ArchisyncError, ConfigurationError, Unreachabl
 from archisync.base.log import EventLog
 from archisync.base.text import redact
 from archisync.queue import url as redisurl
-from archisync.store.runs import Delivery
+from archisync.store.deliveries import Delivery
 
 JOB_FUNCTION = "archisync.work.job.sync"
 """The only function that a worker of ours runs."""

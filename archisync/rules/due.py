@@ -1,6 +1,6 @@
 """The rule of what is due, in words that a person can be told: pure, without a database.
 
-The tick decides for millions of pairs in one statement (`store.runs.SQL_INSERT_DUE`); this module decides for one pair, with
+The tick decides for millions of pairs in one statement (`store.queued_runs.SQL_INSERT_DUE`); this module decides for one pair, with
 the reason and the time of the next run, for `why`, `tick --dry-run` and `status`. A property test holds the two together.
 """
 
@@ -87,7 +87,7 @@ def decide(facts: Facts, now: datetime) -> Decision:
 def credible(facts: Facts, now: datetime) -> Facts:
     """The facts without the times that only a wrong clock can have written: they delay nothing by more than a tick.
 
-    The next tick takes the same ones out of the tables (`store.runs.SQL_MEND_CLOCK`) or ignores them (`SQL_INSERT_DUE`).
+    The next tick takes the same ones out of the tables (`store.clock.SQL_MEND`) or ignores them (`SQL_INSERT_DUE`).
     """
 
     def unless_after(moment: datetime | None, latest: datetime) -> datetime | None:
@@ -130,7 +130,7 @@ def _paused(facts: Facts, now: datetime) -> bool:
 
 
 def _will_be_skipped(facts: Facts, now: datetime) -> bool:
-    """A queued run that a worker can only skip, if nothing changes (`store.runs.SQL_CLAIM`); its slot is given back then."""
+    """A queued run that a worker can only skip, if nothing changes (`store.claims.SQL_CLAIM`); its slot is given back then."""
     begins = max(now, facts.run_not_before or now)
     return facts.run_state == "queued" and not facts.run_forced and (not facts.enabled or _paused(facts, begins))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from archisync.base.log import EventLog
 from archisync.rules.config import AGENT_BOUND_S, Config
-from archisync.store import runs
+from archisync.store import deliveries, queued_runs
 from archisync.store.database import Database, connect
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _insert_due(db: Database, summary: Summary) -> bool:
     """One statement, which commits by itself (autocommit): a tick that is killed keeps what it has queued so far.
 
     False when that was all: no type can have had more than it was allowed."""
-    moved, due = runs.insert_due(db, limit=INSERT_BATCH, batch=DELIVER_BATCH)
+    moved, due = queued_runs.insert_due(db, limit=INSERT_BATCH, batch=DELIVER_BATCH)
     summary.due += due
     return moved >= INSERT_BATCH
 
@@ -94,8 +94,8 @@ def deliver(
     db: Database, config: Config, summary: Summary, started: float, *, more: Callable[[], bool] = lambda: False
 ) -> None:
     """Push what PostgreSQL says is undelivered, and again what Redis has lost. `more`: whether further runs have been queued."""
-    lost_maybe = runs.long_delivered(db, after_s=config.redeliver_after_s)
-    if not lost_maybe and not runs.any_undelivered(db):
+    lost_maybe = deliveries.long_delivered(db, after_s=config.redeliver_after_s)
+    if not lost_maybe and not deliveries.any_undelivered(db):
         return
     # Here, and not above: importing redis and rq costs more than all the rest.
     from archisync.queue import client as queue
@@ -106,8 +106,8 @@ def deliver(
         if lost_maybe:
             pushed_as = {queue.job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
             lost = [pushed_as[job_id] for job_id in queue.missing(client, config.queue, pushed_as)]
-            lost_count = runs.mark_undelivered(db, lost) if lost else 0
-        while runs.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
+            lost_count = deliveries.mark_undelivered(db, lost) if lost else 0
+        while deliveries.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
             continue
         rq_queue = queue.queue(client, config.queue)
         pushed = 0
@@ -129,9 +129,9 @@ def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
     # CRITICAL SECTION: a row lock is held during a network call, here and where the hook is called. It keeps an overlapping tick from
     # pushing the same delivery; that takes another instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
     with db.transaction():
-        delivery = runs.lock_undelivered(db)
+        delivery = deliveries.lock_next(db)
         if delivery is None:
             return None
         queue.push(rq_queue, delivery, timeout_s=timeout_s)
-        runs.mark_delivered(db, delivery.delivery_id)
+        deliveries.mark_delivered(db, delivery.delivery_id)
     return len(delivery.runs)

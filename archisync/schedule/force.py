@@ -20,9 +20,10 @@ from archisync.base.errors import (
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
-from archisync.store import agents, pairs, runs
+from archisync.store import agents, history, pairs, queued_runs
 from archisync.store.database import Database
-from archisync.store.runs import Forced, Run, State
+from archisync.store.queued_runs import Forced
+from archisync.store.runs import Run, State
 
 POLL_S = 0.25
 ALL_TYPES = "all"
@@ -87,7 +88,7 @@ def _whitelisted(db: Database, agent_id: str) -> str:
 
 def force(db: Database, chosen: Sequence[Pair], *, by: str, why: str | None) -> list[Forced]:
     """A run for each pair: a new one, or the unfinished one that it joins."""
-    return [runs.force(db, pair.sync_type.name, pair.agent_id, by=by, why=why) for pair in chosen]
+    return [queued_runs.force(db, pair.sync_type.name, pair.agent_id, by=by, why=why) for pair in chosen]
 
 
 def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
@@ -123,8 +124,8 @@ def wait(
     deadline = None if timeout_s is None else monotonic() + timeout_s
     waiting, ended = list(run_ids), {}
     while waiting:
-        for run_id in [r for r in waiting if not runs.state_of(db, r).unfinished]:
-            ended[run_id] = runs.get(db, run_id)
+        for run_id in [r for r in waiting if not history.state_of(db, r).unfinished]:
+            ended[run_id] = history.get(db, run_id)
             waiting.remove(run_id)
             changed(ended[run_id])
         if waiting and deadline is not None and timeout_s is not None and monotonic() >= deadline:
@@ -135,7 +136,7 @@ def wait(
 
 
 def _timed_out(db: Database, waiting: Sequence[int], timeout_s: float) -> WaitTimeoutError:
-    first = runs.get(db, waiting[0])
+    first = history.get(db, waiting[0])
     detail = f": {first.message}" if first.message else ""
     more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
     return WaitTimeoutError(

@@ -85,27 +85,26 @@ def _ms_since(started: float) -> int:
 
 def _work(db: Database, config: Config, summary: Summary, started: float) -> None:
     """Every step before the heartbeat, in the order of the promise."""
-    from archisync.schedule.deliver import (
-        queue_and_deliver,  # these here, and not above: an idle tick needs none of them
-    )
-    from archisync.store import runs
+    from archisync.schedule.deliver import queue_and_deliver  # imported here: an idle tick needs none of these
+    from archisync.store import claims, clock, queued_runs
 
-    runs.mend_clock(db)
-    summary.reaped = runs.reap(db, max_attempts=config.max_attempts)
+    clock.mend(db)
+    summary.reaped = claims.reap(db, max_attempts=config.max_attempts)
     try:
         queue_and_deliver(db, config, summary, started)
     except (UnreachableError, ConfigurationError) as exc:
         summary.error = exc
-    summary.skipped, summary.skipped_more = runs.count_skipped(db)
+    summary.skipped, summary.skipped_more = queued_runs.count_skipped(db)
 
 
 def _tell_and_prune(db: Database, config: Config, summary: Summary, started: float) -> None:
     """What may be cut off without anybody missing it: the next tick goes on."""
-    from archisync.store import notices, runs
+    from archisync.store import deliveries, history, notices
 
     _tell(db, config, started)
-    summary.pruned = runs.prune_for(db, days=config.history_days, seconds=PRUNE_S) + ticks.prune(db, limit=PRUNE_BATCH)
-    runs.forget_deliveries(db, limit=PRUNE_BATCH)
+    summary.pruned = history.prune_for(db, days=config.history_days, seconds=PRUNE_S)
+    summary.pruned += ticks.prune(db, limit=PRUNE_BATCH)
+    deliveries.forget(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)
 
 
@@ -127,8 +126,8 @@ def _tell(db: Database, config: Config, started: float) -> None:
 def dry_run(db: Database) -> Iterator[tuple[Facts, Decision]]:
     """Every whitelisted pair with what a tick would decide about it now, and why. Writes nothing."""
     from archisync.rules.due import decide  # here, and not above: only people ask for this
-    from archisync.store import pairs
+    from archisync.store import clock, pairs
 
-    now = ticks.clock(db)
+    now = clock.now(db)
     for facts in pairs.all_facts(db):
         yield facts, decide(facts, now)

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from archisync.store.database import Database
-from archisync.store.runs import id_before
+from archisync.store.history import id_before
 
 OUTCOMES = ("succeeded", "held", "failed")
+
 NEWEST = 20_000
 """Runs of a type among which the slowest are looked for: each is a row to read."""
 
 # Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
-# Why `<> 'queued'`, and what `after` is, here and below: see runs.SQL_HISTORY.
+# Why `<> 'queued'`, and what `after` is, here and below: see history.SQL_NEWEST.
 SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t
@@ -25,6 +26,7 @@ select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as ru
                           and r.id > %(after)s and r.queued_at >= %(since)s
  group by 1, 2 order by 1, 2
 """
+
 # Purpose: the slowest of each type's newest succeeded runs in the span. Caller: slowest. No locks.
 SQL_SLOWEST = """
 select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
@@ -39,6 +41,22 @@ select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
              order by r.sync_type desc, r.state desc, r.id desc limit %(newest)s) q
      order by seconds desc limit %(limit)s) n
  order by n.seconds desc, n.id limit %(limit)s
+"""
+
+# Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
+# Why `<> 'queued'`, and why the rows are compared and sorted so: see history.SQL_NEWEST.
+SQL_TRENDS = """
+select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
+                                      extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds
+  from system.sync_types t
+  cross join lateral (
+    select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
+      cross join lateral (
+        select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
+         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
+         order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
+     order by n.id desc limit %(limit)s) r
+ order by t.sync_type, r.id
 """
 
 
@@ -65,6 +83,14 @@ class Slow:
     finished_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One finished run of a trend."""
+
+    state: str
+    seconds: float
+
+
 def outcomes(db: Database, *, since: datetime, until: datetime, step: timedelta) -> list[Step]:
     """Every step of the span, also those without a run."""
     counted: dict[datetime, dict[str, int]] = {}
@@ -83,3 +109,10 @@ def slowest(db: Database, *, since: datetime, limit: int) -> list[Slow]:
     params = {"since": since, "after": id_before(db, since), "newest": NEWEST, "limit": limit}
     rows = db.execute(SQL_SLOWEST, params).fetchall()
     return [Slow(run_id=row.pop("id"), **row) for row in rows]
+
+
+def trends(db: Database, *, limit: int) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for row in db.execute(SQL_TRENDS, {"limit": limit}).fetchall():
+        found.setdefault(row["sync_type"], []).append(Point(state=row["state"], seconds=row["seconds"]))
+    return found

@@ -252,6 +252,13 @@ def connected(
         db.close()
 
 
+def one(db: Database, statement: str, params: Params | None = None) -> DictRow:
+    """The row of a statement that always returns one."""
+    row = db.execute(statement, params).fetchone()
+    assert row is not None
+    return row
+
+
 # Purpose: the process that serves this very statement. Caller: is_pooled. No locks.
 SQL_SERVED_BY = "select pg_backend_pid() as pid"
 

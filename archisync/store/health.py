@@ -1,39 +1,86 @@
-"""What the live view asks beside `status`: the last runs of each type, and the pairs that need somebody's eye. Read only."""
+"""How each type fares over all its pairs, and which pairs need somebody's eye. Read only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from archisync.store.database import Database
 
-# Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
-# Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
-SQL_TRENDS = """
-select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
-                                      extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds
+COUNTED = 1_000
+"""Counts are exact up to here; beyond it is told that there are more. So `status` costs the same with a million agents: a row that
+is counted costs about 5 µs, and there are a dozen counts a type."""
+
+COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "queued", "running", "held")
+
+_UP_TO = f"limit {COUNTED + 1}"
+
+# Purpose: one line a type for `status`. Each figure is one end or a bounded range of an index, whatever the number of pairs and runs; an
+# ORDER BY below a LIMIT is what keeps the planner on the index. Caller: health. No locks.
+SQL_HEALTH = f"""
+select t.sync_type, s.enabled, s.interval_minutes,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) {_UP_TO}) x) as pairs,
+       -- what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope
+       (select ((c.reltuples - k.shared) / k.own)::bigint from pg_class c,
+               (select count(*) filter (where scope = 'shared') as shared, count(*) filter (where scope = 'agent') as own
+                  from system.sync_types) k
+         where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= system.clock() - make_interval(mins => s.interval_minutes)
+         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) {_UP_TO}) x) as past_slot,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and coalesce(p.last_success_at, '-infinity'::timestamptz) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
+         order by coalesce(p.last_success_at, '-infinity'::timestamptz) {_UP_TO}) x)
+       + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and coalesce(p.last_success_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
+         order by coalesce(p.last_success_at, '-infinity'::timestamptz) {_UP_TO}) x) as stale,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and p.consecutive_failures > 0 order by p.consecutive_failures {_UP_TO}) x) as failing,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and p.consecutive_failures >= 3 order by p.consecutive_failures {_UP_TO}) x) as degraded,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and p.backoff_until > system.clock() order by p.backoff_until {_UP_TO}) x) as backing_off,
+       (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and coalesce(p.last_success_at, '-infinity'::timestamptz) > '-infinity'
+         order by coalesce(p.last_success_at, '-infinity'::timestamptz) desc limit 1) as newest_success_at,
+       (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
+         order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit 1) as oldest_success_at,
+       (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock()) from system.sync_state p
+         where p.sync_type = t.sync_type and p.active
+         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) as next_due_at,
+       (select count(*) from (
+          (select from system.deliveries d cross join lateral (
+             select from system.sync_runs r where r.state = 'queued' and r.delivery_id between d.id and d.id and r.sync_type = t.sync_type
+              order by r.delivery_id, r.sync_type) r {_UP_TO})
+          union all
+          (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null and r.sync_type = t.sync_type
+            order by r.delivery_id, r.sync_type {_UP_TO})) x) as queued,
+       (select count(*) from (select from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'running'
+         order by r.sync_type, r.state, r.id {_UP_TO}) x) as running,
+       (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null
+         order by h.agent_id {_UP_TO}) x) as held,
+       exists (select from system.pauses x where x.agent_id is null and (x.sync_type is null or x.sync_type = t.sync_type)
+                and (x.until is null or x.until > system.clock())) as paused
   from system.sync_types t
-  cross join lateral (
-    select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
-      cross join lateral (
-        select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
-         order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
-     order by n.id desc limit %(limit)s) r
- order by t.sync_type, r.id
-"""
+  join system.sync_settings s using (sync_type)
+ order by t.level, t.sync_type
+"""  # noqa: S608 - the one part is a constant of this module
+
 _NOT_PAUSED = """(not c.some_agent_is_paused
            or (not exists (select from system.pauses x where x.sync_type is null and x.agent_id = p.agent_id
                             and (x.until is null or x.until > c.now) offset 0)
                and not exists (select from system.pauses x where x.sync_type = p.sync_type and x.agent_id = p.agent_id
                                 and (x.until is null or x.until > c.now) offset 0)))"""
+
 # Purpose: pairs that rest after failures, those that rest longest first; then those whose data is older than two of their own
 # intervals, the oldest first. What is paused or switched off is so on purpose. Caller: attention. No locks.
 # Both walk an index until they have enough. They pass over paused pairs, of which there are no more than pauses, and `status` lists those
 # anyway; the second passes over pairs that rest as well, and so is not begun when the first has found enough. `offset 0`: see
-# runs.SQL_INSERT_DUE.
-SQL_ATTENTION = f"""
+# queued_runs.SQL_INSERT_DUE.
+SQL_UNHEALTHY_PAIRS = f"""
 with c as materialized (
   select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
 wanted as materialized (
@@ -65,15 +112,57 @@ select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.res
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """One finished run of a trend."""
+class TypeHealth:
+    """One type over all its pairs. Counts are pairs, except queued, running (runs) and held (exports); none is counted beyond
+    COUNTED, and `more_than` names those that stopped there. `about` names those that are estimates: `pairs` above COUNTED."""
 
-    state: str
-    seconds: float
+    sync_type: str
+    enabled: bool
+    interval_minutes: int
+    pairs: int
+    past_slot: int
+    stale: int
+    failing: int
+    degraded: int
+    backing_off: int
+    newest_success_at: datetime | None
+    oldest_success_at: datetime | None
+    next_due_at: datetime | None
+    queued: int
+    running: int
+    held: int
+    paused: bool
+    more_than: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+
+    def shown(self, name: str) -> str | int:
+        """A count as people read it: the number, `>1000`, or `~250000`."""
+        value: int = getattr(self, name)
+        sign = ">" if name in self.more_than else "~" if name in self.about else ""
+        return f"{sign}{value}" if sign else value
+
+    @property
+    def word(self) -> str:
+        """The one word for the type's health: the worst that holds. Never `healthy` while something is wrong."""
+        if not self.enabled:
+            return "disabled"
+        if self.paused:
+            return "paused"
+        if self.held:
+            return "held"
+        if self.degraded:
+            return "degraded"
+        if not self.pairs:
+            return "no agents"
+        if self.stale:
+            return "stale"
+        if self.failing:
+            return "failing"
+        return "running" if self.running else "healthy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ailing:
+class UnhealthyPair:
     """A pair that rests (`backoff_until`) or is stale."""
 
     sync_type: str
@@ -82,7 +171,7 @@ class Ailing:
     last_success_at: datetime | None
     backoff_until: datetime | None
 
-    def told(self, when: Callable[[datetime], str]) -> str:
+    def describe(self, when: Callable[[datetime], str]) -> str:
         """In one line: resting: ddt of anna: 4 failures, next in 3 h, last ok 2 h ago."""
         last = when(self.last_success_at) if self.last_success_at else "never"
         if self.backoff_until is None:
@@ -93,12 +182,21 @@ class Ailing:
         )
 
 
-def trends(db: Database, *, limit: int) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
-    for row in db.execute(SQL_TRENDS, {"limit": limit}).fetchall():
-        found.setdefault(row["sync_type"], []).append(Point(state=row["state"], seconds=row["seconds"]))
-    return found
+def type_health(db: Database) -> list[TypeHealth]:
+    return [_health(row) for row in db.execute(SQL_HEALTH).fetchall()]
 
 
-def attention(db: Database, *, limit: int) -> list[Ailing]:
-    return [Ailing(**row) for row in db.execute(SQL_ATTENTION, {"limit": limit}).fetchall()]
+def _health(row: dict[str, Any]) -> TypeHealth:
+    estimate = row.pop("pairs_about")
+    beyond = [name for name in COUNTS if row[name] > COUNTED]
+    row |= dict.fromkeys(beyond, COUNTED)
+    about = ["pairs"] if "pairs" in beyond and estimate > COUNTED else []
+    if about:
+        row["pairs"] = int(float(f"{estimate:.3g}"))  # no more digits than are known
+    if not row["enabled"] or row["paused"]:
+        row["next_due_at"] = None  # nothing of it is
+    return TypeHealth(**row, more_than=tuple(name for name in beyond if name not in about), about=tuple(about))
+
+
+def unhealthy_pairs(db: Database, *, limit: int) -> list[UnhealthyPair]:
+    return [UnhealthyPair(**row) for row in db.execute(SQL_UNHEALTHY_PAIRS, {"limit": limit}).fetchall()]

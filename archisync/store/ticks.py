@@ -52,7 +52,7 @@ select c.now, coalesce(exists (
                                     and n.next_attempt_at > c.now + interval '61 minutes'))), false) as anything  -- a wrong clock's
   from clock c
 """
-SQL_CLOCK = "select system.clock() as now"
+
 SQL_LAST = """
 select started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error,
        extract(epoch from system.clock() - started_at)::float as age_s
@@ -84,13 +84,6 @@ def anything_to_do(db: Database, *, history_days: int, hook: bool) -> tuple[date
     row = db.execute(SQL_ANYTHING_TO_DO, params).fetchone()
     assert row is not None
     return row["now"], row["anything"]
-
-
-def clock(db: Database) -> datetime:
-    """PostgreSQL's time, in whole seconds: the only clock that decides anything."""
-    row = db.execute(SQL_CLOCK).fetchone()
-    assert row is not None
-    return row["now"]  # type: ignore[no-any-return]
 
 
 def record(db: Database, values: dict[str, Any]) -> int:

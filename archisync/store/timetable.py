@@ -40,7 +40,7 @@ select r.sync_type, count(*) as runs
  group by 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
-# Why `<> 'queued'`, and why the rows are compared and sorted so: see runs.SQL_HISTORY.
+# Why `<> 'queued'`, and why the rows are compared and sorted so: see history.SQL_NEWEST.
 SQL_DURATIONS = """
 select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
                                  extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs

@@ -116,7 +116,7 @@ class Apply:
         """Copy the export straight into the table when it has no row of this agent: there is nothing to compare. None, and
         nothing written, when it has, or when a key stands in the export twice: `stage` tells then what is wrong with it.
 
-        May raise what reading raises. The transaction must have begun with `runs.begin_apply`.
+        May raise what reading raises. The transaction must have begun with `applied_exports.begin_apply`.
         """
         if records.ignored_names or self._count(
             "select count(*) as n from (select from {table} t where {mine} limit 1) r"

@@ -36,9 +36,10 @@ from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.rules.synctypes import SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spoolfolder import SpoolFolder
-from archisync.store import held, runs, settings
+from archisync.store import applied_exports, claims, held, settings
+from archisync.store.claims import Claim, Outcome, Report
 from archisync.store.database import Database, translate
-from archisync.store.runs import Claim, Counts, Outcome, Report, State, Trigger
+from archisync.store.runs import Counts, State, Trigger
 from archisync.sync.apply import Apply
 from archisync.sync.records import RecordReader, read_records
 from archisync.sync.staging import Staged
@@ -110,7 +111,7 @@ def perform(db: Database, config: Config, claim: Claim, *, spool: Path, may_retr
     if claim.blocked is not None:
         outcome = Outcome(State.SKIPPED, claim.blocked, _BLOCKED[claim.blocked])
         with db.transaction():
-            runs.finish(db, claim, outcome, report=Report())
+            claims.finish(db, claim, outcome, report=Report())
         return outcome
     progress = Progress()
     try:
@@ -172,7 +173,7 @@ def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict
     be what that export made of it, or we would read it otherwise today."""
     if claim.trigger is Trigger.FORCED:
         return {}
-    applied = runs.applied_source(db, claim)
+    applied = applied_exports.source(db, claim)
     return applied if applied.get("read_as") == _read_as(config, kind) else {}
 
 
@@ -198,7 +199,7 @@ def _end_unchanged(
     """End the run: the table is what this very export made of it. None, and the run goes on, when it no longer is."""
     progress.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
     outcome = Outcome(State.SUCCEEDED, reason, message)
-    if runs.end_unchanged(db, claim, outcome, report=progress.report(), applied_by=applied["run_id"]):
+    if claims.end_unchanged(db, claim, outcome, report=progress.report(), applied_by=applied["run_id"]):
         return outcome
     progress.counts = None
     return None
@@ -256,7 +257,7 @@ def _read_and_apply(
         progress.warn("ignored-columns", f"{count} unknown column(s) ignored", count, columns=names)
     apply = Apply(db, kind, claim.agent_id, records.layout.columns)
     with db.transaction():
-        begun = runs.begin_apply(db, claim)
+        begun = applied_exports.begin_apply(db, claim)
         layout = _hex(records.line_layout)
         renew = _must_renew_digests(begun, layout)
         with progress.step("read"):
@@ -264,14 +265,14 @@ def _read_and_apply(
         _warn_about(staged, records, progress)
         plan, accepted = _guard(db, claim, apply, staged, export.sha256, progress)
         with progress.step("apply"):
-            runs.lock_fence(db, claim)
+            claims.lock_fence(db, claim)
             progress.counts = apply.write(staged, plan, claim.run_id)
             digest_layout = _digest_layout(plan, begun, layout, renew=renew)
             if renew:
                 apply.renew_digests()
         _warn_about_references(apply, progress)
         held.clear(db, claim.sync_type, claim.agent_id)
-        runs.record_success(
+        applied_exports.record_success(
             db,
             claim,
             known_rows=staged.valid,
@@ -290,7 +291,7 @@ def _read_and_apply(
             },
         )
         outcome = Outcome(State.SUCCEEDED, *_told(progress, unchanged=follows and apply.nothing_read))
-        runs.finish(db, claim, outcome, report=progress.report())
+        claims.finish(db, claim, outcome, report=progress.report())
     return outcome
 
 
@@ -302,13 +303,13 @@ def _stage(apply: Apply, records: RecordReader, *, all_rows: bool) -> Staged:
     return staged or apply.stage(records)
 
 
-def _must_renew_digests(begun: runs.Begun, layout: str | None) -> bool:
+def _must_renew_digests(begun: applied_exports.Begun, layout: str | None) -> bool:
     """Whether the rows' digests are made anew: where somebody else wrote to the rows; and when the layout has changed, with the second
     export of the new one, so that a single odd export rewrites nothing."""
     return begun.outside_changes or (layout is not None and begun.line_layout == layout != begun.digest_layout)
 
 
-def _digest_layout(plan: Plan, begun: runs.Begun, layout: str | None, *, renew: bool) -> str | None:
+def _digest_layout(plan: Plan, begun: applied_exports.Begun, layout: str | None, *, renew: bool) -> str | None:
     """The layout that the rows' digests are of, once this run is over."""
     only_this_export = not (plan.known or plan.deleted or plan.restored)
     return layout if renew or only_this_export else begun.digest_layout
@@ -349,7 +350,7 @@ def _is_accepted(
 
 def _judge(db: Database, apply: Apply, staged: Staged, *, sync_type: str, agent_id: str) -> tuple[Plan, Hold | None]:
     """What applying the staged export would do, and the guard's verdict."""
-    known, high = runs.baseline(db, sync_type=sync_type, agent_id=agent_id)
+    known, high = applied_exports.baseline(db, sync_type=sync_type, agent_id=agent_id)
     plan = Plan() if staged.conflicting else apply.plan(staged)
     evidence = Evidence(
         seen=staged.seen,
@@ -477,7 +478,7 @@ def _hold(db: Database, claim: Claim, hold: Hold, progress: Progress, outlook: O
     """End the run as held and keep what a person needs to decide, in one transaction."""
     outcome = Outcome(State.HELD, hold.rule, hold.message)
     with db.transaction():
-        runs.finish(db, claim, outcome, report=progress.report())
+        claims.finish(db, claim, outcome, report=progress.report())
         held.record(
             db,
             {
@@ -509,11 +510,11 @@ def _fail(
         delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)
         if isinstance(exc, TransientSourceError) and exc.retry_after_s:
             delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
-        runs.requeue(db, claim, delay_s=delay_s, reason="retry", message=message)
+        claims.requeue(db, claim, delay_s=delay_s, reason="retry", message=message)
         return Outcome(State.QUEUED, "retry", message)
     outcome = Outcome(State.FAILED, reason, message)
     with db.transaction():
-        runs.finish(db, claim, outcome, report=progress.report())
+        claims.finish(db, claim, outcome, report=progress.report())
     return outcome
 
 

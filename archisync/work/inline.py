@@ -10,9 +10,11 @@ from archisync.base.errors import ArchisyncError, BusyError
 from archisync.base.log import EventLog
 from archisync.base.signals import is_interrupt
 from archisync.rules.config import Config
-from archisync.store import runs
+from archisync.store import claims, history
+from archisync.store.claims import Claim
 from archisync.store.database import Database, connected
-from archisync.store.runs import Claim, Forced, Run, State
+from archisync.store.queued_runs import Forced
+from archisync.store.runs import Run, State
 from archisync.work.runner import Workplace, serve_claim, worker_name
 
 POLL_S = 0.25
@@ -29,7 +31,7 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced], *, change
     beginning, or whose agent is.
     """
     at_work = Inline(db, config, changed)
-    elsewhere = [one for one in forced if one.joined and runs.state_of(db, one.run_id) is State.RUNNING]
+    elsewhere = [one for one in forced if one.joined and history.state_of(db, one.run_id) is State.RUNNING]
     left = [one for one in forced if not at_work.done(one)]
     busy = [one for one in left if not at_work.seen_through(one, may_wait=one not in elsewhere)]
     if busy:
@@ -45,12 +47,12 @@ class Inline:
 
     def done(self, one: Forced) -> bool:
         """Do the run unless it is finished already; False when somebody else has it or its agent."""
-        run = runs.get(self._db, one.run_id)
+        run = history.get(self._db, one.run_id)
         if run.state.unfinished:
-            claim = runs.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
+            claim = claims.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
             if claim is None or not self._served(claim):
                 return False
-            run = runs.get(self._db, one.run_id)
+            run = history.get(self._db, one.run_id)
         self._changed(run)
         return True
 
@@ -68,25 +70,27 @@ class Inline:
     def seen_through(self, one: Forced, *, may_wait: bool) -> bool:
         """The second look at a run: done meanwhile, waited for, or done here after all."""
         while not self.done(one):
-            if not may_wait or runs.state_of(self._db, one.run_id) is State.QUEUED:  # its agent is in other hands
+            if not may_wait or history.state_of(self._db, one.run_id) is State.QUEUED:  # its agent is in other hands
                 return False
             _until_not_running(self._db, one.run_id)
         return True
 
 
 def _until_not_running(db: Database, run_id: int) -> None:
-    while runs.state_of(db, run_id) is State.RUNNING:
+    while history.state_of(db, run_id) is State.RUNNING:
         sleep(POLL_S)
 
 
 def _give_back(config: Config, claim: Claim) -> None:
     """Over a connection of its own: the interrupted one may be in the middle of anything."""
     with connected(config.database_url, purpose="run", answer_timeout_s=GIVE_BACK_TIMEOUT_S) as db:
-        runs.requeue(db, claim, delay_s=0, reason="interrupted", message="interrupted with Ctrl-C", spent_attempt=False)
+        claims.requeue(
+            db, claim, delay_s=0, reason="interrupted", message="interrupted with Ctrl-C", spent_attempt=False
+        )
 
 
 def _busy(db: Database, forced: Forced) -> ArchisyncError:
-    run = runs.get(db, forced.run_id)
+    run = history.get(db, forced.run_id)
     if run.state is State.RUNNING:
         where, after = f"it runs on {run.worker}", ""
     else:

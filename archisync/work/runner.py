@@ -18,10 +18,11 @@ from archisync.base.errors import ArchisyncError, LeaseLostError
 from archisync.base.log import EventLog
 from archisync.rules.config import AGENT_BOUND_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
-from archisync.store import runs
+from archisync.store import claims, queued_runs
+from archisync.store.claims import Claim
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock, end_silent_holder
-from archisync.store.runs import Claim, State
+from archisync.store.runs import State
 from archisync.sync import run as sync
 
 LOCKED_DELAY_S = 15
@@ -53,7 +54,7 @@ def serve(
     started, done = monotonic(), 0
     following: tuple[int, int] | None = (run_id, fence)
     while following is not None:
-        claim = runs.claim(db, *following, worker=worker_name(), lease_s=config.lease_s)
+        claim = claims.claim(db, *following, worker=worker_name(), lease_s=config.lease_s)
         if claim is None:
             log.event("delivery-ignored", run=following[0], fence=following[1])
             return done
@@ -61,7 +62,7 @@ def serve(
             done += 1
         if stopping() or monotonic() - started > AGENT_BOUND_S:
             return done
-        following = runs.next_of_agent(db, claim.agent_id)
+        following = queued_runs.next_of_agent(db, claim.agent_id)
     return done
 
 
@@ -91,7 +92,7 @@ def serve_claim(
 
 
 def _give_back(db: Database, claim: Claim) -> None:
-    runs.requeue(
+    claims.requeue(
         db,
         claim,
         delay_s=LOCKED_DELAY_S,
@@ -169,6 +170,6 @@ class Workplace:
         extended = True
         while self._current == (claim, begun):
             if extended and monotonic() - begun < self._config.run_timeout_s:
-                extended = runs.heartbeat(db, claim.run_id, claim.fence, lease_s=self._config.lease_s)
+                extended = claims.heartbeat(db, claim.run_id, claim.fence, lease_s=self._config.lease_s)
             if self._over.wait(self._config.lease_s / 3):
                 return

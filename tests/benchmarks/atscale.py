@@ -13,7 +13,7 @@ from time import perf_counter
 from urllib.parse import urlsplit
 
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
-from archisync.store import runs
+from archisync.store import history
 from archisync.store.database import connected
 from tests.benchmarks import company
 from tests.benchmarks.figures import Figure, Settings, side_by_side, spread, timed
@@ -128,10 +128,10 @@ class Pruning(threading.Thread):
 
     def run(self) -> None:
         with connected(self._url, purpose="prune") as db:
-            reached, seen = None, runs.PRUNE_BATCH
-            while seen == runs.PRUNE_BATCH:
+            reached, seen = None, history.PRUNE_BATCH
+            while seen == history.PRUNE_BATCH:
                 begun = perf_counter()
-                batch = runs.prune(db, days=PRUNED_DAYS, limit=runs.PRUNE_BATCH, reached=reached)
+                batch = history.prune(db, days=PRUNED_DAYS, limit=history.PRUNE_BATCH, reached=reached)
                 self.batches_ms.append((perf_counter() - begun) * 1000)
                 reached, seen = batch.reached, batch.seen
                 self.gone += batch.gone
@@ -165,7 +165,7 @@ def _pruning(site: Site, settings: Settings) -> Iterator[Figure]:
         ratio=max(pruning.batches_ms),
         target=100,
         at_most=True,
-        note=f"the ratio is milliseconds; {pruning.gone / total_s:,.0f} runs a second in batches of {runs.PRUNE_BATCH}",
+        note=f"the ratio is milliseconds; {pruning.gone / total_s:,.0f} runs a second in batches of {history.PRUNE_BATCH}",
     )
     yield Figure(
         name="the same: the longest wait of a session that asks for the row that is pruned next",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from archisync.work.runner import serve
@@ -239,11 +239,11 @@ class Peers:
 
     def sync_s(self, expected: dict[str, int], *, trigger: str = "scheduled") -> float:
         """Seconds of a sync, whose counts must be as expected: a fast wrong sync is no figure."""
-        forced = runs.force(self._db, "customers", AGENT, by="bench", why=None)
+        forced = queued_runs.force(self._db, "customers", AGENT, by="bench", why=None)
         self._db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
-        fence = runs.get(self._db, forced.run_id).fence
+        fence = history.get(self._db, forced.run_id).fence
         seconds = timed(lambda: serve(self._db, self._config, EventLog(io.StringIO()), forced.run_id, fence))
-        run = runs.get(self._db, forced.run_id)
+        run = history.get(self._db, forced.run_id)
         counts = run.counts.as_dict() if run.counts else {}
         seen = {name: counts.get(name) for name in expected}
         if run.state != "succeeded" or seen != expected:

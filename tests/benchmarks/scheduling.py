@@ -18,7 +18,7 @@ from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.deliver import DELIVER_BATCH, INSERT_BATCH
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
-from archisync.store import agents, runs, ticks
+from archisync.store import agents, queued_runs, ticks
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
@@ -205,13 +205,13 @@ def _plans(place: Place, sizes: tuple[int, ...]) -> str:
             ticks.SQL_ANYTHING_TO_DO,
             {"history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
         ),
-        "queue what is due": (runs.SQL_INSERT_DUE, {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}),
+        "queue what is due": (queued_runs.SQL_INSERT_DUE, {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}),
     }
     for title, (statement, params) in statements.items():
         for count in sizes:
             with place.database(count) as db, db.transaction(force_rollback=True):
-                if statement is runs.SQL_INSERT_DUE:
-                    db.execute(runs.SQL_BY_INDEX)
+                if statement is queued_runs.SQL_INSERT_DUE:
+                    db.execute(queued_runs.SQL_BY_INDEX)
                 lines = db.execute(f"explain (analyze, buffers) {statement}", params).fetchall()
             plan = "\n".join(str(line["QUERY PLAN"]) for line in lines)
             parts.append(f"## {count:,} agents: {title}\n\n```\n{plan}\n```\n")

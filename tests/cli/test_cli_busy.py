@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.store import agents, runs
+from archisync.store import agents, claims, history, queued_runs
+from archisync.store.claims import Outcome, Report
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
-from archisync.store.runs import Outcome, Report, State
+from archisync.store.runs import State
 from tests.conftest import REPOSITORY, Cli
 
 AGENT = "anna.bianchi"
@@ -30,8 +31,8 @@ def agent(connection: Database, exports: Path) -> str:
 
 def taken(db: Database, sync_type: str) -> int:
     """A run of the agent that a worker elsewhere is doing."""
-    forced = runs.force(db, sync_type, AGENT, by="test", why=None)
-    assert runs.claim(db, forced.run_id, 1, worker="elsewhere:7", lease_s=120) is not None
+    forced = queued_runs.force(db, sync_type, AGENT, by="test", why=None)
+    assert claims.claim(db, forced.run_id, 1, worker="elsewhere:7", lease_s=120) is not None
     return forced.run_id
 
 
@@ -43,7 +44,7 @@ def test_inline_says_where_the_run_is_already_running(cli: Cli, connection: Data
         f"error: run {run_id} (orders of {agent}) can't start here: it runs on elsewhere:7",
         f"hint: archisync show {run_id}",
     ]
-    assert runs.state_of(connection, run_id) == "running"
+    assert history.state_of(connection, run_id) == "running"
 
 
 def test_inline_does_not_start_beside_another_run_of_the_agent(cli: Cli, connection: Database, agent: str) -> None:
@@ -54,7 +55,7 @@ def test_inline_does_not_start_beside_another_run_of_the_agent(cli: Cli, connect
         f"error: run {run_id + 1} (orders of {agent}) can't start here: another run of {agent} is in progress",
         f"hint: archisync show {run_id + 1}   (it stays in the queue)",
     ]
-    assert runs.state_of(connection, run_id + 1) == "queued"
+    assert history.state_of(connection, run_id + 1) == "queued"
 
 
 def test_inline_does_not_start_while_somebody_still_holds_the_agent(
@@ -65,7 +66,7 @@ def test_inline_does_not_start_while_somebody_still_holds_the_agent(
         done = cli("run", "orders", "--agent", agent, "--inline")
     assert done.returncode == ExitCode.BUSY
     assert f"can't start here: another run of {agent} is in progress" in done.stderr
-    [run] = runs.history(connection)
+    [run] = history.newest(connection)
     assert (run.state, run.reason, run.attempt) == ("queued", "agent-locked", 1)
 
 
@@ -141,11 +142,11 @@ def test_inline_waits_for_a_run_that_somebody_else_took_meanwhile(
 ) -> None:
     with inline(env) as process:
         until_said(process, '"event": "run-started"')
-        claim = runs.claim(connection, 2, 1, worker="elsewhere:7", lease_s=120)
+        claim = claims.claim(connection, 2, 1, worker="elsewhere:7", lease_s=120)
         assert claim is not None
         gate.write_text("", "utf-8")
         until_said(process, f"run 1: orders of {AGENT} succeeded")
-        runs.finish(connection, claim, Outcome(State.FAILED, "no-export", "no export"), report=Report())
+        claims.finish(connection, claim, Outcome(State.FAILED, "no-export", "no export"), report=Report())
         out, err = process.communicate()
     assert process.returncode == ExitCode.SYNC_FAILED
     assert rows(out) == [["1", "orders", AGENT, "succeeded"], ["2", "orders", OTHER, "failed"]]
@@ -176,7 +177,7 @@ def test_ctrl_c_gives_the_run_back_that_was_being_done_inline(
         out, err = process.communicate()
     assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
     assert err == "interrupted; what is not done is back in the queue (archisync show 1)\n"
-    run = runs.get(connection, 1)
+    run = history.get(connection, 1)
     assert (run.state, run.reason, run.message, run.attempt) == ("queued", "interrupted", "interrupted with Ctrl-C", 1)
     with inline(env) as process:
         until_said(process, '"event": "run-started"')

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.store import agents, runs
+from archisync.store import agents, queued_runs
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY
 
@@ -35,7 +35,7 @@ def offered(words: str, env: dict[str, str], shell: str = "bash") -> list[str]:
 def env(connection: Database, database_url: str) -> dict[str, str]:
     for name in ("anna.bianchi", "anna.verdi", "luca.ferrari"):
         agents.add(connection, name, name=None, whitelisted=True)
-    runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
+    queued_runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
     return {"ARCHISYNC_DATABASE_URL": database_url}
 
 

@@ -18,7 +18,7 @@ import typer
 
 from archisync.cli.main import root
 from archisync.rules.config import Config
-from archisync.store import runs
+from archisync.store import claims, history
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.rows import drain, sync
@@ -250,10 +250,10 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi")
     running = site.json("run", "orders", "--agent", "luca.ferrari")["runs"][0]["run_id"]
     waiting = site.json("run", "ddt", "--agent", "anna.bianchi")["runs"][0]["run_id"]
-    assert runs.claim(site.db, running, runs.get(site.db, running).fence, worker="here:1", lease_s=60) is not None
-    claim = runs.claim(site.db, waiting, runs.get(site.db, waiting).fence, worker="here:2", lease_s=60)
+    assert claims.claim(site.db, running, history.get(site.db, running).fence, worker="here:1", lease_s=60) is not None
+    claim = claims.claim(site.db, waiting, history.get(site.db, waiting).fence, worker="here:2", lease_s=60)
     assert claim is not None
-    runs.requeue(site.db, claim, delay_s=600, reason="retry", message="the ERP was away")
+    claims.requeue(site.db, claim, delay_s=600, reason="retry", message="the ERP was away")
     site.db.execute("update system.ticks set started_at = started_at - interval '1 hour'")
     site.cli("pause", "--reason", "a test")
     site.cli("pause", "--agent", "luca.ferrari", "--until", "2h")

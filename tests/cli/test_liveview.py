@@ -18,8 +18,8 @@ import pytest
 from archisync.cli.liveview import sparkline
 from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents, migrations
+from archisync.store.activity import Point
 from archisync.store.database import Database
-from archisync.store.health import Point
 from tests.conftest import REPOSITORY, Cli
 from tests.support.screen import Screen
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from archisync.store import agents, runs
+from archisync.store import agents, queued_runs
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, _clean_environment
 
@@ -73,7 +73,7 @@ def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, st
     agents.add(connection, "anna.bianchi", name=None, whitelisted=True)
     agents.add(connection, "luca.ferrari", name=None, whitelisted=True)
     connection.execute("select setval('system.sync_runs_id_seq', 4711)")
-    runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
+    queued_runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     programs.mkdir()

@@ -20,7 +20,7 @@ from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.schedule.tick import tick
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve
 from tests.support.rows import every_table, fingerprint
@@ -112,8 +112,8 @@ def environment(database_url: str, redis_url: str, exports: Path, name: str) -> 
 
 
 def work(db: Database, env: dict[str, str], run_id: int) -> runs.Run:
-    serve(db, Config.from_environment(env), EventLog(io.StringIO()), run_id, runs.get(db, run_id).fence)
-    return runs.get(db, run_id)
+    serve(db, Config.from_environment(env), EventLog(io.StringIO()), run_id, history.get(db, run_id).fence)
+    return history.get(db, run_id)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def filled(connection: Database, database_url: str, redis_url: str, exports: Pat
     connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
     for kind in SYNC_TYPES.values():
         owner = AGENT if kind.scope == "agent" else "service-account"
-        forced = runs.force(connection, kind.name, owner, by="test", why=None)
+        forced = queued_runs.force(connection, kind.name, owner, by="test", why=None)
         done = work(connection, environment(database_url, redis_url, exports, "before"), forced.run_id)
         assert done.state == "succeeded", done.message
     connection.execute("create schema kept")
@@ -149,14 +149,14 @@ def test_a_fault_after_any_step_leaves_the_table_as_before_or_as_after(
     owner = AGENT if kind.scope == "agent" else "service-account"
     env = environment(database_url, redis_url, exports, "after")
     before = fingerprint(filled, kind)
-    forced = runs.force(filled, kind.name, owner, by="test", why=None)
+    forced = queued_runs.force(filled, kind.name, owner, by="test", why=None)
     assert work(filled, env, forced.run_id).state == "succeeded"
     after = fingerprint(filled, kind)
     assert after != before
     found = []
     for step in range(1, MOST_STEPS):
         put_back(filled, kind)
-        run_id = runs.force(filled, kind.name, owner, by="test", why=None).run_id
+        run_id = queued_runs.force(filled, kind.name, owner, by="test", why=None).run_id
         orders = Orders(environment=env, run_id=run_id, fence=1, fault=fault, after_step=step)
         child = FORKSERVER.Process(target=_child, args=(orders,))
         child.start()
@@ -179,13 +179,13 @@ def _state_of(db: Database, run_id: int) -> str:
     """The run's state as soon as the dead worker's backend has let go of its locks."""
     with db.transaction():
         db.execute("select from system.sync_runs where id = %s for update", [run_id])
-        return str(runs.state_of(db, run_id))
+        return str(history.state_of(db, run_id))
 
 
 def _recovers(db: Database, env: dict[str, str], run_id: int) -> None:
     """What ticks and workers do by themselves: the lease runs out, the run is taken back and done."""
-    if runs.state_of(db, run_id) == "running":
+    if history.state_of(db, run_id) == "running":
         db.execute("select set_config('archisync.now', (system.clock() + interval '10 minutes')::text, false)")
         tick(db, Config.from_environment(env))
-    if runs.state_of(db, run_id) == "queued":
+    if history.state_of(db, run_id) == "queued":
         assert work(db, env, run_id).state == "succeeded"

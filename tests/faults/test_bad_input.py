@@ -28,7 +28,7 @@ from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.servers import EmbeddedPostgres
-from archisync.store import agents, held, runs
+from archisync.store import agents, held, history, queued_runs, runs
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve
 from tests.conftest import Cli, migrated_copy
@@ -168,10 +168,10 @@ def config_for(url: str, folder: Path, *, suffix: str = ".csv", locale: str = "i
 
 def do(db: Database, config: Config, sync_type: str, agent: str) -> tuple[runs.Run, str]:
     """What a worker does with a forced run of that pair: the run as it is left, and the log."""
-    run_id = runs.force(db, sync_type, agent, by="test", why=None).run_id
+    run_id = queued_runs.force(db, sync_type, agent, by="test", why=None).run_id
     log = io.StringIO()
-    serve(db, config, EventLog(log), run_id, runs.get(db, run_id).fence)
-    return runs.get(db, run_id), log.getvalue()
+    serve(db, config, EventLog(log), run_id, history.get(db, run_id).fence)
+    return history.get(db, run_id), log.getvalue()
 
 
 def prepare(db: Database, url: str, folder: Path, case: BadExport) -> Site:
@@ -268,7 +268,7 @@ def test_a_boundless_export_ends_in_bounded_memory_and_time(
     assert int(peak_kib) <= MOST_MEMORY_KIB
     assert done.returncode == (6 if case.outcome is Outcome.HELD else 0)
     assert_harmless(done.stdout, *talk)
-    (run,) = runs.history(db, agent_id=site.agent, limit=1)
+    (run,) = history.newest(db, agent_id=site.agent, limit=1)
     assert_outcome(db, case, site, run, before)
     assert everything(db, but_agent=site.agent) == others
     assert_told_harmlessly(db, run, "", typed)
@@ -534,7 +534,7 @@ def test_bad_ids_in_the_registry_fail_alone_and_are_shown_harmlessly(
     worked = cli("worker", "--burst", env=env)
     assert worked.returncode == 0
 
-    found = runs.history(connection, sync_type="orders", limit=1000)
+    found = history.newest(connection, sync_type="orders", limit=1000)
     assert {run.agent_id: run.state for run in found if run.agent_id in GOOD_AGENTS} == dict.fromkeys(
         GOOD_AGENTS, runs.State.SUCCEEDED
     )

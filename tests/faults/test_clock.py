@@ -14,8 +14,20 @@ from archisync.rules.config import Config
 from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.store import activity, agents, pairs, runs, settings, ticks, timetable
-from archisync.store import health as live
+from archisync.store import (
+    activity,
+    agents,
+    claims,
+    clock,
+    health,
+    history,
+    pairs,
+    queued_runs,
+    runs,
+    settings,
+    ticks,
+    timetable,
+)
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
 from tests.support.rows import count, drain
@@ -54,7 +66,7 @@ def set_clock(db: Database, moment: datetime) -> None:
 
 
 def facts_now(db: Database) -> tuple[Facts, datetime]:
-    return pairs.facts(db, SYNC_TYPES["orders"], AGENT), ticks.clock(db)
+    return pairs.facts(db, SYNC_TYPES["orders"], AGENT), clock.now(db)
 
 
 # --- the host's clock -------------------------------------------------------------------------------------------------
@@ -131,7 +143,7 @@ def test_intervals_are_exact_to_the_second_across_a_change_of_the_clocks(
                 decision = decide(facts, now)
                 assert (decision.due, decision.next_at) == (bool(due), slot + every)
                 assert tick(abroad, config).due == due
-            assert runs.history(abroad, limit=1)[0].slot_at == slot + every
+            assert history.newest(abroad, limit=1)[0].slot_at == slot + every
 
 
 @pytest.mark.parametrize(("zone", "change"), [CHANGES[0], CHANGES[5]])
@@ -171,7 +183,7 @@ def test_a_pair_whose_time_is_far_in_the_future_runs_by_the_next_tick_and_why_sa
 def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
     one_pair: Database, config: Config
 ) -> None:
-    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     for future, delivered in ((LONGEST_RETRY, 0), (LONGEST_RETRY + SECOND, 1), (TEN_YEARS, 1)):
         one_pair.execute(
             "update system.sync_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
@@ -183,13 +195,13 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
 
 
 def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database, config: Config) -> None:
-    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     assert tick(one_pair, config).enqueued == 1
     with queue.connected(config.redis_url) as client:
         client.flushall()
     one_pair.execute("update system.deliveries set delivered_at = %s", (NOW + TEN_YEARS,))
     assert tick(one_pair, config).redelivered == 1
-    assert runs.claim(one_pair, run, 1, worker="gone", lease_s=120) is not None
+    assert claims.claim(one_pair, run, 1, worker="gone", lease_s=120) is not None
     one_pair.execute("update system.sync_runs set lease_until = %s", (NOW + TEN_YEARS,))
     summary = tick(one_pair, config)
     assert (summary.reaped, summary.enqueued) == (1, 1)
@@ -200,9 +212,9 @@ def test_a_tick_with_a_smaller_lease_than_a_worker_s_leaves_its_runs_alone(one_p
     shortest = Config.from_environment(dict(config.environment) | {"ARCHISYNC_LEASE_S": "10"})
     with pytest.raises(ConfigurationError, match="3601"):
         _ = Config.from_environment({"ARCHISYNC_LEASE_S": "3601"}).lease_s
-    run = runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
-    assert runs.claim(one_pair, run, 1, worker="slow", lease_s=longest.lease_s) is not None
-    assert (tick(one_pair, shortest).reaped, runs.get(one_pair, run).state) == (0, "running")
+    run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
+    assert claims.claim(one_pair, run, 1, worker="slow", lease_s=longest.lease_s) is not None
+    assert (tick(one_pair, shortest).reaped, history.get(one_pair, run).state) == (0, "running")
     set_clock(one_pair, NOW - timedelta(minutes=1, seconds=1))
     assert tick(one_pair, shortest).reaped == 1  # no setting gives so long a lease
 
@@ -244,8 +256,8 @@ def test_runs_of_a_wrong_clock_hide_no_later_ones(one_pair: Database, leap: time
         ids = [row["id"] for row in one_pair.execute(insert, [AGENT, total_ms, number]).fetchall()]
     newest = sorted(ids, reverse=True)
     for filters in ({}, {"sync_type": "orders"}, {"state": runs.State.SUCCEEDED}, {"since": NOW - timedelta(hours=1)}):
-        assert [run.run_id for run in runs.history(one_pair, limit=20, **filters)] == newest[:20], filters
-    assert {point.seconds for point in live.trends(one_pair, limit=24)["orders"]} == {2.0}
+        assert [run.run_id for run in history.newest(one_pair, limit=20, **filters)] == newest[:20], filters
+    assert {point.seconds for point in activity.trends(one_pair, limit=24)["orders"]} == {2.0}
     assert timetable.durations(one_pair)["orders"] == pytest.approx((25 * 2 + 975 * 9) / 1000)
     slowest = activity.slowest(one_pair, since=NOW - timedelta(hours=1), limit=2000)
     assert {slow.run_id for slow in slowest} >= set(ids)
@@ -255,7 +267,7 @@ def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, conf
     """Its age is not known: it is kept for as long as a run of the day on which a tick finds it."""
     set_clock(one_pair, NOW + TEN_YEARS)
     for _ in range(2):
-        runs.force(one_pair, "orders", AGENT, by="test", why=None)
+        queued_runs.force(one_pair, "orders", AGENT, by="test", why=None)
         drain(one_pair, config)
     set_clock(one_pair, NOW)
     tick(one_pair, config)
@@ -271,9 +283,9 @@ def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, conf
 def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database, config: Config) -> None:
     tick(one_pair, config)
     drain(one_pair, config)
-    assert next(h for h in pairs.health(one_pair) if h.sync_type == "orders").word == "healthy"
+    assert next(h for h in health.type_health(one_pair) if h.sync_type == "orders").word == "healthy"
     set_clock(one_pair, NOW - TEN_YEARS)
-    assert next(h for h in pairs.health(one_pair) if h.sync_type == "orders").word == "stale"
+    assert next(h for h in health.type_health(one_pair) if h.sync_type == "orders").word == "stale"
     note = "the last tick is dated in the future: was PostgreSQL's clock set back?"
     assert ticks.overdue_note(ticks.last(one_pair)) == note
     tick(one_pair, config)

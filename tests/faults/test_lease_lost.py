@@ -8,7 +8,7 @@ import pytest
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.store import agents, runs
+from archisync.store import agents, claims, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
@@ -23,11 +23,11 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
     connection: Database, database_url: str
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    forced = runs.force(connection, "orders", AGENT, by="test", why=None)
-    claim = runs.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
+    forced = queued_runs.force(connection, "orders", AGENT, by="test", why=None)
+    claim = claims.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
     assert claim is not None
     connection.execute("update system.sync_runs set lease_until = system.clock() - interval '1 second'")
-    assert runs.reap(connection, max_attempts=3) == 1
+    assert claims.reap(connection, max_attempts=3) == 1
     lines = io.StringIO()
 
     with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:
@@ -40,7 +40,7 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
     events = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert [event["event"] for event in events] == ["agent-locked", "lease-lost"]
     assert events[-1]["message"] == f"run {claim.run_id} belongs to another worker now"
-    run = runs.get(connection, claim.run_id)
+    run = history.get(connection, claim.run_id)
     assert (run.state, run.fence, run.attempt, run.reason) == (State.QUEUED, 2, 2, "lease-expired")
 
 
@@ -50,8 +50,8 @@ def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
 ) -> None:
     """So that a later tick takes it back, whatever it hangs in."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    forced = runs.force(connection, "orders", AGENT, by="test", why=None)
-    claim = runs.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
+    forced = queued_runs.force(connection, "orders", AGENT, by="test", why=None)
+    claim = claims.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
     assert claim is not None
     config = Config(environment={"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_LEASE_S": "10"})
     assert config.run_timeout_s == 1800

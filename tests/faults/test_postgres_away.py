@@ -19,7 +19,7 @@ from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs
 from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
 from archisync.work.runner import serve
@@ -373,9 +373,9 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         drain(db, config)
         before = fingerprint(db, SYNC_TYPES["customers"])
         versions.write(2, rows=30_000)
-        run_id = runs.force(db, "customers", AGENT, by="test", why=None).run_id
+        run_id = queued_runs.force(db, "customers", AGENT, by="test", why=None).run_id
         serve(db, config, EventLog(io.StringIO()), run_id, 1)
-        failed = runs.get(db, run_id)
+        failed = history.get(db, run_id)
         assert failed.state == "queued"  # a later tick tries again
         assert (failed.message or "").startswith("PostgreSQL has no room to write: could not extend file ")
         assert fingerprint(db, SYNC_TYPES["customers"]) == before
@@ -392,7 +392,7 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         (small_disk / "filler").unlink()
         assert cli("tick", env=dict(config.environment)).returncode == 0
         assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
-        claimed = runs.get(db, run_id)
+        claimed = history.get(db, run_id)
         serve(db, config, EventLog(io.StringIO()), run_id, claimed.fence)
-        assert runs.get(db, run_id).state == "succeeded"
+        assert history.get(db, run_id).state == "succeeded"
         assert count(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000

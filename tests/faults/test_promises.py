@@ -30,7 +30,7 @@ from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.schedule.tick import tick
-from archisync.store import agents, runs
+from archisync.store import agents, claims, deliveries, history, queued_runs, runs
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
 from archisync.work.runner import serve
@@ -141,8 +141,8 @@ class Promises(RuleBasedStateMachine):
     def force(self, pair: Pair) -> None:
         if pair[1] not in self.whitelisted:
             return
-        forced = runs.force(self.db, *pair, by="test", why=None)
-        assert runs.state_of(self.db, forced.run_id).unfinished
+        forced = queued_runs.force(self.db, *pair, by="test", why=None)
+        assert history.state_of(self.db, forced.run_id).unfinished
 
     # --- what time and machines do -----------------------------------------------------------------------------------
 
@@ -168,15 +168,15 @@ class Promises(RuleBasedStateMachine):
     def a_tick_dies_before_it_pushes(self) -> None:
         due = self._due()
         before = self._newest_run()
-        runs.reap(self.db, max_attempts=3)
-        runs.insert_due(self.db, limit=1000, batch=1000)
+        claims.reap(self.db, max_attempts=3)
+        queued_runs.insert_due(self.db, limit=1000, batch=1000)
         self._account(due, before)
 
     @rule()
     def a_tick_dies_after_it_pushed(self) -> None:
         """The push went out, the transaction that would have marked it is rolled back."""
         with self.db.transaction(force_rollback=True):
-            delivery = runs.lock_undelivered(self.db)
+            delivery = deliveries.lock_next(self.db)
             if delivery is not None:
                 queue.push(queue.queue(self.redis, self.config.queue), delivery, timeout_s=60)
 
@@ -192,7 +192,7 @@ class Promises(RuleBasedStateMachine):
         job = self._pop()
         if job is not None and after_claim:
             run_id, fence = job
-            runs.claim(self.db, run_id, fence, worker="crashed", lease_s=LEASE_S)
+            claims.claim(self.db, run_id, fence, worker="crashed", lease_s=LEASE_S)
 
     @rule()
     def redis_forgets_everything(self) -> None:
@@ -203,17 +203,21 @@ class Promises(RuleBasedStateMachine):
         """It wakes while another worker has the run: its finish must change nothing."""
         self.one_tick()
         job = self._pop()
-        first = runs.claim(self.db, *job, worker="sleeper", lease_s=LEASE_S) if job else None
+        first = claims.claim(self.db, *job, worker="sleeper", lease_s=LEASE_S) if job else None
         if first is None:
             return
         self._set_clock(self.now + timedelta(seconds=LEASE_S))
-        assert runs.reap(self.db, max_attempts=20) >= 1
-        second = runs.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
+        assert claims.reap(self.db, max_attempts=20) >= 1
+        second = claims.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
         assert second is not None
         with pytest.raises(LeaseLostError):
-            runs.finish(self.db, first, runs.Outcome(runs.State.SUCCEEDED, "applied", "a zombie"), report=runs.Report())
+            claims.finish(
+                self.db, first, claims.Outcome(runs.State.SUCCEEDED, "applied", "a zombie"), report=claims.Report()
+            )
         if second.blocked is None:
-            runs.finish(self.db, second, runs.Outcome(runs.State.SUCCEEDED, "applied", "in time"), report=runs.Report())
+            claims.finish(
+                self.db, second, claims.Outcome(runs.State.SUCCEEDED, "applied", "in time"), report=claims.Report()
+            )
 
     # --- what always holds ---------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connect, connected
 from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
 from archisync.work.runner import LOCKED_DELAY_S, serve
@@ -34,18 +34,18 @@ def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(
     connection: Database, database_url: str, config: Config
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    run_id = runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+    run_id = queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
     with connected(database_url, purpose="talks to the ERP") as holder:
         holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT})
         assert serve(connection, config, EventLog(io.StringIO()), run_id, 1) == 0
         assert count(connection, LOCKS) == 1  # it spoke a moment ago: its session is left alone
-    run = runs.get(connection, run_id)
+    run = history.get(connection, run_id)
     assert (run.state, run.reason, run.attempt) == ("queued", "agent-locked", 1)
     connection.execute(
         f"select set_config('archisync.now', (system.clock() + {LOCKED_DELAY_S} * interval '1 s')::text, false)"
     )
     assert serve(connection, config, EventLog(io.StringIO()), run_id, run.fence) == 1
-    assert runs.get(connection, run_id).state == "succeeded"
+    assert history.get(connection, run_id).state == "succeeded"
 
 
 @pytest.mark.parametrize(("bound_s", "done"), [(300, 4), (-1, 1)])
@@ -55,7 +55,8 @@ def test_a_worker_goes_on_with_the_agents_next_run_until_its_bound(
     monkeypatch.setattr("archisync.work.runner.AGENT_BOUND_S", bound_s)
     agents.add(connection, AGENT, name=None, whitelisted=True)
     forced = [
-        runs.force(connection, name, AGENT, by="test", why=None) for name in ("orders", "customers", "ddt", "invoices")
+        queued_runs.force(connection, name, AGENT, by="test", why=None)
+        for name in ("orders", "customers", "ddt", "invoices")
     ]
     assert serve(connection, config, EventLog(io.StringIO()), forced[0].run_id, 1) == done
     assert count(connection, "select count(*) from system.sync_runs where state = 'queued'") == 4 - done

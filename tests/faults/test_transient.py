@@ -12,7 +12,7 @@ from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.sources.interface import Fetched, Request
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database
 from archisync.work.runner import serve
 
@@ -35,15 +35,15 @@ def flaky(failures: int) -> Callable[[Request], Fetched]:
 
 def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
     """What a worker does with the run as it stands."""
-    serve(db, config, EventLog(io.StringIO()), run_id, runs.get(db, run_id).fence)
-    return runs.get(db, run_id)
+    serve(db, config, EventLog(io.StringIO()), run_id, history.get(db, run_id).fence)
+    return history.get(db, run_id)
 
 
 @pytest.fixture
 def forced(connection: Database) -> int:
     agents.add(connection, AGENT, name=None, whitelisted=True)
     connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
-    return runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+    return queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
 
 
 def test_a_fault_of_a_moment_is_retried_in_place(
@@ -95,11 +95,11 @@ def test_a_forced_run_that_joined_a_running_one_runs_all_the_same_at_its_next_at
     agents.add(connection, AGENT, name=None, whitelisted=True)
     connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
     tick(connection, config)
-    [scheduled] = runs.history(connection, sync_type="orders")
+    [scheduled] = history.newest(connection, sync_type="orders")
 
     def fetch(_: Request) -> Fetched:
         connection.execute(stopped)
-        assert runs.force(connection, "orders", AGENT, by="test", why="a complaint").joined
+        assert queued_runs.force(connection, "orders", AGENT, by="test", why="a complaint").joined
         monkeypatch.setattr(sources, "fetch", _real_fetch)
         raise TransientSourceError("the ERP does not answer", retry_after_s=60)
 

@@ -113,22 +113,27 @@ class Action(Enum):
         self.comes_by_itself = kind in (Kind.TICK, Kind.WORKER, Kind.TIME)
 
     # a tick, in the order of tick.tick
-    BEGIN = (Kind.TICK, "begins and finds no run to take back", "schedule.tick:tick", "store.runs:reap")
-    REAP = (Kind.TICK, "takes the run back from its silent worker", "schedule.tick:tick", "store.runs:SQL_REAP")
-    SEE_DUE = (Kind.TICK, "sees that the pair is due", "schedule.deliver:_insert_due", "store.runs:SQL_INSERT_DUE")
+    BEGIN = (Kind.TICK, "begins and finds no run to take back", "schedule.tick:tick", "store.claims:reap")
+    REAP = (Kind.TICK, "takes the run back from its silent worker", "schedule.tick:tick", "store.claims:SQL_REAP")
+    SEE_DUE = (
+        Kind.TICK,
+        "sees that the pair is due",
+        "schedule.deliver:_insert_due",
+        "store.queued_runs:SQL_INSERT_DUE",
+    )
     SEE_NOT_DUE = (
         Kind.TICK,
         "sees that the pair is not due",
         "schedule.deliver:_insert_due",
-        "store.runs:SQL_INSERT_DUE",
+        "store.queued_runs:SQL_INSERT_DUE",
     )
     INSERT_DUE = (
         Kind.TICK,
         "locks the slot, moves it and inserts the run",
-        "store.runs:insert_due",
-        "store.runs:SQL_INSERT_DUE",
+        "store.queued_runs:insert_due",
+        "store.queued_runs:SQL_INSERT_DUE",
     )
-    NOT_DUE_ANY_MORE = (Kind.TICK, "finds the slot locked or moved", "store.runs:SQL_INSERT_DUE")
+    NOT_DUE_ANY_MORE = (Kind.TICK, "finds the slot locked or moved", "store.queued_runs:SQL_INSERT_DUE")
     MOVE_SLOT = (Kind.TICK, "moves the slot in a commit of its own (mutant)")
     PUSH_UNCOMMITTED = (Kind.TICK, "pushes a run that is not committed yet (mutant)")
     COMMIT_PUSHED = (Kind.TICK, "commits the run that it has pushed (mutant)")
@@ -136,46 +141,46 @@ class Action(Enum):
         Kind.TICK,
         "sees a run that was delivered long ago",
         "schedule.deliver:deliver",
-        "store.runs:SQL_LONG_DELIVERED",
+        "store.deliveries:SQL_LONG_DELIVERED",
     )
     SEE_UNDELIVERED = (
         Kind.TICK,
         "sees an undelivered run",
         "schedule.deliver:deliver",
-        "store.runs:SQL_ANY_UNDELIVERED",
+        "store.deliveries:SQL_ANY_UNDELIVERED",
     )
-    ASSIGN = (Kind.TICK, "puts the run into a delivery", "schedule.deliver:deliver", "store.runs:SQL_ASSIGN")
-    ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.runs:SQL_ASSIGN")
+    ASSIGN = (Kind.TICK, "puts the run into a delivery", "schedule.deliver:deliver", "store.deliveries:SQL_ASSIGN")
+    ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.deliveries:SQL_ASSIGN")
     SEE_NOTHING = (
         Kind.TICK,
         "sees nothing to deliver and ends",
         "schedule.deliver:deliver",
-        "store.runs:SQL_ANY_UNDELIVERED",
+        "store.deliveries:SQL_ANY_UNDELIVERED",
     )
     FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue.client:missing")
     MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue.client:missing")
-    MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.runs:SQL_MARK_UNDELIVERED")
+    MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.deliveries:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
         "locks the run's delivery and reads its fence",
         "schedule.deliver:_deliver_next",
-        "store.runs:SQL_LOCK_UNDELIVERED",
+        "store.deliveries:SQL_LOCK_NEXT",
     )
     LOCK_NOTHING = (
         Kind.TICK,
         "has nothing to push and ends",
         "schedule.deliver:_deliver_next",
-        "store.runs:SQL_LOCK_UNDELIVERED",
+        "store.deliveries:SQL_LOCK_NEXT",
     )
     PUSH = (Kind.TICK, "pushes a job", "queue.client:push")
     PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue.client:_STAMP")
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
-    MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.runs:SQL_MARK_DELIVERED")
+    MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.deliveries:SQL_MARK_DELIVERED")
     # a worker, in the order of work.runner and sync.run
     POP = (Kind.WORKER, "moves a job to the intermediate list", "work.worker:SyncQueue", "work.worker:SyncWorker")
     START = (Kind.WORKER, "starts the job", "work.worker:SyncWorker.main_work_horse", "work.job:sync")
-    CLAIM = (Kind.WORKER, "claims the run", "work.runner:serve", "store.runs:SQL_CLAIM")
-    IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:serve", "store.runs:claim")
+    CLAIM = (Kind.WORKER, "claims the run", "work.runner:serve", "store.claims:SQL_CLAIM")
+    IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:serve", "store.claims:claim")
     TRY_AGENT = (
         Kind.WORKER,
         "locks the agent and enters the ERP",
@@ -187,53 +192,58 @@ class Action(Enum):
         Kind.WORKER,
         "gives the run back without spending an attempt",
         "work.runner:_give_back",
-        "store.runs:SQL_REQUEUE",
+        "store.claims:SQL_REQUEUE",
     )
     FETCH = (Kind.WORKER, "has the whole export", "sync.run:_fetch")
     LOCK_FENCE = (
         Kind.WORKER,
         "locks the run's row under its fence",
         "sync.run:_read_and_apply",
-        "store.runs:SQL_LOCK_FENCE",
+        "store.claims:SQL_LOCK_FENCE",
     )
     APPLY_AND_FINISH = (
         Kind.WORKER,
         "commits data and the run's end",
         "sync.run:_read_and_apply",
         "sync.apply:Apply.write",
-        "store.runs:SQL_FINISH",
-        "store.runs:SQL_STATE_SUCCEEDED",
-        "store.runs:SQL_END_UNCHANGED",
+        "store.claims:SQL_FINISH",
+        "store.applied_exports:SQL_STATE_SUCCEEDED",
+        "store.claims:SQL_END_UNCHANGED",
     )
     APPLY_ALONE = (Kind.WORKER, "commits the data alone (mutant)")
     FINISH_ALONE = (Kind.WORKER, "commits the run's end alone (mutant)")
     LEASE_LOST = (
         Kind.WORKER,
         "learns that the run is no longer its own",
-        "store.runs:lock_fence",
+        "store.claims:lock_fence",
         "base.errors:LeaseLostError",
     )
     SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync.run:perform")
-    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync.run:_fail", "store.runs:SQL_REQUEUE")
+    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync.run:_fail", "store.claims:SQL_REQUEUE")
     FINISH_FAILED = (
         Kind.WORKER,
         "ends the run as failed",
         "sync.run:_fail",
-        "store.runs:SQL_FINISH",
-        "store.runs:SQL_STATE_FAILED",
+        "store.claims:SQL_FINISH",
+        "store.claims:SQL_STATE_FAILED",
     )
     FREE_AGENT = (Kind.WORKER, "frees the agent", "store.locks:SQL_FREE_AGENT")
     NEXT_OF_AGENT = (
         Kind.WORKER,
         "goes on with the agent's next run",
         "work.runner:serve",
-        "store.runs:SQL_NEXT_OF_AGENT",
+        "store.queued_runs:SQL_NEXT_OF_AGENT",
     )
     END_JOB = (Kind.WORKER, "ends the job", "work.runner:AGENT_BOUND_S", "work.job:STOP_AFTER_THIS_RUN")
-    HEARTBEAT = (Kind.WORKER, "extends the lease", "work.runner:Workplace.beating", "store.runs:SQL_HEARTBEAT")
+    HEARTBEAT = (Kind.WORKER, "extends the lease", "work.runner:Workplace.beating", "store.claims:SQL_HEARTBEAT")
     # the world
     SLOT_COMES = (Kind.SLOT, "the pair is due", "rules.due:decide")
-    FORCE = (Kind.PERSON, "a forced run is queued, or joins", "store.runs:SQL_FORCE", "store.runs:SQL_JOIN")
+    FORCE = (
+        Kind.PERSON,
+        "a forced run is queued, or joins",
+        "store.queued_runs:SQL_FORCE",
+        "store.queued_runs:SQL_JOIN",
+    )
     LEASE_EXPIRES = (Kind.TIME, "the lease expires", "rules.config:Config.lease_s")
     LONG_AGO = (Kind.TIME, "the delivery was long ago", "rules.config:Config.redeliver_after_s")
     DELAY_OVER = (

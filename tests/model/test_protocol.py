@@ -13,7 +13,7 @@ from time import monotonic
 
 import pytest
 
-from archisync.store import locks, migrations, runs
+from archisync.store import applied_exports, claims, clock, deliveries, history, locks, migrations, queued_runs
 from tests.model.explore import Exploration, explore
 from tests.model.mutants import MUTANTS, Mutant
 from tests.model.protocol import Action, Bounds, Kind, Model, Property, Protocol
@@ -138,16 +138,17 @@ def test_every_statement_of_the_tick_and_of_the_worker_is_a_step() -> None:
     """A new statement that changes a run or a slot must be thought through in the model as well."""
     changing = {
         name
-        for name, text in vars(runs).items()
+        for module in (claims, deliveries, queued_runs, applied_exports, history, clock)
+        for name, text in vars(module).items()
         if name.startswith("SQL_")
         and re.search(r"\b(update|insert into|delete from) system\.(sync_runs|sync_state|deliveries)\b", text)
     }
     mirrored = {mirror.partition(":")[2] for action in Action for mirror in action.mirrors}
 
     beside_the_protocol = {
-        "SQL_MEND_CLOCK",  # clocks
+        "SQL_MEND",  # clocks
         "SQL_PRUNE",  # history
-        "SQL_FORGET_DELIVERIES",
+        "SQL_FORGET",  # deliveries that have served, and data that was cleared
         "SQL_STATE_HELD",
         "SQL_STATE_SKIPPED",  # the run ends, and its slot comes once more: two steps of the model
     }
@@ -165,24 +166,26 @@ ONE_UNFINISHED = (
     ("text", "relied_on"),
     [
         pytest.param(
-            runs.SQL_LOCK_FENCE, "fence = %(fence)s and state = 'running' for update", id="apply checks the fence"
+            claims.SQL_LOCK_FENCE, "fence = %(fence)s and state = 'running' for update", id="apply checks the fence"
         ),
-        pytest.param(runs.SQL_FINISH, "fence = %(fence)s and state = 'running'", id="finish checks the fence"),
-        pytest.param(runs.SQL_REQUEUE, "fence = %(fence)s and state = 'running'", id="requeue checks the fence"),
-        pytest.param(runs.SQL_REQUEUE, "fence = fence + 1", id="requeue moves the fence"),
-        pytest.param(runs.SQL_REAP, "fence = fence + 1", id="reap moves the fence"),
-        pytest.param(runs.SQL_REAP, "for update skip locked", id="reap passes by a run that is applied"),
-        pytest.param(runs.SQL_CLAIM, "r.fence = %(fence)s and r.state = 'queued'", id="claim compares and sets"),
-        pytest.param(runs.SQL_HEARTBEAT, "fence = %(fence)s and state = 'running'", id="heartbeat checks the fence"),
-        pytest.param(runs.SQL_LOCK_UNDELIVERED, "for update skip locked", id="ticks don't push the same run"),
+        pytest.param(claims.SQL_FINISH, "fence = %(fence)s and state = 'running'", id="finish checks the fence"),
+        pytest.param(claims.SQL_REQUEUE, "fence = %(fence)s and state = 'running'", id="requeue checks the fence"),
+        pytest.param(claims.SQL_REQUEUE, "fence = fence + 1", id="requeue moves the fence"),
+        pytest.param(claims.SQL_REAP, "fence = fence + 1", id="reap moves the fence"),
+        pytest.param(claims.SQL_REAP, "for update skip locked", id="reap passes by a run that is applied"),
+        pytest.param(claims.SQL_CLAIM, "r.fence = %(fence)s and r.state = 'queued'", id="claim compares and sets"),
+        pytest.param(claims.SQL_HEARTBEAT, "fence = %(fence)s and state = 'running'", id="heartbeat checks the fence"),
+        pytest.param(deliveries.SQL_LOCK_NEXT, "for update skip locked", id="ticks don't push the same run"),
         pytest.param(
-            runs.SQL_MARK_UNDELIVERED,
+            deliveries.SQL_MARK_UNDELIVERED,
             "r.delivery_id = d.delivery_id and r.state = 'queued'",
             id="only the lost job is pushed again",
         ),
-        pytest.param(runs.SQL_INSERT_DUE, "for update of p skip locked", id="ticks don't move the same slot"),
+        pytest.param(queued_runs.SQL_INSERT_DUE, "for update of p skip locked", id="ticks don't move the same slot"),
         pytest.param(
-            runs.SQL_INSERT_DUE, "where state in ('queued', 'running') do nothing", id="insert respects the index"
+            queued_runs.SQL_INSERT_DUE,
+            "where state in ('queued', 'running') do nothing",
+            id="insert respects the index",
         ),
         pytest.param(SCHEMA, ONE_UNFINISHED, id="one unfinished run a pair"),
         pytest.param(locks.SQL_TRY_AGENT, "pg_try_advisory_lock(", id="agent lock"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archisync.rules.config import Config
-from archisync.store import activity, agents, ticks
+from archisync.store import activity, agents, clock
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.browser import Browser, browser, chromium
@@ -117,7 +117,7 @@ def test_short_runs_are_told_in_milliseconds(cli: Cli, connection: Database) -> 
 
 @pytest.mark.usefixtures("history")
 def test_every_run_of_the_span_is_in_one_bar(connection: Database) -> None:
-    now = ticks.clock(connection) + timedelta(seconds=1)
+    now = clock.now(connection) + timedelta(seconds=1)
     since, step = now - timedelta(days=7), timedelta(hours=3)
     connection.execute("update system.sync_runs set queued_at = %s where id = 1", [since + timedelta(hours=4)])
     steps = activity.outcomes(connection, since=since, until=now, step=step)

@@ -22,9 +22,9 @@ from rq.serializers import JSONSerializer
 from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.store import agents, runs
+from archisync.store import agents, claims, deliveries, queued_runs
 from archisync.store.database import Database
-from archisync.store.runs import Delivery
+from archisync.store.deliveries import Delivery
 from tests.support.queued import config_for
 from tests.support.rows import count
 
@@ -189,11 +189,11 @@ def test_a_tick_that_died_between_push_and_commit_is_followed_by_one_that_queues
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
     for number in range(30):
         agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
-    runs.insert_due(connection, limit=1000, batch=50)
+    queued_runs.insert_due(connection, limit=1000, batch=50)
     q = queue.queue(client, NAME)
     for _ in range(2):
         with connection.transaction(force_rollback=True):
-            delivery = runs.lock_undelivered(connection)
+            delivery = deliveries.lock_next(connection)
             assert delivery is not None
             assert len(delivery.runs) == 50
             queue.push(q, delivery, timeout_s=TIMEOUT_S)
@@ -210,7 +210,7 @@ def test_deliveries_are_forgotten_when_their_runs_are_done(
     assert tick(connection, config).enqueued == 2
     assert count(connection, "select count(*) from system.deliveries") == 1
     for row in connection.execute("select id, fence from system.sync_runs").fetchall():
-        assert runs.claim(connection, row["id"], row["fence"], worker="test", lease_s=120) is not None
+        assert claims.claim(connection, row["id"], row["fence"], worker="test", lease_s=120) is not None
         connection.execute(
             "update system.sync_runs set state = 'succeeded', finished_at = system.clock() where id = %s", [row["id"]]
         )
@@ -221,10 +221,10 @@ def test_deliveries_are_forgotten_when_their_runs_are_done(
 
 QUEUED, BATCH = 1000, 50
 OF_THE_QUEUE: dict[str, tuple[str, dict[str, Any]]] = {
-    "the next delivery": (runs.SQL_LOCK_UNDELIVERED, {}),
-    "delivered long ago": (runs.SQL_LONG_DELIVERED, {"after_s": 0, "limit": BATCH}),
-    "deliveries that have served": (runs.SQL_FORGET_DELIVERIES, {"limit": 1000}),
-    "an agent's next run": (runs.SQL_NEXT_OF_AGENT, {"agent_id": "a7"}),
+    "the next delivery": (deliveries.SQL_LOCK_NEXT, {}),
+    "delivered long ago": (deliveries.SQL_LONG_DELIVERED, {"after_s": 0, "limit": BATCH}),
+    "deliveries that have served": (deliveries.SQL_FORGET, {"limit": 1000}),
+    "an agent's next run": (queued_runs.SQL_NEXT_OF_AGENT, {"agent_id": "a7"}),
 }
 
 
@@ -247,7 +247,7 @@ def test_statistics_of_an_empty_queue_lead_nobody_through_a_full_one(connection:
     connection.execute(
         "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n", [QUEUED // 4]
     )
-    runs.insert_due(connection, limit=QUEUED, batch=BATCH)
+    queued_runs.insert_due(connection, limit=QUEUED, batch=BATCH)
     connection.execute("update system.deliveries set delivered_at = system.clock() where id % 2 = 0")
     statement, params = OF_THE_QUEUE[question]
     row = connection.execute("explain (analyze, format json) " + statement, params or None).fetchone()

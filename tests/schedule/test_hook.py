@@ -14,7 +14,7 @@ import pytest
 
 from archisync.schedule import hook
 from archisync.standalone.servers import temporary_folder
-from archisync.store import held, notices, pairs, ticks
+from archisync.store import health, held, notices, ticks
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.users import as_other_user
@@ -135,7 +135,7 @@ def test_a_held_export_ends_a_series_of_failures_and_is_no_success(cli: Cli, con
     anna.write_text(FEW)
     assert sync(cli) == 6
     assert [event for event, _, _ in events(connection)] == ["degraded", "held"]
-    types = {h.sync_type: h for h in pairs.health(connection)}
+    types = {h.sync_type: h for h in health.type_health(connection)}
     assert (types["customers"].failing, types["customers"].backing_off, types["customers"].word) == (0, 0, "held")
     assert "fail" not in cli("why", "customers", AGENT).stdout
     anna.write_text(GOOD)
@@ -199,7 +199,7 @@ def test_the_hold_of_an_agent_that_leaves_the_whitelist_concerns_nobody_any_more
     assert [sync(cli), sync(cli)] == [6, 6]
     connection.execute("insert into agents.users (id, whitelisted) values ('luca', true)")  # anna is not the last one
     assert cli("agent", "deny", AGENT).returncode == 0
-    [customers] = [h for h in pairs.health(connection) if h.sync_type == "customers"]
+    [customers] = [h for h in health.type_health(connection) if h.sync_type == "customers"]
     assert (customers.pairs, customers.held, customers.word) == (1, 0, "stale")
     assert cli("held", "list").stderr == "nothing is held\n"
     assert [(h.run_id, h.decision) for h in held.held_exports(connection, include_decided=True)] == [

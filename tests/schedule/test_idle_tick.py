@@ -10,7 +10,7 @@ import pytest
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
-from archisync.store import agents, runs, ticks
+from archisync.store import agents, queued_runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate
 from tests.support.rows import count
@@ -154,7 +154,7 @@ def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
 
 
 def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(idle: Database, config: Config) -> None:
-    agents_of_a_type = runs.SKIPPED_COUNTED + 500
+    agents_of_a_type = queued_runs.SKIPPED_COUNTED + 500
     idle.execute(
         "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n",
         [agents_of_a_type],
@@ -162,13 +162,13 @@ def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(
     idle.execute("insert into system.pauses default values")
     idle.execute("vacuum analyze system.sync_state")
     summary = tick(idle, config)
-    assert (summary.due, summary.skipped) == (0, {"paused": 4 * runs.SKIPPED_COUNTED})
+    assert (summary.due, summary.skipped) == (0, {"paused": 4 * queued_runs.SKIPPED_COUNTED})
     assert "skipped at least 4000 paused" in summary.line()
     row = idle.execute(
-        "explain (analyze, format json) " + runs.SQL_COUNT_SKIPPED, {"limit": runs.SKIPPED_COUNTED}
+        "explain (analyze, format json) " + queued_runs.SQL_COUNT_SKIPPED, {"limit": queued_runs.SKIPPED_COUNTED}
     ).fetchone()
     assert row is not None
-    assert max(looked_at(row["QUERY PLAN"][0]["Plan"])) <= runs.SKIPPED_COUNTED
+    assert max(looked_at(row["QUERY PLAN"][0]["Plan"])) <= queued_runs.SKIPPED_COUNTED
     idle.execute("delete from agents.users where id > 'a2'")
     few = count(idle, "select count(*) from system.sync_state where active and last_slot_at is null")
     assert f"skipped {few} paused" in tick(idle, config).line()

@@ -12,7 +12,7 @@ import pytest
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
 from archisync.work.runner import serve
@@ -72,14 +72,14 @@ class Rounds:
         return Config.from_environment(self.variables)
 
     def serve(self, run_id: int) -> Run:
-        serve(self.db, self.config, EventLog(self.log), run_id, runs.get(self.db, run_id).fence)
-        return runs.get(self.db, run_id)
+        serve(self.db, self.config, EventLog(self.log), run_id, history.get(self.db, run_id).fence)
+        return history.get(self.db, run_id)
 
     def scheduled(self) -> Run:
         return self.serve(self.queue())
 
     def forced(self) -> Run:
-        return self.serve(runs.force(self.db, "orders", AGENT, by="test", why=None).run_id)
+        return self.serve(queued_runs.force(self.db, "orders", AGENT, by="test", why=None).run_id)
 
     def state(self) -> dict[str, Any]:
         row = self.db.execute("select * from system.sync_state where sync_type = 'orders'").fetchone()
@@ -300,7 +300,7 @@ def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
     assert cli("tick", env=env).returncode == 0
     done = cli("worker", "--burst", env=env)
     assert done.returncode == 0, done.stderr
-    found = {run.sync_type: run for run in runs.history(connection)}
+    found = {run.sync_type: run for run in history.newest(connection)}
     assert (found["orders"].state, found["orders"].reason) == ("failed", "source-plugin")
     assert found["orders"].message == (
         "the source plug-in acme: can't be loaded: ModuleNotFoundError: No module named 'no_such_module'"

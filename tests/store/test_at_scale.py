@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from archisync.standalone.servers import EmbeddedPostgres
-from archisync.store import activity, pairs, runs, ticks, timetable
-from archisync.store import health as live
+from archisync.store import activity, claims, clock, health, history, pairs, queued_runs, ticks, timetable
 from archisync.store.database import Database, connected
 from archisync.store.runs import State
 from tests.benchmarks import company
@@ -48,25 +47,25 @@ def scanned(plan: dict[str, Any]) -> Iterator[str]:
 ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, "after": 0, "limit": 20}
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "health": (pairs.SQL_HEALTH, {}),
+    "health": (health.SQL_HEALTH, {}),
     "facts of a pair": (pairs.SQL_FACTS, {"sync_type": "orders", "agent_id": ONE}),
-    "history": (runs.SQL_HISTORY, ANY),
-    "history of a rare type": (runs.SQL_HISTORY, ANY | {"sync_type": "prices"}),
-    "history of a rare state": (runs.SQL_HISTORY, ANY | {"states": ["held"]}),
-    "history of the last minutes": (runs.SQL_HISTORY, ANY | {"since": "2999-01-01", "after": RUNS}),
-    "where a span begins": (runs.SQL_ID_BEFORE, {"since": "2999-01-01"}),
+    "history": (history.SQL_NEWEST, ANY),
+    "history of a rare type": (history.SQL_NEWEST, ANY | {"sync_type": "prices"}),
+    "history of a rare state": (history.SQL_NEWEST, ANY | {"states": ["held"]}),
+    "history of the last minutes": (history.SQL_NEWEST, ANY | {"since": "2999-01-01", "after": RUNS}),
+    "where a span begins": (history.SQL_ID_BEFORE, {"since": "2999-01-01"}),
     "runs of a span": (activity.SQL_OUTCOMES, SPAN | {"states": list(activity.OUTCOMES), "step": timedelta(hours=1)}),
     "the slowest of a span": (activity.SQL_SLOWEST, SPAN | {"newest": 100, "limit": 9}),
-    "history of an agent": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE}),
-    "history of a pair": (runs.SQL_HISTORY_OF_AGENT, ANY | {"agent_id": ONE, "sync_type": "orders"}),
-    "a clock that was wrong": (runs.SQL_MEND_CLOCK, {}),
+    "history of an agent": (history.SQL_NEWEST_OF_AGENT, ANY | {"agent_id": ONE}),
+    "history of a pair": (history.SQL_NEWEST_OF_AGENT, ANY | {"agent_id": ONE, "sync_type": "orders"}),
+    "a clock that was wrong": (clock.SQL_MEND, {}),
     "anything to do": (
         ticks.SQL_ANYTHING_TO_DO,
         {"history_days": 90, "kept_days": 30, "hook": True},
     ),
-    "running": (runs.SQL_RUNNING, {"limit": 100}),
-    "trends": (live.SQL_TRENDS, {"limit": 24}),
-    "attention": (live.SQL_ATTENTION, {"limit": 100}),
+    "running": (claims.SQL_RUNNING, {"limit": 100}),
+    "trends": (activity.SQL_TRENDS, {"limit": 24}),
+    "attention": (health.SQL_UNHEALTHY_PAIRS, {"limit": 100}),
     "durations": (timetable.SQL_DURATIONS, {"limit": 100}),
 }
 
@@ -120,10 +119,12 @@ def test_every_figure_of_status_is_what_counting_all_pairs_gives(connection: Dat
     connection.execute("select setseed(0.5)")
     connection.execute(SHAKE)
     expected = {row.pop("sync_type"): row for row in connection.execute(HEALTH_WITHOUT_INDEXES).fetchall()}
-    found = {h.sync_type: {name: getattr(h, name) for name in expected["orders"]} for h in pairs.health(connection)}
+    found = {
+        h.sync_type: {name: getattr(h, name) for name in expected["orders"]} for h in health.type_health(connection)
+    }
     assert found == expected
     assert all(expected["orders"][name] for name in expected["orders"])
-    assert all(h.more_than == h.about == () for h in pairs.health(connection))
+    assert all(h.more_than == h.about == () for h in health.type_health(connection))
 
 
 def with_agents(db: Database, number: int) -> None:
@@ -133,7 +134,7 @@ def with_agents(db: Database, number: int) -> None:
 
 
 def test_a_count_at_its_bound_is_exact_and_beyond_it_says_that_there_are_more(cli: Cli, connection: Database) -> None:
-    with_agents(connection, pairs.COUNTED)
+    with_agents(connection, health.COUNTED)
     exact = cli("status").stdout.splitlines()[2].split()
     assert (exact[0], exact[3], exact[6]) == ("orders", "1000", "1000")
     connection.execute("insert into agents.users (id, whitelisted) values ('one more', true)")
@@ -145,7 +146,7 @@ def test_a_count_at_its_bound_is_exact_and_beyond_it_says_that_there_are_more(cl
 
 
 def test_agents_beyond_the_bound_are_an_estimate_that_says_so(cli: Cli, connection: Database) -> None:
-    with_agents(connection, 3 * pairs.COUNTED)
+    with_agents(connection, 3 * health.COUNTED)
     connection.execute("analyze system.sync_state")
     assert cli("status").stdout.splitlines()[2].split()[3] == "~3000"
     [orders] = [t for t in json.loads(cli("status", "--json").stdout)["types"] if t["sync_type"] == "orders"]
@@ -175,7 +176,7 @@ def test_the_newest_runs_are_those_of_a_walk_over_all_runs(connection: Database)
                         " and (%(since)s::timestamptz is null or queued_at >= %(since)s) order by id desc limit 7",
                         {"t": sync_type, "a": agent_id, "s": state, "since": since},
                     ).fetchall()
-                    found = runs.history(
+                    found = history.newest(
                         connection,
                         sync_type=sync_type,
                         agent_id=agent_id,
@@ -202,10 +203,10 @@ def test_the_live_view_names_the_pairs_that_rest_longest_and_those_stale_longest
             " where sync_type = 'ddt' and agent_id = %s",
             [hours, agent_id],
         )
-    assert [(p.agent_id, p.consecutive_failures) for p in live.attention(connection, limit=9)] == [
+    assert [(p.agent_id, p.consecutive_failures) for p in health.unhealthy_pairs(connection, limit=9)] == [
         ("a2", 5), ("a3", 4), ("a1", 3), ("a5", 0), ("a4", 0),
     ]  # fmt: skip
-    assert [p.agent_id for p in live.attention(connection, limit=2)] == ["a2", "a3"]
+    assert [p.agent_id for p in health.unhealthy_pairs(connection, limit=2)] == ["a2", "a3"]
     assert count(connection, "select count(*) from system.sync_state where backoff_until is not null") == 3
 
 
@@ -243,11 +244,11 @@ def test_naming_a_few_pairs_of_a_broken_erp_looks_at_a_few(connection: Database,
     )
     connection.execute("insert into system.pauses (agent_id) select 'a' || n from generate_series(1, 10) n")
     connection.execute("analyze system.sync_state")
-    row = connection.execute("explain (analyze, format json) " + live.SQL_ATTENTION, {"limit": 6}).fetchone()
+    row = connection.execute("explain (analyze, format json) " + health.SQL_UNHEALTHY_PAIRS, {"limit": 6}).fetchone()
     assert row is not None
     looked_at = read(row["QUERY PLAN"][0]["Plan"], "sync_state")
     assert looked_at <= 4 * (6 + 10) + 2  # of each type six, and what is paused
-    assert len(live.attention(connection, limit=6)) == 6
+    assert len(health.unhealthy_pairs(connection, limit=6)) == 6
 
 
 def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: Database) -> None:
@@ -258,7 +259,7 @@ def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: D
         select t.name, 'a' || n, 'queued', 'scheduled', timestamptz '2026-03-01 12:00Z' + n * interval '1 minute',
                case when n <= 50 then (select min(id) from system.deliveries) + (n - 1) / 10 end
           from generate_series(1, 60) n join (values ('orders', 1), ('ddt', 3), ('invoices', 70)) t(name, every) on n % t.every = 0""")
-    queued = {h.sync_type: h.queued for h in pairs.health(connection)}
+    queued = {h.sync_type: h.queued for h in health.type_health(connection)}
     assert queued == {"orders": 60, "ddt": 20, "invoices": 0, "customers": 0, "products": 0, "prices": 0}
     for sync_type in (None, "orders", "ddt", "invoices"):
         for since in (None, datetime(2026, 3, 1, 12, 45, tzinfo=UTC)):
@@ -268,7 +269,7 @@ def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: D
                     " and (%(since)s::timestamptz is null or queued_at >= %(since)s) order by id desc limit %(limit)s",
                     {"t": sync_type, "since": since, "limit": limit},
                 ).fetchall()
-                found = runs.history(
+                found = history.newest(
                     connection, sync_type=sync_type, agent_id=None, state=State.QUEUED, since=since, limit=limit
                 )
                 assert [run.run_id for run in found] == [row["id"] for row in rows]
@@ -277,15 +278,15 @@ def test_queued_runs_are_counted_and_listed_whatever_delivers_them(connection: D
 def test_a_long_queue_that_no_statistics_know_of_is_not_walked(connection: Database) -> None:
     with_agents(connection, 3_000)
     connection.execute("vacuum analyze")
-    while runs.insert_due(connection, limit=1_000, batch=100)[0]:
+    while queued_runs.insert_due(connection, limit=1_000, batch=100)[0]:
         continue
     for question, params in (
-        (pairs.SQL_HEALTH, {}),
-        (runs.SQL_HISTORY, ANY),
-        (runs.SQL_HISTORY, ANY | {"states": ["queued"], "sync_type": "prices"}),
+        (health.SQL_HEALTH, {}),
+        (history.SQL_NEWEST, ANY),
+        (history.SQL_NEWEST, ANY | {"states": ["queued"], "sync_type": "prices"}),
         (ticks.SQL_ANYTHING_TO_DO, {"history_days": 90, "kept_days": 30, "hook": True}),
     ):
         row = connection.execute("explain (analyze, format json) " + question, params or None).fetchone()
         assert row is not None
         assert "sync_runs" not in set(scanned(row["QUERY PLAN"][0]["Plan"]))
-    assert {h.queued for h in pairs.health(connection) if h.sync_type in ("orders", "ddt")} == {pairs.COUNTED}
+    assert {h.queued for h in health.type_health(connection) if h.sync_type in ("orders", "ddt")} == {health.COUNTED}

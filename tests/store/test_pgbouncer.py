@@ -15,7 +15,7 @@ from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import temporary_folder
-from archisync.store import agents, runs
+from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected, is_pooled
 from archisync.work.job import sync
 from tests.conftest import Cli
@@ -196,14 +196,14 @@ def test_a_job_behind_a_pooler_is_refused_also_under_a_plain_rq_worker(
     ignore: str,
     message: str,
 ) -> None:
-    run_id = runs.force(registered, "orders", AGENT, by="test", why=None).run_id
+    run_id = queued_runs.force(registered, "orders", AGENT, by="test", why=None).run_id
     for name, value in (env | {"ARCHISYNC_DATABASE_URL": pooled("transaction", ignore)}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
         sync(run_id, 1)
     assert refused.value.message.startswith(message)
     assert refused.value.hint == REFUSED.splitlines()[1].removeprefix("hint: ")
-    assert runs.get(registered, run_id).state == "queued"
+    assert history.get(registered, run_id).state == "queued"
 
 
 def test_a_statement_that_takes_too_long_behind_a_pooler_is_cancelled_on_the_server(

@@ -7,7 +7,7 @@ import pytest
 
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.store import agents, runs
+from archisync.store import agents, history
 from archisync.store.database import Database, connected
 from tests.support.rows import count, drain, sync
 
@@ -52,7 +52,7 @@ def left(db: Database) -> list[int]:
 
 
 def seen_kept_gone(db: Database) -> tuple[int, int, int]:
-    batch = runs.prune(db, days=90, limit=10)
+    batch = history.prune(db, days=90, limit=10)
     return batch.seen, batch.kept, batch.gone
 
 
@@ -61,7 +61,7 @@ def test_the_last_success_of_each_pair_stays_however_old_and_earlier_ones_go(con
     last = old(connection, days=200)
     old(connection, "failed", days=150)
     other_type, other_agent = old(connection, sync_type="ddt"), old(connection, agent="luca")
-    assert runs.prune_for(connection, days=90, seconds=60) == 2
+    assert history.prune_for(connection, days=90, seconds=60) == 2
     assert left(connection) == [last, other_type, other_agent]
 
 
@@ -77,14 +77,14 @@ def test_a_newer_success_lets_the_kept_one_go_a_retention_later(connection: Data
 
 def test_unfinished_runs_stay_however_old(connection: Database) -> None:
     waiting, running = old(connection, "queued"), old(connection, "running", sync_type="ddt")
-    assert runs.prune_for(connection, days=90, seconds=60) == 0
+    assert history.prune_for(connection, days=90, seconds=60) == 0
     assert left(connection) == [waiting, running]
 
 
 def test_runs_that_are_not_old_enough_stay(connection: Database) -> None:
     young = old(connection, "failed", days=89)
     old(connection, "failed", days=91)
-    assert runs.prune_for(connection, days=90, seconds=60) == 1
+    assert history.prune_for(connection, days=90, seconds=60) == 1
     assert left(connection) == [young]
 
 
@@ -107,7 +107,7 @@ def test_a_held_export_that_waits_stays(connection: Database, decision: dict[str
     agents.add(connection, AGENT, name=None, whitelisted=True)
     run_id = old(connection, "held")
     held(connection, run_id, **decision)
-    assert runs.prune_for(connection, days=90, seconds=60) == 0
+    assert history.prune_for(connection, days=90, seconds=60) == 0
     assert left(connection) == [run_id]
     assert count(connection, "select count(*) from system.held_exports") == 1
 
@@ -115,7 +115,7 @@ def test_a_held_export_that_waits_stays(connection: Database, decision: dict[str
 @pytest.mark.parametrize("decision", OVER)
 def test_a_held_export_that_is_decided_goes_with_its_run(connection: Database, decision: dict[str, Any]) -> None:
     held(connection, old(connection, "held"), **decision)
-    assert runs.prune_for(connection, days=90, seconds=60) == 1
+    assert history.prune_for(connection, days=90, seconds=60) == 1
     assert left(connection) == []
     assert count(connection, "select count(*) from system.held_exports") == 0
 
@@ -126,7 +126,7 @@ def test_an_unchanged_export_is_still_known_after_its_history_was_pruned(connect
     sync(connection, config, "customers", AGENT, trigger="scheduled")
     last = sync(connection, config, "customers", AGENT, trigger="scheduled")
     connection.execute("update system.sync_runs set finished_at = finished_at - interval '100 days'")
-    assert runs.prune_for(connection, days=90, seconds=60) == 1
+    assert history.prune_for(connection, days=90, seconds=60) == 1
     assert left(connection) == [applied.run_id, last.run_id]
     again = sync(connection, config, "customers", AGENT, trigger="scheduled")
     assert (again.state, again.reason) == ("succeeded", "unchanged-at-source")
@@ -142,19 +142,19 @@ def many(db: Database, number: int) -> None:
 
 
 def test_batches_follow_one_another_until_all_is_gone_or_the_time_is_up(connection: Database) -> None:
-    many(connection, 2 * runs.PRUNE_BATCH + 5)
-    assert runs.prune_for(connection, days=90, seconds=0) == runs.PRUNE_BATCH
-    assert runs.prune_for(connection, days=90, seconds=600) == runs.PRUNE_BATCH + 5
+    many(connection, 2 * history.PRUNE_BATCH + 5)
+    assert history.prune_for(connection, days=90, seconds=0) == history.PRUNE_BATCH
+    assert history.prune_for(connection, days=90, seconds=600) == history.PRUNE_BATCH + 5
     assert left(connection) == []
 
 
 def test_a_tick_a_worker_and_another_pruning_wait_for_no_batch(connection: Database, config: Config) -> None:
     """The batch stays open for as long as they work: whoever waited for a lock of it would never come to an end."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    many(connection, runs.PRUNE_BATCH + 7)
+    many(connection, history.PRUNE_BATCH + 7)
     with connected(config.database_url, purpose="pruning") as other, other.transaction():
-        assert runs.prune(other, days=90, limit=runs.PRUNE_BATCH).gone == runs.PRUNE_BATCH
+        assert history.prune(other, days=90, limit=history.PRUNE_BATCH).gone == history.PRUNE_BATCH
         assert tick(connection, config).due == 6
         assert drain(connection, config) == 6
-        assert runs.prune_for(connection, days=90, seconds=60) == 0
+        assert history.prune_for(connection, days=90, seconds=60) == 0
     assert count(connection, "select count(*) from system.sync_runs") == 6

@@ -3,7 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from archisync.store import agents, runs
+from archisync.store import agents, queued_runs
 from archisync.store.database import Database
 from tests.support.slots import next_slot
 
@@ -35,7 +35,7 @@ def test_a_tick_moves_each_slot_by_the_rule(connection: Database) -> None:
         connection.execute(
             "update system.sync_state set last_slot_at = %s where agent_id = %s", [before[agent_id], agent_id]
         )
-    runs.insert_due(connection, limit=10_000, batch=1000)
+    queued_runs.insert_due(connection, limit=10_000, batch=1000)
     found = connection.execute(
         "select st.agent_id, st.last_slot_at, r.slot_at from system.sync_state st"
         " left join system.sync_runs r using (sync_type, agent_id) where st.sync_type = 'orders'"

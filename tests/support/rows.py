@@ -6,7 +6,7 @@ from typing import Any
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
-from archisync.store import runs
+from archisync.store import history, queued_runs, runs
 from archisync.store.database import Database
 from archisync.work.runner import serve
 
@@ -33,10 +33,10 @@ def drain(db: Database, config: Config) -> int:
 
 def sync(db: Database, config: Config, sync_type: str, agent_id: str, *, trigger: str = "forced") -> runs.Run:
     """One run of the pair in this process, as it ended."""
-    forced = runs.force(db, sync_type, agent_id, by="test", why=None)
+    forced = queued_runs.force(db, sync_type, agent_id, by="test", why=None)
     db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
-    serve(db, config, EventLog(io.StringIO()), forced.run_id, runs.get(db, forced.run_id).fence)
-    return runs.get(db, forced.run_id)
+    serve(db, config, EventLog(io.StringIO()), forced.run_id, history.get(db, forced.run_id).fence)
+    return history.get(db, forced.run_id)
 
 
 def every_table() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The rule of slots in Python, as an oracle: production has it once, in SQL (`store.runs.SQL_INSERT_DUE`)."""
+"""The rule of slots in Python, as an oracle: production has it once, in SQL (`store.queued_runs.SQL_INSERT_DUE`)."""
 
 from datetime import datetime, timedelta
 

@@ -21,7 +21,7 @@ from archisync.rules.config import Config
 from archisync.rules.due import decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.store import agents, pairs, runs, settings, ticks
+from archisync.store import agents, claims, clock, history, pairs, queued_runs, runs, settings
 from archisync.store.database import Database, connected
 from archisync.sync.run import perform
 from tests.conftest import Cli
@@ -123,7 +123,7 @@ def test_a_day_of_jittery_ticks_runs_each_pair_on_time_and_never_twice_at_once(
         }
         if tick(registered, config).due == 0:
             continue
-        for run in runs.history(registered, state=runs.State.QUEUED, limit=1000):
+        for run in history.newest(registered, state=runs.State.QUEUED, limit=1000):
             last = before[run.sync_type, run.agent_id]
             every = timedelta(minutes=SYNC_TYPES[run.sync_type].default_interval_minutes)
             early += last is not None and last + every > now
@@ -169,7 +169,7 @@ def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Datab
     registered.execute(
         "insert into agents.users (id, whitelisted) select 'b' || g, true from generate_series(1, 200) g"
     )
-    now = ticks.clock(registered)
+    now = clock.now(registered)
     for row in registered.execute("select sync_type, agent_id from system.sync_state").fetchall():
         registered.execute(
             "update system.sync_state set last_slot_at = %s, backoff_until = %s where sync_type = %s and agent_id = %s",
@@ -184,7 +184,7 @@ def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Datab
     settings.pause(registered, sync_type="ddt", agent_id="b1", until=None, reason=None, by="test")
     settings.pause(registered, sync_type=None, agent_id="b2", until=now - timedelta(1), reason=None, by="test")
     agents.set_whitelisted(registered, "b3", False)
-    runs.force(registered, "orders", "b4", by="test", why=None)
+    queued_runs.force(registered, "orders", "b4", by="test", why=None)
     expected = {(f.sync_type, f.agent_id) for f in pairs.all_facts(registered) if decide(f, now).due}
     tick(registered, config)
     made = registered.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
@@ -258,7 +258,7 @@ def test_force_without_a_worker_times_out_with_124_and_the_run_goes_on(
     late = cli("run", "orders", "--agent", AGENTS[0], "--wait", "--timeout", "0.5", env=env)
     assert late.returncode == 124
     assert "the run goes on; archisync show 1" in late.stderr
-    assert runs.get(registered, 1).state == "queued"
+    assert history.get(registered, 1).state == "queued"
 
 
 def test_force_exits_4_when_postgresql_is_out_of_reach(cli: Cli) -> None:
@@ -269,8 +269,8 @@ def test_force_exits_4_when_postgresql_is_out_of_reach(cli: Cli) -> None:
 
 
 def test_force_joins_an_unfinished_run_instead_of_doubling_it(registered: Database) -> None:
-    first = runs.force(registered, "orders", AGENTS[0], by="a", why=None)
-    second = runs.force(registered, "orders", AGENTS[0], by="b", why=None)
+    first = queued_runs.force(registered, "orders", AGENTS[0], by="a", why=None)
+    second = queued_runs.force(registered, "orders", AGENTS[0], by="b", why=None)
     assert (first.joined, second.joined, second.run_id) == (False, True, first.run_id)
 
 
@@ -292,9 +292,9 @@ def test_an_absent_row_is_marked_first_deleted_second_and_restored_when_it_retur
 
     def sync(content: list[str]) -> runs.Counts:
         path.write_text("".join(content), "utf-8")
-        run = runs.force(registered, "customers", agent, by="test", why=None)
+        run = queued_runs.force(registered, "customers", agent, by="test", why=None)
         drain(registered, config)
-        found = runs.get(registered, run.run_id)
+        found = history.get(registered, run.run_id)
         assert found.state == "succeeded", found.message
         assert found.counts is not None
         return found.counts
@@ -313,16 +313,16 @@ def test_an_acceptance_applies_exactly_the_held_export_once(
     lines = path.read_text("utf-8").splitlines(keepends=True)
     for content in (lines, lines[:4]):
         path.write_text("".join(content), "utf-8")
-        run = runs.force(registered, "orders", agent, by="test", why=None)
+        run = queued_runs.force(registered, "orders", agent, by="test", why=None)
         drain(registered, config)
-    assert runs.get(registered, run.run_id).state == "held"
+    assert history.get(registered, run.run_id).state == "held"
     accepted = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
     assert accepted.returncode == 0, accepted.stderr
     again = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
     assert again.returncode == 2
     assert "is accepted already" in again.stderr
     drain(registered, config)
-    assert runs.history(registered, limit=1)[0].state == "succeeded"
+    assert history.newest(registered, limit=1)[0].state == "succeeded"
     assert count(registered, "select count(*) from agents.orders where absent_since is not null") == len(lines) - 4
 
 
@@ -374,14 +374,14 @@ def test_a_run_that_was_skipped_is_due_at_the_next_tick_after_its_cause_is_undon
     assert at(1) == 1
     connection.execute(begin)
     drain(connection, config)
-    assert [run.state for run in runs.history(connection)] == ["skipped", "succeeded"][: 1 + ran_before]
+    assert [run.state for run in history.newest(connection)] == ["skipped", "succeeded"][: 1 + ran_before]
     assert [at(2), at(30), drain(connection, config)] == [0, 0, 0]
     connection.execute(undo)
     assert at(31) == 1
-    assert runs.history(connection, limit=1)[0].slot_at == (noon if ran_before else noon + timedelta(minutes=1))
+    assert history.newest(connection, limit=1)[0].slot_at == (noon if ran_before else noon + timedelta(minutes=1))
     assert at(32) == 0
     drain(connection, config)
-    assert runs.history(connection, limit=1)[0].state == "succeeded"
+    assert history.newest(connection, limit=1)[0].state == "succeeded"
     assert [at(33), at(1439), at(1442)] == [0, 0, 1]
 
 
@@ -391,9 +391,9 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
     agents.add(connection, AGENTS[0], name=None, whitelisted=True)
     tick(connection, config)
     settings.pause(connection, sync_type=None, agent_id=None, until=None, reason=None, by="test")
-    [run] = runs.history(connection, sync_type="orders")
+    [run] = history.newest(connection, sync_type="orders")
     with connected(database_url, purpose="test") as worker:
-        claim = runs.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
+        claim = claims.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
         assert claim is not None
         connection.execute(
             "create function killed() returns trigger language plpgsql as $$ begin"
@@ -404,13 +404,13 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
         )
         with pytest.raises(psycopg.OperationalError):
             perform(worker, config, claim, spool=Path(), may_retry=True)
-    assert runs.get(connection, run.run_id).state == "running"
+    assert history.get(connection, run.run_id).state == "running"
 
 
 def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, exports: Path, cli: Cli) -> None:
     (exports / AGENTS[0] / "orders.csv").unlink()
     for _ in range(3):
-        runs.force(registered, "orders", AGENTS[0], by="test", why=None)
+        queued_runs.force(registered, "orders", AGENTS[0], by="test", why=None)
         drain(registered, config)
     registered.execute("update system.sync_state set last_slot_at = null")
     told = cli("why", "orders", AGENTS[0])
@@ -423,15 +423,15 @@ def test_bad_rows_are_quarantined_and_their_known_rows_stay(
     agent = AGENTS[0]
     path = exports / agent / "orders.csv"
     lines = path.read_text("utf-8").splitlines(keepends=True)
-    runs.force(registered, "orders", agent, by="test", why=None)
+    queued_runs.force(registered, "orders", agent, by="test", why=None)
     drain(registered, config)
     rows = list(csv.reader(lines))
     rows[1][rows[0].index("created_at")] = "31/02/2026"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    run = runs.force(registered, "orders", agent, by="test", why=None)
+    run = queued_runs.force(registered, "orders", agent, by="test", why=None)
     drain(registered, config)
-    found = runs.get(registered, run.run_id)
+    found = history.get(registered, run.run_id)
     assert found.counts is not None
     assert (found.state, found.counts.quarantined, found.counts.absent) == ("succeeded", 1, 0)
     assert found.warnings[0]["rows"][0]["line"] == 2
@@ -460,13 +460,13 @@ def test_a_suspicious_export_is_held_and_changes_nothing(
     path = exports / AGENTS[0] / "customers.csv"
     table = f"select md5(string_agg(c::text, chr(10) order by customer_id)) as hash from agents.customers c where agent_id = '{AGENTS[0]}'"
     path.write_text(HEADER + "".join(f"{n},Name {n},{n}\n" for n in range(4)), "utf-8")
-    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
     drain(registered, config)
     before = registered.execute(table).fetchone()
     path.write_text(content, "utf-8")
-    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    run = queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
     drain(registered, config)
-    found = runs.get(registered, run.run_id)
+    found = history.get(registered, run.run_id)
     assert (found.state, found.reason) == ("held", rule)
     assert registered.execute(table).fetchone() == before
     assert f"held: customers of {AGENTS[0]}" in cli("status").stdout
@@ -475,14 +475,14 @@ def test_a_suspicious_export_is_held_and_changes_nothing(
 def test_json_lines_and_gzip_are_read_like_csv(registered: Database, config: Config, exports: Path) -> None:
     path = exports / AGENTS[0] / "customers.csv"
     rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
-    runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
     drain(registered, config)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     path.unlink()
     path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     as_json = Config.from_environment({**config.environment, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.jsonl"})
-    run = runs.force(registered, "customers", AGENTS[0], by="test", why=None)
+    run = queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
     drain(registered, as_json)
-    found = runs.get(registered, run.run_id)
+    found = history.get(registered, run.run_id)
     assert found.counts is not None
     assert (found.state, found.counts.unchanged, found.counts.changed) == ("succeeded", len(rows), False)

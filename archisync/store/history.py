@@ -1,0 +1,172 @@
+"""The history of runs: one run, the newest ones, and pruning."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from time import monotonic
+from typing import NamedTuple
+
+from archisync.base.errors import NotFoundError
+from archisync.store.database import Database, Params, one
+from archisync.store.runs import Run, State
+
+PRUNE_BATCH = 250
+"""Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
+
+SQL_STATE_OF = "select state, reason, message, fence from system.sync_runs where id = %(id)s"
+
+SQL_GET = """
+select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
+  from system.sync_runs r where r.id = %(id)s
+"""
+
+# Purpose: a run that had ended before `since`. Whatever has a lesser id was queued earlier still, so who asks for a span of time reads
+# one end of an index that knows no times. The greatest id of a hundred, for some run may have waited and lasted long; and of none that a
+# wrong clock dated. Caller: id_before. No locks.
+SQL_ID_BEFORE = """
+select coalesce(max(id), 0) as id from (
+  select r.id from system.sync_runs r
+   where r.finished_at is not null and coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
+   order by coalesce(r.kept_at, r.finished_at) desc limit 100) x
+"""
+
+# Purpose: the newest runs, of any type and state or of some: those with the greatest ids, which no clock disturbs. One index range for each
+# type and state, so that the last `limit` of a rare one are as near as those of a common one; of the queued ones those in the newest
+# deliveries, and those that wait for one. The states come as parameters: `<> 'queued'` beside them, here and in other modules, tells the
+# planner that sync_runs_by_state has the rows; and rows that are compared and sorted as that index sorts them keep it from walking along
+# all ids instead. `after`: a bound for `since` (SQL_ID_BEFORE). Caller: history. No locks.
+SQL_NEWEST = """
+select * from (
+  (select r.* from system.sync_types t
+     cross join unnest(%(states)s::text[]) as w(state)
+     cross join lateral (
+       select * from system.sync_runs q
+        where (q.sync_type, q.state) <= (t.sync_type, w.state) and (q.sync_type, q.state, q.id) > (t.sync_type, w.state, %(after)s::bigint)
+          and q.state <> 'queued' and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) r
+    where %(sync_type)s::text is null or t.sync_type = %(sync_type)s)
+  union all
+  (select q.* from system.deliveries d
+     cross join lateral (
+       select * from system.sync_runs r
+        where r.state = 'queued' and r.delivery_id between d.id and d.id
+          and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
+          and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by r.id desc limit %(limit)s) q
+    where 'queued' = any (%(states)s::text[])
+    order by d.id desc, q.id desc limit %(limit)s)
+  union all
+  (select q.* from system.sync_runs q
+    where 'queued' = any (%(states)s::text[]) and q.state = 'queued' and q.delivery_id is null
+      and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by q.id desc limit %(limit)s)) r
+ order by r.id desc limit %(limit)s
+"""
+
+# Purpose: the newest runs of one agent. The unfinished ones, at most one a type, have an index of their own. Caller: history. No locks.
+SQL_NEWEST_OF_AGENT = """
+select * from (
+  (select * from system.sync_runs q
+    where q.agent_id = %(agent_id)s and q.finished_at is not null and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by q.id desc limit %(limit)s)
+  union all
+  (select q.* from system.sync_types t join system.sync_runs q on q.sync_type = t.sync_type
+    where q.agent_id = %(agent_id)s and q.state in ('queued', 'running') and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity'))) r
+ order by r.id desc limit %(limit)s
+"""
+
+# Purpose: history retention, a batch of the oldest. Kept are: the last success of a pair, the run that its state names (the next sync
+# asks whether that succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a
+# decision or for its acceptance to be used. Unfinished runs are not in the index. Caller: tick and `prune`. Locks: the batch's rows,
+# which nobody else wants, for some ten milliseconds.
+SQL_PRUNE = """
+with old as materialized (
+  select id, sync_type, agent_id, state, coalesce(kept_at, finished_at) as since from system.sync_runs
+   where finished_at is not null
+     and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
+     and coalesce(kept_at, finished_at) >= coalesce(%(reached)s::timestamptz, '-infinity')  -- no walk over what went before
+   order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
+needed as materialized (
+  select o.id from old o
+   where exists (select from system.sync_state st where st.agent_id = o.agent_id and st.sync_type = o.sync_type
+                  and (st.last_run_id = o.id or (st.applied_source ->> 'run_id')::bigint = o.id))
+      or exists (select from system.held_exports h where h.run_id = o.id
+                  and (h.decision is null or (h.decision = 'accepted' and h.used_by_run is null and h.expires_at > system.clock())))
+      or (o.state = 'succeeded' and not exists (
+            select from system.sync_runs n where n.agent_id = o.agent_id and n.id > o.id and n.finished_at is not null
+               and n.sync_type = o.sync_type and n.state = 'succeeded'))),
+kept as (
+  update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
+gone as (
+  delete from system.sync_runs r using old o where r.id = o.id and o.id not in (select id from needed) returning 1)
+select (select count(*) from old) as seen, (select max(since) from old) as reached,
+       (select count(*) from kept) as kept, (select count(*) from gone) as gone
+"""
+
+
+def get(db: Database, run_id: int) -> Run:
+    """Raises NotFoundError."""
+    row = db.execute(SQL_GET, {"id": run_id}, prepare=True).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+    return Run.from_row(row)
+
+
+def state_of(db: Database, run_id: int) -> State:
+    """Raises NotFoundError (the history may have been pruned)."""
+    row = db.execute(SQL_STATE_OF, {"id": run_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+    return State(row["state"])
+
+
+def newest(
+    db: Database,
+    *,
+    sync_type: str | None = None,
+    agent_id: str | None = None,
+    state: State | None = None,
+    since: datetime | None = None,
+    limit: int = 20,
+) -> list[Run]:
+    """Newest first, as they were queued."""
+    states = [state] if state is not None else list(State)
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "states": states, "since": since, "limit": limit}
+    if agent_id is not None:
+        return [Run.from_row(row) for row in db.execute(SQL_NEWEST_OF_AGENT, params).fetchall()]
+    after = id_before(db, since) if since is not None else 0
+    return [Run.from_row(row) for row in db.execute(SQL_NEWEST, params | {"after": after}).fetchall()]
+
+
+def id_before(db: Database, since: datetime) -> int:
+    """The id of a run that was queued before then, and shortly before; 0 when there is none."""
+    return int(one(db, SQL_ID_BEFORE, {"since": since})["id"])
+
+
+class Pruned(NamedTuple):
+    """What one batch looked at, up to which time it came, what it kept because it is needed, and what it deleted."""
+
+    seen: int
+    reached: datetime | None
+    kept: int
+    gone: int
+
+
+def prune(db: Database, *, days: int, limit: int, reached: datetime | None = None) -> Pruned:
+    """Delete a batch of runs that finished more than `days` ago, going on where the last one came to. There are no more when fewer than
+    `limit` were seen."""
+    return Pruned(**one(db, SQL_PRUNE, {"days": days, "limit": limit, "reached": reached}))
+
+
+def prune_for(db: Database, *, days: int, seconds: float) -> int:
+    """Delete batches for so long, at least one; the number of runs deleted. What is left is the next call's."""
+    begun, gone, reached = monotonic(), 0, None
+    while True:
+        batch = prune(db, days=days, limit=PRUNE_BATCH, reached=reached)
+        gone += batch.gone
+        reached = batch.reached
+        if batch.seen < PRUNE_BATCH or monotonic() - begun >= seconds:
+            return gone
