@@ -12,6 +12,7 @@ from archisync.base.text import printable, redact
 
 EVENTS = {
     "agent-locked": "a run is given back: another process still talks to the ERP for its agent",
+    "child-died": "a worker's child process ended in the middle of a run; a tick takes the run back",
     "delivery-failed": "a worker's child could not go on with the next delivery; another child does",
     "delivery-ignored": "a delivery came for a run that is not, or no longer, to be done",
     "heartbeat-failed": "a worker could not extend its lease; it tries again",
@@ -25,7 +26,6 @@ EVENTS = {
     "run-finished": "a run has ended, with state, reason and message",
     "run-started": "a worker has begun a run",
     "silent-holder-ended": "the session of a worker that held an agent and said nothing was ended",
-    "work-horse-died": "a worker's child process ended in the middle of a run; a tick takes the run back",
     "worker-restarted": "a worker process has crashed and is started again",
     "workers-started": "`archisync worker` has started its processes",
     "workers-stopped": "all of them have ended",

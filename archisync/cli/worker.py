@@ -30,7 +30,7 @@ def worker(
         work(a.config, burst=burst)
         return
     from archisync.base.log import EventLog
-    from archisync.work.worker import Supervisor
+    from archisync.work.supervisor import Supervisor
 
     code = Supervisor(processes=processes, burst=burst, log=EventLog()).run()
     raise typer.Exit(code)

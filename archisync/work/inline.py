@@ -1,4 +1,4 @@
-"""`archisync run --inline`: this process as the worker of forced runs."""
+"""`archisync run --inline`: this process does forced runs itself, as a worker would."""
 
 from __future__ import annotations
 
@@ -15,68 +15,68 @@ from archisync.store.claims import Claim
 from archisync.store.database import Database, connected
 from archisync.store.queued_runs import Forced
 from archisync.store.runs import Run, State
-from archisync.work.runner import Workplace, serve_claim, worker_name
+from archisync.work.runner import Runner, worker_name
 
 POLL_S = 0.25
 GIVE_BACK_TIMEOUT_S = 5.0
-"""Whoever has typed Ctrl-C waits no longer than that."""
+"""The longest that somebody waits who has pressed Ctrl-C."""
 
 
 def run_inline(db: Database, config: Config, forced: Sequence[Forced], *, changed: Callable[[Run], object]) -> None:
-    """Do the forced runs in this process, one after the other, without Redis or a worker. No later retries.
+    """Do the forced runs in this process, one after the other, without Redis or a worker. A run that fails is not tried again.
 
-    All of them are queued, so ticks and workers may do some meanwhile: what can't be done in its turn is looked at again after the
-    others, and waited for while somebody else does it. `changed` is called with each run as it ends. Interrupted, it gives back
-    the run that it was doing. Raises BusyError, when the rest is done, for a run that was in another worker's hands from the
-    beginning, or whose agent is.
+    The runs are queued, so workers may do some of them meanwhile. A run that can't be done in its turn is looked at again after the
+    others; one that somebody else is doing is waited for. Calls `changed` with each run as it ends. Ctrl-C gives the current run back
+    to the queue.
+
+    Raises BusyError, after the other runs are done, when another worker was doing a run from the beginning, or has its agent.
     """
-    at_work = Inline(db, config, changed)
-    elsewhere = [one for one in forced if one.joined and history.state_of(db, one.run_id) is State.RUNNING]
-    left = [one for one in forced if not at_work.done(one)]
-    busy = [one for one in left if not at_work.seen_through(one, may_wait=one not in elsewhere)]
+    with Runner(db, config, EventLog()) as runner:
+        inline = Inline(db, config, runner, changed)
+        elsewhere = [one for one in forced if one.joined and history.state_of(db, one.run_id) is State.RUNNING]
+        left = [one for one in forced if not inline.done(one)]
+        busy = [one for one in left if not inline.done_later(one, may_wait=one not in elsewhere)]
     if busy:
         raise _busy(db, busy[0])
 
 
 class Inline:
-    """This process as a worker of forced runs."""
+    """Does forced runs with a runner, or waits for the worker that does them."""
 
-    def __init__(self, db: Database, config: Config, changed: Callable[[Run], object]) -> None:
-        self._db, self._config, self._changed = db, config, changed
-        self._log = EventLog()
+    def __init__(self, db: Database, config: Config, runner: Runner, changed: Callable[[Run], object]) -> None:
+        self._db, self._config, self._runner, self._changed = db, config, runner, changed
 
     def done(self, one: Forced) -> bool:
-        """Do the run unless it is finished already; False when somebody else has it or its agent."""
+        """Do the run, unless it is finished already. False when somebody else has the run or its agent."""
         run = history.get(self._db, one.run_id)
         if run.state.unfinished:
             claim = claims.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
-            if claim is None or not self._served(claim):
+            if claim is None or not self._do(claim):
                 return False
             run = history.get(self._db, one.run_id)
         self._changed(run)
         return True
 
-    def _served(self, claim: Claim) -> bool:
+    def _do(self, claim: Claim) -> bool:
         try:
-            with Workplace(self._config, self._log) as place:
-                return serve_claim(self._db, self._config, self._log, claim, place, may_retry=False) is not None
+            return self._runner.do_claimed(claim, may_retry=False) is not None
         except BaseException as exc:
             if not is_interrupt(exc):
                 raise
-            with suppress(ArchisyncError):  # or it has ended, or PostgreSQL can't be asked: then its lease runs out
+            with suppress(ArchisyncError):  # the run has ended, or PostgreSQL is away and its lease runs out
                 _give_back(self._config, claim)
             raise KeyboardInterrupt from exc
 
-    def seen_through(self, one: Forced, *, may_wait: bool) -> bool:
-        """The second look at a run: done meanwhile, waited for, or done here after all."""
+    def done_later(self, one: Forced, *, may_wait: bool) -> bool:
+        """Look at a run again: it is done meanwhile, waited for, or done here after all. False when its agent is busy elsewhere."""
         while not self.done(one):
-            if not may_wait or history.state_of(self._db, one.run_id) is State.QUEUED:  # its agent is in other hands
+            if not may_wait or history.state_of(self._db, one.run_id) is State.QUEUED:
                 return False
-            _until_not_running(self._db, one.run_id)
+            _wait_while_running(self._db, one.run_id)
         return True
 
 
-def _until_not_running(db: Database, run_id: int) -> None:
+def _wait_while_running(db: Database, run_id: int) -> None:
     while history.state_of(db, run_id) is State.RUNNING:
         sleep(POLL_S)
 

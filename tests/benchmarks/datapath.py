@@ -3,7 +3,6 @@ same columns and key, and against select + insert / update row by row, in the sa
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import statistics
@@ -14,14 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
-from archisync.work.runner import serve
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
+from tests.support.rows import do_delivery
 
 AGENT = "anna.bianchi"
 ROWS = 100_000
@@ -242,7 +240,7 @@ class Peers:
         forced = queued_runs.force(self._db, "customers", AGENT, by="bench", why=None)
         self._db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
         fence = history.get(self._db, forced.run_id).fence
-        seconds = timed(lambda: serve(self._db, self._config, EventLog(io.StringIO()), forced.run_id, fence))
+        seconds = timed(lambda: do_delivery(self._db, self._config, forced.run_id, fence))
         run = history.get(self._db, forced.run_id)
         counts = run.counts.as_dict() if run.counts else {}
         seen = {name: counts.get(name) for name in expected}

@@ -219,7 +219,7 @@ class Soak:
         faults: dict[str, Callable[[float], bool]] = {
             "tick killed": lambda _: self._kill(self._ticks),
             "worker killed": lambda _: self._kill(self._workers),
-            "horse killed": self._kill_horse,
+            "child killed": self._kill_child,
             "process stopped": self._stop_one,
             "FLUSHALL": lambda _: self._redis(lambda client: client.flushall()),
             "Redis connections cut": lambda _: self._redis(lambda client: client.client_kill_filter(_type="normal")),
@@ -240,16 +240,16 @@ class Soak:
         alive = [p for p in processes if p.poll() is None]
         return bool(alive) and _signal(self._random.choice(alive).pid, signal.SIGKILL)
 
-    def _horses(self) -> list[int]:
+    def _children(self) -> list[int]:
         return [child for worker in self._workers if worker.poll() is None for child in _children(worker.pid)]
 
-    def _kill_horse(self, _now: float) -> bool:
-        horses = self._horses()
-        return bool(horses) and _signal(self._random.choice(horses), signal.SIGKILL)
+    def _kill_child(self, _now: float) -> bool:
+        children = self._children()
+        return bool(children) and _signal(self._random.choice(children), signal.SIGKILL)
 
     def _stop_one(self, now: float) -> bool:
-        """SIGSTOP, and SIGCONT later: up to and beyond the lease. A worker may stop with or without its work horse."""
-        pids = [p.pid for p in (*self._workers, *self._ticks) if p.poll() is None] + self._horses()
+        """SIGSTOP, and SIGCONT later: up to and beyond the lease. A worker may stop with or without its child."""
+        pids = [p.pid for p in (*self._workers, *self._ticks) if p.poll() is None] + self._children()
         if not pids:
             return False
         pid = self._random.choice(pids)

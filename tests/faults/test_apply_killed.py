@@ -4,7 +4,6 @@ A step is one round trip to PostgreSQL: BEGIN, each statement, each block of a C
 behind it (SIGKILL: nothing of its own can tidy up), or has its backend terminated and goes on with a dead connection.
 """
 
-import io
 import multiprocessing
 import os
 import signal
@@ -16,14 +15,12 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ArchisyncError
-from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.schedule.tick import tick
 from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database, connected
-from archisync.work.runner import serve
-from tests.support.rows import every_table, fingerprint
+from tests.support.rows import do_delivery, every_table, fingerprint
 
 Fault = Literal["worker killed", "connection lost"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
@@ -68,7 +65,7 @@ def _child(orders: Orders) -> None:
     with connected(config.database_url, purpose="worker") as db:
         psycopg.Connection.wait = wait  # type: ignore[method-assign]
         try:
-            serve(db, config, EventLog(io.StringIO()), orders.run_id, orders.fence)
+            do_delivery(db, config, orders.run_id, orders.fence)
         except (psycopg.Error, ArchisyncError):
             os._exit(1)  # a worker that lost PostgreSQL ends its job with an error
     os._exit(0 if steps < orders.after_step else 1)
@@ -112,7 +109,7 @@ def environment(database_url: str, redis_url: str, exports: Path, name: str) -> 
 
 
 def work(db: Database, env: dict[str, str], run_id: int) -> runs.Run:
-    serve(db, Config.from_environment(env), EventLog(io.StringIO()), run_id, history.get(db, run_id).fence)
+    do_delivery(db, Config.from_environment(env), run_id, history.get(db, run_id).fence)
     return history.get(db, run_id)
 
 

@@ -30,7 +30,6 @@ from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.servers import EmbeddedPostgres
 from archisync.store import agents, held, history, queued_runs, runs
 from archisync.store.database import Database, connected
-from archisync.work.runner import serve
 from tests.conftest import Cli, migrated_copy
 from tests.faults.bad_input import (
     AGENT_IDS,
@@ -44,6 +43,7 @@ from tests.faults.bad_input import (
     good_row,
     known_rows,
 )
+from tests.support.rows import do_delivery
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 LONGEST_S = 10.0
@@ -170,7 +170,7 @@ def do(db: Database, config: Config, sync_type: str, agent: str) -> tuple[runs.R
     """What a worker does with a forced run of that pair: the run as it is left, and the log."""
     run_id = queued_runs.force(db, sync_type, agent, by="test", why=None).run_id
     log = io.StringIO()
-    serve(db, config, EventLog(log), run_id, history.get(db, run_id).fence)
+    do_delivery(db, config, run_id, history.get(db, run_id).fence, EventLog(log))
     return history.get(db, run_id), log.getvalue()
 
 

@@ -12,8 +12,9 @@ from archisync.store import agents, claims, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
-from archisync.work import runner
-from archisync.work.runner import Workplace, serve_claim
+from archisync.work import heartbeat
+from archisync.work.heartbeat import Heartbeat
+from archisync.work.runner import Runner
 from tests.support.rows import count
 
 AGENT = "anna.bianchi"
@@ -32,9 +33,8 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
 
     with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:
         assert locked
-        config, log = Config(environment={}), EventLog(lines, as_json=True)
-        with Workplace(config, log) as place:
-            left = serve_claim(connection, config, log, claim, place, may_retry=True)
+        with Runner(connection, Config(environment={}), EventLog(lines, as_json=True)) as runner:
+            left = runner.do_claimed(claim, may_retry=True)
 
     assert left is None
     events = [json.loads(line) for line in lines.getvalue().splitlines()]
@@ -45,10 +45,10 @@ def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly
 
 
 @pytest.mark.parametrize(("seconds", "extended"), [(1799, True), (1800, False)])
-def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
+def test_a_run_beyond_its_time_limit_gets_no_longer_lease(
     connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, *, seconds: int, extended: bool
 ) -> None:
-    """So that a later tick takes it back, whatever it hangs in."""
+    """A later tick then takes it back, wherever it hangs."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
     forced = queued_runs.force(connection, "orders", AGENT, by="test", why=None)
     claim = claims.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
@@ -58,14 +58,16 @@ def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
     looks = [0]
 
     def clock() -> float:
-        """The run begins at the first look; when the heartbeat looks twice, it is that many seconds old."""
+        """At the first look the run begins; at each later one it is that many seconds old."""
         looks[0] += 1
         return 0.0 if looks[0] == 1 else float(seconds)
 
-    monkeypatch.setattr(runner, "monotonic", clock)
-    with Workplace(config, EventLog(io.StringIO())) as place, place.beating(claim):
+    monkeypatch.setattr(heartbeat, "monotonic", clock)
+    beats = Heartbeat(config, EventLog(io.StringIO()))
+    with beats.beating(claim):
         while looks[0] < 3:
             pass
+    beats.stop()
     lease = "select lease_until < system.clock() + interval '11 seconds' from system.sync_runs"  # it was claimed for 60
     assert bool(count(connection, lease)) is extended
 
@@ -73,7 +75,7 @@ def test_a_run_that_takes_longer_than_its_time_keeps_its_lease_no_longer(
 def test_a_worker_that_has_just_finished_a_run_of_the_agent_is_waited_for(
     connection: Database, database_url: str
 ) -> None:
-    """Its run is over, so that the agent's next one can be claimed, before it lets go of the lock."""
+    """Its run ends before it frees the lock, so the agent's next run can be claimed in between."""
     waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
     waiting += " and database = (select oid from pg_database where datname = current_database())"
     locked: list[bool] = []

@@ -1,7 +1,6 @@
 """PostgreSQL hangs, crawls, is locked, read-only or full: every command ends by itself and says so, and nothing is half done."""
 
 import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
@@ -22,10 +20,9 @@ from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
-from archisync.work.runner import serve
 from tests.conftest import Cli
 from tests.support.proxy import Proxy
-from tests.support.rows import count, drain, fingerprint
+from tests.support.rows import count, do_delivery, drain, fingerprint
 from tests.support.versions import AGENT, Versions, only_customers
 
 TICK_ENDS_WITHIN_S = 55
@@ -374,7 +371,7 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         before = fingerprint(db, SYNC_TYPES["customers"])
         versions.write(2, rows=30_000)
         run_id = queued_runs.force(db, "customers", AGENT, by="test", why=None).run_id
-        serve(db, config, EventLog(io.StringIO()), run_id, 1)
+        do_delivery(db, config, run_id, 1)
         failed = history.get(db, run_id)
         assert failed.state == "queued"  # a later tick tries again
         assert (failed.message or "").startswith("PostgreSQL has no room to write: could not extend file ")
@@ -393,6 +390,6 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_all_goes_on_when_there_is_ro
         assert cli("tick", env=dict(config.environment)).returncode == 0
         assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
         claimed = history.get(db, run_id)
-        serve(db, config, EventLog(io.StringIO()), run_id, claimed.fence)
+        do_delivery(db, config, run_id, claimed.fence)
         assert history.get(db, run_id).state == "succeeded"
         assert count(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000

@@ -6,7 +6,6 @@ promises that always hold are checked; at the end everything is let go on withou
 `make test` runs some dozens of examples, `make soak` 500 (ARCHISYNC_EXAMPLES chooses another number).
 """
 
-import io
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ from hypothesis.stateful import (
 )
 
 from archisync.base.errors import LeaseLostError
-from archisync.base.log import EventLog
 from archisync.queue import client as queue
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
@@ -33,9 +31,8 @@ from archisync.schedule.tick import tick
 from archisync.store import agents, claims, deliveries, history, queued_runs, runs
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
-from archisync.work.runner import serve
-from archisync.work.worker import SyncJob
-from tests.support.rows import count
+from archisync.work.accepted import SyncJob
+from tests.support.rows import count, do_delivery
 
 AGENTS = ("anna", "bruno")
 KINDS = tuple(SYNC_TYPES.values())
@@ -353,7 +350,7 @@ class Promises(RuleBasedStateMachine):
         job = self._pop()
         if job is None:
             return False
-        serve(self.db, self.config, EventLog(io.StringIO()), *job)
+        do_delivery(self.db, self.config, *job)
         return True
 
 

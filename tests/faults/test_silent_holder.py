@@ -1,23 +1,22 @@
 """A process that stands still with an agent's lock (SIGSTOP, a frozen host) does not block the agent for good."""
 
-import io
-
 import psycopg
 import pytest
 
-from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connect, connected
 from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
-from archisync.work.runner import LOCKED_DELAY_S, serve
-from tests.support.rows import count
+from archisync.work.runner import LOCKED_DELAY_S
+from tests.support.rows import count, do_delivery
 
 AGENT = "anna.bianchi"
 LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and granted"
 
 
-def test_a_silent_holder_s_session_is_ended_and_a_busy_one_s_is_not(connection: Database, database_url: str) -> None:
+def test_the_session_of_a_silent_holder_is_ended_and_that_of_a_busy_one_is_not(
+    connection: Database, database_url: str
+) -> None:
     holder = connect(database_url, purpose="stands still")
     assert holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT}).fetchone() == {"locked": True}
     assert not end_silent_holder(connection, AGENT, silent_s=3600)
@@ -37,14 +36,14 @@ def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(
     run_id = queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
     with connected(database_url, purpose="talks to the ERP") as holder:
         holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT})
-        assert serve(connection, config, EventLog(io.StringIO()), run_id, 1) == 0
-        assert count(connection, LOCKS) == 1  # it spoke a moment ago: its session is left alone
+        assert do_delivery(connection, config, run_id, 1) == 0
+        assert count(connection, LOCKS) == 1  # it spoke a moment ago, so its session stays
     run = history.get(connection, run_id)
     assert (run.state, run.reason, run.attempt) == ("queued", "agent-locked", 1)
     connection.execute(
         f"select set_config('archisync.now', (system.clock() + {LOCKED_DELAY_S} * interval '1 s')::text, false)"
     )
-    assert serve(connection, config, EventLog(io.StringIO()), run_id, run.fence) == 1
+    assert do_delivery(connection, config, run_id, run.fence) == 1
     assert history.get(connection, run_id).state == "succeeded"
 
 
@@ -58,5 +57,5 @@ def test_a_worker_goes_on_with_the_agents_next_run_until_its_bound(
         queued_runs.force(connection, name, AGENT, by="test", why=None)
         for name in ("orders", "customers", "ddt", "invoices")
     ]
-    assert serve(connection, config, EventLog(io.StringIO()), forced[0].run_id, 1) == done
+    assert do_delivery(connection, config, forced[0].run_id, 1) == done
     assert count(connection, "select count(*) from system.sync_runs where state = 'queued'") == 4 - done

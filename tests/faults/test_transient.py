@@ -1,6 +1,5 @@
 """An ERP that fails for a moment, and one that goes on failing. The ERP is the one thing that is faked here."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +7,12 @@ import pytest
 
 from archisync import sources
 from archisync.base.errors import TransientSourceError
-from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database
-from archisync.work.runner import serve
+from tests.support.rows import do_delivery
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
@@ -35,7 +33,7 @@ def flaky(failures: int) -> Callable[[Request], Fetched]:
 
 def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
     """What a worker does with the run as it stands."""
-    serve(db, config, EventLog(io.StringIO()), run_id, history.get(db, run_id).fence)
+    do_delivery(db, config, run_id, history.get(db, run_id).fence)
     return history.get(db, run_id)
 
 

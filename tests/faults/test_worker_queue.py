@@ -1,4 +1,4 @@
-"""What anyone with access to Redis may write: nothing of it is run, and nothing of it stops a worker."""
+"""Whatever anyone with access to Redis writes there, no worker runs it and no worker stops because of it."""
 
 import json
 import os
@@ -44,7 +44,7 @@ NOW = "2026-03-01T12:00:00.000000Z"
 def write_job(
     client: redis.Redis, job_id: str, payload: Payload, extra: Mapping[str, str | bytes] | None = None
 ) -> None:
-    """A job as RQ writes it, put into the queue's list. A list is the payload of the JSON serializer."""
+    """Put a job as RQ writes it into the queue's list. A payload that is a list is written as JSON."""
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     fields: dict[Any, Any] = {"status": "queued", "created_at": NOW, "origin": QUEUE, "timeout": "60"}
     client.hset(f"rq:job:{job_id}", mapping=fields | {"data": zlib.compress(data)} | dict(extra or {}))
@@ -52,7 +52,7 @@ def write_job(
 
 
 def run_behind(cli: Cli, connection: Database, config: Config) -> subprocess.CompletedProcess[str]:
-    """Queue a real run behind whatever stands in the list and let one worker empty it."""
+    """Queue a real run behind whatever is in the list, and let one worker empty the list."""
     push_due_run(connection, config)
     return cli("worker", "--burst", "--single", env=env_of(config))
 
@@ -156,9 +156,9 @@ def test_a_forged_payload_runs_nothing_and_the_run_behind_it_is_done(
     assert 0 < client.ttl("rq:job:forged-0") <= 3600
 
 
-def test_the_marker_of_these_tests_can_appear(tmp_path: Path) -> None:
+def test_a_forged_pickle_would_make_the_marker(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    pickle.loads(pickle.dumps(Touch(marker)))  # noqa: S301 - the proof that the forgery above is one
+    pickle.loads(pickle.dumps(Touch(marker)))  # noqa: S301 - the proof that the forgery above works
     assert marker.exists()
 
 
@@ -174,7 +174,7 @@ CALLBACKS = {
 
 
 @pytest.mark.parametrize("what", CALLBACKS)
-def test_a_job_of_ours_that_brings_more_than_a_run_is_set_aside(
+def test_our_job_with_more_than_a_run_is_set_aside(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, what: str
 ) -> None:
     write_job(client, "forged", ["archisync.work.job.sync", None, [1, 1], {}], CALLBACKS[what])
@@ -205,7 +205,7 @@ def listening() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_a_job_of_ours_with_a_webhook_sends_nothing(
+def test_our_job_with_a_webhook_sends_nothing(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     with listening() as (url, requests):
@@ -220,7 +220,7 @@ def test_a_job_of_ours_with_a_webhook_sends_nothing(
 def test_housekeeping_does_not_call_what_an_abandoned_job_names(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    """RQ calls the failure callback of jobs that stand in the started registry for too long."""
+    """RQ calls the failure callback of a job that is in the started registry for too long."""
     write_job(
         client, "forged", ["os.system", None, ["true"], {}], {"status": "started", "failure_callback_name": "os.abort"}
     )
@@ -314,7 +314,7 @@ def test_a_damaged_job_is_set_aside_and_the_run_behind_it_is_done(
 
 
 @pytest.mark.parametrize(("job_id", "shown"), [(b"\xff\xfe", r"\xff\xfe"), (b"a b", "a b"), (b"", "")])
-def test_an_id_that_can_be_none_of_ours_is_set_aside(
+def test_a_job_id_that_is_not_ours_is_set_aside(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, job_id: bytes, shown: str
 ) -> None:
     client.rpush(QUEUE_KEY, job_id)
@@ -324,7 +324,7 @@ def test_an_id_that_can_be_none_of_ours_is_set_aside(
     assert client.llen(INTERMEDIATE_KEY) == 0
 
 
-def test_the_damaged_delivery_of_a_run_is_repeated(
+def test_a_damaged_delivery_is_pushed_again(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     push_due_run(connection, config)
@@ -372,8 +372,8 @@ AT_REST = """select count(*) from pg_stat_activity where application_name = 'arc
 
 
 @contextmanager
-def stopped_work_horse(connection: Database, config: Config) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A worker and its work horse, which holds the agent and can't end by itself: it is stopped in the middle of its apply."""
+def stopped_child(connection: Database, config: Config) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A worker and its child, which is stopped in the middle of its apply: it holds the agent and can't end by itself."""
     with connected(config.database_url, purpose="blocker") as blocker:
         with blocker.transaction():
             blocker.execute("lock table agents.customers in access exclusive mode")
@@ -384,13 +384,13 @@ def stopped_work_horse(connection: Database, config: Config) -> Iterator[tuple[s
             )
             while count(connection, WAITING) == 0:
                 assert process.poll() is None
-            [horse] = children(process.pid)
-            os.kill(horse, signal.SIGSTOP)
+            [child] = children(process.pid)
+            os.kill(child, signal.SIGSTOP)
         while count(connection, AT_REST) == 0:
             assert process.poll() is None
     assert count(connection, LOCKED) == 1
     try:
-        yield process, horse
+        yield process, child
     finally:
         process.kill()
         process.wait(30)
@@ -400,15 +400,15 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def kill(connection: Database, process: subprocess.Popen[bytes], horse: int) -> tuple[float, float]:
-    """SIGKILL for the worker alone; milliseconds until its work horse is dead, and until the agent is free."""
-    descriptor = os.pidfd_open(horse)
+def kill(connection: Database, process: subprocess.Popen[bytes], child: int) -> tuple[float, float]:
+    """Kill the worker alone with SIGKILL. Returns the milliseconds until its child is dead and until the agent is free."""
+    descriptor = os.pidfd_open(child)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(0) == []
     killed = monotonic()
     process.send_signal(signal.SIGKILL)
-    assert poll.poll(30_000), "the work horse outlived its parent"
+    assert poll.poll(30_000), "the child outlived its parent"
     dead = monotonic()
     os.close(descriptor)
     while count(connection, LOCKED):
@@ -416,8 +416,8 @@ def kill(connection: Database, process: subprocess.Popen[bytes], horse: int) -> 
     return (dead - killed) * 1000, (monotonic() - killed) * 1000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a work horse may outlive its parent until its run ends")
-def test_a_work_horse_dies_with_its_worker_and_the_agent_is_free(
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child may outlive its parent until its run ends")
+def test_a_child_dies_with_its_worker_and_the_agent_is_free(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one_due_pair(connection)
@@ -427,11 +427,11 @@ def test_a_work_horse_dies_with_its_worker_and_the_agent_is_free(
         connection.execute("update system.sync_state set last_slot_at = null")
         client.flushall()
         assert tick(connection, config).enqueued == 1
-        with stopped_work_horse(connection, config) as (process, horse):
-            measured.append(kill(connection, process, horse))
+        with stopped_child(connection, config) as (process, child):
+            measured.append(kill(connection, process, child))
     dead_ms, free_ms = (statistics.median(sample) for sample in zip(*measured, strict=True))
     with capsys.disabled():
-        print(f"\nwork horse dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")
+        print(f"\nchild dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")
     assert cli("tick", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
     assert cli("worker", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 2") == 1

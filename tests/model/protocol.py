@@ -177,21 +177,21 @@ class Action(Enum):
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
     MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.deliveries:SQL_MARK_DELIVERED")
     # a worker, in the order of work.runner and sync.run
-    POP = (Kind.WORKER, "moves a job to the intermediate list", "work.worker:SyncQueue", "work.worker:SyncWorker")
+    POP = (Kind.WORKER, "moves a job to the intermediate list", "work.accepted:SyncQueue", "work.worker:SyncWorker")
     START = (Kind.WORKER, "starts the job", "work.worker:SyncWorker.main_work_horse", "work.job:sync")
-    CLAIM = (Kind.WORKER, "claims the run", "work.runner:serve", "store.claims:SQL_CLAIM")
-    IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:serve", "store.claims:claim")
+    CLAIM = (Kind.WORKER, "claims the run", "work.runner:Runner.do", "store.claims:SQL_CLAIM")
+    IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:Runner.do", "store.claims:claim")
     TRY_AGENT = (
         Kind.WORKER,
         "locks the agent and enters the ERP",
-        "work.runner:serve_claim",
+        "work.runner:Runner.do_claimed",
         "store.locks:SQL_TRY_AGENT",
     )
     AGENT_LOCKED = (Kind.WORKER, "finds the agent locked", "store.locks:agent_lock")
     GIVE_BACK = (
         Kind.WORKER,
         "gives the run back without spending an attempt",
-        "work.runner:_give_back",
+        "work.runner:Runner._give_back",
         "store.claims:SQL_REQUEUE",
     )
     FETCH = (Kind.WORKER, "has the whole export", "sync.run:_fetch")
@@ -231,11 +231,11 @@ class Action(Enum):
     NEXT_OF_AGENT = (
         Kind.WORKER,
         "goes on with the agent's next run",
-        "work.runner:serve",
+        "work.runner:Runner.do",
         "store.queued_runs:SQL_NEXT_OF_AGENT",
     )
-    END_JOB = (Kind.WORKER, "ends the job", "work.runner:AGENT_BOUND_S", "work.job:STOP_AFTER_THIS_RUN")
-    HEARTBEAT = (Kind.WORKER, "extends the lease", "work.runner:Workplace.beating", "store.claims:SQL_HEARTBEAT")
+    END_JOB = (Kind.WORKER, "ends the job", "work.runner:AGENT_BOUND_S", "work.worker:STOP_AFTER_THIS_RUN")
+    HEARTBEAT = (Kind.WORKER, "extends the lease", "work.heartbeat:Heartbeat.beating", "store.claims:SQL_HEARTBEAT")
     # the world
     SLOT_COMES = (Kind.SLOT, "the pair is due", "rules.due:decide")
     FORCE = (

@@ -114,12 +114,12 @@ def test_what_goes_wrong_in_redis_is_mended_with_these_rights_too(
     assert denied(owner) == []
 
 
-def test_a_job_whose_work_horse_is_killed_is_put_among_the_failed_with_these_rights_too(
+def test_a_job_whose_child_process_is_killed_is_put_among_the_failed_with_these_rights_too(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis, tmp_path: Path
 ) -> None:
     one_due_pair(connection)
     assert cli("tick", env=env[User.TICK]).returncode == 0
-    program = tmp_path / "kill-the-work-horse"  # the export program's parent is the work horse
+    program = tmp_path / "kill-the-child"  # the export program's parent is the worker's child
     program.write_text("#!/bin/sh\nkill -9 $PPID\n")
     program.chmod(0o755)
     cli(

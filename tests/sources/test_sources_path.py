@@ -15,10 +15,10 @@ from archisync.schedule.tick import tick
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
-from archisync.work.runner import serve
 from tests.conftest import Cli
 from tests.support.erp import Answer, Erp, Handler, running_erp
 from tests.support.plugins import WORKING, install
+from tests.support.rows import do_delivery
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
@@ -72,7 +72,7 @@ class Rounds:
         return Config.from_environment(self.variables)
 
     def serve(self, run_id: int) -> Run:
-        serve(self.db, self.config, EventLog(self.log), run_id, history.get(self.db, run_id).fence)
+        do_delivery(self.db, self.config, run_id, history.get(self.db, run_id).fence, EventLog(self.log))
         return history.get(self.db, run_id)
 
     def scheduled(self) -> Run:

@@ -8,7 +8,7 @@ from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.store import history, queued_runs, runs
 from archisync.store.database import Database
-from archisync.work.runner import serve
+from archisync.work.runner import Runner
 
 BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since", "line_digest")
 
@@ -20,14 +20,19 @@ def count(db: Database, statement: str, *values: Any) -> int:
     return int(next(iter(row.values())))
 
 
+def do_delivery(db: Database, config: Config, run_id: int, fence: int, log: EventLog | None = None) -> int:
+    """Do a delivery in this process, as a worker would. Returns the number of runs done."""
+    with Runner(db, config, log or EventLog(io.StringIO())) as runner:
+        return runner.do(run_id, fence)
+
+
 def drain(db: Database, config: Config) -> int:
-    """Serve what is queued in this process, in queue order; the number of runs done."""
+    """Do what is queued in this process, in queue order. Returns the number of runs done."""
     done = 0
-    log = EventLog(io.StringIO())
     while row := db.execute(
         "select id, fence from system.sync_runs where state = 'queued' order by id limit 1"
     ).fetchone():
-        done += serve(db, config, log, row["id"], row["fence"])
+        done += do_delivery(db, config, row["id"], row["fence"])
     return done
 
 
@@ -35,7 +40,7 @@ def sync(db: Database, config: Config, sync_type: str, agent_id: str, *, trigger
     """One run of the pair in this process, as it ended."""
     forced = queued_runs.force(db, sync_type, agent_id, by="test", why=None)
     db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
-    serve(db, config, EventLog(io.StringIO()), forced.run_id, history.get(db, forced.run_id).fence)
+    do_delivery(db, config, forced.run_id, history.get(db, forced.run_id).fence)
     return history.get(db, forced.run_id)
 
 

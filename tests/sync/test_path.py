@@ -218,7 +218,7 @@ def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next(
             waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'archisync worker'"
             while count(watch, waiting) == 0:
                 assert process.poll() is None
-            process.send_signal(signal.SIGKILL)  # the supervisor; its workers and their horses die with it
+            process.send_signal(signal.SIGKILL)  # the supervisor; its workers and their children die with it
             process.wait(30)
             while count(watch, waiting):  # until PostgreSQL has noticed
                 continue

@@ -1,4 +1,4 @@
-"""One child process serves many deliveries: what goes wrong in one sync stays there, and the child is replaced when it should be."""
+"""One child process does many deliveries: a fault in one sync harms no other, and the child is replaced when it should be."""
 
 import io
 import os
@@ -16,7 +16,8 @@ from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database
-from archisync.work import child as horse
+from archisync.work import child as work_child
+from archisync.work.child import Child
 from tests.conftest import Cli
 from tests.support.queued import INTERMEDIATE_KEY, LOCKED, QUEUE_KEY, env_of, events
 from tests.support.rows import count
@@ -39,14 +40,14 @@ LEFT = "select agent_id from system.sync_runs where state = %s order by id"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a test puts `AGENT.kill` (that agent's export kills the process that fetches it) or `AGENT.fifo` (it waits there)."""
+    """Where a test puts `AGENT.kill` (the agent's export kills the process that fetches it) or `AGENT.fifo` (the export waits there)."""
     (tmp_path / "export.py").write_text(PROGRAM, "utf-8")
     return tmp_path
 
 
 @pytest.fixture
 def queued(connection: Database, config: Config, folder: Path) -> Config:
-    """The customers of five agents are queued and delivered, in the order of their names."""
+    """The customers of five agents, queued and delivered in the order of the agents' names."""
     program = f"exec:{sys.executable} {folder}/export.py {{agent}} {folder}"
     chosen = Config(environment={**config.environment, "ARCHISYNC_SOURCE": program})
     for name in AGENTS:
@@ -64,7 +65,7 @@ def names(db: Database, state: str) -> list[str]:
     return [row["agent_id"] for row in db.execute(LEFT, [state]).fetchall()]
 
 
-def test_one_child_serves_them_all_and_leaves_nothing_in_redis(
+def test_one_child_does_all_deliveries_and_leaves_nothing_in_redis(
     cli: Cli, connection: Database, queued: Config, client: redis.Redis
 ) -> None:
     assert work(cli, queued).returncode == 0
@@ -89,20 +90,20 @@ def test_a_child_is_replaced_after_so_many_syncs_or_when_it_has_grown(
     done = work(cli, queued, {setting: value})
     assert names(connection, "succeeded") == list(AGENTS)
     assert count(connection, PROCESSES) == children
-    assert events(done, "work-horse-died") == []
+    assert events(done, "child-died") == []
 
 
 @pytest.mark.parametrize("victim", ["a", "c", "e"])
-def test_a_child_that_is_killed_in_one_sync_takes_no_other_down(
+def test_a_child_killed_in_one_sync_takes_no_other_sync_down(
     cli: Cli, connection: Database, queued: Config, folder: Path, victim: str
 ) -> None:
     (folder / f"{victim}.kill").touch()
     done = work(cli, queued)
     assert done.returncode == 0
-    assert [event["exit_code"] for event in events(done, "work-horse-died")] == [-signal.SIGKILL]
+    assert [event["exit_code"] for event in events(done, "child-died")] == [-signal.SIGKILL]
     assert names(connection, "running") == [victim]
     assert names(connection, "succeeded") == [name for name in AGENTS if name != victim]
-    while count(connection, LOCKED):  # until PostgreSQL has noticed the death
+    while count(connection, LOCKED):  # until PostgreSQL notices the death
         continue
     later = env_of(queued, later_s=queued.lease_s + 60)
     assert cli("tick", env=later).returncode == 0
@@ -111,7 +112,7 @@ def test_a_child_that_is_killed_in_one_sync_takes_no_other_down(
     assert count(connection, "select count(*) from agents.customers") == len(AGENTS)
 
 
-def test_sigterm_in_the_middle_lets_the_current_sync_finish_and_leaves_the_others_to_the_next_worker(
+def test_sigterm_lets_the_current_sync_finish_and_leaves_the_others_to_the_next_worker(
     cli: Cli, connection: Database, queued: Config, folder: Path, client: redis.Redis
 ) -> None:
     fifo = folder / "c.fifo"
@@ -133,9 +134,8 @@ def test_sigterm_in_the_middle_lets_the_current_sync_finish_and_leaves_the_other
 
 ASKED_AT_THE_FORK = """
 import os, signal
-from archisync import worker
-from archisync import horse
 from archisync.rules.config import Config
+from archisync.work import worker
 
 class Asked(worker.SyncWorker):
     def fork_work_horse(self, job, queue):
@@ -147,22 +147,22 @@ worker.work(Config.from_environment(), burst=False)
 """
 
 
-def test_sigterm_just_before_the_child_is_there_is_passed_on_to_it(connection: Database, queued: Config) -> None:
+def test_sigterm_just_before_the_fork_reaches_the_child(connection: Database, queued: Config) -> None:
     env = os.environ | dict(queued.environment)
     done = subprocess.run(
         [sys.executable, "-c", ASKED_AT_THE_FORK], env=env, capture_output=True, text=True, check=True
     )
-    assert events(done, "work-horse-died") == []
+    assert events(done, "child-died") == []
     assert (names(connection, "succeeded"), names(connection, "queued")) == (["a"], ["b", "c", "d", "e"])
 
 
 def shorten(client: redis.Redis, agent: str) -> None:
-    """The delivery of that agent's run may take one second."""
+    """Let the delivery of that agent's run take one second at most."""
     job_ids = client.lrange(QUEUE_KEY, 0, -1)
     client.hset(f"rq:job:{job_ids[AGENTS.index(agent)].decode()}", "timeout", "1")  # type: ignore[union-attr]
 
 
-def test_a_sync_that_hangs_is_given_up_in_its_own_time_and_the_child_goes_on(
+def test_a_sync_that_hangs_times_out_and_the_child_goes_on(
     cli: Cli, connection: Database, queued: Config, folder: Path, client: redis.Redis
 ) -> None:
     os.mkfifo(folder / "c.fifo")
@@ -173,14 +173,14 @@ def test_a_sync_that_hangs_is_given_up_in_its_own_time_and_the_child_goes_on(
     [run] = connection.execute("select state, reason, message from system.sync_runs where agent_id = 'c'").fetchall()
     assert (run["state"], run["reason"]) == ("queued", "retry")
     assert "JobTimeoutException" in run["message"]
-    assert events(done, "work-horse-died") == []
+    assert events(done, "child-died") == []
 
 
 @pytest.mark.soak
-def test_a_child_that_stands_still_is_ended_by_its_worker_and_the_others_are_served(
+def test_a_worker_ends_a_stopped_child_and_the_other_runs_are_done(
     cli: Cli, connection: Database, queued: Config, folder: Path, client: redis.Redis
 ) -> None:
-    """RQ looks twice a minute and gives a job a minute more than its own time."""
+    """RQ looks twice a minute, and gives a job a minute beyond its own time."""
     fifo = folder / "c.fifo"
     os.mkfifo(fifo)
     for name in AGENTS:
@@ -199,7 +199,7 @@ def test_a_child_that_stands_still_is_ended_by_its_worker_and_the_others_are_ser
     assert names(connection, "running") == ["c"]
 
 
-def test_a_database_that_goes_away_in_the_middle_costs_the_child_and_nothing_else(
+def test_a_lost_database_connection_costs_the_child_and_no_other_run(
     cli: Cli, connection: Database, queued: Config, folder: Path
 ) -> None:
     fifo = folder / "b.fifo"
@@ -233,8 +233,8 @@ def test_a_child_is_replaced_when_it_is_old(
     connection: Database, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(horse, "monotonic", lambda: now[0])
-    with horse.Horse(config, EventLog(io.StringIO()), stopping=lambda: False) as child:
+    monkeypatch.setattr(work_child, "monotonic", lambda: now[0])
+    with Child(config, EventLog(io.StringIO()), stopping=lambda: False) as child:
         now[0] += 300
         assert child.may_go_on
         now[0] += 1
