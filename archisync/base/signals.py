@@ -1,6 +1,6 @@
-"""Ctrl-C where Python loses it: where an exception is printed and forgotten, while a process is started, in the body of a class.
+"""Ctrl-C where Python would lose it: in a function whose exceptions are only printed, while a process starts, in the body of a class.
 
-Workers and `up` have handlers of their own, which note a signal and raise nothing; all this is for the other commands.
+This is for commands. Workers and `up` have handlers of their own, which note a signal and raise nothing.
 """
 
 from __future__ import annotations
@@ -8,32 +8,38 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 AGAIN_AFTER_S = 0.05
-"""By then Python is out of whatever forgot the interrupt."""
+"""By then Python has left the function that lost the interrupt."""
 
 
 def remember() -> None:
-    """From here on a Ctrl-C is raised again that came in a function whose exceptions Python prints and forgets: one that is called when
-    an object goes, or around a fork."""
+    """From now on, raise a Ctrl-C again when it came in a function whose exceptions Python only prints: a destructor, or a callback
+    around a fork."""
     sys.unraisablehook = _unraisable
 
 
-def _unraisable(told: sys.UnraisableHookArgs) -> None:
-    if not issubclass(told.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(told)
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
         return
-    again = threading.Timer(AGAIN_AFTER_S, interrupt_main)
+    again = threading.Timer(AGAIN_AFTER_S, _interrupt_main)
     again.daemon = True
     again.start()
 
 
+def _interrupt_main() -> None:
+    """A real signal for the main thread: unlike `_thread.interrupt_main`, it also ends a system call that waits."""
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGINT)
+
+
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A Ctrl-C that comes meanwhile is raised at the end, in place of whatever error. In a child between fork and exec it is nothing."""
+    """Hold a Ctrl-C back until the block ends, and raise it there in place of any error. A child between fork and exec ignores it."""
     usual = signal.getsignal(signal.SIGINT)
     if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
@@ -49,8 +55,10 @@ def held_back() -> Iterator[None]:
 
 
 def is_interrupt(exc: BaseException) -> bool:
-    """Whether it is a Ctrl-C, or an error that one has become: before 3.12 Python makes a RuntimeError of it in the body of a class, and
-    what cleans up may stumble over what was only half done."""
+    """Whether the error is a Ctrl-C, or comes from one.
+
+    Before Python 3.12 an interrupt in the body of a class becomes a RuntimeError, and code that cleans up after one may fail itself.
+    """
     seen: set[int] = set()
     cause: BaseException | None = exc
     while cause is not None and id(cause) not in seen:

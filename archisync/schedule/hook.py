@@ -8,21 +8,18 @@ lasts. The change and its notice are one transaction, and a notice is marked onl
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from archisync.base import processes
 from archisync.base.errors import ConfigurationError
 from archisync.base.log import EventLog
-from archisync.base.processes import start
 from archisync.base.text import iso, redact
 from archisync.store import notices
 from archisync.store.database import Database
@@ -30,7 +27,6 @@ from archisync.store.notices import Notice
 
 CALL_TIMEOUT_S = 5.0
 """A hook hands a message on; what takes longer belongs behind a queue of its own."""
-END_TIMEOUT_S = 1.0
 LONGEST_S = 15.0
 """Of one tick's time for all calls together: syncs matter more than telling about them."""
 DOCUMENT_SCHEMA = 1
@@ -124,35 +120,22 @@ def _arguments(hook: str) -> list[str]:
 
 
 def _run(arguments: list[str], body: bytes, environment: Mapping[str, str]) -> None:
-    """The document on standard input, no shell, none of archisync's settings; its process group ends with it if it may."""
-    own = {name: environment[name] for name in _PASSED if name in environment}
+    """Give the operator's own program the document on standard input. It gets none of archisync's settings, and there is no shell."""
     try:
-        process = start(  # the operator's own program
+        done = processes.run(
             arguments,
-            env=own,
-            stdin=subprocess.PIPE,
+            content=body,
+            timeout_s=CALL_TIMEOUT_S,
+            env={name: environment[name] for name in _PASSED if name in environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
     except OSError as exc:
         raise HookError(f"the program can't be started: {exc.strerror}") from exc
-    try:
-        process.communicate(body, timeout=CALL_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise HookError(f"the program took longer than {CALL_TIMEOUT_S:.0f} s") from None
-    finally:
-        _end(process)
-    if process.returncode:
-        raise HookError(f"the program ended with {process.returncode}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it has started. One that has become another user's (sudo) may not be signalled, and is not waited for."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_TIMEOUT_S)
+    if done.returncode:
+        raise HookError(f"the program ended with {done.returncode}")
 
 
 def _httpx() -> Any:

@@ -43,7 +43,7 @@ from archisync.base.errors import (
     SyncError,
     TransientSourceError,
 )
-from archisync.base.processes import child_limits, start
+from archisync.base.processes import end, start
 from archisync.base.text import printable, redact
 from archisync.rules.config import Config
 from archisync.sources.interface import Export, Request
@@ -186,14 +186,10 @@ class Program:
         self, kind: type[BaseException] | None, exc: BaseException | None, where: TracebackType | None
     ) -> None:
         try:
-            if kind is not None:
-                self._ask_to_stop()
-            self._reap()
+            if self._process.returncode is None:
+                end(self._process, *([(signal.SIGTERM, STOP_GRACE_S)] if kind is not None else []))
         finally:
             os.close(self._ended)
-            for pipe in (self._process.stdout, self._process.stderr):
-                assert pipe is not None
-                pipe.close()
 
     def read(self, size: int, /) -> bytes:
         """The next bytes of the standard output; none at its end. Keeps the end of the standard error meanwhile.
@@ -215,8 +211,8 @@ class Program:
         while self._ended in self._open:
             self._wait()
         self._drain()
-        code = self._reap()
-        if code != 0:
+        code = end(self._process)
+        if code:
             raise self._failure(code)
 
     def require_success_if_ended(self) -> None:
@@ -264,18 +260,6 @@ class Program:
         while self._err in self._open and select.select([self._err], [], [], 0)[0]:
             self._read_stderr()
 
-    def _ask_to_stop(self) -> None:
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            select.select([self._ended], [], [], STOP_GRACE_S)
-
-    def _reap(self) -> int:
-        """End whoever is left of the group, then take the program's exit code. In this order: as long as the program is
-        not waited for, no other process can have its number."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait()
-
     def _failure(self, code: int) -> SyncError:
         how = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
         kind = _MEANING.get(code, SourceError)
@@ -306,8 +290,7 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,
-            preexec_fn=child_limits(os.getpid(), memory_bytes=memory_bytes),
+            memory_bytes=memory_bytes,
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise _not_started(exc, origin) from exc
@@ -318,8 +301,7 @@ def _end_of(process: subprocess.Popen[bytes]) -> int:
     try:
         return os.pidfd_open(process.pid)
     except OSError as exc:  # no descriptor left, or a Linux before 5.3
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        end(process)
         raise TransientSourceError(f"a program can't be watched: {exc.strerror}", hint="ulimit -n; uname -r") from exc
 
 

@@ -21,7 +21,6 @@ What is decided here:
   the stragglers.
 """
 
-import ctypes
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -34,7 +33,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from archisync.base.errors import BusyError, ConfigurationError, UnreachableError
-from archisync.base.processes import start
+from archisync.base.processes import end, run, start
 
 DATABASE = "archisync"
 START_TIMEOUT_S = 60.0  # crash recovery of a large data folder on a slow disk; a plain start takes well under a second
@@ -51,7 +50,6 @@ BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds a
 POLL_S = 0.02
 SOCKET_FOLDER_LIMIT_BYTES = 80  # sun_path has 108, and "/.s.PGSQL.5432.lock" needs 19 of them
 LOG_TAIL_LINES = 8
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 _POSTGRES_SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -159,8 +157,8 @@ class _Server(ABC):
 
     def stop(self) -> None:
         """End the server in order, then by force after a bounded wait; does nothing when it is not running."""
-        if self._process is not None:
-            _end(self._process, self.stop_signals)
+        if self._process is not None and self.running:
+            end(self._process, *self.stop_signals)
         self._process = None
         self._remove_sockets()
 
@@ -199,7 +197,8 @@ class _Server(ABC):
                 stdout=log,
                 stderr=log,
                 pass_fds=[lock],
-                **_detached(self._account, self.death_signal),
+                death_signal=self.death_signal,
+                **_detached(self._account),
             )
 
     def _await_ready(self) -> None:
@@ -266,7 +265,7 @@ class EmbeddedPostgres(_Server):
     name = "postgres"
     title = "PostgreSQL"
     death_signal = signal.SIGINT  # "fast shutdown": disconnects everybody and leaves clean files
-    stop_signals = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+    stop_signals = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
 
     def __init__(self, folder: Path, *, durable: bool, settings: Mapping[str, str] = _NO_SETTINGS) -> None:
         super().__init__(folder, durable=durable)
@@ -330,7 +329,7 @@ class EmbeddedValkey(_Server):
     name = "valkey"
     title = "Valkey"
     death_signal = signal.SIGTERM
-    stop_signals = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 10.0))
+    stop_signals = ((signal.SIGTERM, 15.0),)
 
     @property
     def url(self) -> str:
@@ -396,39 +395,10 @@ def _server_account() -> _Account | None:
     return _Account(name=nobody.pw_name, uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 
-def _detached(account: _Account | None, death_signal: signal.Signals) -> dict[str, Any]:
-    """Popen's arguments for a child in a session of its own (no Ctrl-C) that dies with us and knows no secret of ours.
-
-    The child asks for its death signal after it has become `account`: a change of user would have taken it back.
-    """
+def _detached(account: _Account | None) -> dict[str, Any]:
+    """The options of a child that runs as `account` and knows no secret of ours."""
     switch = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
-    return switch | {
-        "cwd": "/",
-        "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-        "umask": 0o077,
-        "start_new_session": True,
-        "preexec_fn": _die_with_parent(death_signal),
-    }
-
-
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
-    libc = ctypes.CDLL(None)  # loaded before the fork
-    parent = os.getpid()
-
-    def arm() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return arm
-
-
-def _end(process: subprocess.Popen[bytes], signals: tuple[tuple[signal.Signals, float], ...]) -> None:
-    for number, timeout_s in signals:
-        process.send_signal(number)  # does nothing once the process has ended
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout_s)
-            return
+    return switch | {"cwd": "/", "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}, "umask": 0o077}
 
 
 @contextmanager
@@ -502,12 +472,10 @@ def _give(folder: Path, account: _Account | None) -> None:
 
 
 def _run_initdb(command: list[str], account: _Account | None) -> None:
-    done = subprocess.run(  # noqa: S603 — the command is made here
-        command, capture_output=True, text=True, check=False, **_detached(account, signal.SIGTERM)
-    )
+    done = run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_detached(account))
     if done.returncode != 0:
         raise ConfigurationError(
-            f"initdb could not make the embedded PostgreSQL's data folder: {done.stderr.strip()}",
+            f"initdb could not make the embedded PostgreSQL's data folder: {done.stderr.decode(errors='replace').strip()}",
             hint="mend what initdb says, or set ARCHISYNC_DATABASE_URL to a PostgreSQL server",
         )
 
@@ -542,8 +510,8 @@ def _postgres_binaries(folder: Path, account: _Account | None) -> Path:
 
 def _can_run(program: Path, account: _Account) -> bool:
     try:
-        done = subprocess.run(  # noqa: S603 — a path from the installed package
-            [program, "--version"], capture_output=True, check=False, **_detached(account, signal.SIGTERM)
+        done = run(
+            [str(program), "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_detached(account)
         )
     except OSError:
         return False

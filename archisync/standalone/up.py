@@ -18,7 +18,7 @@ from types import FrameType
 
 from archisync import sources
 from archisync.base.errors import UsageError
-from archisync.base.processes import die_with_parent
+from archisync.base.processes import end, start
 from archisync.rules.config import Config
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
 from archisync.store import migrations
@@ -104,8 +104,7 @@ def _keep_running(
             _restart_ended(say, servers)
             sleep(LOOK_EVERY_S)
     finally:
-        worker.kill()
-        worker.wait()
+        end(worker)
 
 
 def _restart_ended(say: Say, servers: Sequence[EmbeddedPostgres | EmbeddedValkey]) -> None:
@@ -123,13 +122,7 @@ def _pause(stop: _Stop, seconds: float) -> None:
 
 def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """One of our own commands, out of reach of the terminal's Ctrl-C, which dies with us."""
-    parent = os.getpid()
-    return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "archisync", *words],
-        env=environment,
-        start_new_session=True,
-        preexec_fn=lambda: die_with_parent(parent),
-    )
+    return start([sys.executable, "-m", "archisync", *words], env=environment)
 
 
 def _write_environment(path: Path, environment: Mapping[str, str]) -> None:

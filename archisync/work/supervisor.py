@@ -11,7 +11,7 @@ from types import FrameType
 
 from archisync.base.errors import ExitCode
 from archisync.base.log import EventLog
-from archisync.base.processes import die_with_parent
+from archisync.base.processes import start
 
 RESTART_DELAY_S = 1.0
 LONGEST_RESTART_DELAY_S = 30.0
@@ -53,10 +53,7 @@ class Supervisor:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "archisync", "worker", "--single", *(["--burst"] if self._burst else [])]
-        parent = os.getpid()
-        return subprocess.Popen(  # noqa: S603 - our own command
-            command, start_new_session=True, preexec_fn=lambda: die_with_parent(parent)
-        )
+        return start(command)
 
     def _watch(self) -> list[int]:
         codes: list[int] = []

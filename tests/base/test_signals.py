@@ -1,4 +1,4 @@
-"""A Ctrl-C is neither lost nor taken for another error. What would interrupt the tests themselves is done in a process of its own."""
+"""A Ctrl-C is neither lost nor taken for another error. What would interrupt the test run itself happens in a process of its own."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from archisync.base.processes import is_running
 from archisync.base.signals import held_back, is_interrupt
 from tests.conftest import REPOSITORY
 
-# Python forgets an interrupt that comes while an object goes (`Going`), or in what is called around a fork.
+# Python loses an interrupt that comes in a destructor (`Going`) or in a callback around a fork.
 BEGINNING = """
 import os, select, signal, sys
 from archisync.base import processes, signals
@@ -23,7 +23,7 @@ class Going:
 
 
 def outcome(script: str) -> tuple[list[str], str]:
-    """Its lines, and what it said of errors."""
+    """The script's lines on standard output, and its standard error."""
     done = subprocess.run(
         [sys.executable, "-c", BEGINNING + script],
         cwd=REPOSITORY,
@@ -35,21 +35,21 @@ def outcome(script: str) -> tuple[list[str], str]:
     return done.stdout.splitlines(), done.stderr
 
 
-def test_one_that_python_forgets_is_raised_again() -> None:
+def test_interrupt_that_python_loses_is_raised_again_and_ends_a_waiting_call() -> None:
     lines, said = outcome("""
 signals.remember()
 try:
     Going()
-    print("forgotten", flush=True)
+    print("lost", flush=True)
     select.select([], [], [], 50)
     print("never")
 except KeyboardInterrupt:
     print("interrupted")
 """)
-    assert (lines, said) == (["forgotten", "interrupted"], "")
+    assert (lines, said) == (["lost", "interrupted"], "")
 
 
-def test_what_else_python_can_only_print_is_printed_as_before() -> None:
+def test_other_lost_exceptions_are_printed_as_before() -> None:
     lines, said = outcome("""
 signals.remember()
 class Wrong:
@@ -62,14 +62,12 @@ print("on")
     assert said.endswith("OSError: no room\n")
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_one_that_comes_while_a_process_is_started_ends_that(group: bool) -> None:
-    lines, said = outcome(f"""
+def test_interrupt_while_a_process_starts_ends_that_process() -> None:
+    lines, said = outcome("""
 out, kept = os.pipe()
 os.register_at_fork(before=ctrl_c)
 try:
-    options = dict(stdout=kept, preexec_fn=lambda: None, start_new_session={group})
-    processes.start(["sh", "-c", "echo $$; exec sleep 60"], **options)
+    processes.start(["sh", "-c", "echo $$; exec sleep 60"], stdout=kept)
     print("started")
 except KeyboardInterrupt:
     print("interrupted")
@@ -78,11 +76,11 @@ print(os.read(out, 100).decode() or "ended")
 """)
     assert said == ""
     assert lines[0] == "interrupted"
-    pid = lines[1]  # unless it was ended before it could say
+    pid = lines[1]  # or nothing, if it was ended before it could write
     assert pid == "ended" or not is_running(int(pid))
 
 
-def test_a_program_that_can_not_be_started_is_told_as_such() -> None:
+def test_missing_program_raises_the_error_of_popen() -> None:
     lines, _ = outcome("""
 try:
     processes.start(["/nowhere/program"])
@@ -92,7 +90,7 @@ except FileNotFoundError:
     assert lines == ["not found"]
 
 
-def test_one_that_is_held_back_replaces_the_error_that_came_of_it() -> None:
+def test_interrupt_that_was_held_back_replaces_the_error_of_the_block() -> None:
     def fail() -> None:
         signal.raise_signal(signal.SIGINT)
         raise OSError
@@ -103,14 +101,14 @@ def test_one_that_is_held_back_replaces_the_error_that_came_of_it() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_nothing_is_held_back_elsewhere() -> None:
-    """A worker's handler goes on being called; another thread may set none."""
-    told: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+def test_only_the_default_handler_of_the_main_thread_is_held_back() -> None:
+    """A worker's handler is still called; another thread may not set a handler."""
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         with held_back():
             os.kill(os.getpid(), signal.SIGINT)
-        assert told == [signal.SIGINT]
+        assert received == [signal.SIGINT]
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     errors: list[BaseException] = []
@@ -119,7 +117,7 @@ def test_nothing_is_held_back_elsewhere() -> None:
         try:
             with held_back():
                 pass
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, the test fails
+        except BaseException as exc:  # noqa: BLE001 - any error fails the test
             errors.append(exc)
 
     thread = threading.Thread(target=elsewhere)
@@ -128,7 +126,7 @@ def test_nothing_is_held_back_elsewhere() -> None:
     assert errors == []
 
 
-def test_an_error_that_a_ctrl_c_has_become_is_known() -> None:
+def test_error_that_comes_from_an_interrupt_is_recognised() -> None:
     in_a_class = RuntimeError("Error calling __set_name__")
     in_a_class.__cause__ = KeyboardInterrupt()
     cleaning_up = RuntimeError("cannot join thread before it is started")
@@ -136,6 +134,6 @@ def test_an_error_that_a_ctrl_c_has_become_is_known() -> None:
     assert is_interrupt(KeyboardInterrupt())
     assert is_interrupt(in_a_class)
     assert is_interrupt(cleaning_up)
-    of_itself = ValueError()
-    of_itself.__context__ = OSError()
-    assert not is_interrupt(of_itself)
+    unrelated = ValueError()
+    unrelated.__context__ = OSError()
+    assert not is_interrupt(unrelated)

@@ -3,7 +3,6 @@
 import fcntl
 import gzip
 import os
-import select
 import signal
 import stat
 import subprocess
@@ -26,10 +25,10 @@ from archisync.base.errors import (
 from archisync.rules.config import Config
 from archisync.sources import Export, Request, check_template, exec
 from tests.conftest import REPOSITORY
+from tests.support.processes import wait_until_gone
 
 CONTENT = b"order_id,created_at\n1,2026-01-02\n"
 CANARY = "canary-9f3a1c77"
-GONE_TIMEOUT_S = 30.0
 
 
 def request_of(tmp_path: Path, template: str, *, max_bytes: int = 10**6, **variables: str) -> Request:
@@ -64,18 +63,6 @@ def script(tmp_path: Path, body: str, name: str = "export.sh") -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return path
-
-
-def wait_until_gone(pid: int) -> None:
-    """Until the process has ended; fails when it lives on."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([process], [], [], GONE_TIMEOUT_S)[0], f"process {pid} lives on"
-    finally:
-        os.close(process)
 
 
 # --- what a program is given --------------------------------------------------------------------------------------

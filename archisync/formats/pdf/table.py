@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from archisync.base import processes
 from archisync.base.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
-from archisync.base.processes import child_limits, start
 from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import PdfLimits
 
@@ -80,31 +80,26 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     memory = max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST)
     with records.open("wb") as out:
-        child = start(  # our own module
-            # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
-            [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.child", str(path)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            preexec_fn=child_limits(
-                os.getpid(), memory_bytes=memory, cpu_s=limits.timeout_s, file_bytes=limits.output_bytes
-            ),
-        )
         try:
-            _, said = child.communicate(timeout=limits.timeout_s)
+            child = processes.run(  # our own module
+                # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
+                [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.child", str(path)],
+                timeout_s=limits.timeout_s,
+                memory_bytes=memory,
+                cpu_s=limits.timeout_s,
+                file_bytes=limits.output_bytes,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.PIPE,
+            )
         except subprocess.TimeoutExpired:
             raise _too_long(limits) from None
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.communicate()
-    if _NO_ROOM in said.decode("utf-8", "replace"):
+    if _NO_ROOM in child.stderr.decode("utf-8", "replace"):
         raise TransientSourceError(
             f"cannot write to the spool directory {path.parent}: {_NO_ROOM}", hint=f"df -h {path.parent}"
         )
     if child.returncode:
-        raise _refusal(child.returncode, said, limits)
+        raise _refusal(child.returncode, child.stderr, limits)
 
 
 def _too_long(limits: PdfLimits) -> ExportError:
