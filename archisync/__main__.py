@@ -178,9 +178,9 @@ def as_archisync_error(exc: Exception) -> ArchisyncError:
         import redis
 
         if isinstance(exc, redis.RedisError):
-            from archisync.queue.client import translate as translate_redis
+            from archisync.queue.client import translate_redis_error
 
-            return translate_redis(exc)
+            return translate_redis_error(exc)
     from archisync.base.text import redact
 
     return ArchisyncError(

@@ -101,16 +101,18 @@ def look(config: Config) -> Snapshot:
 
 
 def _workers(config: Config) -> Workers:
-    from archisync.queue import client as queue
+    from archisync.queue.client import redis_client
+    from archisync.queue.joblist import queue_length
+    from archisync.queue.workers import live_workers
 
     try:
-        with queue.connected(config.redis_url) as client:
-            states = queue.worker_states(client, config.queue)
+        with redis_client(config.redis_url) as client:
+            workers = live_workers(client, config.queue)
             return Workers(
-                alive=len(states),
-                busy=sum(state == "busy" for _, state in states),
-                idle=[place for place, state in states if state != "busy"],
-                queue_length=queue.length(client, config.queue),
+                alive=len(workers),
+                busy=sum(worker.state == "busy" for worker in workers),
+                idle=sorted(worker.place for worker in workers if worker.state != "busy"),
+                queue_length=queue_length(client, config.queue),
             )
     except ArchisyncError as exc:
         return Workers(error=exc.message)

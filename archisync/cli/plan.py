@@ -71,11 +71,12 @@ def plan(
 
 
 def _alive(a: App) -> int:
-    from archisync.queue import client as queue
+    from archisync.queue.client import redis_client
+    from archisync.queue.workers import live_workers
 
     try:
-        with queue.connected(a.config.redis_url) as client:
-            return len(queue.worker_names(client, a.config.queue))
+        with redis_client(a.config.redis_url) as client:
+            return len(live_workers(client, a.config.queue))
     except (UnreachableError, ConfigurationError) as exc:
         if isinstance(exc, ConfigurationError) and a.config.text("ARCHISYNC_REDIS_URL"):
             raise  # a setting that is wrong has a hint of its own

@@ -27,7 +27,7 @@ from archisync.store.database import Database, connected
 if TYPE_CHECKING:
     import redis
 
-    from archisync.queue.client import WorkerEntry
+    from archisync.queue.workers import LiveWorker
 
 OLDEST_POSTGRESQL = 150_000
 """`unique nulls not distinct` came with 15."""
@@ -454,33 +454,32 @@ def _snapshots(client: redis.Redis) -> bool:
 
 
 def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
-    from archisync.queue import client as queue
+    from archisync.queue.workers import live_workers
 
-    names = queue.worker_names(client, config.queue)
-    if names:
-        yield ok("workers", f"{len(names)} alive on the queue {config.queue}")
+    workers = live_workers(client, config.queue)
+    if workers:
+        yield ok("workers", f"{len(workers)} alive on the queue {config.queue}")
     else:
         yield failed("workers", f"no worker is alive on the queue {config.queue}", "archisync worker --processes 2")
 
 
 def check_worker_here(client: redis.Redis, config: Config) -> Iterator[Finding]:
     """For a liveness probe: a worker of this host (of this container) tells Redis that it lives, and its process is there."""
-    from archisync.queue import client as queue
+    from archisync.queue.workers import live_workers
 
     host = socket.gethostname()
-    if any(_is_here(worker, host) for worker in queue.workers(client, config.queue)):
+    if any(_is_here(worker, host) for worker in live_workers(client, config.queue)):
         yield ok("worker-here", f"a worker of {host} is alive")
     else:
         yield failed("worker-here", f"no worker of {host} is alive", "archisync worker")
 
 
-def _is_here(worker: WorkerEntry, host: str) -> bool:
+def _is_here(worker: LiveWorker, host: str) -> bool:
     """A worker that was killed is believed by Redis for two more minutes. Its process id means something here only if it counts in the
     same namespace as ours: not in another container of the pod, for example."""
     from archisync.base.processes import is_running, pid_namespace
-    from archisync.queue import client as queue
 
-    place = queue.place_in(worker.name)
+    place = worker.host_and_pid
     if place is None or place[0] != host:
         return False
     return worker.pid_namespace is None or worker.pid_namespace != pid_namespace() or is_running(place[1])
@@ -562,10 +561,10 @@ def _guarded(check: Callable[[Database], Iterator[Finding]], db: Database) -> It
 
 
 def _in_redis(config: Config, wanted: set[str]) -> Iterator[Finding]:
-    from archisync.queue import client as queue
+    from archisync.queue.client import redis_client
 
     try:
-        with queue.connected(config.redis_url) as client:
+        with redis_client(config.redis_url) as client:
             yield from check_redis(client)
             yield from check_workers(client, config)
             if "worker-here" in wanted:

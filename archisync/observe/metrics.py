@@ -88,12 +88,14 @@ class Collector:
                 yield from _of_ticks(db)
 
     def _redis(self) -> Iterator[GaugeMetricFamily]:
-        from archisync.queue import client as queue
+        from archisync.queue.client import redis_client
+        from archisync.queue.joblist import queue_length
+        from archisync.queue.workers import live_workers
 
-        with queue.connected(self._config.redis_url) as client:
+        with redis_client(self._config.redis_url) as client:
             name = self._config.queue
-            yield _gauge("queue_length", "Deliveries that wait for a worker", queue.length(client, name), queue=name)
-            yield _gauge("workers", "Workers that are alive", len(queue.worker_names(client, name)), queue=name)
+            yield _gauge("queue_length", "Deliveries that wait for a worker", queue_length(client, name), queue=name)
+            yield _gauge("workers", "Workers that are alive", len(live_workers(client, name)), queue=name)
 
 
 def _of_types(db: Database) -> Iterator[GaugeMetricFamily]:

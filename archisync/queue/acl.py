@@ -13,12 +13,11 @@ from enum import StrEnum
 from rq.defaults import RQ_KEY_PREFIX
 
 from archisync.base.errors import UsageError
-from archisync.queue.client import expected_types
+from archisync.queue.foreignkeys import shared_key_types
+from archisync.queue.workers import WORKER_NAMES
 from archisync.store.grants import DEFAULT_PREFIX
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
-WORKER_NAMES = "archisync.*"
-"""`archisync.work.worker` names them so."""
 
 
 class User(StrEnum):
@@ -44,8 +43,8 @@ class Allowed:
 _CONNECTION = ("hello", "ping", "select", "client|setname", "client|setinfo", "info")
 _TRANSACTION = ("multi", "exec", "discard", "watch", "unwatch")
 _SET_ASIDE = ("type", "rename")
-"""archisync.queue.client.clear_the_way; `rename` within these keys only."""
-# eval: archisync.queue.client pushes with a script of its own; what a script does needs the same rights.
+"""For move_foreign_keys_aside; `rename` within these keys only."""
+# eval: a push is a script; what a script does needs the same rights.
 _TICK = (
     *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "config|get",
     "sadd", "hset", "copy", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
@@ -64,7 +63,7 @@ _WORKER = (
 
 def allowed(user: User, queue_name: str) -> Allowed:
     """The rights of a user on the keys of one queue, those of rq 3."""
-    k, own = RQ_KEY_PREFIX, expected_types(queue_name)
+    k, own = RQ_KEY_PREFIX, shared_key_types(queue_name)
     shared = (*own, *(f"{key}:foreign:*" for key in own), f"{k}:job:*", f"{k}:worker:{WORKER_NAMES}")
     if user is User.TICK:
         return Allowed(commands=_TICK, keys=shared)

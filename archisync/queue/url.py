@@ -60,7 +60,7 @@ class Primary(redis.Redis):
         self.asked.close()
 
 
-def client(url: str, **options: Any) -> redis.Redis:
+def client_from_url(url: str, **options: Any) -> redis.Redis:
     """A client with redis-py's `options`, which the URL's own outrank. Nothing is sent yet. Raises ConfigurationError."""
     try:
         made = _by_sentinel(url, options) if "+sentinel://" in url else redis.Redis.from_url(url, **options)

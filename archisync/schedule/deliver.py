@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from archisync.schedule.summary import Summary
 
 DELIVER_DEADLINE_S = 40.0
-"""No batch is begun later: Redis may say nothing for queue.COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
+"""No batch is begun later: Redis may say nothing for COMMAND_TIMEOUT_S, and the heartbeat must still be written, or `status`
 would say that nobody calls tick."""
 INSERT_DEADLINE_S = 25.0
 """Half of it is kept for delivery: workers wait for the push, not for the rows."""
@@ -98,21 +98,24 @@ def deliver(
     if not lost_maybe and not deliveries.any_undelivered(db):
         return
     # Here, and not above: importing redis and rq costs more than all the rest.
-    from archisync.queue import client as queue
+    from archisync.queue.client import redis_client
+    from archisync.queue.foreignkeys import move_foreign_keys_aside
+    from archisync.queue.job import job_id
+    from archisync.queue.joblist import missing_jobs, rq_queue
 
-    with queue.connected(config.redis_url) as client:
-        queue.clear_the_way(client, config.queue, EventLog())
+    with redis_client(config.redis_url) as client:
+        move_foreign_keys_aside(client, config.queue, EventLog())
         lost_count = 0
         if lost_maybe:
-            pushed_as = {queue.job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
-            lost = [pushed_as[job_id] for job_id in queue.missing(client, config.queue, pushed_as)]
+            pushed_as = {job_id(d.run_id, d.fence, d.delivery_id): d for d in lost_maybe}
+            lost = [pushed_as[id_] for id_ in missing_jobs(client, config.queue, pushed_as)]
             lost_count = deliveries.mark_undelivered(db, lost) if lost else 0
         while deliveries.assign(db, limit=DELIVER_BATCH) == DELIVER_BATCH:
             continue
-        rq_queue = queue.queue(client, config.queue)
+        queue = rq_queue(client, config.queue)
         pushed = 0
         while monotonic() - started < DELIVER_DEADLINE_S:
-            batch = _deliver_next(db, config, rq_queue)
+            batch = _deliver_next(db, config, queue)
             if batch is None and not more():
                 return
             pushed += batch or 0
@@ -120,18 +123,18 @@ def deliver(
             summary.enqueued = pushed - summary.redelivered
 
 
-def _deliver_next(db: Database, config: Config, rq_queue: Queue) -> int | None:
+def _deliver_next(db: Database, config: Config, queue: Queue) -> int | None:
     """Push one delivery: how many runs it has; None when nothing is left that no other tick is pushing."""
-    from archisync.queue import client as queue
+    from archisync.queue.push import push_delivery
 
     # RQ's own limit is the last resort: a worker may begin the agent's last run just before its bound.
     timeout_s = AGENT_BOUND_S + config.run_timeout_s + 60
     # CRITICAL SECTION: a row lock is held during a network call, here and where the hook is called. It keeps an overlapping tick from
-    # pushing the same delivery; that takes another instead of waiting. The call is bounded by queue.COMMAND_TIMEOUT_S.
+    # pushing the same delivery; that takes another instead of waiting. The call is bounded by COMMAND_TIMEOUT_S.
     with db.transaction():
         delivery = deliveries.lock_next(db)
         if delivery is None:
             return None
-        queue.push(rq_queue, delivery, timeout_s=timeout_s)
+        push_delivery(queue, delivery, timeout_s=timeout_s)
         deliveries.mark_delivered(db, delivery.delivery_id)
     return len(delivery.runs)

@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from archisync.base.log import EventLog
-from archisync.queue import client as queue
+from archisync.queue.job import JOB_FUNCTION
 
 SET_ASIDE_S = 3600
 LONGEST_PAYLOAD_BYTES = 1024
@@ -67,7 +67,7 @@ class SyncJob(Job):
             raise ForeignJobError("its payload is too long")
         super().restore(raw_data)
         if (
-            self.func_name != queue.JOB_FUNCTION
+            self.func_name != JOB_FUNCTION
             or self.instance is not None
             or self.kwargs != {}
             or not isinstance(self.args, list)

@@ -14,11 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from contextlib import closing, suppress
 from datetime import timedelta
-from secrets import token_hex
 from types import FrameType
 from typing import Any
 
@@ -35,7 +33,9 @@ from rq.worker.base import WorkerStatus
 from archisync import sources
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
-from archisync.queue import client as queue
+from archisync.queue.client import redis_client
+from archisync.queue.foreignkeys import move_foreign_keys_aside
+from archisync.queue.workers import new_worker_name
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected, require_direct
@@ -194,18 +194,13 @@ def work(config: Config, *, burst: bool) -> None:
         require_direct(db)
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)
-    with queue.connected(config.redis_url, retries=CONNECTION_RETRIES) as client:
-        queue.clear_the_way(client, config.queue, EventLog())
+    with redis_client(config.redis_url, retries=CONNECTION_RETRIES) as client:
+        move_foreign_keys_aside(client, config.queue, EventLog())
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker(
-            [q], name=_unique_name(), connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S
+            [q], name=new_worker_name(), connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S
         )
         worker.config, worker.current = config, CurrentDelivery()
         # Set before the first fork: a child that is told to stop in its first moment does not die of the signal.
         signal.signal(signal.SIGUSR1, _stop_after_this_run)
         worker.work(burst=burst, logging_level="WARNING")
-
-
-def _unique_name() -> str:
-    """The random part tells a restarted container, which has the same process id, from the one before."""
-    return f"archisync.{socket.gethostname()}.{os.getpid()}.{token_hex(4)}"

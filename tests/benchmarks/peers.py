@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
-from archisync.queue import client as queue
+from archisync.queue.job import JOB_FUNCTION
+from archisync.queue.joblist import rq_queue
 from tests.benchmarks.figures import timed
 
 BATCH = 1_000
@@ -59,14 +60,14 @@ def _require(*packages: str) -> None:
 
 def rq_enqueue_many(servers: Servers, jobs: int) -> float:
     with redis.Redis.from_url(servers.redis_url) as client:
-        q = queue.queue(client, _NAME)
+        q = rq_queue(client, _NAME)
 
         def enqueue() -> None:
             for start in range(0, jobs, BATCH):
                 q.enqueue_many(
                     [
                         q.prepare_data(
-                            queue.JOB_FUNCTION, args=[number, 1], job_id=f"run-{number}", result_ttl=0, failure_ttl=3600
+                            JOB_FUNCTION, args=[number, 1], job_id=f"run-{number}", result_ttl=0, failure_ttl=3600
                         )
                         for number in range(start, min(start + BATCH, jobs))
                     ]
@@ -80,11 +81,11 @@ def rq_enqueue_many(servers: Servers, jobs: int) -> float:
 def rq_unique(servers: Servers, jobs: int) -> float:
     jobs = min(jobs, SLOW_JOBS)
     with redis.Redis.from_url(servers.redis_url) as client:
-        q = queue.queue(client, _NAME)
+        q = rq_queue(client, _NAME)
 
         def enqueue() -> None:
             for number in range(jobs):
-                q.enqueue(queue.JOB_FUNCTION, number, 1, job_id=f"run-{number}", unique=True)
+                q.enqueue(JOB_FUNCTION, number, 1, job_id=f"run-{number}", unique=True)
 
         seconds = timed(enqueue)
         _counted(q.count, jobs)

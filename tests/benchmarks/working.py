@@ -13,7 +13,7 @@ from pathlib import Path
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from archisync.queue import client as queue
+from archisync.queue.client import redis_client
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
@@ -83,7 +83,7 @@ class Work:
     def peer_per_second(self, jobs: int) -> float:
         """Jobs a second of a plain RQ worker; its start is not counted."""
         idle_s = timed(self._rq)
-        with queue.connected(self._config.redis_url) as client:
+        with redis_client(self._config.redis_url) as client:
             q = Queue("peer", connection=client, serializer=JSONSerializer)
             q.enqueue_many([Queue.prepare_data(EMPTY_JOB, result_ttl=0) for _ in range(jobs)])
         busy_s = timed(self._rq)

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from archisync.base.errors import ConfigurationError
-from archisync.queue import client as queue
+from archisync.queue.client import redis_client
 from archisync.rules.config import Config
 from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES
@@ -197,7 +197,7 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
 def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database, config: Config) -> None:
     run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     assert tick(one_pair, config).enqueued == 1
-    with queue.connected(config.redis_url) as client:
+    with redis_client(config.redis_url) as client:
         client.flushall()
     one_pair.execute("update system.deliveries set delivered_at = %s", (NOW + TEN_YEARS,))
     assert tick(one_pair, config).redelivered == 1

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 )
 
 from archisync.base.errors import LeaseLostError
-from archisync.queue import client as queue
+from archisync.queue.joblist import rq_queue
+from archisync.queue.push import push_delivery
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.schedule.tick import tick
@@ -175,7 +176,7 @@ class Promises(RuleBasedStateMachine):
         with self.db.transaction(force_rollback=True):
             delivery = deliveries.lock_next(self.db)
             if delivery is not None:
-                queue.push(queue.queue(self.redis, self.config.queue), delivery, timeout_s=60)
+                push_delivery(rq_queue(self.redis, self.config.queue), delivery, timeout_s=60)
 
     @rule(jobs=st.integers(1, 12))
     def a_worker_works(self, jobs: int) -> None:

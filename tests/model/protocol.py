@@ -157,8 +157,8 @@ class Action(Enum):
         "schedule.deliver:deliver",
         "store.deliveries:SQL_ANY_UNDELIVERED",
     )
-    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue.client:missing")
-    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue.client:missing")
+    FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue.joblist:missing_jobs")
+    MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue.joblist:missing_jobs")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.deliveries:SQL_MARK_UNDELIVERED")
     LOCK_UNDELIVERED = (
         Kind.TICK,
@@ -172,8 +172,8 @@ class Action(Enum):
         "schedule.deliver:_deliver_next",
         "store.deliveries:SQL_LOCK_NEXT",
     )
-    PUSH = (Kind.TICK, "pushes a job", "queue.client:push")
-    PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue.client:_STAMP")
+    PUSH = (Kind.TICK, "pushes a job", "queue.push:push_delivery")
+    PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue.push:_PUSH_SCRIPT")
     PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
     MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.deliveries:SQL_MARK_DELIVERED")
     # a worker, in the order of work.runner and sync.run

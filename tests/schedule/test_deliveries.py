@@ -1,5 +1,5 @@
 """What a tick leaves in Redis is what RQ itself would have left: read back by RQ's own means, and compared with RQ's own writing
-field by field. A release of RQ that writes another format fails here, and `queue.push` then lets RQ write every job."""
+field by field. A release of RQ that writes another format fails here, and `push_delivery` then lets RQ write every job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from rq.job import Job, JobStatus
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
-from archisync.queue import client as queue
+from archisync.queue import joblist
+from archisync.queue.joblist import missing_jobs, rq_queue
+from archisync.queue.push import push_delivery
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, claims, deliveries, queued_runs
@@ -77,10 +79,10 @@ def everything(client: redis.Redis) -> dict[Any, Any]:
 
 @pytest.mark.parametrize("delivery", [SCHEDULED, FORCED], ids=["scheduled", "forced"])
 def test_what_is_pushed_is_field_by_field_what_rq_writes(client: redis.Redis, delivery: Delivery) -> None:
-    rq_enqueues(queue.queue(client, NAME), delivery)
+    rq_enqueues(rq_queue(client, NAME), delivery)
     by_rq = everything(client)
     client.flushall()
-    queue.push(queue.queue(client, NAME), delivery, timeout_s=TIMEOUT_S)
+    push_delivery(rq_queue(client, NAME), delivery, timeout_s=TIMEOUT_S)
     assert everything(client) == by_rq
     assert len(by_rq) == len(delivery.runs) + 2
 
@@ -88,13 +90,13 @@ def test_what_is_pushed_is_field_by_field_what_rq_writes(client: redis.Redis, de
 def test_the_script_and_not_rq_has_written_the_jobs(client: redis.Redis) -> None:
     """Else the comparison above would compare RQ with itself."""
     before = client.info("commandstats").get("cmdstat_eval", {"calls": 0})["calls"]
-    queue.push(queue.queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(rq_queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
     assert client.info("commandstats")["cmdstat_eval"]["calls"] == before + 1
 
 
 def test_rq_reads_each_job_back(client: redis.Redis) -> None:
     begun = datetime.now(UTC) - timedelta(seconds=1)
-    queue.push(queue.queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(rq_queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
     for run_id, fence in RUNS:
         job = Job.fetch(f"run-{run_id}-{fence}-7", connection=client, serializer=JSONSerializer)
         assert (job.func_name, job.args, job.kwargs) == ("archisync.work.job.sync", [run_id, fence], {})
@@ -118,7 +120,7 @@ def rq_command(*words: str, environment: Mapping[str, str]) -> str:
 
 
 def test_rq_info_counts_the_jobs(client: redis.Redis, redis_url: str) -> None:
-    queue.push(queue.queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(rq_queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
     assert "3 jobs total" in rq_command("info", "--url", redis_url, environment={})
 
 
@@ -135,33 +137,33 @@ def test_a_plain_rq_worker_does_the_runs(
 
 
 def test_a_delivery_that_is_pushed_twice_is_queued_once(client: redis.Redis) -> None:
-    q = queue.queue(client, NAME)
-    queue.push(q, SCHEDULED, timeout_s=TIMEOUT_S)
+    q = rq_queue(client, NAME)
+    push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     once = everything(client)
-    queue.push(q, SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     assert everything(client) == once
 
 
 def test_of_a_delivery_of_which_redis_lost_a_part_that_part_is_queued_again(client: redis.Redis) -> None:
-    q = queue.queue(client, NAME)
-    queue.push(q, SCHEDULED, timeout_s=TIMEOUT_S)
+    q = rq_queue(client, NAME)
+    push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     client.delete("rq:job:run-12-3-7")
     client.lrem(q.key, 0, "run-12-3-7")
-    queue.push(q, SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     assert q.get_job_ids() == ["run-11-1-7", "run-9876543210-1-7", "run-12-3-7"]
 
 
 def test_a_later_delivery_of_a_run_has_a_job_of_its_own(client: redis.Redis) -> None:
-    q = queue.queue(client, NAME)
+    q = rq_queue(client, NAME)
     for delivery_id in (7, 9):
-        queue.push(q, Delivery(delivery_id=delivery_id, forced=False, runs=RUNS[:1]), timeout_s=TIMEOUT_S)
+        push_delivery(q, Delivery(delivery_id=delivery_id, forced=False, runs=RUNS[:1]), timeout_s=TIMEOUT_S)
     assert q.get_job_ids() == ["run-11-1-7", "run-11-1-9"]
 
 
 def test_forced_runs_go_to_the_front_in_their_order(client: redis.Redis) -> None:
-    q = queue.queue(client, NAME)
+    q = rq_queue(client, NAME)
     for delivery in (SCHEDULED, FORCED):
-        queue.push(q, delivery, timeout_s=TIMEOUT_S)
+        push_delivery(q, delivery, timeout_s=TIMEOUT_S)
     assert q.get_job_ids()[:4] == ["run-21-1-8", "run-22-1-8", "run-23-1-8", "run-11-1-7"]
 
 
@@ -178,7 +180,7 @@ class LaterQueue(Queue):
 
 def test_a_release_of_rq_that_does_more_for_a_job_does_it_for_every_job(client: redis.Redis) -> None:
     q = LaterQueue(NAME, connection=client, serializer=JSONSerializer)
-    queue.push(q, SCHEDULED, timeout_s=TIMEOUT_S)
+    push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     assert client.scard("rq:all-jobs") == len(RUNS)
     assert q.get_job_ids() == [f"run-{run_id}-{fence}-7" for run_id, fence in RUNS]
 
@@ -190,13 +192,13 @@ def test_a_tick_that_died_between_push_and_commit_is_followed_by_one_that_queues
     for number in range(30):
         agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
     queued_runs.insert_due(connection, limit=1000, batch=50)
-    q = queue.queue(client, NAME)
+    q = rq_queue(client, NAME)
     for _ in range(2):
         with connection.transaction(force_rollback=True):
             delivery = deliveries.lock_next(connection)
             assert delivery is not None
             assert len(delivery.runs) == 50
-            queue.push(q, delivery, timeout_s=TIMEOUT_S)
+            push_delivery(q, delivery, timeout_s=TIMEOUT_S)
     assert tick(connection, config).enqueued == 122
     ids = q.get_job_ids()
     assert (len(ids), len(set(ids))) == (122, 122)
@@ -269,7 +271,7 @@ def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_
         }
     )
     assert tick(connection, config).enqueued == 2
-    for job_id in queue.queue(client, NAME).get_job_ids():
+    for job_id in rq_queue(client, NAME).get_job_ids():
         job = Job.fetch(job_id, connection=client, serializer=JSONSerializer)
         assert [type(part) for part in job.args] == [int, int]
     assert "secret" not in str(everything(client))
@@ -279,10 +281,10 @@ def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_
 def test_what_the_list_has_is_not_missing_however_long_it_is(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_PAGE", 3)
+    monkeypatch.setattr(joblist, "_PAGE", 3)
     listed = [f"job-{number}" for number in range(8)]
     for length in range(9):
         client.delete("rq:queue:archisync")
         if length:
             client.rpush("rq:queue:archisync", *listed[:length])
-        assert queue.missing(client, NAME, listed) == set(listed[length:])
+        assert missing_jobs(client, NAME, listed) == set(listed[length:])

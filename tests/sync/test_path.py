@@ -157,10 +157,11 @@ def test_eight_ticks_at_once_queue_and_deliver_each_of_a_thousand_pairs_once(
         enqueued = list(pool.map(one, range(8)))
     assert sum(enqueued) == 1000
     assert count(connection, "select count(*) from system.sync_runs") == 1000
-    from archisync.queue import client as queue
+    from archisync.queue.client import redis_client
+    from archisync.queue.joblist import queue_length
 
-    with queue.connected(config.redis_url) as client:
-        assert queue.length(client, config.queue) == 1000
+    with redis_client(config.redis_url) as client:
+        assert queue_length(client, config.queue) == 1000
 
 
 def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Database, config: Config) -> None:

@@ -1,0 +1,82 @@
+"""Workers that are registered in Redis: the names that archisync's have, and who is alive."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+import redis
+from rq import Worker
+from rq.defaults import RQ_KEY_PREFIX
+
+WORKER_NAMES = "archisync.*"
+"""A pattern of Redis for the names that `new_worker_name` makes."""
+_NAME = re.compile(r"archisync\.(.*)\.([0-9]{1,9})\.[^.]*", re.ASCII)
+
+
+def new_worker_name() -> str:
+    """A name for this process. It ends in random digits, because a restarted container has the same host and process id."""
+    return f"archisync.{socket.gethostname()}.{os.getpid()}.{token_hex(4)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveWorker:
+    """A worker whose key in Redis has not expired. `state`: busy, idle, started or suspended. `pid_namespace`: the kernel's name of the
+    container that its process id counts in, None if the worker doesn't say."""
+
+    name: str
+    state: str
+    pid_namespace: str | None
+
+    @property
+    def host_and_pid(self) -> tuple[str, int] | None:
+        """None for a worker that archisync did not start."""
+        found = _NAME.fullmatch(self.name)
+        return (found[1], int(found[2])) if found else None
+
+    @property
+    def place(self) -> str:
+        """`host:pid`; the name of a worker that archisync did not start."""
+        found = self.host_and_pid
+        return f"{found[0]}:{found[1]}" if found else self.name
+
+
+def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
+    """The live workers of the queue, by name.
+
+    Entries that are no worker are left out: any application may have written them, and RQ's own `Worker.all` fails at the first one.
+    """
+    prefix = Worker.redis_worker_namespace_prefix.encode()
+    members: Any = client.smembers(f"{RQ_KEY_PREFIX}:workers:{queue_name}")
+    keys = sorted(key for key in members if key.startswith(prefix))
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hgetall(key)
+        found = pipe.execute(raise_on_error=False)
+    return [
+        _worker(key.removeprefix(prefix), hash_) for key, hash_ in zip(keys, found, strict=True) if _is_live(key, hash_)
+    ]
+
+
+def _is_live(key: bytes, found: Any) -> bool:
+    """Raises NoPermissionError if the Redis user may not even read the hash of an archisync worker."""
+    if isinstance(found, redis.exceptions.NoPermissionError) and b":archisync." in key:
+        raise found
+    return isinstance(found, dict) and bool(found)
+
+
+def _worker(name: bytes, found: dict[bytes, bytes]) -> LiveWorker:
+    namespace = found.get(b"pid_namespace")
+    return LiveWorker(
+        name=_text(name),
+        state=_text(found.get(b"state", b"?")),
+        pid_namespace=None if namespace is None else _text(namespace),
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="backslashreplace")
