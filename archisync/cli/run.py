@@ -97,7 +97,9 @@ def _finish(
     from archisync.store import history
 
     if not inline:
-        force.deliver(db, a.config)
+        from archisync.schedule.deliver import deliver_now
+
+        deliver_now(db, a.config)
         if not wait:
             return [], None
         _say_whether_ticks_come(a, db)

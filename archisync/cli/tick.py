@@ -34,10 +34,10 @@ def tick(
 
 def _dry_run(a: App, json: bool) -> None:
     """Streams in a pipe, whatever the number of pairs; --json collects."""
-    from archisync.schedule.tick import dry_run
+    from archisync.schedule.dryrun import decisions
 
     with a.database("tick --dry-run") as db:
-        decisions = (
+        found = (
             {
                 "sync_type": facts.sync_type,
                 "agent_id": facts.agent_id,
@@ -45,13 +45,13 @@ def _dry_run(a: App, json: bool) -> None:
                 "message": decision.sentence,
                 "next_at": decision.next_at,
             }
-            for facts, decision in dry_run(db)
+            for facts, decision in decisions(db)
         )
         if json:
-            a.output.json(decisions=list(decisions))
+            a.output.json(decisions=list(found))
             return
         due = total = 0
-        for d in decisions:
+        for d in found:
             total += 1
             due += d["reason"] == "due"
             a.output.line(f"{d['reason']:<14} {d['sync_type']:<10} {d['agent_id']:<24} {d['message']}")

@@ -13,8 +13,9 @@ from archisync.base.errors import ExitCode, UnreachableError
 from archisync.cli.deadline import ends_within
 from archisync.cli.output import Output
 from archisync.rules.config import Config
+from archisync.schedule.deadlines import TICK_DEADLINE_S
 from archisync.schedule.summary import Summary
-from archisync.schedule.tick import DEADLINE_S, tick
+from archisync.schedule.tick import tick
 from archisync.store.database import connected
 
 
@@ -33,11 +34,14 @@ def run(output: Output, config: Config, *, json: bool) -> ExitCode:
     """One tick, told on `output`. Raises what `tick` raises."""
     _ = config.redis_url  # a missing variable is told now, not by the first tick that has something to deliver
     late = UnreachableError(
-        f"the tick did not end within {DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
+        f"the tick did not end within {TICK_DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
         hint="archisync status; the next tick goes on with what is left",
     )
     seconds = config.database_timeout_s
-    with ends_within(DEADLINE_S, late), connected(config.database_url, purpose="tick", answer_timeout_s=seconds) as db:
+    with (
+        ends_within(TICK_DEADLINE_S, late),
+        connected(config.database_url, purpose="tick", answer_timeout_s=seconds) as db,
+    ):
         summary = tick(db, config)
     if json:
         output.json(tick=_as_json(summary))

@@ -169,12 +169,12 @@ def judge_disk(folder: Path, free_bytes: int) -> Finding:
 
 def check_hook(config: Config) -> Iterator[Finding]:
     """Whether the hook can be called at all; nothing is sent."""
-    from archisync.schedule.hook import check
+    from archisync.schedule import hook
 
     try:
         if config.hook is None:
             return
-        check(config.hook)
+        hook.check_hook(config.hook)
     except ArchisyncError as exc:
         yield of_error("hook", exc)
     else:

@@ -1,7 +1,7 @@
-"""Forcing a resync: which pairs, one run each at the front of the queue, and waiting for what becomes of them.
+"""Forcing a resync: choosing the pairs, queueing a run for each at the front of the queue, waiting for the outcome.
 
-A forced run joins an unfinished one of its pair instead of doubling it. It works while a type is disabled or an agent paused, and the
-caller is told so. It never touches an agent that is not on the whitelist.
+A forced run joins the pair's unfinished run, if there is one, instead of doubling it. It also runs while the type is disabled or the
+agent paused, and the caller can say so. An agent that is not on the whitelist is never forced.
 """
 
 from __future__ import annotations
@@ -10,15 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from archisync.base.errors import (
-    ExitCode,
-    NotFoundError,
-    UnreachableError,
-    UsageError,
-    WaitTimeoutError,
-)
+from archisync.base.errors import ExitCode, NotFoundError, UsageError, WaitTimeoutError
+from archisync.base.text import counted
 from archisync.rules.agentid import check_agent_id
-from archisync.rules.config import Config
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 from archisync.store import agents, history, pairs, queued_runs
 from archisync.store.database import Database
@@ -27,9 +21,7 @@ from archisync.store.runs import Run, State
 
 POLL_S = 0.25
 ALL_TYPES = "all"
-GIVE_BACK_TIMEOUT_S = 5.0
-"""Whoever has typed Ctrl-C waits no longer than that."""
-NAMED = 10
+RUNS_NAMED = 10
 """Unfinished runs that a message names."""
 
 _EXIT_CODES = {
@@ -47,10 +39,20 @@ class Pair:
     agent_id: str
 
 
-def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list[Pair]:
-    """The pairs that `run TYPE|all [--agent]…` means, in the order in which a tick would queue them.
+def select_types(name: str) -> list[SyncType]:
+    """The type of that name, or all types, in the order in which a tick queues them. Raises UsageError."""
+    try:
+        types = list(SYNC_TYPES.values()) if name == ALL_TYPES else [sync_type(name)]
+        return sorted(types, key=lambda t: t.level)
+    except UsageError as exc:
+        raise exc.with_hint(f"{exc.hint}, {ALL_TYPES}") from None
 
-    Raises UsageError (unknown type, an agent for a shared type), NotFoundError (unknown agent, or none on the whitelist).
+
+def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list[Pair]:
+    """The pairs that `run TYPE|all [--agent]…` means, in the order in which a tick queues them.
+
+    Raises UsageError for an unknown type, an agent that is not on the whitelist, or an agent with a shared type; NotFoundError for an
+    unknown agent, or if no agent is on the whitelist.
     """
     types = select_types(type_name)
     if agent_ids:
@@ -70,15 +72,6 @@ def select_pairs(db: Database, type_name: str, agent_ids: Sequence[str]) -> list
     return found
 
 
-def select_types(name: str) -> list[SyncType]:
-    """The one type, or all, in the order in which a tick would queue them. Raises UsageError."""
-    try:
-        types = list(SYNC_TYPES.values()) if name == ALL_TYPES else [sync_type(name)]
-        return sorted(types, key=lambda t: t.level)
-    except UsageError as exc:
-        raise exc.with_hint(f"{exc.hint}, {ALL_TYPES}") from None
-
-
 def _whitelisted(db: Database, agent_id: str) -> str:
     check_agent_id(agent_id)
     if not agents.agent(db, agent_id).whitelisted:
@@ -92,43 +85,32 @@ def force(db: Database, chosen: Sequence[Pair], *, by: str, why: str | None) -> 
 
 
 def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
-    """Sentences about what these runs override: a disabled type, a standing pause. At most one for each cause."""
-    told: dict[str, None] = {}
+    """A sentence for each disabled type and each pause that these runs override."""
+    sentences: dict[str, None] = {}
     for pair in chosen:
         facts = pairs.facts(db, pair.sync_type, pair.agent_id)
         if not facts.enabled:
-            told[f"the type {facts.sync_type} is disabled; this run is done all the same"] = None
+            sentences[f"the type {facts.sync_type} is disabled; this run is done all the same"] = None
         if facts.pause_scope is not None:
-            told[f"{facts.pause_scope} is paused; this run is done all the same"] = None
-    return list(told)
-
-
-def deliver(db: Database, config: Config) -> None:
-    """Push what is queued now, without waiting for the next tick. Raises UnreachableError; then the next tick delivers."""
-    from archisync.schedule.deliver import deliver as push
-    from archisync.schedule.summary import Summary
-
-    try:
-        push(db, config, Summary(), monotonic())
-    except UnreachableError as exc:
-        raise exc.with_hint("the run is queued in PostgreSQL; the next tick delivers it") from exc
+            sentences[f"{facts.pause_scope} is paused; this run is done all the same"] = None
+    return list(sentences)
 
 
 def wait(
     db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], object]
 ) -> list[Run]:
-    """Block until every run is finished; `changed` is called with each as it ends. The runs themselves are never touched.
+    """Wait until every run is finished; `changed` is called with each one as it ends. The runs themselves are not touched.
 
-    Raises WaitTimeoutError when `timeout_s` passes first.
+    Raises WaitTimeoutError after `timeout_s`.
     """
-    deadline = None if timeout_s is None else monotonic() + timeout_s
+    begun = monotonic()
     waiting, ended = list(run_ids), {}
     while waiting:
         for run_id in [r for r in waiting if not history.state_of(db, r).unfinished]:
             ended[run_id] = history.get(db, run_id)
             waiting.remove(run_id)
             changed(ended[run_id])
-        if waiting and deadline is not None and timeout_s is not None and monotonic() >= deadline:
+        if waiting and timeout_s is not None and monotonic() - begun >= timeout_s:
             raise _timed_out(db, waiting, timeout_s)
         if waiting:
             sleep(POLL_S)
@@ -138,15 +120,16 @@ def wait(
 def _timed_out(db: Database, waiting: Sequence[int], timeout_s: float) -> WaitTimeoutError:
     first = history.get(db, waiting[0])
     detail = f": {first.message}" if first.message else ""
-    more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
+    more = f" and {len(waiting) - RUNS_NAMED} more" if len(waiting) > RUNS_NAMED else ""
+    named = ", ".join(map(str, waiting[:RUNS_NAMED]))
     return WaitTimeoutError(
-        f"{len(waiting)} run(s) not finished after {timeout_s:g} s: {', '.join(map(str, waiting[:NAMED]))}{more} "
+        f"{counted(len(waiting), 'run')} not finished after {timeout_s:g} s: {named}{more} "
         f"(run {first.run_id} is {first.state}{detail})",
         hint=f"the run goes on; archisync show {first.run_id}",
     )
 
 
 def exit_code(ended: Sequence[Run]) -> ExitCode:
-    """The outcome of several finished runs as one code: a failure outweighs a hold, a hold outweighs success."""
+    """One exit code for several finished runs: a failure outweighs a hold, a hold outweighs success."""
     codes = {_EXIT_CODES[run.state] for run in ended}
     return next((c for c in (ExitCode.SYNC_FAILED, ExitCode.HELD) if c in codes), ExitCode.DONE)

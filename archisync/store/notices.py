@@ -30,7 +30,7 @@ SQL_EXPIRE = """
 update system.notices set done_at = system.clock(), outcome = 'expired'
  where done_at is null and created_at < system.clock() - make_interval(hours => %(hours)s)
 """
-# Purpose: one notice for this transaction alone, oldest first. Caller: hook.deliver_notices, which calls the hook while it holds the
+# Purpose: one notice for this transaction alone, oldest first. Caller: notify.send_notices, which calls the hook while it holds the
 # row: an overlapping tick takes another one, and a tick that is killed leaves it for the next.
 SQL_LOCK_NEXT = """
 select id, event, sync_type, agent_id, run_id, message, created_at, attempts, outcome from system.notices

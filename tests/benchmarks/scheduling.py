@@ -15,7 +15,8 @@ import redis
 
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.schedule.deliver import DELIVER_BATCH, INSERT_BATCH
+from archisync.schedule.deliver import DELIVERY_RUNS
+from archisync.schedule.queueing import QUEUE_BATCH
 from archisync.schedule.tick import tick
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store import agents, queued_runs, ticks
@@ -205,7 +206,7 @@ def _plans(place: Place, sizes: tuple[int, ...]) -> str:
             ticks.SQL_ANYTHING_TO_DO,
             {"history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
         ),
-        "queue what is due": (queued_runs.SQL_INSERT_DUE, {"limit": INSERT_BATCH, "batch": DELIVER_BATCH}),
+        "queue what is due": (queued_runs.SQL_INSERT_DUE, {"limit": QUEUE_BATCH, "batch": DELIVERY_RUNS}),
     }
     for title, (statement, params) in statements.items():
         for count in sizes:

@@ -197,7 +197,7 @@ def test_a_timeout_shows_the_runs_as_they_are_and_names_those_that_are_not_finis
     run_id = taken(connection, "orders")
     typed = ("run", "orders", "--wait", "--timeout", "0")
     told = (
-        f"error: 2 run(s) not finished after 0 s: {run_id}, {run_id + NEXT} (run {run_id} is running)\n"
+        f"error: 2 runs not finished after 0 s: {run_id}, {run_id + NEXT} (run {run_id} is running)\n"
         f"hint: the run goes on; archisync show {run_id}\n"
     )
     shown = cli(*typed)
@@ -219,4 +219,4 @@ def test_a_timeout_names_ten_runs_at_most(cli: Cli, connection: Database) -> Non
     for number in range(12):
         agents.add(connection, f"agent.{number:02}", name=None, whitelisted=True)
     done = cli("run", "orders", "--wait", "--timeout", "0")
-    assert "12 run(s) not finished after 0 s: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more (run 1 is queued)" in done.stderr
+    assert "12 runs not finished after 0 s: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more (run 1 is queued)" in done.stderr

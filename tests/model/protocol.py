@@ -114,17 +114,22 @@ class Action(Enum):
 
     # a tick, in the order of tick.tick
     BEGIN = (Kind.TICK, "begins and finds no run to take back", "schedule.tick:tick", "store.claims:reap")
-    REAP = (Kind.TICK, "takes the run back from its silent worker", "schedule.tick:tick", "store.claims:SQL_REAP")
+    REAP = (
+        Kind.TICK,
+        "takes the run back from its silent worker",
+        "schedule.steps:take_back_silent_runs",
+        "store.claims:SQL_REAP",
+    )
     SEE_DUE = (
         Kind.TICK,
         "sees that the pair is due",
-        "schedule.deliver:_insert_due",
+        "schedule.queueing:queue_due",
         "store.queued_runs:SQL_INSERT_DUE",
     )
     SEE_NOT_DUE = (
         Kind.TICK,
         "sees that the pair is not due",
-        "schedule.deliver:_insert_due",
+        "schedule.queueing:queue_due",
         "store.queued_runs:SQL_INSERT_DUE",
     )
     INSERT_DUE = (
@@ -163,13 +168,13 @@ class Action(Enum):
     LOCK_UNDELIVERED = (
         Kind.TICK,
         "locks the run's delivery and reads its fence",
-        "schedule.deliver:_deliver_next",
+        "schedule.deliver:_push_next",
         "store.deliveries:SQL_LOCK_NEXT",
     )
     LOCK_NOTHING = (
         Kind.TICK,
         "has nothing to push and ends",
-        "schedule.deliver:_deliver_next",
+        "schedule.deliver:_push_next",
         "store.deliveries:SQL_LOCK_NEXT",
     )
     PUSH = (Kind.TICK, "pushes a job", "queue.push:push_delivery")

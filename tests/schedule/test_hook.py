@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from archisync.schedule import hook
+from archisync.schedule.hook import HookError, call_hook
 from archisync.standalone.servers import temporary_folder
 from archisync.store import health, held, notices, ticks
 from archisync.store.database import Database
@@ -373,8 +373,8 @@ def test_a_program_that_may_not_be_signalled_is_refused_like_any_that_hangs() ->
         words = f"exec:{become_root} --reuid 0 sh -c 'echo $$ > {pid_file}; exec sleep 600'"
 
         def call() -> None:
-            with pytest.raises(hook.HookError, match=r"^the program took longer than 5 s$"):
-                hook._run(hook._arguments(words), b"{}", {"PATH": os.environ["PATH"]})
+            with pytest.raises(HookError, match=r"^the program took longer than 5 s$"):
+                call_hook(words, b"{}", {"PATH": os.environ["PATH"]})
 
         try:
             as_other_user(call)
