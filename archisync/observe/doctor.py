@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from archisync import sources
 from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageError
 from archisync.rules.agentid import check_agent_id
-from archisync.rules.config import Config, variable_names
+from archisync.rules.config import SETTINGS, Config, variable_names
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.store import agents, checks, clock, grants, migrations, notices, ticks
 from archisync.store.database import Database, connected
@@ -198,20 +198,15 @@ def check_notices(db: Database, config: Config) -> Iterator[Finding]:
         yield ok("notices", f"{waiting} wait(s) for the next tick" if waiting else "none waits")
 
 
+_CHECKED_APART = ("ARCHISYNC_DATABASE_URL", "ARCHISYNC_REDIS_URL", "ARCHISYNC_SOURCE", "ARCHISYNC_HOOK")
+
+
 def check_settings(config: Config) -> Iterator[Finding]:
     """Every number and name that the environment gives, as a worker would read it; variables that nobody reads."""
-    names = ("zone", "queue", "lease_s", "redeliver_after_s", "max_attempts", "retry_delay_s", "run_timeout_s", "worker_syncs",
-             "worker_memory_bytes", "database_timeout_s", "max_export_bytes", "pdf_limits", "fetch_timeout_s", "exec_memory_bytes",
-             "history_days")  # fmt: skip
-    looks: list[Callable[[], object]] = [lambda name=name: getattr(config, name) for name in names]  # type: ignore[misc]
-    for read in (config.locale, config.csv_dialect, config.aliases, config.seed_interval):
-        looks += [lambda read=read, kind=kind: read(kind) for kind in SYNC_TYPES.values()]  # type: ignore[misc]
     found: dict[str, Finding] = {}
-    for look in looks:
-        try:
-            look()
-        except ArchisyncError as exc:
-            found.setdefault(exc.message, of_error("settings", exc))
+    for setting in SETTINGS:
+        if setting.name not in _CHECKED_APART:
+            found |= {exc.message: of_error("settings", exc) for exc in setting.problems(config.environment)}
     found |= {name: judge_misspelt(name, meant) for name, meant in misspelt(config.environment)}
     yield from found.values() or [ok("settings", "the environment's settings can be read")]
 

@@ -1,168 +1,29 @@
-"""Configuration: environment variables, read once, checked with a hint, never printed with a secret in them.
+"""The one table of settings: environment variables with their defaults and meanings, and the typed values that they give.
 
-`VARIABLES` is the one list of them; the README's table is checked against it. Nothing here falls back to an embedded
-database: what is missing is an error that says what to set.
-
-Every command imports this module, an idle tick too: what few of them need is imported, and compiled, where it is used.
+No setting falls back to an embedded server: what is missing is an error that says what to set, and no error shows a secret. Every command
+imports this module, an idle tick too, so imports that few of them need are in the functions.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, NamedTuple
 
 from archisync.base.errors import ConfigurationError
+from archisync.rules.settings import Credential, Given, Setting, TypeSetting, Variable, any_text, choice, whole_number
 
 if TYPE_CHECKING:
-    from archisync.rules.synctypes import SyncType
+    from zoneinfo import ZoneInfo
 
-Locale = Literal["iso", "it"]
+    from archisync.rules.synctypes import SyncType
+    from archisync.rules.values import Locale
 
 AGENT_BOUND_S = 300
 """How long one worker goes on with the runs of one agent, so that other agents' runs get their turn."""
-
-
-class Variable(NamedTuple):
-    """One of the environment."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-VARIABLES: tuple[Variable, ...] = (
-    Variable(name="ARCHISYNC_DATABASE_URL", default="(required)", meaning="PostgreSQL, `postgresql://user@host/db`"),
-    Variable(
-        name="ARCHISYNC_REDIS_URL",
-        default="(required)",
-        meaning="Redis or Valkey, `redis://host:6379/0`; `rediss://…` over TLS, `redis+sentinel://…`",
-    ),
-    Variable(
-        name="ARCHISYNC_SOURCE",
-        default="(required)",
-        meaning="where exports are: a path, `https://…` or `exec:` and a program, with `{agent}` and `{type}`",
-    ),
-    Variable(name="ARCHISYNC_SOURCE_<TYPE>", default="", meaning="the same for one type, `ARCHISYNC_SOURCE_ORDERS`"),
-    Variable(
-        name="ARCHISYNC_INTERVAL_<TYPE>", default="", meaning="minutes that `db migrate` seeds; later the table decides"
-    ),
-    Variable(
-        name="ARCHISYNC_LOCALE",
-        default="iso",
-        meaning="numbers in exports: `iso` (1234.56) or `it` (1.234,56); PDF reports are `it`",
-    ),
-    Variable(name="ARCHISYNC_LOCALE_<TYPE>", default="", meaning="the same for one type"),
-    Variable(
-        name="ARCHISYNC_CSV_DELIMITER",
-        default="",
-        meaning="`comma`, `semicolon`, `tab` or `pipe`; else it is found in the header line",
-    ),
-    Variable(
-        name="ARCHISYNC_CSV_ENCODING",
-        default="",
-        meaning="`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
-    ),
-    Variable(
-        name="ARCHISYNC_CSV_QUOTING",
-        default="",
-        meaning="`none`: a quote is a character like any other; else cells may stand in double quotes",
-    ),
-    Variable(
-        name="ARCHISYNC_CSV_<NAME>_<TYPE>",
-        default="",
-        meaning="one of these three for one type, `ARCHISYNC_CSV_ENCODING_DDT`",
-    ),
-    Variable(
-        name="ARCHISYNC_ALIASES_<TYPE>",
-        default="",
-        meaning='further labels of columns, as JSON: `{"KUNDENNR": "customer_id", "NOTE": ""}` (empty: ignore the column)',
-    ),
-    Variable(name="ARCHISYNC_TIMEZONE", default="Europe/Rome", meaning="of times in exports that don't name one"),
-    Variable(name="ARCHISYNC_QUEUE", default="archisync", meaning="name of the RQ queue"),
-    Variable(
-        name="ARCHISYNC_LEASE_S", default="120", meaning="seconds after which a silent worker's run is taken back"
-    ),
-    Variable(
-        name="ARCHISYNC_REDELIVER_AFTER_S", default="30", meaning="seconds after which a lost delivery is repeated"
-    ),
-    Variable(name="ARCHISYNC_MAX_ATTEMPTS", default="3", meaning="attempts of one run before it is `failed`"),
-    Variable(name="ARCHISYNC_RETRY_DELAY_S", default="60", meaning="delay of the first retry; doubles with each"),
-    Variable(name="ARCHISYNC_RUN_TIMEOUT_S", default="1800", meaning="seconds that one run may take"),
-    Variable(
-        name="ARCHISYNC_WORKER_SYNCS", default="1000", meaning="syncs after which a worker replaces its child process"
-    ),
-    Variable(
-        name="ARCHISYNC_WORKER_MEMORY_BYTES",
-        default="536870912",
-        meaning="memory above which a worker replaces its child process, between two syncs",
-    ),
-    Variable(
-        name="ARCHISYNC_DATABASE_TIMEOUT_S", default="30", meaning="seconds that PostgreSQL may take over one statement"
-    ),
-    Variable(name="ARCHISYNC_MAX_EXPORT_BYTES", default="2147483648", meaning="largest export, unpacked"),
-    Variable(name="ARCHISYNC_PDF_TIMEOUT_S", default="600", meaning="seconds that reading one PDF report may take"),
-    Variable(
-        name="ARCHISYNC_PDF_MEMORY_BYTES", default="1073741824", meaning="address space of the process that reads it"
-    ),
-    Variable(name="ARCHISYNC_FETCH_TIMEOUT_S", default="300", meaning="seconds that one download or program may take"),
-    Variable(name="ARCHISYNC_HTTP_TOKEN", default="", meaning="bearer token for `http(s)://` sources"),
-    Variable(name="ARCHISYNC_HTTP_USER", default="", meaning="user name for basic authentication"),
-    Variable(name="ARCHISYNC_HTTP_PASSWORD", default="", meaning="its password"),
-    Variable(name="ARCHISYNC_HTTP_HEADERS", default="", meaning='further headers, as JSON: `{"X-Api-Key": "…"}`'),
-    Variable(name="ARCHISYNC_HTTP_CERT", default="", meaning="client certificate, a PEM file"),
-    Variable(name="ARCHISYNC_HTTP_KEY", default="", meaning="its key, a PEM file, unless the certificate's has it"),
-    Variable(
-        name="ARCHISYNC_HTTP_<NAME>_<TYPE>",
-        default="",
-        meaning="one of these six for one type, which then gets none of the common ones: `ARCHISYNC_HTTP_TOKEN_ORDERS`",
-    ),
-    Variable(
-        name="ARCHISYNC_HTTP_CA", default="", meaning="PEM file of the only authorities trusted; else the system's"
-    ),
-    Variable(
-        name="ARCHISYNC_HTTP_ALLOW_PRIVATE",
-        default="",
-        meaning="hosts, addresses or CIDRs that may be fetched from though not public, or `yes` for all",
-    ),
-    Variable(
-        name="ARCHISYNC_EXEC_ENV",
-        default="",
-        meaning="variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)",
-    ),
-    Variable(
-        name="ARCHISYNC_EXEC_MEMORY_BYTES", default="0", meaning="address space of an `exec:` program; 0: no limit"
-    ),
-    Variable(
-        name="ARCHISYNC_HOOK",
-        default="",
-        meaning="told once when a run is held, a pair degrades or recovers: `https://…` or `exec:` and a program",
-    ),
-    Variable(name="ARCHISYNC_HISTORY_DAYS", default="90", meaning="days that finished runs are kept"),
-)
-
-
-def variable_names() -> list[str]:
-    """Every name that a variable may have, those of each type included. For `doctor`."""
-    from archisync.rules.synctypes import SYNC_TYPES
-
-    names: list[str] = []
-    for variable in VARIABLES:
-        stem, _, rest = variable.name.partition("<NAME>")  # stands for those above it that begin so
-        for name in [name + rest for name in names if name.startswith(stem)] if rest else [stem]:
-            names += [name.replace("<TYPE>", kind.upper()) for kind in SYNC_TYPES] if "<TYPE>" in name else [name]
-    return names
-
-
-_DEFAULTS = {v.name: v.default for v in VARIABLES}
-
-
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
-_CUT_PASSWORD = re.compile(r"redis[^/]*://[^/?#@]*(/[^?]*@|#.*@|\?[^=]*@)")
-"""A / in a password ends the host, so that redis-py would take the password for it and name it when it can't connect."""
+LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
 
@@ -189,11 +50,231 @@ class PdfLimits(NamedTuple):
 DEFAULT_PDF_LIMITS = PdfLimits()
 
 
-class Config:
-    """What the environment says. Build it with `Config.from_environment`; each accessor raises ConfigurationError.
+def _database_url(name: str, url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    place, _, database = rest.partition("?")[0].partition("/")
+    if separator and (place.count("@") > 1 or "@" in database):  # libpq would take a part of the password for the host
+        raise ConfigurationError(
+            f"{name} has an @ too many between {scheme}:// and the database",
+            hint="in a password, write %40 for @, %2F for / and %3A for :",
+        )
+    return url
 
-    No tuple, which a careless `%` would print with the passwords in it.
+
+def _redis_url(name: str, url: str) -> str:
+    if not url.startswith(REDIS_SCHEMES):  # it may be a password, so it is not shown
+        raise ConfigurationError(
+            f"{name} can't be read as a Redis URL",
+            hint=f"it begins with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}",
+        )
+    # A / in a password ends the host: redis-py would take the password for the host, and show it when it can't connect.
+    if "@" in url and re.match(r"redis[^/]*://[^/?#@]*(/[^?]*@|#.*@|\?[^=]*@)", url):
+        raise ConfigurationError(
+            f"{name} has a /, ? or # before its @",
+            hint="in a password, write %2F for /, %3F for ?, %23 for # and %40 for @",
+        )
+    return url
+
+
+def _seed_interval(name: str, text: str, sync_type: SyncType) -> int:
+    from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
+
+    if not text:
+        return sync_type.default_interval_minutes
+    return whole_number(MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)(name, text)
+
+
+def _aliases(name: str, text: str, sync_type: SyncType) -> dict[str, str]:
+    if not text:
+        return {}
+    import json
+
+    fields = [field.name for field in sync_type.fields]
+    hint = f'for example {{"KUNDENNR": "{sync_type.key[0]}"}}; fields: ' + ", ".join(fields)
+    try:
+        found = json.loads(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"{name} is not JSON: {exc}", hint=hint) from exc
+    if not isinstance(found, dict) or not all(field in ("", *fields) for field in found.values()):
+        raise ConfigurationError(f"{name} must be an object whose values are fields of {sync_type.name}", hint=hint)
+    return found
+
+
+def _time_zone(name: str, text: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{name} is {text!r}", hint="for example Europe/Rome") from exc
+    except KeyError:  # ZoneInfoNotFoundError
+        raise ConfigurationError(f"there is no time zone {text!r} ({name})", hint="for example Europe/Rome") from None
+
+
+def _queue(name: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        raise ConfigurationError(f"{name} is {text!r}", hint="letters, digits, dot, dash, underscore")
+    return text
+
+
+def _hook(name: str, text: str) -> str | None:
+    if text and not text.startswith(("https://", "http://", "exec:")):
+        raise ConfigurationError(
+            f"{name} is neither an address nor a program",
+            hint="https://chat.example/hook   or: exec:/usr/local/bin/notify",
+        )
+    return text or None
+
+
+class Config:
+    """What the environment says: `config.lease_s`, `config.source(sync_type)`. Reading a wrong setting raises ConfigurationError.
+
+    Each setting stands here once, in the order of the README's table, which a test compares with this one. This is no tuple: a careless
+    `%` would print one with the passwords in it.
     """
+
+    database_url = Setting(
+        "ARCHISYNC_DATABASE_URL",
+        _database_url,
+        "PostgreSQL, `postgresql://user@host/db`",
+        example="postgresql://user@host/db",
+    )
+    redis_url = Setting(
+        "ARCHISYNC_REDIS_URL",
+        _redis_url,
+        "Redis or Valkey, `redis://host:6379/0`; `rediss://…` over TLS, `redis+sentinel://…`",
+        example="redis://host:6379/0",
+    )
+    source = TypeSetting(
+        "ARCHISYNC_SOURCE",
+        any_text,
+        "where exports are: a path, `https://…` or `exec:` and a program, with `{agent}` and `{type}`",
+        example="'/exports/{agent}/{type}.csv'",
+    )
+    seed_interval = TypeSetting(
+        "ARCHISYNC_INTERVAL",
+        _seed_interval,
+        "minutes that `db migrate` writes for a new type; from then on the database decides",
+        common=False,
+        checked_at_start=False,
+    )
+    locale = TypeSetting(
+        "ARCHISYNC_LOCALE",
+        choice(LOCALES),
+        "numbers in exports: `iso` (1234.56) or `it` (1.234,56); else `it` in PDF reports and `iso` in all others",
+    )
+    csv_delimiter = TypeSetting(
+        "ARCHISYNC_CSV_DELIMITER",
+        choice(CSV_DELIMITERS),
+        "`comma`, `semicolon`, `tab` or `pipe`; else it is found in the header line",
+    )
+    csv_encoding = TypeSetting(
+        "ARCHISYNC_CSV_ENCODING",
+        choice({name: name for name in CSV_ENCODINGS}),
+        "`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
+    )
+    csv_quoting = TypeSetting(
+        "ARCHISYNC_CSV_QUOTING",
+        choice({"none": "none", "double": "double"}),
+        "`none`: a quote is a character like any other; else cells may stand in double quotes",
+    )
+    aliases = TypeSetting(
+        "ARCHISYNC_ALIASES",
+        _aliases,
+        'further labels of columns, as JSON: `{"KUNDENNR": "customer_id", "NOTE": ""}` (empty: ignore the column)',
+        common=False,
+    )
+    zone = Setting("ARCHISYNC_TIMEZONE", _time_zone, "of times in exports that don't name one", default="Europe/Rome")
+    queue = Setting("ARCHISYNC_QUEUE", _queue, "name of the RQ queue", default="archisync")
+    lease_s = Setting(
+        "ARCHISYNC_LEASE_S",
+        whole_number(10, 3600),
+        "seconds after which a silent worker's run is taken back",
+        default="120",
+    )
+    redeliver_after_s = Setting(
+        "ARCHISYNC_REDELIVER_AFTER_S",
+        whole_number(5, 3600),
+        "seconds after which a lost delivery is repeated",
+        default="30",
+    )
+    max_attempts = Setting(
+        "ARCHISYNC_MAX_ATTEMPTS", whole_number(1, 20), "attempts of one run before it is `failed`", default="3"
+    )
+    retry_delay_s = Setting(
+        "ARCHISYNC_RETRY_DELAY_S", whole_number(0, 3600), "delay of the first retry; doubles with each", default="60"
+    )
+    run_timeout_s = Setting(
+        "ARCHISYNC_RUN_TIMEOUT_S", whole_number(10, 86400), "seconds that one run may take", default="1800"
+    )
+    worker_syncs = Setting(
+        "ARCHISYNC_WORKER_SYNCS",
+        whole_number(1, 1_000_000),
+        "syncs after which a worker replaces its child process",
+        default="1000",
+    )
+    worker_memory_bytes = Setting(
+        "ARCHISYNC_WORKER_MEMORY_BYTES",
+        whole_number(1, 1 << 48),
+        "memory above which a worker replaces its child process, between two syncs",
+        default="536870912",
+    )
+    database_timeout_s = Setting(
+        "ARCHISYNC_DATABASE_TIMEOUT_S",
+        whole_number(1, 3600),
+        "seconds that PostgreSQL may take over one statement",
+        default="30",
+    )
+    max_export_bytes = Setting(
+        "ARCHISYNC_MAX_EXPORT_BYTES", whole_number(1024, 1 << 40), "largest export, unpacked", default="2147483648"
+    )
+    pdf_timeout_s = Setting(
+        "ARCHISYNC_PDF_TIMEOUT_S", whole_number(1, 86400), "seconds that reading one PDF report may take", default="600"
+    )
+    pdf_memory_bytes = Setting(
+        "ARCHISYNC_PDF_MEMORY_BYTES",
+        whole_number(1 << 28, 1 << 48),
+        "address space of the process that reads it",
+        default="1073741824",
+    )
+    fetch_timeout_s = Setting(
+        "ARCHISYNC_FETCH_TIMEOUT_S",
+        whole_number(1, 86400),
+        "seconds that one download or program may take",
+        default="300",
+        checked_at_start=False,
+    )
+    http_token = Credential("ARCHISYNC_HTTP_TOKEN", "bearer token for `http(s)://` sources")
+    http_user = Credential("ARCHISYNC_HTTP_USER", "user name for basic authentication")
+    http_password = Credential("ARCHISYNC_HTTP_PASSWORD", "its password")
+    http_headers = Credential("ARCHISYNC_HTTP_HEADERS", 'further headers, as JSON: `{"X-Api-Key": "…"}`')
+    http_cert = Credential("ARCHISYNC_HTTP_CERT", "client certificate, a PEM file")
+    http_key = Credential("ARCHISYNC_HTTP_KEY", "its key, a PEM file, unless the certificate's has it")
+    http_ca = Setting("ARCHISYNC_HTTP_CA", any_text, "PEM file of the only authorities trusted; else the system's")
+    http_allow_private = Setting(
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE",
+        any_text,
+        "hosts, addresses or CIDRs that may be fetched from though not public, or `yes` for all",
+    )
+    exec_env = Setting(
+        "ARCHISYNC_EXEC_ENV", any_text, "variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)"
+    )
+    exec_memory_bytes = Setting(
+        "ARCHISYNC_EXEC_MEMORY_BYTES",
+        whole_number(0, 1 << 48),
+        "address space of an `exec:` program; 0: no limit",
+        default="0",
+        checked_at_start=False,
+    )
+    hook = Setting(
+        "ARCHISYNC_HOOK",
+        _hook,
+        "called once when a run is held, a pair degrades or recovers: `https://…` or `exec:` and a program",
+        checked_at_start=False,
+    )
+    history_days = Setting(
+        "ARCHISYNC_HISTORY_DAYS", whole_number(1, 36500), "days that finished runs are kept", default="90"
+    )
 
     def __init__(self, *, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -205,210 +286,43 @@ class Config:
     def __repr__(self) -> str:
         return "Config(…)"  # the environment holds passwords
 
-    def _get(self, name: str) -> str:
-        return self.environment.get(name, "").strip()
-
     def text(self, name: str) -> str:
-        """The variable as it is set, without blanks around it; empty when it is not. For sources' own settings."""
-        return self._get(name)
-
-    def _require(self, name: str, example: str) -> str:
-        value = self._get(name)
-        if not value:
-            raise ConfigurationError(f"{name} is not set", hint=f"export {name}={example}   (or try: archisync demo)")
-        return value
-
-    @property
-    def database_url(self) -> str:
-        url = self._require("ARCHISYNC_DATABASE_URL", "postgresql://user@host/db")
-        scheme, separator, rest = url.partition("://")
-        place, _, database = rest.partition("?")[0].partition("/")
-        if separator and (
-            place.count("@") > 1 or "@" in database
-        ):  # libpq would take a part of the password for the host
-            raise ConfigurationError(
-                f"ARCHISYNC_DATABASE_URL has an @ too many between {scheme}:// and the database",
-                hint="in a password, write %40 for @, %2F for / and %3A for :",
-            )
-        return url
-
-    @property
-    def redis_url(self) -> str:
-        url = self._require("ARCHISYNC_REDIS_URL", "redis://host:6379/0")
-        if not url.startswith(REDIS_SCHEMES):  # whatever it is, it may be a password
-            raise ConfigurationError(
-                "ARCHISYNC_REDIS_URL can't be read as a Redis URL",
-                hint=f"it begins with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}",
-            )
-        if "@" in url and _CUT_PASSWORD.match(url):
-            raise ConfigurationError(
-                "ARCHISYNC_REDIS_URL has a /, ? or # before its @",
-                hint="in a password, write %2F for /, %3F for ?, %23 for # and %40 for @",
-            )
-        return url
-
-    def source(self, sync_type: SyncType) -> str:
-        """The source template of a type: its own variable, or the common one."""
-        own = self._get(f"ARCHISYNC_SOURCE_{sync_type.name.upper()}")
-        return own or self._require("ARCHISYNC_SOURCE", "'/exports/{agent}/{type}.csv'")
-
-    def seed_interval(self, sync_type: SyncType) -> int:
-        """Minutes that `db migrate` seeds for a type that has no row yet."""
-        from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
-
-        name = f"ARCHISYNC_INTERVAL_{sync_type.name.upper()}"
-        if not self._get(name):
-            return sync_type.default_interval_minutes
-        return self._number(name, MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)
-
-    def locale(self, sync_type: SyncType, otherwise: Locale = "iso") -> Locale:
-        """How the type's numbers are written; `otherwise` where nothing is configured."""
-        own = f"ARCHISYNC_LOCALE_{sync_type.name.upper()}"
-        name = own if self._get(own) else "ARCHISYNC_LOCALE"
-        value = self._get(name) or otherwise
-        if value not in ("iso", "it"):
-            raise ConfigurationError(f"{name} is {value!r}", hint="allowed: iso, it")
-        return cast(Locale, value)
+        """Any variable, without blanks around it; empty when it is not set. For plug-in sources, which have settings of their own."""
+        return self.environment.get(name, "").strip()
 
     def csv_dialect(self, sync_type: SyncType) -> CsvDialect:
         """How the type's CSV exports are written, as far as that is configured."""
-        delimiter = self._choice("ARCHISYNC_CSV_DELIMITER", sync_type, CSV_DELIMITERS)
-        encoding = self._choice("ARCHISYNC_CSV_ENCODING", sync_type, {name: name for name in CSV_ENCODINGS})
-        quoting = self._choice("ARCHISYNC_CSV_QUOTING", sync_type, {"none": "none", "double": "double"})
-        return CsvDialect(delimiter=delimiter, encoding=encoding, quoted=quoting != "none")
-
-    def _choice(self, common: str, sync_type: SyncType, allowed: Mapping[str, str]) -> str | None:
-        """What the type's own variable stands for, or else the common one; None when neither is set."""
-        own = f"{common}_{sync_type.name.upper()}"
-        name = own if self._get(own) else common
-        value = self._get(name).lower()
-        if value and value not in allowed:
-            raise ConfigurationError(f"{name} is {self._get(name)!r}", hint="allowed: " + ", ".join(allowed))
-        return allowed[value] if value else None
-
-    def aliases(self, sync_type: SyncType) -> dict[str, str]:
-        """Label → field name of the type, or the empty text for a column to ignore."""
-        name = f"ARCHISYNC_ALIASES_{sync_type.name.upper()}"
-        text = self._get(name)
-        if not text:
-            return {}
-        hint = f'for example {{"KUNDENNR": "{sync_type.key[0]}"}}; fields: ' + ", ".join(
-            f.name for f in sync_type.fields
+        return CsvDialect(
+            delimiter=self.csv_delimiter(sync_type),
+            encoding=self.csv_encoding(sync_type),
+            quoted=self.csv_quoting(sync_type) != "none",
         )
-        try:
-            found = json.loads(text)
-        except ValueError as exc:
-            raise ConfigurationError(f"{name} is not JSON: {exc}", hint=hint) from exc
-        known = {f.name for f in sync_type.fields} | {""}
-        if not isinstance(found, dict) or not all(
-            isinstance(field, str) and field in known for field in found.values()
-        ):
-            raise ConfigurationError(f"{name} must be an object whose values are fields of {sync_type.name}", hint=hint)
-        return found
-
-    @property
-    def zone(self) -> ZoneInfo:
-        name = self._get("ARCHISYNC_TIMEZONE") or _DEFAULTS["ARCHISYNC_TIMEZONE"]
-        try:
-            return ZoneInfo(name)
-        except (OSError, ValueError) as exc:  # ZoneInfoNotFoundError is a KeyError subclass in the stdlib
-            raise ConfigurationError(f"ARCHISYNC_TIMEZONE is {name!r}", hint="for example Europe/Rome") from exc
-        except KeyError:
-            raise ConfigurationError(
-                f"there is no time zone {name!r} (ARCHISYNC_TIMEZONE)", hint="for example Europe/Rome"
-            ) from None
-
-    @property
-    def queue(self) -> str:
-        value = self._get("ARCHISYNC_QUEUE") or "archisync"
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
-            raise ConfigurationError(f"ARCHISYNC_QUEUE is {value!r}", hint="letters, digits, dot, dash, underscore")
-        return value
-
-    @property
-    def lease_s(self) -> int:
-        return self._number("ARCHISYNC_LEASE_S", 10, 3600)
-
-    @property
-    def redeliver_after_s(self) -> int:
-        return self._number("ARCHISYNC_REDELIVER_AFTER_S", 5, 3600)
-
-    @property
-    def max_attempts(self) -> int:
-        return self._number("ARCHISYNC_MAX_ATTEMPTS", 1, 20)
-
-    @property
-    def retry_delay_s(self) -> int:
-        return self._number("ARCHISYNC_RETRY_DELAY_S", 0, 3600)
-
-    @property
-    def run_timeout_s(self) -> int:
-        return self._number("ARCHISYNC_RUN_TIMEOUT_S", 10, 86400)
-
-    @property
-    def worker_syncs(self) -> int:
-        """1: a child process for each delivery."""
-        return self._number("ARCHISYNC_WORKER_SYNCS", 1, 1_000_000)
-
-    @property
-    def worker_memory_bytes(self) -> int:
-        return self._number("ARCHISYNC_WORKER_MEMORY_BYTES", 1, 1 << 48)
-
-    @property
-    def database_timeout_s(self) -> int:
-        return self._number("ARCHISYNC_DATABASE_TIMEOUT_S", 1, 3600)
-
-    @property
-    def max_export_bytes(self) -> int:
-        return self._number("ARCHISYNC_MAX_EXPORT_BYTES", 1024, 1 << 40)
 
     @property
     def pdf_limits(self) -> PdfLimits:
         return PdfLimits(
-            timeout_s=self._number("ARCHISYNC_PDF_TIMEOUT_S", 1, 86400),
-            memory_bytes=self._number("ARCHISYNC_PDF_MEMORY_BYTES", 1 << 28, 1 << 48),
-            output_bytes=self.max_export_bytes,
+            timeout_s=self.pdf_timeout_s, memory_bytes=self.pdf_memory_bytes, output_bytes=self.max_export_bytes
         )
 
-    @property
-    def fetch_timeout_s(self) -> int:
-        return self._number("ARCHISYNC_FETCH_TIMEOUT_S", 1, 86400)
-
-    @property
-    def exec_memory_bytes(self) -> int:
-        """0: no limit."""
-        return self._number("ARCHISYNC_EXEC_MEMORY_BYTES", 0, 1 << 48)
-
-    @property
-    def history_days(self) -> int:
-        return self._number("ARCHISYNC_HISTORY_DAYS", 1, 36500)
-
-    @property
-    def hook(self) -> str | None:
-        """Who is told of changes; it may hold a secret, so it is never shown. Raises ConfigurationError."""
-        value = self._get("ARCHISYNC_HOOK")
-        if not value:
-            return None
-        if not value.startswith(("https://", "http://", "exec:")):
-            raise ConfigurationError(
-                "ARCHISYNC_HOOK is neither an address nor a program",
-                hint="https://chat.example/hook   or: exec:/usr/local/bin/notify",
-            )
-        return value
-
-    def _number(self, name: str, low: int, high: int) -> int:
-        text = self._get(name) or _DEFAULTS.get(name, "")
-        if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
-            raise ConfigurationError(f"{name} is {text!r}", hint=f"a whole number from {low} to {high}")
-        return int(text)
+    def http_credentials(self, type_name: str) -> dict[str, Given]:
+        """`TOKEN`, `USER` and so on, each with its variable and text: the type's own ones as soon as one of them is set, so that no server
+        gets another one's secret."""
+        settings = {s.name.rpartition("_")[2]: s for s in SETTINGS if isinstance(s, Credential)}
+        own = {part: s.own_name(type_name) for part, s in settings.items()}
+        chosen = own if any(map(self.text, own.values())) else {part: s.name for part, s in settings.items()}
+        return {part: Given(name, self.text(name)) for part, name in chosen.items()}
 
     def require_all(self) -> None:
-        """Check that everything a scheduled sync needs is set, before anything is written."""
-        from archisync.rules.synctypes import SYNC_TYPES
+        """Check everything that a scheduled sync needs, before anything is written. Raises ConfigurationError."""
+        for setting in SETTINGS:
+            if setting.checked_at_start:
+                for problem in setting.problems(self.environment):
+                    raise problem
 
-        _ = self.database_url, self.redis_url, self.zone, self.queue
-        _ = self.lease_s, self.redeliver_after_s, self.max_attempts, self.retry_delay_s, self.run_timeout_s
-        _ = self.database_timeout_s, self.max_export_bytes, self.history_days, self.pdf_limits
-        _ = self.worker_syncs, self.worker_memory_bytes
-        for sync_type in SYNC_TYPES.values():
-            _ = self.source(sync_type), self.locale(sync_type), self.csv_dialect(sync_type), self.aliases(sync_type)
+
+SETTINGS = tuple(setting for setting in vars(Config).values() if isinstance(setting, Variable))
+
+
+def variable_names() -> list[str]:
+    """Every environment variable that archisync reads, those of each type included."""
+    return [name for setting in SETTINGS for name in setting.variables()]

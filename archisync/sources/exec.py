@@ -129,7 +129,7 @@ def _arguments(template: str) -> list[str]:
 
 def _environment(config: Config) -> dict[str, str]:
     """What the program gets of our environment. Raises ConfigurationError."""
-    wanted = [*_PASSED, *config.text("ARCHISYNC_EXEC_ENV").replace(",", " ").split()]
+    wanted = [*_PASSED, *config.exec_env.replace(",", " ").split()]
     for name in wanted:
         if not _NAME.fullmatch(name) or name.upper().startswith("ARCHISYNC"):
             shown = re.sub(r"=.*", "=***", name[:80])

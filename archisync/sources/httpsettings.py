@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
+from archisync.rules.settings import Given
 from archisync.sources.addresses import Allowed
 
-_PREFIX = "ARCHISYNC_HTTP_"
-_CREDENTIALS = ("TOKEN", "USER", "PASSWORD", "HEADERS", "CERT", "KEY")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 # What we, or the protocol, decide for each request.
@@ -35,56 +34,50 @@ class HttpSettings:
 
 def http_settings(config: Config, sync_type: str) -> HttpSettings:
     """The settings of a type. Raises ConfigurationError, which never shows a credential."""
-    names = _names(config, sync_type)
-    values = {part: config.text(name) for part, name in names.items()}
-    if values["KEY"] and not values["CERT"]:
-        raise ConfigurationError(f"{names['KEY']} is set, but {names['CERT']} is not", hint=f"set {names['CERT']}")
+    given = config.http_credentials(sync_type)
+    cert, key = given["CERT"], given["KEY"]
+    if key.text and not cert.text:
+        raise ConfigurationError(f"{key.name} is set, but {cert.name} is not", hint=f"set {cert.name}")
     return HttpSettings(
-        headers=_headers(names, values),
-        cert=values["CERT"],
-        key=values["KEY"],
-        ca=config.text(f"{_PREFIX}CA"),
-        allowed=Allowed.parse(config.text(f"{_PREFIX}ALLOW_PRIVATE")),
+        headers=_headers(given),
+        cert=cert.text,
+        key=key.text,
+        ca=config.http_ca,
+        allowed=Allowed.parse(config.http_allow_private),
     )
 
 
-def _names(config: Config, sync_type: str) -> dict[str, str]:
-    """The variable of each part: the type's own as soon as it has one of them, so that no server gets another's secret."""
-    own = {part: f"{_PREFIX}{part}_{sync_type.upper()}" for part in _CREDENTIALS}
-    if any(config.text(name) for name in own.values()):
-        return own
-    return {part: f"{_PREFIX}{part}" for part in _CREDENTIALS}
-
-
-def _headers(names: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-    extra, authorization = _extra_headers(names["HEADERS"], values["HEADERS"]), _authorization(names, values)
+def _headers(given: Mapping[str, Given]) -> dict[str, str]:
+    extra, authorization = _extra_headers(given["HEADERS"]), _authorization(given)
     if authorization and any(name.lower() == "authorization" for name in extra):
         raise ConfigurationError(
-            f"{names['HEADERS']} sets Authorization beside a token or user", hint="keep one of the two"
+            f"{given['HEADERS'].name} sets Authorization beside a token or user", hint="keep one of the two"
         )
     return extra | authorization
 
 
-def _authorization(names: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-    token, user, password = values["TOKEN"], values["USER"], values["PASSWORD"]
-    if token and (user or password):
-        raise ConfigurationError(f"both {names['TOKEN']} and {names['USER']} are set", hint="unset one of them")
-    if password and not user:
-        raise ConfigurationError(f"{names['PASSWORD']} is set, but {names['USER']} is not", hint=f"set {names['USER']}")
-    if token:
-        if not re.fullmatch(r"[\x21-\x7e]+", token):
+def _authorization(given: Mapping[str, Given]) -> dict[str, str]:
+    token, user, password = given["TOKEN"], given["USER"], given["PASSWORD"]
+    if token.text and (user.text or password.text):
+        raise ConfigurationError(f"both {token.name} and {user.name} are set", hint="unset one of them")
+    if password.text and not user.text:
+        raise ConfigurationError(f"{password.name} is set, but {user.name} is not", hint=f"set {user.name}")
+    if token.text:
+        if not re.fullmatch(r"[\x21-\x7e]+", token.text):
             raise ConfigurationError(
-                f"{names['TOKEN']} has characters that a token can't have", hint="ASCII without blanks or line ends"
+                f"{token.name} has characters that a token can't have", hint="ASCII without blanks or line ends"
             )
-        return {"Authorization": f"Bearer {token}"}
-    if user:
-        if ":" in user:
-            raise ConfigurationError(f"{names['USER']} has a colon", hint="the password goes into its own variable")
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        return {"Authorization": f"Bearer {token.text}"}
+    if user.text:
+        if ":" in user.text:
+            raise ConfigurationError(f"{user.name} has a colon", hint="the password goes into its own variable")
+        encoded = base64.b64encode(f"{user.text}:{password.text}".encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
     return {}
 
 
-def _extra_headers(name: str, text: str) -> dict[str, str]:
+def _extra_headers(given: Given) -> dict[str, str]:
+    name, text = given
     if not text:
         return {}
     hint = f"""export {name}='{{"X-Api-Key": "…"}}'"""

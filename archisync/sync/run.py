@@ -180,7 +180,7 @@ def _applied(db: Database, config: Config, claim: Claim, kind: SyncType) -> dict
 def _read_as(config: Config, kind: SyncType) -> str:
     """A fingerprint of what decides, beside the export, about the rows that come of it."""
     choices = (config.csv_dialect(kind), config.aliases(kind), kind)
-    parts = (__version__, config.source(kind), config.locale(kind), config.zone.key, repr(choices))
+    parts = (__version__, config.source(kind), config.locale(kind) or "", config.zone.key, repr(choices))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -374,13 +374,13 @@ def _outlook(apply: Apply, staged: Staged, plan: Plan) -> Outlook:
 
 def _read(config: Config, kind: SyncType, export: Export, record: dict[str, Any]) -> RecordReader:
     """The export's records; what was detected goes into the run's record. Raises ExportError."""
-    aliases, locale = config.aliases(kind), config.locale(kind)
+    aliases, locale = config.aliases(kind), config.locale(kind) or "iso"
     table = open_table(export, config.csv_dialect(kind), config.pdf_limits)
     record["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
         from archisync.sync.reports import PrintedTable
 
-        locale = config.locale(kind, otherwise="it")
+        locale = config.locale(kind) or "it"
         table = PrintedTable(table, kind, aliases)
     return read_records(table, kind, locale=locale, zone=config.zone, extra_aliases=aliases)
 

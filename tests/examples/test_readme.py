@@ -9,7 +9,7 @@ import typer
 
 from archisync.base.errors import EXIT_CODE_MEANING
 from archisync.cli.main import root
-from archisync.rules.config import VARIABLES
+from archisync.rules.config import SETTINGS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -47,7 +47,7 @@ def test_the_readme_names_no_command_that_does_not_exist() -> None:
 
 def test_the_table_of_settings_is_the_code_s() -> None:
     found = re.findall(r"^\| `(ARCHISYNC_[^`]+)` \| ([^|]+) \| ([^|]+) \|$", README, re.M)
-    assert found == [(v.name, v.default or "-", v.meaning) for v in VARIABLES]
+    assert found == [(s.shown_name, "(required)" if s.example else s.default or "-", s.meaning) for s in SETTINGS]
 
 
 def test_the_table_of_exit_codes_is_the_code_s() -> None:

@@ -754,7 +754,7 @@ def test_without_the_extra_an_http_source_says_what_to_install() -> None:
 def test_httpx_is_imported_only_for_an_http_source() -> None:
     program = (
         "import sys\n"
-        "from archisync import sources, sync, worker\n"
+        "from archisync import sources\nfrom archisync.sync import run\nfrom archisync.work import worker\n"
         "sources.check_template('/exports/{agent}.csv'); sources.check_template('exec:cat x')\n"
         "assert not {'httpx', 'httpcore'} & set(sys.modules)\n"
         "sources.check_template('https://erp.example/{agent}.csv')\n"
