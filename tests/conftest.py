@@ -1,14 +1,13 @@
-"""What every test can ask for: real servers, a database of its own, the real command.
+"""Fixtures for every test: real servers, a database of the test's own, the real command.
 
-PostgreSQL and Valkey are started once, when the first test asks for them. Each test gets a copy of a migrated template
-database; a test that leaves a connection open fails, and the message names it.
+PostgreSQL and Valkey start once, when the first test asks for them. Each test gets a copy of a migrated template database. A test that
+leaves a connection to it open fails, and the message names the connection.
 """
 
 import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from psycopg import sql
 
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store.database import Database, connected
+from tests.support.warm import WarmCommand
 
 REPOSITORY = Path(__file__).parent.parent
 TEMPLATE = "archisync_template"
@@ -31,18 +31,21 @@ CLIENTS_GONE_TIMEOUT_S = 5.0  # the backend of a killed client needs a moment
 COMMAND_TIMEOUT_S = 120.0
 MEMORY = Path("/dev/shm")
 ROOM_IN_MEMORY_BYTES = 4 * 2**30
-# What would change the command's output between a developer's terminal and CI.
+# These would change the command's output between a developer's terminal and CI.
 TERMINAL_VARIABLES = frozenset(
     {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR", "CLICOLOR_FORCE"}
     | {"TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"}
 )
 
-settings.register_profile("ci", deadline=None, print_blob=True)
-settings.load_profile("ci")
+settings.register_profile("ci", deadline=None, print_blob=True, max_examples=100)
+settings.register_profile("nightly", settings.get_profile("ci"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# Ignored where the tests are started in the background of a script; every command that they start would inherit it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script that starts the tests in its background has them ignore Ctrl-C, and nohup the end of the terminal. Every command that a test
+# starts would inherit that.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
 
 
 class Cli(Protocol):
@@ -54,13 +57,13 @@ class Cli(Protocol):
 
 
 def roomy_memory() -> Path | None:
-    """A file system in memory with room for the tests' servers: a database of three hundred files is copied there in a tenth of the
-    time that a disk's file system takes to find as many places after the last test's were removed."""
+    """A file system in memory with room for the tests' servers, if there is one: it copies a database of three hundred files in a tenth of
+    the time that a disk's file system takes."""
     try:
         room = os.statvfs(MEMORY)
     except OSError:
         return None
-    runs_programs = not room.f_flag & os.ST_NOEXEC  # where the servers' own ones may have to be copied to
+    runs_programs = not room.f_flag & os.ST_NOEXEC  # the servers' own ones may have to be copied to it
     return MEMORY if runs_programs and room.f_bavail * room.f_frsize >= ROOM_IN_MEMORY_BYTES else None
 
 
@@ -86,9 +89,9 @@ def session_valkey(servers_folder: Path) -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """A running PostgreSQL of this test's own, with an empty database at `.url`, to be killed and restarted.
+    """A PostgreSQL of this test's own, with an empty database at `.url`, to be killed and restarted.
 
-    What was committed survives `kill`, as on a real server (only a power cut would harm it).
+    A commit survives `kill`, as on a real server (only a power cut would lose it).
     """
     kept = {"synchronous_commit": "on"}
     with temporary_folder(roomy_memory()) as folder, EmbeddedPostgres(folder, durable=False, settings=kept) as server:
@@ -97,7 +100,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def own_valkey() -> Iterator[EmbeddedValkey]:
-    """A running Valkey of this test's own, to be killed and restarted; it comes back empty."""
+    """A Valkey of this test's own, to be killed and restarted; it comes back empty."""
     with temporary_folder(roomy_memory()) as folder, EmbeddedValkey(folder, durable=False) as server:
         yield server
 
@@ -136,7 +139,7 @@ def database_url(
 
 @contextmanager
 def migrated_copy(admin: psycopg.Connection, server: EmbeddedPostgres, template: str, name: str) -> Iterator[str]:
-    """A copy of the template for as long as the context lasts; for fixtures that several tests share."""
+    """The URL of a copy of the template, for as long as the block lasts; for fixtures that several tests share."""
     _create(admin, name, template)
     yield _url_of(server, name)
     _drop(admin, name)
@@ -146,7 +149,7 @@ def migrated_copy(admin: psycopg.Connection, server: EmbeddedPostgres, template:
 def empty_database_url(
     admin: psycopg.Connection, session_postgres: EmbeddedPostgres, database_names: Iterator[str]
 ) -> Iterator[str]:
-    """The URL of a database of this test's own that has never seen archisync."""
+    """The URL of a database of this test's own that archisync has never seen."""
     name = next(database_names)
     _create(admin, name, "template0")
     yield _url_of(session_postgres, name)
@@ -155,7 +158,7 @@ def empty_database_url(
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[Database]:
-    """An autocommit connection, rows as dictionaries, to this test's database."""
+    """An autocommit connection to this test's database; rows are dictionaries."""
     with connected(database_url, purpose="test") as connection:
         yield connection
 
@@ -176,8 +179,15 @@ def exports(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_command() -> Iterator[WarmCommand]:
+    with WarmCommand(REPOSITORY) as command:
+        yield command
+
+
 @pytest.fixture
-def cli(database_url: str, redis_url: str, exports: Path) -> Cli:
+def cli(database_url: str, redis_url: str, exports: Path, warm_command: WarmCommand) -> Cli:
+    """The command in this test's environment, as a process of its own."""
     own = {
         "ARCHISYNC_DATABASE_URL": database_url,
         "ARCHISYNC_REDIS_URL": redis_url,
@@ -187,16 +197,8 @@ def cli(database_url: str, redis_url: str, exports: Path) -> Cli:
     def run(
         *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "archisync", *args],
-            cwd=REPOSITORY,
-            env=_clean_environment() | own | dict(env or {}),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        whole = _clean_environment() | own | dict(env or {})
+        return warm_command.run(args, env=whole, stdin=stdin, timeout_s=timeout_s)
 
     return run
 
