@@ -15,25 +15,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
-from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
+from archisync.base.errors import ArchisyncError, ExitCode
 from archisync.standalone.servers import embedded_servers, temporary_folder
 
 AGENT = "anna.bianchi"
 COMMAND_TIMEOUT_S = 120
+SAMPLES = Path(__file__).with_name("samples")
+"""agents.csv, and exports/{agent}/{type}.csv."""
+
 Show = Callable[[str], None]
 """Shows one line to the person at the terminal."""
 
 
-def examples_folder() -> Path:
-    """The sample exports beside the package. Raises ConfigurationError when this is not a checkout."""
-    folder = Path(__file__).resolve().parent.parent / "examples"
-    if not (folder / "exports").is_dir():
-        raise ConfigurationError("the sample exports are not here", hint="run it in a checkout of archisync: make demo")
-    return folder
-
-
 class Demo:
-    """One run of the demo in `folder`, which it fills with a copy of the examples."""
+    """One run of the demo in `folder`, which holds a copy of the samples."""
 
     def __init__(self, show: Show, folder: Path, environment: Mapping[str, str]) -> None:
         self._show = show
@@ -117,11 +112,10 @@ class Demo:
 
 def demo(show: Show) -> None:
     """Run the demo. Raises ConfigurationError when the embedded servers are not installed."""
-    source = examples_folder()
     show("archisync demo: starting PostgreSQL and Valkey in a temporary folder …")
     with temporary_folder() as folder, embedded_servers(folder, durable=False) as servers:
         work = folder / "demo"
-        shutil.copytree(source, work)
+        shutil.copytree(SAMPLES, work)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ARCHISYNC_")} | {
             "ARCHISYNC_DATABASE_URL": servers.database_url,
             "ARCHISYNC_REDIS_URL": servers.redis_url,

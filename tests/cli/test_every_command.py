@@ -27,6 +27,7 @@ from archisync.store import agents
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY, _clean_environment, migrated_copy
 from tests.examples.test_readme import COMMANDS
+from tests.support.samples import SAMPLES
 
 AGENT = "anna.bianchi"
 HELD = "1"
@@ -115,7 +116,7 @@ def environment(database_url: str, redis_url: str) -> dict[str, str]:
     own = {
         "ARCHISYNC_DATABASE_URL": database_url,
         "ARCHISYNC_REDIS_URL": redis_url,
-        "ARCHISYNC_SOURCE": f"{REPOSITORY}/examples/exports/{{agent}}/{{type}}.csv",
+        "ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv",
     }
     mine = {name: value for name, value in _clean_environment().items() if name != "TERM"}
     return mine | own

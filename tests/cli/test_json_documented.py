@@ -22,6 +22,7 @@ from archisync.store import claims, history
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.rows import drain, sync
+from tests.support.samples import SAMPLES
 
 TEXT = (REPOSITORY / "examples" / "guides" / "json.md").read_text("utf-8")
 SHARED = {"run": "A run", "held export": "A held export"}
@@ -148,7 +149,7 @@ def every_field(fields: Mapping[str, Told], where: str) -> Iterator[str]:
 
 @pytest.fixture
 def site(cli: Cli, connection: Database, database_url: str, redis_url: str, exports: Path) -> "Site":
-    shutil.copytree(REPOSITORY / "examples" / "exports", exports, dirs_exist_ok=True)
+    shutil.copytree(SAMPLES, exports, dirs_exist_ok=True)
     config = Config.from_environment(
         {
             "ARCHISYNC_DATABASE_URL": database_url,

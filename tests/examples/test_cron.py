@@ -20,6 +20,7 @@ from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.rows import count
+from tests.support.samples import SAMPLES
 
 CRON = shutil.which("cron", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MINUTES = 3
@@ -81,7 +82,7 @@ def test_cron_calls_tick_each_minute_and_everything_due_runs(
     programs.mkdir()
     script(programs / "archisync", f'cd {REPOSITORY} && exec {sys.executable} -m archisync "$@"')
     script(programs / "logger", f'exec sed "s/^/$2: /" >> {log}')  # no syslog here: its place is taken
-    source = f"{REPOSITORY}/examples/exports/{{agent}}/{{type}}.csv"
+    source = f"{SAMPLES}/{{agent}}/{{type}}.csv"
     crontab = example(
         {
             "PATH": f"{programs}:/usr/bin:/bin", "ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url,

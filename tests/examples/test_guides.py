@@ -24,6 +24,7 @@ from archisync.store.database import connected
 from tests.conftest import REPOSITORY
 from tests.support.erp import Answer, Erp, running_erp
 from tests.support.guides import SHELL_LANGUAGES, Block, Shell, WrongDocument, blocks, commands
+from tests.support.samples import SAMPLES
 
 GUIDES = REPOSITORY / "examples" / "guides"
 DOCUMENTS = [REPOSITORY / "README.md", *sorted(GUIDES.glob("*.md"))]
@@ -61,7 +62,7 @@ def folder() -> Iterator[Path]:
 def erp() -> Iterator[Erp]:
     """Serves the sample exports at /exports/{agent}/{type}.csv, to whoever has the token."""
     with running_erp() as erp:
-        for path in (REPOSITORY / "examples" / "exports").rglob("*.csv"):
+        for path in SAMPLES.rglob("*.csv"):
             erp.answers[f"/exports/{path.parent.name}/{path.name}"] = _with_token(path.read_bytes())
         yield erp
 
@@ -111,7 +112,7 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def at_work(environment: dict[str, str], folder: Path, empty_database_url: str, redis_url: str) -> dict[str, str]:
     """The environment of a site that runs: servers, and the sample exports in ./exports."""
-    shutil.copytree(REPOSITORY / "examples" / "exports", folder / "exports")
+    shutil.copytree(SAMPLES, folder / "exports")
     return environment | {
         "ARCHISYNC_DATABASE_URL": empty_database_url,
         "ARCHISYNC_REDIS_URL": redis_url,

@@ -21,9 +21,9 @@ from archisync.schedule.tick import tick
 from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database, connected
 from tests.support.rows import do_delivery, every_table, fingerprint
+from tests.support.samples import SAMPLES
 
 Fault = Literal["worker killed", "connection lost"]
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 FORKSERVER = multiprocessing.get_context("forkserver")
 MOST_STEPS = 200
@@ -91,7 +91,7 @@ def exports(tmp_path: Path) -> Path:
 
 
 def _lines(owner: str, kind: SyncType) -> list[str]:
-    return (EXAMPLES / owner / f"{kind.name}.csv").read_text("utf-8").splitlines(keepends=True)
+    return (SAMPLES / owner / f"{kind.name}.csv").read_text("utf-8").splitlines(keepends=True)
 
 
 def _edited(lines: list[str]) -> list[str]:

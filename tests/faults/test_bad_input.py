@@ -44,8 +44,8 @@ from tests.faults.bad_input import (
     known_rows,
 )
 from tests.support.rows import do_delivery
+from tests.support.samples import SAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 LONGEST_S = 10.0
 MOST_MEMORY_KIB = 256 * 1024
 AS_ROOT = os.geteuid() == 0
@@ -292,7 +292,7 @@ def test_a_cut_at_any_percent_is_held_unless_it_falls_between_two_rows(
     agents.add(db, agent, name=None, whitelisted=True)
     path = tmp_path / agent / "customers.csv"
     path.parent.mkdir()
-    whole = (EXAMPLES / "anna.bianchi" / "customers.csv").read_text("utf-8").replace("\n", ending)
+    whole = (SAMPLES / "anna.bianchi" / "customers.csv").read_text("utf-8").replace("\n", ending)
     content = whole.encode(encoding)
     rows = len(whole.split(ending)) - 2
     config = config_for(shared_url, tmp_path)
@@ -524,7 +524,7 @@ def test_bad_ids_in_the_registry_fail_alone_and_are_shown_harmlessly(
     cli: Cli, connection: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody inserts every bad id that PostgreSQL takes, whitelisted, with SQL."""
-    env = {"ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv"}
+    env = {"ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv"}
     connection.execute("update system.sync_settings set enabled = sync_type = 'orders'")
     bad = {case.value: case.said for case in AGENT_IDS if case.in_sql}
     for agent in (*bad, *GOOD_AGENTS):

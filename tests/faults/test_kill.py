@@ -15,7 +15,6 @@ from archisync.store.database import Database, connected
 from tests.conftest import Cli
 from tests.support.rows import count
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 
 

@@ -1,7 +1,6 @@
 """An ERP that fails for a moment, and one that goes on failing. The ERP is the one thing that is faked here."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database
 from tests.support.rows import do_delivery
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 _real_fetch = sources.fetch
 

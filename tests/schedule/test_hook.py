@@ -16,12 +16,13 @@ from archisync.schedule.hook import HookError, call_hook
 from archisync.standalone.servers import temporary_folder
 from archisync.store import health, held, notices, ticks
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY, Cli
+from tests.conftest import Cli
+from tests.support.samples import SAMPLES
 from tests.support.users import as_other_user
 
 SETPRIV = shutil.which("setpriv") or ""
 AGENT = "anna.bianchi"
-GOOD = (REPOSITORY / "examples/exports" / AGENT / "customers.csv").read_text("utf-8")
+GOOD = (SAMPLES / AGENT / "customers.csv").read_text("utf-8")
 FEW = "".join(line + "\n" for line in GOOD.splitlines()[:4])
 
 

@@ -19,12 +19,12 @@ from tests.conftest import Cli
 from tests.support.erp import Answer, Erp, Handler, running_erp
 from tests.support.plugins import WORKING, install
 from tests.support.rows import do_delivery
+from tests.support.samples import SAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 PATH = f"/{AGENT}/orders.csv"
 CANARY = "canary-9f3a1c77"
-EXPORT = (EXAMPLES / AGENT / "orders.csv").read_bytes()
+EXPORT = (SAMPLES / AGENT / "orders.csv").read_bytes()
 START = datetime.fromisoformat("2026-05-05T12:00:00+00:00")
 
 
@@ -269,7 +269,7 @@ def _program(tmp_path: Path, body: str) -> str:
 
 
 def test_a_program_s_export_is_applied_and_what_it_said_is_kept_with_the_run(rounds: Rounds, tmp_path: Path) -> None:
-    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f'echo "reading $1" >&2; cat {EXAMPLES}/$1/$2.csv')
+    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f'echo "reading $1" >&2; cat {SAMPLES}/$1/$2.csv')
     run = rounds.scheduled()
     assert (run.state, run.reason) == ("succeeded", "applied")
     assert run.export is not None
@@ -277,7 +277,7 @@ def test_a_program_s_export_is_applied_and_what_it_said_is_kept_with_the_run(rou
 
 
 def test_a_program_that_fails_after_a_complete_export_changes_nothing(rounds: Rounds, tmp_path: Path) -> None:
-    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f"cat {EXAMPLES}/$1/$2.csv; echo no disk >&2; exit 3")
+    rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f"cat {SAMPLES}/$1/$2.csv; echo no disk >&2; exit 3")
     run = rounds.scheduled()
     assert (run.state, run.reason) == ("failed", "source-refused")
     assert run.message == "exec:export.sh ended with exit code 3: no disk"
@@ -292,10 +292,10 @@ def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
     agents.add(connection, AGENT, name=None, whitelisted=True)
     env = {
         "PYTHONPATH": str(tmp_path / "site"),
-        "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+        "ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv",
         "ARCHISYNC_SOURCE_ORDERS": "acme://host/{agent}",
         "ARCHISYNC_SOURCE_DDT": "fine://host/{agent}",
-        "ACME_CONTENT": (EXAMPLES / AGENT / "ddt.csv").read_text("utf-8").replace("\n", "|"),
+        "ACME_CONTENT": (SAMPLES / AGENT / "ddt.csv").read_text("utf-8").replace("\n", "|"),
     }
     assert cli("tick", env=env).returncode == 0
     done = cli("worker", "--burst", env=env)

@@ -9,11 +9,12 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.store.database import Database
 from archisync.store.grants import Role, grants_sql
-from tests.conftest import REPOSITORY, Cli
+from tests.conftest import Cli
+from tests.support.samples import SAMPLES
 
 PREFIX = "granted"
 AGENT = "anna.bianchi"
-SOURCE = {"ARCHISYNC_SOURCE": str(REPOSITORY / "examples/exports/{agent}/{type}.csv")}
+SOURCE = {"ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv"}
 
 
 @pytest.fixture

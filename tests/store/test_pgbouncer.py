@@ -20,11 +20,11 @@ from archisync.store.database import Database, connected, is_pooled
 from archisync.work.job import sync
 from tests.conftest import Cli
 from tests.support.rows import count
+from tests.support.samples import SAMPLES
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 REFUSED = (
     "error: a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it\n"
@@ -84,7 +84,7 @@ def pooled(database_url: str) -> Iterator[Pooled]:
 
 @pytest.fixture
 def env(redis_url: str) -> dict[str, str]:
-    return {"ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv"}
+    return {"ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv"}
 
 
 @pytest.fixture

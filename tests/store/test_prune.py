@@ -1,6 +1,5 @@
 """Pruning deletes history and nothing that anybody needs, and stands in nobody's way."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +9,14 @@ from archisync.schedule.tick import tick
 from archisync.store import agents, history
 from archisync.store.database import Database, connected
 from tests.support.rows import count, drain, sync
+from tests.support.samples import SAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 
 
 @pytest.fixture
 def config(database_url: str, redis_url: str) -> Config:
-    source = f"{EXAMPLES}/{{agent}}/{{type}}.csv"
+    source = f"{SAMPLES}/{{agent}}/{{type}}.csv"
     return Config.from_environment(
         {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_SOURCE": source}
     )

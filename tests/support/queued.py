@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -14,8 +13,8 @@ from archisync.schedule.tick import tick
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.support.rows import count
+from tests.support.samples import SAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENT = "anna.bianchi"
 QUEUE = "archisync"
 QUEUE_KEY = f"rq:queue:{QUEUE}"
@@ -30,7 +29,7 @@ def config_for(database_url: str, redis_url: str) -> Config:
         {
             "ARCHISYNC_DATABASE_URL": database_url,
             "ARCHISYNC_REDIS_URL": redis_url,
-            "ARCHISYNC_SOURCE": f"{EXAMPLES}/{{agent}}/{{type}}.csv",
+            "ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv",
         }
     )
 

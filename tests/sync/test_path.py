@@ -26,14 +26,14 @@ from archisync.store.database import Database, connected
 from archisync.sync.run import perform
 from tests.conftest import Cli
 from tests.support.rows import count, drain
+from tests.support.samples import SAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "exports"
 AGENTS = ("anna.bianchi", "luca.ferrari", "giulia.romano")
 
 
 @pytest.fixture
 def exports(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(EXAMPLES, tmp_path / "exports"))
+    return Path(shutil.copytree(SAMPLES, tmp_path / "exports"))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_tick_and_two_workers_bring_every_export_into_its_table(
     done = cli("worker", "--processes", "2", "--burst", env=env)
     assert done.returncode == 0, done.stderr
     assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 14
-    lines = sum(len((EXAMPLES / a / "orders.csv").read_text("utf-8").splitlines()) - 1 for a in AGENTS)
+    lines = sum(len((SAMPLES / a / "orders.csv").read_text("utf-8").splitlines()) - 1 for a in AGENTS)
     assert count(registered, "select count(*) from agents.orders") == lines
     assert "due 0, enqueued 0, redelivered 0, skipped 0" in cli("tick", env=env).stdout
 
