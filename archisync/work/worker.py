@@ -165,6 +165,13 @@ class SyncWorker(Worker):
         namespace = pid_namespace()
         return super().serialize() | ({"pid_namespace": namespace} if namespace else {})
 
+    def unsubscribe(self) -> None:
+        """RQ stops its listening thread after the unsubscription, whose answer the thread may have read by then: it would wait a second."""
+        thread: Any = self.pubsub_thread
+        if thread is not None:
+            thread.stop()
+        super().unsubscribe()  # type: ignore[no-untyped-call]
+
     def check_for_suspension(self, burst: bool) -> None:
         """Do nothing: `rq suspend` would stop every worker until somebody finds its key. `archisync pause` is what to use."""
 

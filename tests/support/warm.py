@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NoReturn, Self
@@ -99,7 +100,6 @@ def starts_differently(env: Mapping[str, str]) -> bool:
 def main(control: int) -> None:
     """Fork an attendant for each command, until the tests are over."""
     import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the attendants
     with socket.socket(fileno=control) as requests:
         while fds := socket.recv_fds(requests, 16, 4)[1]:
             if os.fork() == 0:
@@ -107,6 +107,7 @@ def main(control: int) -> None:
                 attend(*fds)
             for fd in fds:
                 os.close(fd)
+            reap()
 
 
 def import_everything() -> None:
@@ -119,9 +120,15 @@ def import_everything() -> None:
     gc.freeze()
 
 
+def reap() -> None:
+    """Take leave of the attendants that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def attend(channel: int, *streams: int) -> NoReturn:
     """Fork the command, report its pid, and in the end its exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with open(channel, closefd=False) as asked:
         arguments, env = json.load(asked)
     pid = os.fork()
