@@ -34,7 +34,7 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: AgentOption = None,
 
     from archisync.store.database import require_direct
     from archisync.store.locks import agent_lock
-    from archisync.sync.run import preview
+    from archisync.sync.preview import preview
 
     a = app(ctx)
     kind = sync_type(type_name)
@@ -92,7 +92,7 @@ def clear(
     Example: archisync clear customers --agent anna.bianchi --yes
     """
     from archisync.store import applied_exports
-    from archisync.sync.apply import count_rows, delete_rows
+    from archisync.sync.clear import count_rows, delete_rows
 
     a = app(ctx)
     kind = sync_type(type_name)

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import Composed
 from psycopg.types.datetime import TimestamptzLoader
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
@@ -252,7 +253,7 @@ def connected(
         db.close()
 
 
-def one(db: Database, statement: str, params: Params | None = None) -> DictRow:
+def one(db: Database, statement: str | Composed, params: Params | None = None) -> DictRow:
     """The row of a statement that always returns one."""
     row = db.execute(statement, params).fetchone()
     assert row is not None

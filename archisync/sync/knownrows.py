@@ -1,33 +1,140 @@
-"""The rows of a table whose lines are known, as PostgreSQL packs them."""
+"""Rows whose lines are known: a later export is compared only where it has new lines.
+
+Each row of the table has the digest of the line that it was made from (archisync.formats.knownlines). A line with a known digest says
+what its row says, so it is neither copied nor compared. What remains are the new lines, and the rows whose lines are gone.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
+from psycopg import sql
 
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, SpanningRecordError
+from archisync.rules.guard import Plan
+from archisync.store.applied_exports import Begun
+from archisync.sync.copying import Staged
+from archisync.sync.records import RecordReader
+from archisync.sync.staging import stage
+from archisync.sync.target import OTHERS, Target
+
+MOST_KNOWN = 120_000
+"""Rows whose digests are kept in memory, some 30 MB. A larger table is compared as a whole: 1,000,000 rows take seconds, and no memory."""
 _PLACE_BYTES = 6
 
 
+class DigestLayouts(NamedTuple):
+    """Under which layout the digests of the rows were made. `now`: the layout of this export's lines, None when its rows are no lines.
+    `before`: what was found when the transaction began."""
+
+    now: str | None
+    before: Begun
+
+    @classmethod
+    def of(cls, line_layout: int | None, before: Begun) -> DigestLayouts:
+        return cls(None if line_layout is None else f"{line_layout:016x}", before)
+
+    @property
+    def renew(self) -> bool:
+        """Whether all rows are compared and get new digests: after somebody else wrote to the rows, and when the layout has changed.
+
+        A new layout must come twice in a row, so that a single odd export rewrites nothing.
+        """
+        before = self.before
+        return before.outside_changes or (
+            self.now is not None and before.line_layout == self.now != before.digest_layout
+        )
+
+    def after(self, plan: Plan) -> str | None:
+        """The layout of the rows' digests once the plan is applied."""
+        only_this_export = not (plan.known or plan.deleted or plan.restored)
+        return self.now if self.renew or only_this_export else self.before.digest_layout
+
+
 class KnownRows:
-    """Rows of a table as PostgreSQL packs them: the digest of the line and the place (`ctid`), one after the other; and the places
-    of rows without a digest."""
+    """The agent's rows as PostgreSQL packs them: for each row with a digest the digest and the row's place (`ctid`), one after the
+    other; for each row without a digest its place as text."""
 
     def __init__(self, packed: bytes, others: Sequence[str]) -> None:
         self._packed = packed
         self._others = others
 
     def __len__(self) -> int:
-        """Of all rows, with a digest or without."""
+        """The number of all rows, with a digest or without."""
         return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES) + len(self._others)
 
     def by_digest(self) -> dict[bytes, bytes]:
         """Digest → place."""
         return dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", self._packed))
 
-    def places_but_of(self, digests: LineDigests) -> Iterator[str]:
-        """Of the rows that no line was known to stand for, as PostgreSQL writes a `ctid`."""
+    def other_places(self, digests: LineDigests) -> Iterator[str]:
+        """The places of the rows that no line of the export has stood for, as PostgreSQL writes a `ctid`."""
         yield from self._others
         for place in digests.missing():
             yield "({},{})".format(*struct.unpack(">IH", place))
+
+
+def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
+    """Copy only the new lines into the stage, and compare only the rows whose lines are gone.
+
+    Returns None, and stages nothing, when the export can't be told apart line by line, or when no row is known or too many are:
+    `stage_all` then reads everything. To be used only while nobody else has written to the rows. Raises what reading raises.
+    """
+    known = _known_rows(target) if records.line_layout is not None else None
+    if known is None:
+        return None
+    digests = LineDigests(records.line_layout or 0, known.by_digest())
+    try:
+        with target.db.transaction():
+            staged = stage(target, records, digests)
+            if digests.matched:
+                _compare_others(target, known, digests)
+    except SpanningRecordError:
+        target.compare_all()
+        return None
+    staged.known = digests.matched
+    staged.valid += digests.matched
+    staged.repeated += digests.left_out - digests.matched
+    staged.nothing_new = bool(digests.matched) and digests.all_matched and staged.seen == digests.left_out
+    return staged
+
+
+def _known_rows(target: Target) -> KnownRows | None:
+    """The agent's rows; None when no line is known, or when there are too many rows."""
+    statement = target.statement(
+        "select string_agg(uuid_send(r.line_digest) || tidsend(r.place), '') filter (where r.line_digest is not null) as known,"
+        "       array_agg(r.place::text) filter (where r.line_digest is null) as others"
+        "  from (select t.line_digest, t.ctid as place from {table} t where {mine} limit {most}) r",
+        most=sql.Literal(MOST_KNOWN + 1),
+    )
+    row = target.db.execute(statement, target.params, binary=True).fetchone()
+    if row is None or row["known"] is None:
+        return None
+    known = KnownRows(row["known"], row["others"] or [])
+    return known if len(known) <= MOST_KNOWN else None  # with more, the limit has cut rows off
+
+
+def _compare_others(target: Target, known: KnownRows, digests: LineDigests) -> None:
+    """Let the comparison look only at rows that may differ from the export: their line is gone, or was never known.
+
+    Raises SpanningRecordError when a new line has the key of a row whose line is known: the export then has that key twice, and only a
+    look at all rows can say what it means.
+    """
+    target.db.execute(sql.SQL("create temp table {} (version tid) on commit drop").format(OTHERS))
+    with target.db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(OTHERS)) as copy:
+        for place in known.other_places(digests):
+            copy.write_row((place,))
+    # Look up each key in the index, whatever the statistics say of a table that was just filled or emptied.
+    target.db.execute("set local enable_nestloop = on; set local enable_seqscan = off")
+    twice = target.count(
+        "select count(*) as n from {stage} s cross join lateral"
+        " (select t.ctid as version from {table} t where {mine} and {same} limit 1) r"
+        " where not exists (select from {others} o where o.version = r.version)",
+        others=OTHERS,
+    )
+    target.db.execute("set local enable_nestloop = off; set local enable_seqscan = on")
+    if twice:
+        raise SpanningRecordError
+    target.compare_others()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from archisync.formats.pdf.cycles import announced, is_footer
 from archisync.formats.rows import BadRow, RawRow, Table
 from archisync.rules.synctypes import SyncType
-from archisync.sync.records import map_labels
+from archisync.sync.labels import map_labels
 
 COURIER_URLS = {
     "fedex": "https://www.fedex.com/fedextrack/?trknbr={}",

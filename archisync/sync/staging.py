@@ -1,147 +1,105 @@
-"""Copying an export's records to PostgreSQL: lines that need no parsing as they stand, the others one by one."""
+"""Bringing an export into the database to be compared: the stage is a temporary table with its rows.
+
+An agent's first export has nothing to be compared with and is copied straight into the table. Of a later one only the lines that are not
+known yet need to be staged (archisync.sync.knownrows).
+"""
 
 from __future__ import annotations
 
-from binascii import hexlify
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-
+import psycopg
 from psycopg import sql
 
-from archisync.formats import PlainLines
-from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
-from archisync.rules.synctypes import Field
-from archisync.rules.values import Value
-from archisync.store.database import Database
-from archisync.sync.records import Quarantined, Record, RecordReader
+from archisync.formats.knownlines import LineDigests
+from archisync.rules.synctypes import Kind
+from archisync.sync.copying import Copier, Staged
+from archisync.sync.records import RecordReader
+from archisync.sync.target import STAGE, Target, columns_of, comma
 
-SAMPLE_SIZE = 20
-_MANY = 2000
-"""Parsed rows that wait in memory for their turn: a connection has one COPY at a time."""
-_MANY_CHARS = 16 * 1024 * 1024
-"""The same of their text: a cell may have 64 KiB."""
-
-
-@dataclass(kw_only=True)
-class Staged:
-    """What was read of an export. `unkeyed`: quarantined rows without a readable key; `lacking`: rows that it says it has, and has
-    not: in either case nobody knows which keys are absent. `conflicting`: keys with different values;
-    `repeated`: rows dropped because an identical one is there; `valid`: good rows, each key counted once."""
-
-    seen: int = 0
-    valid: int = 0
-    quarantined: int = 0
-    unkeyed: int = 0
-    lacking: int = 0
-    repeated: int = 0
-    conflicting: int = 0
-    quarantine_sample: list[dict[str, object]] = field(default_factory=list)
-
-    @property
-    def all_keys_known(self) -> bool:
-        """Whether a row that is missing is known to be missing."""
-        return not (self.unkeyed or self.lacking)
+SQL_TYPE = {
+    Kind.TEXT: "text",
+    Kind.IDENTIFIER: "text",
+    Kind.NUMBER: "numeric",
+    Kind.INTEGER: "bigint",
+    Kind.DATE: "date",
+    Kind.TIMESTAMP: "timestamptz",
+    Kind.BOOLEAN: "boolean",
+}
 
 
-class Loader:
-    """Copies records into a table: each with the digest of its line, as far as there is one. `key`: names of the key fields, where
-    quarantined rows are to be kept as `ok = false` and nothing but their key."""
+def load_first(target: Target, records: RecordReader) -> Staged | None:
+    """Copy the export straight into the table if the table has no row of this agent.
 
-    def __init__(
-        self,
-        db: Database,
-        records: RecordReader,
-        columns: tuple[Field, ...],
-        target: sql.Identifier,
-        digests: LineDigests | None,
-        *,
-        key: tuple[str, ...] | None,
-    ) -> None:
-        self._db = db
-        self._records = records
-        self._digests = digests
-        self._staged = Staged()
-        self._good: list[tuple[Value, ...]] = []
-        self._bad: list[tuple[Value, ...]] = []
-        self._chars = 0
-        self._keep_bad = key is not None
-        self._copy_good = _copy_into(target, [*(c.name for c in columns), "line_digest"])
-        self._copy_bad = _copy_into(target, ["ok", *(key or ())])
-        self._copy_lines = _copy_lines_into(target, records, with_digests=digests is not None)
-        self._delimiter = records.delimiter.encode()
-
-    def load(self) -> Staged:
-        """What was read; `valid` counts the rows that were copied. In the caller's transaction."""
-        self._db.execute("set local datestyle = 'ISO, DMY'")  # of plain lines, where a date may be day first
-        batches = self._records.batches(self._digests)
-        for first in batches:
-            if isinstance(first, PlainLines):
-                self._lines(first, batches)
-            else:
-                self._take(first)
-            if self._many_wait():
-                self._flush()
-        self._flush()
-        self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
-        self._staged.lacking = self._records.lacking
-        return self._staged
-
-    def _lines(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
-        """These lines, and all that follow until too many records have come between them."""
-        with self._db.cursor() as cursor:
-            with cursor.copy(self._copy_lines) as copy:
-                copy.write(self._text(first))
-                for batch in batches:
-                    if isinstance(batch, PlainLines):
-                        copy.write(self._text(batch))
-                        continue
-                    self._take(batch)
-                    if self._many_wait():
-                        break
-            self._staged.valid += cursor.rowcount
-
-    def _text(self, plain: PlainLines) -> bytes:
-        """The lines as COPY takes them, each with its digest behind it."""
-        if not plain.digests:
-            return b"\n".join(plain.lines) + b"\n"
-        digests = hexlify(b"".join(plain.digests), "\n", DIGEST_BYTES).split(b"\n")
-        return b"\n".join(map(self._delimiter.join, zip(plain.lines, digests, strict=True))) + b"\n"
-
-    def _take(self, record: Record | Quarantined) -> None:
-        if isinstance(record, Record):
-            self._chars += sum([len(value) for value in record.values if type(value) is str])
-            self._good.append((*record.values, record.digest.hex() if record.digest else None))
-            return
-        staged = self._staged
-        if len(staged.quarantine_sample) < SAMPLE_SIZE:
-            staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
-        if record.key is None:
-            staged.unkeyed += 1
-        elif self._keep_bad:
-            self._bad.append((False, *record.key))
-
-    def _many_wait(self) -> bool:
-        return len(self._good) + len(self._bad) >= _MANY or self._chars >= _MANY_CHARS
-
-    def _flush(self) -> None:
-        for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
-            self._staged.valid += len(rows) if rows is self._good else 0
-            if rows:
-                with self._db.cursor() as cursor, cursor.copy(statement) as copy:
-                    for row in rows:
-                        copy.write_row(row)
-            rows.clear()
-        self._chars = 0
+    Returns None, and writes nothing, when it has one, or when the export has a key twice: `stage_all` then says what that means. Raises
+    what reading raises. The transaction must have begun with `applied_exports.begin_apply`.
+    """
+    if records.ignored_names or target.count(
+        "select count(*) as n from (select from {table} t where {mine} limit 1) r"
+    ):
+        return None
+    try:
+        with target.db.transaction():
+            staged = Copier(target, records, target.table, new_digests(records), keep_bad=False).copy()
+    except psycopg.errors.UniqueViolation:
+        return None
+    staged.loaded = True
+    return staged
 
 
-def _copy_into(target: sql.Identifier, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL("copy {} ({}) from stdin").format(target, sql.SQL(", ").join(map(sql.Identifier, names)))
+def stage_all(target: Target, records: RecordReader) -> Staged:
+    """Copy the whole export into the stage; nothing else is written. Raises what reading raises."""
+    return stage(target, records, new_digests(records))
 
 
-def _copy_lines_into(target: sql.Identifier, records: RecordReader, *, with_digests: bool) -> sql.Composed:
-    """An empty cell is NULL, in quotes or not."""
-    names = list(map(sql.Identifier, records.names_in_file_order))
-    form = sql.SQL(" with (format csv, delimiter {}, force_null ({}))").format(
-        sql.Literal(records.delimiter), sql.SQL(", ").join(names)
+def new_digests(records: RecordReader) -> LineDigests | None:
+    """For an export of which no line is known; None when its rows are no lines."""
+    return LineDigests(records.line_layout) if records.line_layout is not None else None
+
+
+def stage(target: Target, records: RecordReader, digests: LineDigests | None) -> Staged:
+    """Copy the export into the stage, without the lines that the digests know."""
+    # Neither the stage nor a table that was just filled or emptied has statistics to rely on: a nested loop over it takes hours for a
+    # first load. A hash join is at worst twice as slow as the best plan.
+    target.db.execute("set local enable_nestloop = off; set local enable_mergejoin = off; set local jit = off")
+    target.db.execute("set local work_mem = '64MB'")  # for a hash of 100,000 rows; with 4 MB it goes to disk and back
+    target.db.execute(
+        target.statement(
+            "create temp table {stage} (ok boolean not null default true, line_digest uuid, {columns}) on commit drop",
+            columns=comma(_definitions(target, records)),
+        )
     )
-    return _copy_into(target, [*records.names_in_file_order, *(["line_digest"] if with_digests else [])]) + form
+    staged = Copier(target, records, STAGE, digests, keep_bad=True).copy()
+    _drop_repeated(target, staged)
+    return staged
+
+
+def _definitions(target: Target, records: RecordReader) -> list[sql.Composed]:
+    """The stage's columns. A key field without a column in the file has its empty value as the default."""
+    fields = [
+        sql.SQL("{} {} default {}").format(sql.Identifier(c.name), sql.SQL(SQL_TYPE[c.kind]), sql.Literal(c.empty))
+        for c in target.columns
+    ]
+    return fields + [sql.SQL("{} text").format(sql.Identifier(name)) for name in records.ignored_names]
+
+
+def _drop_repeated(target: Target, staged: Staged) -> None:
+    """Keep one of several identical rows, and count the keys that still have several rows, with different values. Drop a quarantined
+    row beside a valid one of its key: the key is present either way."""
+    keys = comma(target.key_parts("d"))
+    twice = "select count(*) as n from (select from {stage} d group by {keys} having count(*) > 1 limit 1) r"
+    if not target.count(twice, keys=keys):
+        return
+    staged.repeated = target.run(
+        """
+        delete from {stage} s using (
+          select ctid, ok, row_number() over (partition by {keys}, ok, {row} order by ctid) as n,
+                 row_number() over (partition by {keys} order by ok desc, ctid) as of_key
+            from {stage} d) r
+        where s.ctid = r.ctid and (r.n > 1 or (r.of_key > 1 and not r.ok))
+        """,
+        keys=keys,
+        row=columns_of("d", target.columns),
+    )
+    staged.conflicting = target.count(
+        "select count(*) as n from (select from {stage} d where ok group by {keys} having count(*) > 1) c", keys=keys
+    )
+    staged.valid = target.count("select count(*) as n from {stage} where ok")

@@ -22,7 +22,7 @@ from archisync.store.claims import Claim
 from archisync.store.database import Database
 from archisync.store.locks import agent_lock, end_silent_holder
 from archisync.store.runs import State
-from archisync.sync import run as sync
+from archisync.sync.run import Sync
 from archisync.work.heartbeat import Heartbeat
 
 LOCKED_DELAY_S = 15
@@ -93,7 +93,7 @@ class Runner:
                     return None
                 self._log.event("run-started", **ids)
                 with self._heartbeat.beating(claim), self._spool() as spool:
-                    outcome = sync.perform(self._db, self._config, claim, spool=spool, may_retry=may_retry)
+                    outcome = Sync(self._db, self._config, claim, spool=spool, may_retry=may_retry).run()
             except LeaseLostError as exc:
                 self._log.event("lease-lost", **ids, message=exc.message)
                 return None

@@ -134,7 +134,7 @@ def test_inline_reports_a_run_that_somebody_else_did_meanwhile(
         out, err = process.communicate()
     assert process.returncode == 0, err
     assert rows(out) == [["1", "orders", AGENT, "succeeded"], ["2", "orders", OTHER, "succeeded"]]
-    assert f"run 2: orders of {OTHER} succeeded (1 row(s) seen: 1 inserted)" in err
+    assert f"run 2: orders of {OTHER} succeeded (1 row seen: 1 inserted)" in err
 
 
 def test_inline_waits_for_a_run_that_somebody_else_took_meanwhile(

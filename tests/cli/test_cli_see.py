@@ -381,7 +381,7 @@ def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon
     run_id = _run(
         noon,
         reason="applied-with-warnings",
-        message="9 row(s) seen",
+        message="9 rows seen",
         requested_by="paolo",
         rows_seen=9,
         rows_quarantined=1,
@@ -393,7 +393,7 @@ def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon
             [
                 {
                     "code": "quarantined",
-                    "message": "1 row(s) quarantined",
+                    "message": "1 row quarantined",
                     "count": 1,
                     "rows": [{"line": 4, "field": "total_amount", "reason": "not a number"}],
                 }
@@ -413,7 +413,7 @@ def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon
         "fetch ms 20",
     ):
         assert line in lines
-    assert lines[-2:] == ["warning: 1 row(s) quarantined", "line 4: total_amount: not a number"]
+    assert lines[-2:] == ["warning: 1 row quarantined", "line 4: total_amount: not a number"]
     run = json.loads(cli("show", str(run_id), "--json").stdout)["run"]
     assert (run["run_id"], run["warnings"][0]["rows"][0]["line"]) == (run_id, 4)
 

@@ -77,7 +77,7 @@ def test_diff_tells_what_a_sync_would_do_and_writes_nothing(
     before = everything(connection)
     shown = cli("diff", "customers", "--agent", "anna", env=env)
     assert (shown.returncode, shown.stderr) == (0, "fetching customers of anna …\n")
-    for line in ("  C0\n", "  C9\n", "  C1  name: 'Name 1' → 'Other 1'\n", "warning: 1 row(s) quarantined\n"):
+    for line in ("  C0\n", "  C9\n", "  C1  name: 'Name 1' → 'Other 1'\n", "warning: 1 row quarantined\n"):
         assert line in shown.stdout
     found = json.loads(cli("diff", "customers", "--agent", "anna", "--json", env=env).stdout)
     assert {name: n for name, n in found["plan"].items() if n} == {"known": 10, "vanishing": 2, "changed": 1, "new": 1}
@@ -159,7 +159,7 @@ def test_clear_empties_one_agent_and_the_next_sync_loads_again(
     )
     assert count(connection, "select count(*) from agents.customers where agent_id = 'anna'") == 0
     assert count(connection, "select count(*) from agents.customers where agent_id = 'luca'") == 5
-    assert deliver("anna", rows(*range(10))).message == "10 row(s) seen: 10 inserted"
+    assert deliver("anna", rows(*range(10))).message == "10 rows seen: 10 inserted"
     assert fingerprint(connection, SYNC_TYPES["customers"]) == before
     assert cli("clear", "customers", "--all-agents", "--yes", env=env).returncode == 0
     assert count(connection, "select count(*) from agents.customers") == 0

@@ -250,9 +250,9 @@ _CSV_ROWS = (
         f"'{('bad' * 14)[:40]}'… is longer than 256 characters",
         field="customer_id",
     ),
-    _bad_row("nul-inside-a-cell", "k5\0,Du\0e,,1,1,\n", "2 control character(s) removed", outcome=Outcome.CLEANED),
+    _bad_row("nul-inside-a-cell", "k5\0,Du\0e,,1,1,\n", "2 control characters removed", outcome=Outcome.CLEANED),
     _bad_row(
-        "escape-inside-a-cell", "k5,\x1b[31mDue\x07,,1,1,\n", "2 control character(s) removed", outcome=Outcome.CLEANED
+        "escape-inside-a-cell", "k5,\x1b[31mDue\x07,,1,1,\n", "2 control characters removed", outcome=Outcome.CLEANED
     ),
 )
 _CSV_FILES = (
@@ -261,7 +261,7 @@ _CSV_FILES = (
     _held("header-only", _head(), "the export has no rows, 4 are known", reason="zero-rows"),
     _held("empty-header", ",,,,,\n" + "1,2,3,4,5,6\n", "no column for customer_id, name", reason="missing-column"),
     _held("empty-label", known_rows().replace("name,", ",", 1), "no column for name", reason="missing-column"),
-    _held("duplicate-label", known_rows().replace("phone", "name", 1), "column 'name' stands twice"),
+    _held("duplicate-label", known_rows().replace("phone", "name", 1), "the export has two columns 'name'"),
     _held("two-aliases", known_rows().replace("phone", "NOME", 1), "columns 'name' and 'NOME' both stand for name"),
     _held("escape-in-a-label", "customer_id,\x1b]0x\x07\nk1,x\n", r"'\x1b]0x\x07'", reason="missing-column"),
     _held("ambiguous-delimiter", "customer_id;name,phone\nk1;a,b\n", "comma and semicolon both give 2 columns"),
@@ -491,13 +491,13 @@ _JSONL = (
     _json(
         "hostile-labels",
         '{"customer_id": "k5", "name": "Due", "\\u0000a": 1, "\\u001b[31m": 1, "\\ud800": 1, "\\u202e": 1}',
-        "4 unknown column(s) ignored",
+        "4 unknown columns ignored",
         outcome=Outcome.CLEANED,
     ),
     _json(
         "control-characters-in-text",
         r'{"customer_id": "k5", "name": "\u001b[31mDue\u0000"}',
-        "2 control character(s) removed",
+        "2 control characters removed",
         outcome=Outcome.CLEANED,
     ),
     _json_held(

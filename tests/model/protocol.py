@@ -199,18 +199,18 @@ class Action(Enum):
         "work.runner:Runner._give_back",
         "store.claims:SQL_REQUEUE",
     )
-    FETCH = (Kind.WORKER, "has the whole export", "sync.run:_fetch")
+    FETCH = (Kind.WORKER, "has the whole export", "sync.run:Sync._fetch")
     LOCK_FENCE = (
         Kind.WORKER,
         "locks the run's row under its fence",
-        "sync.run:_read_and_apply",
+        "sync.run:Sync._write",
         "store.claims:SQL_LOCK_FENCE",
     )
     APPLY_AND_FINISH = (
         Kind.WORKER,
         "commits data and the run's end",
-        "sync.run:_read_and_apply",
-        "sync.apply:Apply.write",
+        "sync.run:Sync._finish",
+        "sync.apply:write",
         "store.claims:SQL_FINISH",
         "store.applied_exports:SQL_STATE_SUCCEEDED",
         "store.claims:SQL_END_UNCHANGED",
@@ -223,12 +223,17 @@ class Action(Enum):
         "store.claims:lock_fence",
         "base.errors:LeaseLostError",
     )
-    SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync.run:perform")
-    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync.run:_fail", "store.claims:SQL_REQUEUE")
+    SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync.run:Sync.run")
+    REQUEUE = (
+        Kind.WORKER,
+        "queues the run again for a later tick",
+        "sync.endings:retry_later",
+        "store.claims:SQL_REQUEUE",
+    )
     FINISH_FAILED = (
         Kind.WORKER,
         "ends the run as failed",
-        "sync.run:_fail",
+        "sync.endings:fail",
         "store.claims:SQL_FINISH",
         "store.claims:SQL_STATE_FAILED",
     )
@@ -254,11 +259,11 @@ class Action(Enum):
     DELAY_OVER = (
         Kind.TIME,
         "the delay after a failure is over",
-        "sync.run:retry_delay_s",
+        "sync.endings:retry_delay_s",
         "work.runner:LOCKED_DELAY_S",
     )
     FETCH_FAILS = (Kind.FAULT, "fails for now", "base.errors:TransientSourceError")
-    APPLY_FAILS = (Kind.FAULT, "sees its apply rolled back by the database", "sync.run:perform")
+    APPLY_FAILS = (Kind.FAULT, "sees its apply rolled back by the database", "sync.run:Sync.run")
     CRASH_TICK = (Kind.FAULT, "is killed")
     CRASH_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent")
     IDLE_IN_TRANSACTION = (Kind.FAULT, "is cut off in its transaction", "store.database:IDLE_IN_TRANSACTION_TIMEOUT_S")

@@ -16,9 +16,10 @@ from archisync.formats.rows import PlainLines
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
 from archisync.store.database import Database
-from archisync.sync.apply import Apply
+from archisync.sync.copying import Staged
 from archisync.sync.records import read_records
-from archisync.sync.staging import Staged
+from archisync.sync.staging import stage_all
+from archisync.sync.target import Target
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(
@@ -121,7 +122,7 @@ def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | Caref
     try:
         reader = read_records(table, kind, locale=locale, zone=ROME)
         with db.transaction(force_rollback=True):
-            found = Apply(db, kind, "anna.bianchi", reader.layout.columns).stage(reader)
+            found = stage_all(Target(db, kind, "anna.bianchi", reader.layout.columns, run_id=0), reader)
             names = ", ".join(["ok", *(f.name for f in reader.layout.columns)])
             rows = db.execute(f"select {names} from archisync_stage").fetchall()
     except ExportError as exc:

@@ -17,8 +17,9 @@ from archisync.rules.config import Config
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
-from archisync.sync import apply
+from archisync.sync import apply, knownrows
 from archisync.sync.knownrows import KnownRows
+from archisync.sync.target import Target
 from tests.support.rows import count
 from tests.support.rows import sync as sync_now
 
@@ -136,13 +137,13 @@ def test_known_lines_are_neither_parsed_nor_copied(
 ) -> None:
     deliver(text_of(ROWS))
     staged: list[int] = []
-    write = apply.Apply.write
+    write = apply.write
 
-    def watched(self: apply.Apply, *arguments: Any) -> Counts:
-        staged.append(count(self._db, "select count(*) from archisync_stage"))
-        return write(self, *arguments)
+    def watched(target: Target, *arguments: Any) -> Counts:
+        staged.append(count(target.db, "select count(*) from archisync_stage"))
+        return write(target, *arguments)
 
-    monkeypatch.setattr(apply.Apply, "write", watched)
+    monkeypatch.setattr(apply, "write", watched)
     changed = [["C3", "Another", "06 3", "Roma", "7"], *ROWS[4:], ["C99", "New", "", "", ""], ROWS[0], ROWS[1]]
     run = deliver(text_of(changed))
     assert run.counts == Counts(seen=20, inserted=1, updated=1, unchanged=18, absent=1)
@@ -266,11 +267,11 @@ def test_a_row_that_somebody_else_wrote_is_compared_whatever_its_digest_says(
 
 
 def test_a_table_with_too_many_rows_is_compared_as_a_whole(deliver: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "MOST_KNOWN", 19)
+    monkeypatch.setattr(knownrows, "MOST_KNOWN", 19)
     deliver(text_of(ROWS))
     again = deliver(text_of(ROWS[::-1]))
     assert (again.reason, again.counts) == ("applied", Counts(seen=20, unchanged=20))
-    monkeypatch.setattr(apply, "MOST_KNOWN", 20)
+    monkeypatch.setattr(knownrows, "MOST_KNOWN", 20)
     assert deliver(text_of(ROWS)).reason == "unchanged"
 
 
@@ -282,7 +283,7 @@ def test_rows_without_a_digest_count_towards_too_many(
     connection.execute("alter table agents.customers disable trigger user")
     connection.execute("update agents.customers set line_digest = null where customer_id < 'C15'")
     connection.execute("alter table agents.customers enable trigger user")
-    monkeypatch.setattr(apply, "MOST_KNOWN", 17)
+    monkeypatch.setattr(knownrows, "MOST_KNOWN", 17)
     in_any_order = "select customer_id from agents.customers where agent_id = %s limit 100"
     gone = {row["customer_id"] for row in connection.execute(in_any_order, [BY_LINES]).fetchall()[-2:]}
     run = deliver(text_of([row for row in ROWS if row[0] not in gone]))
@@ -311,6 +312,6 @@ def test_digests_tell_what_is_new_what_is_left_out_and_what_is_missing(size: int
         place for place, line in enumerate("aba") if "abc".index(line) >= size
     ]
     assert (known.left_out, known.matched) == ({0: 0, 1: 2, 3: 3}[size], min(size, 2))
-    assert list(rows.places_but_of(known)) == ["(9,9)", *(["(7,3)"] if size == 3 else [])]
+    assert list(rows.other_places(known)) == ["(9,9)", *(["(7,3)"] if size == 3 else [])]
     assert known.leaves_out == bool(size)
     assert issubclass(SpanningRecordError, Exception)

@@ -23,7 +23,7 @@ from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
 from archisync.store import agents, claims, clock, history, pairs, queued_runs, runs, settings
 from archisync.store.database import Database, connected
-from archisync.sync.run import perform
+from archisync.sync.run import Sync
 from tests.conftest import Cli
 from tests.support.rows import count, drain
 from tests.support.samples import SAMPLES
@@ -404,7 +404,7 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
             "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
         )
         with pytest.raises(psycopg.OperationalError):
-            perform(worker, config, claim, spool=Path(), may_retry=True)
+            Sync(worker, config, claim, spool=Path(), may_retry=True).run()
     assert history.get(connection, run.run_id).state == "running"
 
 

@@ -13,15 +13,8 @@ from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.rows import BadRow, NumberText, RawRow
 from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
 from archisync.rules.values import Locale
-from archisync.sync.records import (
-    MissingColumnError,
-    Quarantined,
-    Record,
-    RecordReader,
-    fold_label,
-    map_labels,
-    read_records,
-)
+from archisync.sync.labels import MissingColumnError, fold_label, map_labels
+from archisync.sync.records import Quarantined, Record, RecordReader, read_records
 
 ROME = ZoneInfo("Europe/Rome")
 
@@ -114,7 +107,7 @@ def test_key_fields_come_first_then_the_fields_that_have_a_column() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["customer_id", "name", "Name:"], "column 'Name:' stands twice"),
+        (["customer_id", "name", "Name:"], "the export has two columns 'Name:'"),
         (["customer_id", "NOME", "RAGIONE SOCIALE"], "columns 'NOME' and 'RAGIONE SOCIALE' both stand for name"),
         (["customer_id", "ID", "name"], "columns 'customer_id' and 'ID' both stand for customer_id"),
     ],

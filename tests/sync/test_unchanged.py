@@ -50,7 +50,7 @@ def test_the_same_bytes_and_the_same_lines_in_another_order_change_nothing(sync:
     assert (same.state, same.reason, same.counts) == ("succeeded", "unchanged-at-source", Counts(seen=20, unchanged=20))
     other = sync(shuffled())
     assert (other.state, other.reason, other.counts) == ("succeeded", "unchanged", Counts(seen=20, unchanged=20))
-    assert other.message == "20 row(s) seen: every line is known; nothing was compared"
+    assert other.message == "20 rows seen: every line is known; nothing was compared"
 
 
 OUTSIDE = {

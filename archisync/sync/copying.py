@@ -1,0 +1,156 @@
+"""Copying an export's records to PostgreSQL: plain lines unparsed and many at once, other records parsed."""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from archisync.formats import PlainLines
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
+from archisync.rules.values import Value
+from archisync.sync.records import Quarantined, Record, RecordReader
+from archisync.sync.target import Target
+
+SAMPLE_SIZE = 20
+_MOST_WAITING = 2000
+"""Parsed rows that wait in memory while lines are copied: a connection does one COPY at a time."""
+_MOST_WAITING_CHARS = 16 * 1024 * 1024
+"""A cell may have 64 KiB, so their text has a limit of its own."""
+
+
+@dataclass(kw_only=True)
+class Staged:
+    """What was read of an export, in rows.
+
+    `valid` are good rows, each key counted once. `repeated` rows were dropped because an identical one is there. `conflicting` keys
+    have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `lacking` the rows that the
+    export announces and does not have: with either of them nobody knows which rows are absent.
+
+    `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
+    because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
+    """
+
+    seen: int = 0
+    valid: int = 0
+    quarantined: int = 0
+    unkeyed: int = 0
+    lacking: int = 0
+    repeated: int = 0
+    conflicting: int = 0
+    known: int = 0
+    loaded: bool = False
+    nothing_new: bool = False
+    quarantine_sample: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def all_keys_known(self) -> bool:
+        """Whether a row that is missing is really missing."""
+        return not (self.unkeyed or self.lacking)
+
+
+class Copier:
+    """Copies records into a table, each with the digest of its line where it has one.
+
+    `keep_bad`: rows that are quarantined and have a readable key are kept too, with `ok = false` and no other values.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        records: RecordReader,
+        table: sql.Identifier,
+        digests: LineDigests | None,
+        *,
+        keep_bad: bool,
+    ) -> None:
+        self._db = target.db
+        self._records = records
+        self._digests = digests
+        self._keep_bad = keep_bad
+        self._staged = Staged()
+        self._good: list[tuple[Value, ...]] = []
+        self._bad: list[tuple[Value, ...]] = []
+        self._chars = 0
+        self._copy_good = _copy_into(table, [*(c.name for c in target.columns), "line_digest"])
+        self._copy_bad = _copy_into(table, ["ok", *target.type.key])
+        self._copy_lines = _copy_lines_into(table, records, with_digests=digests is not None)
+        self._delimiter = records.delimiter.encode()
+
+    def copy(self) -> Staged:
+        """Copy everything, in the caller's transaction. `valid` counts the rows that were copied."""
+        self._db.execute("set local datestyle = 'ISO, DMY'")  # plain lines may have dates with the day first
+        batches = self._records.batches(self._digests)
+        for first in batches:
+            if isinstance(first, PlainLines):
+                self._copy_lines_from(first, batches)
+            else:
+                self._take(first)
+            if self._many_wait():
+                self._flush()
+        self._flush()
+        self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
+        self._staged.lacking = self._records.lacking
+        return self._staged
+
+    def _copy_lines_from(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
+        """Copy these lines and those that follow, until too many other records have come between them."""
+        with self._db.cursor() as cursor:
+            with cursor.copy(self._copy_lines) as copy:
+                copy.write(self._text(first))
+                for batch in batches:
+                    if isinstance(batch, PlainLines):
+                        copy.write(self._text(batch))
+                        continue
+                    self._take(batch)
+                    if self._many_wait():
+                        break
+            self._staged.valid += cursor.rowcount
+
+    def _text(self, plain: PlainLines) -> bytes:
+        """The lines as COPY takes them, each followed by its digest."""
+        if not plain.digests:
+            return b"\n".join(plain.lines) + b"\n"
+        digests = hexlify(b"".join(plain.digests), "\n", DIGEST_BYTES).split(b"\n")
+        return b"\n".join(map(self._delimiter.join, zip(plain.lines, digests, strict=True))) + b"\n"
+
+    def _take(self, record: Record | Quarantined) -> None:
+        if isinstance(record, Record):
+            self._chars += sum([len(value) for value in record.values if type(value) is str])
+            self._good.append((*record.values, record.digest.hex() if record.digest else None))
+            return
+        staged = self._staged
+        if len(staged.quarantine_sample) < SAMPLE_SIZE:
+            staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
+        if record.key is None:
+            staged.unkeyed += 1
+        elif self._keep_bad:
+            self._bad.append((False, *record.key))
+
+    def _many_wait(self) -> bool:
+        return len(self._good) + len(self._bad) >= _MOST_WAITING or self._chars >= _MOST_WAITING_CHARS
+
+    def _flush(self) -> None:
+        self._staged.valid += len(self._good)
+        for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
+            if rows:
+                with self._db.cursor() as cursor, cursor.copy(statement) as copy:
+                    for row in rows:
+                        copy.write_row(row)
+            rows.clear()
+        self._chars = 0
+
+
+def _copy_into(table: sql.Identifier, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL("copy {} ({}) from stdin").format(table, sql.SQL(", ").join(map(sql.Identifier, names)))
+
+
+def _copy_lines_into(table: sql.Identifier, records: RecordReader, *, with_digests: bool) -> sql.Composed:
+    """An empty cell is NULL, in quotes or not."""
+    names = records.names_in_file_order
+    form = sql.SQL(" with (format csv, delimiter {}, force_null ({}))").format(
+        sql.Literal(records.delimiter), sql.SQL(", ").join(map(sql.Identifier, names))
+    )
+    return _copy_into(table, [*names, *(["line_digest"] if with_digests else [])]) + form

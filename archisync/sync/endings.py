@@ -1,0 +1,101 @@
+"""How a run ends that is not applied: skipped, held, failed, or queued again for a later tick."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from archisync.base.errors import (
+    ArchisyncError,
+    ConfigurationError,
+    SourceError,
+    SyncError,
+    TransientSourceError,
+    UnreachableError,
+    UsageError,
+)
+from archisync.base.text import printable, redact
+from archisync.rules.config import Config
+from archisync.rules.guard import Hold
+from archisync.store import claims, held
+from archisync.store.claims import Claim, Outcome, Report
+from archisync.store.database import Database
+from archisync.store.runs import State
+from archisync.sync.verdict import Outlook
+
+LONGEST_RETRY_DELAY_S = 3600
+_BLOCKED = {
+    "type-disabled": "the type was disabled before the run began",
+    "paused": "a pause began before the run did",
+    "not-whitelisted": "the agent left the whitelist before the run began",
+}
+_REASONS: dict[type[ArchisyncError], str] = {
+    ConfigurationError: "configuration",
+    UsageError: "invalid-agent-id",
+    UnreachableError: "database-unavailable",
+}
+
+
+def skip(db: Database, claim: Claim, reason: str) -> Outcome:
+    """End the run as skipped. `reason` is `Claim.blocked`."""
+    return _finish(db, claim, Outcome(State.SKIPPED, reason, _BLOCKED[reason]), Report())
+
+
+def hold_back(db: Database, claim: Claim, hold: Hold, outlook: Outlook, report: Report) -> Outcome:
+    """End the run as held and keep what a person needs to decide, in one transaction."""
+    outcome = Outcome(State.HELD, hold.rule, hold.message)
+    with db.transaction():
+        claims.finish(db, claim, outcome, report=report)
+        held.record(
+            db,
+            {
+                "run_id": claim.run_id,
+                "sync_type": claim.sync_type,
+                "agent_id": claim.agent_id,
+                "rule": hold.rule,
+                "message": hold.message,
+                "acceptable": hold.rule.acceptable,
+                "sha256": (report.export or {}).get("sha256"),
+                "rows_valid": outlook.valid,
+                "sample": outlook.vanishing,
+                "planned": asdict(outlook.plan),
+                "changes": outlook.changes,
+            },
+        )
+    return outcome
+
+
+def fail(db: Database, claim: Claim, exc: ArchisyncError, report: Report) -> Outcome:
+    """End the run as failed. After several failures in a row the pair backs off."""
+    reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
+    return _finish(db, claim, Outcome(State.FAILED, reason, _message(exc)), report)
+
+
+def retry_later(db: Database, config: Config, claim: Claim, exc: ArchisyncError) -> Outcome:
+    """Queue the run again for a later tick."""
+    delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)
+    if isinstance(exc, TransientSourceError) and exc.retry_after_s:
+        delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
+    outcome = Outcome(State.QUEUED, "retry", _message(exc))
+    claims.requeue(db, claim, delay_s=delay_s, reason=outcome.reason, message=outcome.message)
+    return outcome
+
+
+def is_worth_retrying(config: Config, claim: Claim, exc: ArchisyncError) -> bool:
+    """Whether the run has attempts left and another one may help."""
+    hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
+    return not hopeless and claim.attempt < config.max_attempts
+
+
+def retry_delay_s(attempt: int, *, first_s: int) -> int:
+    """Seconds until the next attempt of a run. They double with each attempt, up to an hour."""
+    return int(min(first_s * 2 ** (attempt - 1), LONGEST_RETRY_DELAY_S))
+
+
+def _message(exc: ArchisyncError) -> str:
+    return printable(redact(exc.message))
+
+
+def _finish(db: Database, claim: Claim, outcome: Outcome, report: Report) -> Outcome:
+    with db.transaction():
+        claims.finish(db, claim, outcome, report=report)
+    return outcome

@@ -1,0 +1,88 @@
+"""What applying a staged export would do: counted and sampled before anything is written."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from archisync.rules.guard import Plan
+from archisync.sync.copying import SAMPLE_SIZE, Staged
+from archisync.sync.target import Target, columns_of, comma
+
+
+def make_plan(target: Target, staged: Staged) -> Plan:
+    """What `apply.write` would do; after `load_first`, what that has done."""
+    if staged.loaded:
+        return Plan(new=staged.valid)
+    row = target.row(
+        "select count(*) filter (where not gone) as known,"
+        " count(*) filter (where ok is null and not gone) as missing,"
+        " count(*) filter (where ok is null and gone) as deleting,"
+        " count(*) filter (where ok is not null and gone) as restored,"
+        " count(*) filter (where ok) as matched,"
+        " count(*) filter (where rewrites is not null) as changed,"
+        " count(*) filter (where rewrites and not gone) as rewritten"
+        # compared once, not in each filter; `rewrites` is null where nothing changes
+        " from (select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
+        "         from {table} t left join {stage} s on {same} where {mine} offset 0) r",
+        changed=target.changed,
+        rewritten=_rewritten(target),
+    )
+    return Plan(
+        known=row["known"] + staged.known,
+        vanishing=row["missing"] if staged.all_keys_known else 0,
+        deleted=row["deleting"] if staged.all_keys_known else 0,
+        restored=row["restored"],
+        changed=row["changed"],
+        rewritten=row["rewritten"],
+        new=staged.valid - staged.known - row["matched"],
+    )
+
+
+def _rewritten(target: Target) -> sql.Composable:
+    """Whether more than half of the filled columns, and at least two, get another value. With one column alone, every new price list
+    would be a rewrite."""
+    if not target.value_columns:
+        return sql.SQL("false")
+    different = comma(
+        sql.SQL("case when {t} is distinct from {s} then {t} end").format(
+            t=sql.Identifier("t", field.name), s=sql.Identifier("s", field.name)
+        )
+        for field in target.value_columns
+    )
+    return sql.SQL("2 * num_nonnulls({}) > greatest(num_nonnulls({}), 2)").format(
+        different, columns_of("t", target.value_columns)
+    )
+
+
+def sample_changes(target: Target, staged: Staged) -> list[dict[str, object]]:
+    """Some rows that would change: the key, and for each changed field the old and the new value as text."""
+    if staged.loaded or staged.conflicting:
+        return []
+    statement = target.statement(
+        "select array[{key}] as key, (select jsonb_object_agg(o.key, jsonb_build_array(o.value #>> '{{}}', n.value #>> '{{}}'))"
+        "   from jsonb_each(to_jsonb(t)) o join jsonb_each(to_jsonb(s)) n on n.key = o.key"
+        "  where o.key = any (%(fields)s::text[]) and o.value is distinct from n.value) as fields"
+        " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}",
+        key=target.key_as_text,
+        changed=target.changed,
+        size=sql.Literal(SAMPLE_SIZE),
+    )
+    rows = target.db.execute(statement, target.params | {"fields": [f.name for f in target.value_columns]}).fetchall()
+    return [{"key": _shown(row["key"]), "fields": row["fields"] or {}} for row in rows]
+
+
+def sample_vanishing(target: Target, staged: Staged) -> list[list[str]]:
+    """The keys of some known rows that the export does not have."""
+    if staged.loaded:
+        return []
+    statement = target.statement(
+        "select array[{key}] as key from {table} t where {mine} and t.absent_since is null and not {present}"
+        " order by 1 limit {size}",
+        key=target.key_as_text,
+        size=sql.Literal(SAMPLE_SIZE),
+    )
+    return [_shown(row["key"]) for row in target.db.execute(statement, target.params).fetchall()]
+
+
+def _shown(key: list[str | None]) -> list[str]:
+    return [part or "" for part in key]

@@ -1,0 +1,67 @@
+"""What a sync would do now, for `archisync diff`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from archisync.base.errors import ExportError
+from archisync.base.text import printable
+from archisync.rules.config import Config
+from archisync.rules.guard import Hold
+from archisync.rules.synctypes import SyncType
+from archisync.sources.interface import Export
+from archisync.sources.spoolfolder import SpoolFolder
+from archisync.store.database import Database
+from archisync.sync.exports import fetch_export, open_export
+from archisync.sync.runrecord import RunRecord
+from archisync.sync.staging import stage_all
+from archisync.sync.target import Target
+from archisync.sync.verdict import Outlook, judge_staged, outlook_of, unreadable
+
+_NO_RUN = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preview:
+    """What a sync would do now. `hold`: why it would hold the export instead."""
+
+    origin: str
+    seen: int = 0
+    quarantined: int = 0
+    outlook: Outlook = field(default_factory=Outlook)
+    hold: Hold | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+
+def preview(db: Database, config: Config, sync_type: SyncType, agent_id: str) -> Preview:
+    """Fetch, read, plan and judge the export as a run would, and write nothing. The caller holds the agent's lock.
+
+    Raises what fetching raises. An export that can't be read gives a Preview with a hold.
+    """
+    with SpoolFolder() as spool:
+        export = fetch_export(config, sync_type, agent_id, spool)
+        try:
+            return _judged(db, config, sync_type, agent_id, export)
+        except ExportError as exc:
+            return Preview(origin=printable(export.origin), hold=unreadable(exc))
+
+
+def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, export: Export) -> Preview:
+    record = RunRecord()
+    records = open_export(config, sync_type, export, record.export)
+    target = Target(db, sync_type, agent_id, records.layout.columns, run_id=_NO_RUN)
+    with db.transaction(force_rollback=True):
+        staged = stage_all(target, records)
+        record.warn_about_rows(staged, records)
+        verdict = judge_staged(target, staged, export.sha256, record)
+        outlook = outlook_of(target, staged, verdict.plan)
+        record.warn_about_orders(target, staged)
+    return Preview(
+        origin=printable(export.origin),
+        seen=staged.seen,
+        quarantined=staged.quarantined,
+        outlook=outlook,
+        hold=verdict.hold,
+        warnings=record.warnings,
+    )

@@ -1,0 +1,95 @@
+"""What is known of a run so far: counts, the export, the time of each step, warnings. It survives a failure half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from archisync.base.text import counted, printable
+from archisync.store.claims import Report
+from archisync.store.runs import Counts
+from archisync.sync.copying import Staged
+from archisync.sync.labels import Layout
+from archisync.sync.records import RecordReader
+from archisync.sync.references import repeated_order_numbers, unknown_orders
+from archisync.sync.target import Target
+
+_SHOWN_LABELS = 20
+_SHOWN_LABEL_CHARS = 80
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """`export` is what the history shows of the export; empty until there is one. `steps` are milliseconds."""
+
+    export: dict[str, Any] = field(default_factory=dict)
+    counts: Counts | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=monotonic)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure a step, also one that fails."""
+        begun = monotonic()
+        try:
+            yield
+        finally:
+            self.steps[name] = _ms_since(begun)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run has changed the table."""
+        return self.counts is not None and self.counts.changed
+
+    def in_words(self) -> str:
+        """The counts that are not 0, without the rows seen: `1 updated, 40 unchanged`."""
+        counts = self.counts.as_dict() if self.counts else {}
+        return ", ".join(f"{number} {name}" for name, number in counts.items() if number and name != "seen")
+
+    def report(self) -> Report:
+        """What goes into the run's row."""
+        steps = self.steps | {"total": _ms_since(self.started)}
+        return Report(counts=self.counts, export=self.export or None, steps=steps, warnings=self.warnings)
+
+    def warn(self, code: str, message: str, count: int, **more: Any) -> None:
+        self.warnings.append({"code": code, "message": message, "count": count, **more})
+
+    def warn_about_columns(self, layout: Layout) -> None:
+        if number := len(layout.ignored):
+            names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in layout.ignored[:_SHOWN_LABELS]]
+            self.warn("ignored-columns", f"{counted(number, 'unknown column')} ignored", number, columns=names)
+
+    def warn_about_rows(self, staged: Staged, records: RecordReader) -> None:
+        if staged.quarantined:
+            message = f"{counted(staged.quarantined, 'row')} quarantined"
+            if staged.unkeyed:
+                message += f"; {staged.unkeyed} without a readable key, so no row counts as absent"
+            self.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
+        if staged.lacking:
+            message = (
+                f"the report announces {counted(staged.lacking, 'more row')} than it has, so no row counts as absent"
+            )
+            self.warn("lacking-rows", message, staged.lacking)
+        if staged.repeated:
+            self.warn("repeated-rows", f"{counted(staged.repeated, 'identical row')} left out", staged.repeated)
+        if records.skipped:
+            self.warn("skipped-rows", f"{counted(records.skipped, 'row')} without an id skipped", records.skipped)
+        if removed := records.control_characters_removed:
+            self.warn("control-characters", f"{counted(removed, 'control character')} removed", removed)
+
+    def warn_about_orders(self, target: Target, staged: Staged) -> None:
+        """After the export is written."""
+        if unknown := unknown_orders(target, staged):
+            what = counted(unknown, "row names an order that is", "rows name orders that are")
+            self.warn("unknown-orders", f"{what} not known yet", unknown)
+        if repeated := repeated_order_numbers(target, staged):
+            what = counted(repeated, "order number belongs", "order numbers belong")
+            self.warn("repeated-order-numbers", f"{what} to several orders", repeated)
+
+
+def _ms_since(moment: float) -> int:
+    return round((monotonic() - moment) * 1000)

@@ -1,0 +1,104 @@
+"""The guard's verdict on a staged export, and a person's acceptance of an export that it holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+
+from archisync.base.errors import ExportError
+from archisync.base.text import counted, printable
+from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.store import applied_exports, held, settings
+from archisync.sync.copying import Staged
+from archisync.sync.planning import make_plan, sample_changes, sample_vanishing
+from archisync.sync.runrecord import RunRecord
+from archisync.sync.target import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """`plan` is what applying the export would do. `hold` is None when it may be applied; `accepted`: because a person said so."""
+
+    plan: Plan
+    hold: Hold | None
+    accepted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What a person needs to decide about a held export: its good rows, what applying it would do, keys of rows that would vanish,
+    and rows that would change. Empty for an export that can't be read."""
+
+    valid: int = 0
+    plan: Plan = field(default_factory=Plan)
+    vanishing: list[list[str]] = field(default_factory=list)
+    changes: list[dict[str, object]] = field(default_factory=list)
+
+
+class HeldExport(Exception):
+    """The export is held. Raised inside the transaction, which it rolls back."""
+
+    def __init__(self, hold: Hold, outlook: Outlook) -> None:
+        super().__init__(hold.message)
+        self.hold = hold
+        self.outlook = outlook
+
+
+def judge_staged(target: Target, staged: Staged, sha256: str, record: RunRecord) -> Verdict:
+    """Judge the staged export with this sha256.
+
+    An acceptance is used up by the run if the transaction commits; `record` gets a warning that says who accepted.
+    """
+    plan = Plan() if staged.conflicting else make_plan(target, staged)
+    hold = _hold(target, staged, plan)
+    if hold is None or not _is_accepted(target, hold, plan, sha256, record):
+        return Verdict(plan=plan, hold=hold)
+    return Verdict(plan=plan, hold=None, accepted=True)
+
+
+def _hold(target: Target, staged: Staged, plan: Plan) -> Hold | None:
+    known, high = applied_exports.baseline(target.db, sync_type=target.type.name, agent_id=target.agent_id)
+    evidence = Evidence(
+        seen=staged.seen,
+        valid=staged.valid,
+        quarantined=staged.quarantined,
+        conflicting=staged.conflicting,
+        known=known,
+        high=high,
+        plan=plan,
+    )
+    hold = judge(evidence, settings.all_limits(target.db)[target.type.name])
+    if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
+        hold = replace(hold, message=f"{hold.message}; {counted(plan.vanishing, 'known row')} would vanish")
+    return hold
+
+
+def _is_accepted(target: Target, hold: Hold, plan: Plan, sha256: str, record: RunRecord) -> bool:
+    if not hold.rule.acceptable:
+        return False
+    accepted = held.use_acceptance(
+        target.db,
+        run_id=target.run_id,
+        sync_type=target.type.name,
+        agent_id=target.agent_id,
+        sha256=sha256,
+        planned=asdict(plan),
+    )
+    if accepted is None:
+        return False
+    record.warn("accepted", f"{hold.message}; accepted by {accepted[1]} (held run {accepted[0]})", 1)
+    return True
+
+
+def outlook_of(target: Target, staged: Staged, plan: Plan) -> Outlook:
+    return Outlook(
+        valid=staged.valid,
+        plan=plan,
+        vanishing=sample_vanishing(target, staged),
+        changes=sample_changes(target, staged),
+    )
+
+
+def unreadable(exc: ExportError) -> Hold:
+    """The hold of an export that can't be read as a whole."""
+    rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
+    return Hold(rule=rule, message=printable(exc.message))
