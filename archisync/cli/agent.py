@@ -55,7 +55,7 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
     with a.database("agent show") as db:
         found, now = agents.agent(db, agent_id), clock.now(db)
         kinds = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
-        decisions = [(t.name, decide(pairs.facts(db, t, agent_id), now)) for t in kinds]
+        decisions = [(t.name, decide(pairs.state(db, t, agent_id), now)) for t in kinds]
     rows: list[list[Any]] = [[name, d.reason.value, d.next_at, d.sentence] for name, d in decisions]
     if json:
         keys = ("sync_type", "reason", "next_at", "message")

@@ -39,13 +39,13 @@ def _dry_run(a: App, json: bool) -> None:
     with a.database("tick --dry-run") as db:
         found = (
             {
-                "sync_type": facts.sync_type,
-                "agent_id": facts.agent_id,
+                "sync_type": state.sync_type,
+                "agent_id": state.agent_id,
                 "reason": decision.reason.value,
                 "message": decision.sentence,
                 "next_at": decision.next_at,
             }
-            for facts, decision in decisions(db)
+            for state, decision in decisions(db)
         )
         if json:
             a.output.json(decisions=list(found))

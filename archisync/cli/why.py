@@ -34,19 +34,19 @@ def why(
     agent_id = agent if kind.scope is Scope.AGENT and agent else SHARED_AGENT
     with a.database("why") as db:
         now = clock.now(db)
-        facts = pairs.facts(db, kind, agent_id)
+        state = pairs.state(db, kind, agent_id)
         open_hold = held.open_of_pair(db, kind.name, agent_id)
         tick_note = ticks.overdue_note(ticks.last(db))
-        decision = decide(facts, now)
+        decision = decide(state, now)
         meant = agents.alike(db, agent_id) if decision.reason is Reason.UNKNOWN_AGENT else None
     notes = []
     if meant is not None:
         notes.append(f"did you mean {meant}?")
     if open_hold is not None:
         notes.append(f"an export of it is held since run {open_hold}: archisync held show {open_hold}")
-    if facts.consecutive_failures and decision.reason is not Reason.BACKING_OFF:
+    if state.consecutive_failures and decision.reason is not Reason.BACKING_OFF:
         notes.append(
-            f"its last {facts.consecutive_failures} run(s) failed: archisync history {kind.name} --agent {agent_id}"
+            f"its last {state.consecutive_failures} run(s) failed: archisync history {kind.name} --agent {agent_id}"
         )
     if tick_note:
         notes.append(tick_note)

@@ -88,11 +88,11 @@ def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
     """A sentence for each disabled type and each pause that these runs override."""
     sentences: dict[str, None] = {}
     for pair in chosen:
-        facts = pairs.facts(db, pair.sync_type, pair.agent_id)
-        if not facts.enabled:
-            sentences[f"the type {facts.sync_type} is disabled; this run is done all the same"] = None
-        if facts.pause_scope is not None:
-            sentences[f"{facts.pause_scope} is paused; this run is done all the same"] = None
+        state = pairs.state(db, pair.sync_type, pair.agent_id)
+        if not state.enabled:
+            sentences[f"the type {state.sync_type} is disabled; this run is done all the same"] = None
+        if state.pause_scope is not None:
+            sentences[f"{state.pause_scope} is paused; this run is done all the same"] = None
     return list(sentences)
 
 

@@ -9,7 +9,7 @@ from archisync.store.database import Database, one
 SQL_NOW = "select system.clock() as now"
 
 # Purpose: a slot, a delivery or a retry that is further in the future than any can be comes from a clock that was wrong; put right
-# so that it delays nothing by more than a tick (`due.credible` tells the same). So is the age of finished runs. Caller: tick. Locks: the
+# so that it delays nothing by more than a tick (as `due.without_wrong_times`). So is the age of finished runs. Caller: tick. Locks: the
 # rows concerned (normally none). One end of an index range a type: a plain condition was planned as a walk over all pairs, since nothing
 # tells the planner that nobody's slot is in the future.
 SQL_MEND = """

@@ -1,14 +1,14 @@
-"""`system.sync_state` as people ask about it: the facts of a pair, and the health of a type; and forgetting a pair's data."""
+"""`system.sync_state` as people ask about it: the state of a pair."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archisync.rules.due import Facts
+from archisync.rules.due import PairState
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
 from archisync.store.database import Database
 
-_FACTS = """
+_STATE = """
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,
   r.id as run_id, r.state as run_state, coalesce(r.started_at, r.queued_at) as run_since, r.worker as run_worker,
   r.not_before as run_not_before, coalesce(r.attempt, 1) as run_attempt, coalesce(r.trigger = 'forced', false) as run_forced,
@@ -26,18 +26,18 @@ _JOINS = """
        and (x.until is null or x.until > system.clock())
      order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x on true
 """
-# Purpose: the facts of one pair, also of one that does not exist. Caller: why. No locks.
-SQL_FACTS = f"""
+# Purpose: the state of one pair, also of one that does not exist. Caller: why. No locks.
+SQL_STATE = f"""
 select p.sync_type, p.agent_id, coalesce(st.active, false) as active,
-       exists (select from agents.users u where u.id = p.agent_id) as in_users, {_FACTS}
+       exists (select from agents.users u where u.id = p.agent_id) as in_users, {_STATE}
   from (select %(sync_type)s::text as sync_type, %(agent_id)s::text as agent_id) p
   join system.sync_settings s on s.sync_type = p.sync_type
   left join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
 {_JOINS}
 """  # noqa: S608 - both parts are constants of this module
-# Purpose: the facts of every pair on the whitelist. Caller: tick --dry-run, through a server-side cursor. No locks.
-SQL_ALL_FACTS = f"""
-select p.sync_type, p.agent_id, true as active, true as in_users, {_FACTS}
+# Purpose: the state of every pair on the whitelist. Caller: tick --dry-run, through a server-side cursor. No locks.
+SQL_ACTIVE_STATES = f"""
+select p.sync_type, p.agent_id, true as active, true as in_users, {_STATE}
   from system.sync_state p
   join system.sync_settings s on s.sync_type = p.sync_type
   join system.sync_types t on t.sync_type = p.sync_type
@@ -48,26 +48,26 @@ select p.sync_type, p.agent_id, true as active, true as in_users, {_FACTS}
 """  # noqa: S608
 
 
-def _facts(row: dict[str, object], scope: Scope) -> Facts:
+def _state(row: dict[str, object], scope: Scope) -> PairState:
     active, in_users = row.pop("active"), row.pop("in_users")
     shared = scope is Scope.SHARED
-    return Facts(
+    return PairState(
         known=bool(in_users) or (shared and row["agent_id"] == SHARED_AGENT),
         whitelisted=bool(active),
         **row,  # type: ignore[arg-type]
     )
 
 
-def facts(db: Database, sync_type: SyncType, agent_id: str) -> Facts:
-    """The facts of one pair, existing or not."""
-    row = db.execute(SQL_FACTS, {"sync_type": sync_type.name, "agent_id": agent_id}).fetchone()
+def state(db: Database, sync_type: SyncType, agent_id: str) -> PairState:
+    """The state of one pair, existing or not."""
+    row = db.execute(SQL_STATE, {"sync_type": sync_type.name, "agent_id": agent_id}).fetchone()
     assert row is not None  # the join is with a row of constants and sync_settings, which has every type
-    return _facts(row, sync_type.scope)
+    return _state(row, sync_type.scope)
 
 
-def all_facts(db: Database) -> Iterator[Facts]:
+def active_states(db: Database) -> Iterator[PairState]:
     """Every whitelisted pair, in the order in which a tick would queue; streamed."""
-    with db.transaction(), db.cursor("archisync_facts") as cursor:
+    with db.transaction(), db.cursor("archisync_pairs") as cursor:
         cursor.itersize = 5000
-        for row in cursor.execute(SQL_ALL_FACTS):
-            yield _facts(row, Scope.AGENT)
+        for row in cursor.execute(SQL_ACTIVE_STATES):
+            yield _state(row, Scope.AGENT)

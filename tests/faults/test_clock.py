@@ -11,7 +11,7 @@ import pytest
 from archisync.base.errors import ConfigurationError
 from archisync.queue.client import redis_client
 from archisync.rules.config import Config
-from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide
+from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, PairState, Reason, decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
 from archisync.store import (
@@ -65,8 +65,8 @@ def set_clock(db: Database, moment: datetime) -> None:
     db.execute(f"set archisync.now = '{moment.isoformat()}'")
 
 
-def facts_now(db: Database) -> tuple[Facts, datetime]:
-    return pairs.facts(db, SYNC_TYPES["orders"], AGENT), clock.now(db)
+def state_now(db: Database) -> tuple[PairState, datetime]:
+    return pairs.state(db, SYNC_TYPES["orders"], AGENT), clock.now(db)
 
 
 # --- the host's clock -------------------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ def test_intervals_are_exact_to_the_second_across_a_change_of_the_clocks(
             abroad.execute("update system.sync_state set last_slot_at = %s", (slot,))
             for moment, due in ((slot + every - SECOND, 0), (slot + every, 1)):
                 set_clock(abroad, moment)
-                facts, now = facts_now(abroad)
+                state, now = state_now(abroad)
                 assert now == moment
-                decision = decide(facts, now)
+                decision = decide(state, now)
                 assert (decision.due, decision.next_at) == (bool(due), slot + every)
                 assert tick(abroad, config).due == due
             assert history.newest(abroad, limit=1)[0].slot_at == slot + every
@@ -176,7 +176,7 @@ def test_a_pair_whose_time_is_far_in_the_future_runs_by_the_next_tick_and_why_sa
         one_pair.execute("delete from system.sync_runs")
         one_pair.execute("update system.sync_state set last_slot_at = null, backoff_until = null")
         one_pair.execute(f"update system.sync_state set {column} = %s", (NOW + future,))
-        assert decide(*facts_now(one_pair)).due == due
+        assert decide(*state_now(one_pair)).due == due
         assert tick(one_pair, config).due == due
 
 
@@ -188,7 +188,7 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
         one_pair.execute(
             "update system.sync_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
         )
-        told = decide(*facts_now(one_pair))
+        told = decide(*state_now(one_pair))
         assert told.reason is Reason.QUEUED
         assert ("begins after" in told.sentence) == (not delivered)
         assert tick(one_pair, config).enqueued == delivered
@@ -222,7 +222,7 @@ def test_a_tick_with_a_smaller_lease_than_a_worker_s_leaves_its_runs_alone(one_p
 def test_a_pause_of_ten_years_is_obeyed_because_a_person_said_so(one_pair: Database, config: Config) -> None:
     settings.pause(one_pair, sync_type=None, agent_id=AGENT, until=NOW + TEN_YEARS, reason=None, by="test")
     assert tick(one_pair, config).due == 0
-    assert decide(*facts_now(one_pair)).reason is Reason.PAUSED
+    assert decide(*state_now(one_pair)).reason is Reason.PAUSED
 
 
 @pytest.mark.parametrize("leap", [TEN_YEARS, -TEN_YEARS])
@@ -325,7 +325,7 @@ def test_the_tick_and_the_rule_in_words_agree_on_any_times(
         cursor.executemany(
             "insert into system.pauses (agent_id, until) values (%s, %s)", [(f"b{n}", any_time()) for n in range(1, 40)]
         )
-    expected = {(f.sync_type, f.agent_id) for f in pairs.all_facts(abroad) if decide(f, now).due}
+    expected = {(f.sync_type, f.agent_id) for f in pairs.active_states(abroad) if decide(f, now).due}
     tick(abroad, config)
     made = abroad.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
     assert {(row["sync_type"], row["agent_id"]) for row in made} == expected

@@ -1,4 +1,4 @@
-"""The rule of what is due: never early, no drift, no burst, and a sentence for every reason."""
+"""The rule of what is due: no pair is early, slots do not drift, there are no bursts, and every reason has its sentence."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, Facts, Reason, decide, due_at
+from archisync.rules.due import FUTURE_SLOT, LONGEST_BACKOFF, LONGEST_RETRY, PairState, Reason, decide, due_at
 from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES
 from tests.support.slots import next_slot
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PAIR = Facts(sync_type="orders", agent_id="anna", known=True, whitelisted=True, enabled=True, interval_minutes=10)
+PAIR = PairState(sync_type="orders", agent_id="anna", known=True, whitelisted=True, enabled=True, interval_minutes=10)
 
 intervals = st.integers(MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)
 moments = st.integers(-3 * 86_400, 3 * 86_400).map(lambda s: NOON + timedelta(seconds=s))
@@ -22,9 +22,9 @@ backoffs = st.none() | st.integers(-86_400, int(LONGEST_BACKOFF.total_seconds())
 
 
 @st.composite
-def any_facts(draw: st.DrawFn) -> Facts:
+def any_pair(draw: st.DrawFn) -> PairState:
     """Any pair, in any state that the tables allow."""
-    return Facts(
+    return PairState(
         sync_type="orders",
         agent_id="anna",
         known=draw(st.booleans()),
@@ -43,8 +43,8 @@ def any_facts(draw: st.DrawFn) -> Facts:
 
 
 @st.composite
-def waiting_facts(draw: st.DrawFn) -> Facts:
-    """A pair that only time stands in the way of."""
+def waiting_pair(draw: st.DrawFn) -> PairState:
+    """A pair that needs nothing but time."""
     pause_until = draw(st.none() | moments)
     return replace(
         PAIR,
@@ -59,51 +59,51 @@ def waiting_facts(draw: st.DrawFn) -> Facts:
 # --- never early --------------------------------------------------------------------------------------------------
 
 
-@given(any_facts(), moments)
-def test_a_pair_is_due_only_when_nothing_stands_in_the_way_and_never_early(facts: Facts, now: datetime) -> None:
-    decision = decide(facts, now)
+@given(any_pair(), moments)
+def test_pair_is_due_only_when_every_condition_holds_and_never_early(pair: PairState, now: datetime) -> None:
+    decision = decide(pair, now)
     assert decision.due == (decision.reason is Reason.DUE)
     if not decision.due:
         return
-    assert facts.known
-    assert facts.whitelisted
-    assert facts.enabled
-    assert facts.run_state is None
-    assert facts.pause_scope is None or (facts.pause_until is not None and facts.pause_until <= now)
-    slot = facts.last_slot_at
-    assert slot is None or now - slot >= timedelta(minutes=facts.interval_minutes) or slot > now + FUTURE_SLOT
-    assert facts.backoff_until is None or facts.backoff_until <= now or facts.backoff_until > now + LONGEST_BACKOFF
+    assert pair.known
+    assert pair.whitelisted
+    assert pair.enabled
+    assert pair.run_state is None
+    assert pair.pause_scope is None or (pair.pause_until is not None and pair.pause_until <= now)
+    slot = pair.last_slot_at
+    assert slot is None or now - slot >= timedelta(minutes=pair.interval_minutes) or slot > now + FUTURE_SLOT
+    assert pair.backoff_until is None or pair.backoff_until <= now or pair.backoff_until > now + LONGEST_BACKOFF
 
 
 @given(intervals, st.integers(1, 86_400))
-def test_a_pair_is_due_in_the_second_in_which_its_interval_passes_and_not_before(interval: int, early: int) -> None:
+def test_pair_is_due_in_the_second_in_which_its_interval_passes(interval: int, early: int) -> None:
     every = timedelta(minutes=interval)
-    facts = replace(PAIR, interval_minutes=interval, last_slot_at=NOON - every)
-    assert due_at(facts) == NOON
-    assert decide(facts, NOON).due
-    assert decide(facts, NOON - timedelta(seconds=min(early, interval * 60))).reason is Reason.NOT_YET
+    pair = replace(PAIR, interval_minutes=interval, last_slot_at=NOON - every)
+    assert due_at(pair) == NOON
+    assert decide(pair, NOON).due
+    assert decide(pair, NOON - timedelta(seconds=min(early, interval * 60))).reason is Reason.NOT_YET
 
 
-@given(waiting_facts(), st.integers(0, 10**6))
-def test_a_pair_that_only_waits_is_due_at_the_time_that_was_told_and_not_before(facts: Facts, seconds: int) -> None:
-    told = decide(facts, NOON).next_at
-    assert told is not None
-    assert decide(facts, told).due
-    if told > NOON:
-        before = NOON + timedelta(seconds=seconds % int((told - NOON).total_seconds()))
-        assert not decide(facts, before).due
+@given(waiting_pair(), st.integers(0, 10**6))
+def test_waiting_pair_is_due_at_its_next_time_and_not_before(pair: PairState, seconds: int) -> None:
+    next_at = decide(pair, NOON).next_at
+    assert next_at is not None
+    assert decide(pair, next_at).due
+    if next_at > NOON:
+        before = NOON + timedelta(seconds=seconds % int((next_at - NOON).total_seconds()))
+        assert not decide(pair, before).due
 
 
 # --- slots --------------------------------------------------------------------------------------------------------
 
 
 @given(st.none() | moments.filter(lambda m: m <= NOON), intervals)
-def test_after_any_downtime_there_is_one_catch_up_run_and_not_a_burst(last: datetime | None, interval: int) -> None:
+def test_there_is_one_catch_up_run_after_any_downtime(last: datetime | None, interval: int) -> None:
     every = timedelta(minutes=interval)
-    facts = replace(PAIR, interval_minutes=interval, last_slot_at=last)
-    if not decide(facts, NOON).due:
+    pair = replace(PAIR, interval_minutes=interval, last_slot_at=last)
+    if not decide(pair, NOON).due:
         return
-    caught_up = replace(facts, last_slot_at=next_slot(last, every, NOON))
+    caught_up = replace(pair, last_slot_at=next_slot(last, every, NOON))
     assert decide(caught_up, NOON).reason is Reason.NOT_YET
     upcoming = due_at(caught_up)
     assert upcoming is not None
@@ -114,9 +114,7 @@ def test_after_any_downtime_there_is_one_catch_up_run_and_not_a_burst(last: date
     st.sampled_from([5, 7, 10, 15, 20, 30, 60, 90, 1440]),
     st.lists(st.integers(0, 59), min_size=60, max_size=60),
 )
-def test_a_day_of_jittery_ticks_runs_a_type_1440_by_interval_times_without_drift(
-    interval: int, jitter: list[int]
-) -> None:
+def test_day_of_ticks_with_jitter_runs_a_type_at_every_interval_without_drift(interval: int, jitter: list[int]) -> None:
     every = timedelta(minutes=interval)
     last: datetime | None = None
     ran_at: list[datetime] = []
@@ -144,14 +142,14 @@ def test_a_day_of_jittery_ticks_runs_a_type_1440_by_interval_times_without_drift
         (NOON - timedelta(days=3), NOON),
     ],
 )
-def test_the_next_slot_is_one_interval_on_or_now_after_a_longer_gap(last: datetime | None, slot: datetime) -> None:
+def test_next_slot_is_one_interval_later_or_now_after_a_longer_gap(last: datetime | None, slot: datetime) -> None:
     assert next_slot(last, timedelta(minutes=10), NOON) == slot
 
 
 # --- sentences ----------------------------------------------------------------------------------------------------
 
 QUEUED = replace(PAIR, run_id=7, run_state="queued", run_since=NOON)
-SAID = [
+SENTENCES = [
     (replace(PAIR, known=False), Reason.UNKNOWN_AGENT, "there is no agent anna", None),
     (replace(PAIR, whitelisted=False), Reason.NOT_WHITELISTED, "the agent anna is not on the whitelist", None),
     (
@@ -252,59 +250,47 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("facts", "reason", "sentence", "next_at"), SAID, ids=[str(said[1].value) for said in SAID])
+@pytest.mark.parametrize(
+    ("pair", "reason", "sentence", "next_at"), SENTENCES, ids=[case[1].value for case in SENTENCES]
+)
 def test_each_reason_has_its_sentence_and_its_time(
-    facts: Facts, reason: Reason, sentence: str, next_at: datetime | None
+    pair: PairState, reason: Reason, sentence: str, next_at: datetime | None
 ) -> None:
-    decision = decide(facts, NOON)
+    decision = decide(pair, NOON)
     assert (decision.reason, decision.sentence, decision.next_at) == (reason, sentence, next_at)
 
 
-def test_no_reason_is_without_a_test_of_its_sentence() -> None:
-    assert {reason for _, reason, _, _ in SAID} == set(Reason)
+def test_every_reason_has_a_test_of_its_sentence() -> None:
+    assert {reason for _, reason, _, _ in SENTENCES} == set(Reason)
 
 
-def test_a_back_off_longer_than_any_was_written_by_a_wrong_clock_and_is_ignored() -> None:
-    facts = replace(PAIR, consecutive_failures=5, backoff_until=NOON + LONGEST_BACKOFF)
-    assert decide(facts, NOON).reason is Reason.BACKING_OFF
-    assert decide(facts, NOON - timedelta(seconds=1)).due
+def test_back_off_of_the_longest_length_counts_and_a_longer_one_does_not() -> None:
+    pair = replace(PAIR, consecutive_failures=5, backoff_until=NOON + LONGEST_BACKOFF)
+    assert decide(pair, NOON).reason is Reason.BACKING_OFF
+    assert decide(pair, NOON - timedelta(seconds=1)).due
 
 
-@given(any_facts(), moments, st.integers(1, 10**9))
-def test_a_time_that_only_a_wrong_clock_can_have_written_decides_nothing(
-    facts: Facts, now: datetime, seconds: int
-) -> None:
+@given(any_pair(), moments, st.integers(1, 10**9))
+def test_times_that_only_a_wrong_clock_can_write_decide_nothing(pair: PairState, now: datetime, seconds: int) -> None:
     beyond = now + timedelta(seconds=seconds)
     wrong = replace(
-        facts,
+        pair,
         last_slot_at=beyond + FUTURE_SLOT,
         backoff_until=beyond + LONGEST_BACKOFF,
         run_not_before=beyond + LONGEST_RETRY,
     )
-    never = replace(facts, last_slot_at=None, backoff_until=None, run_not_before=None)
+    never = replace(pair, last_slot_at=None, backoff_until=None, run_not_before=None)
     assert decide(wrong, now) == decide(never, now)
 
 
-@given(any_facts(), moments)
-def test_only_a_person_can_end_what_has_no_next_time(facts: Facts, now: datetime) -> None:
-    decision = decide(facts, now)
+@given(any_pair(), moments)
+def test_pair_has_no_next_time_when_only_a_person_can_change_that(pair: PairState, now: datetime) -> None:
+    decision = decide(pair, now)
     assert decision.next_at is None or decision.next_at >= now
-    paused_for_good = facts.pause_scope is not None and facts.pause_until is None
-    assert (decision.next_at is None) == (
-        not facts.known or not facts.whitelisted or not facts.enabled or paused_for_good
-    )
+    paused_for_good = pair.pause_scope is not None and pair.pause_until is None
+    assert (decision.next_at is None) == (not pair.known or not pair.whitelisted or not pair.enabled or paused_for_good)
 
 
-def test_a_back_off_that_only_a_wrong_clock_can_have_written_delays_nothing() -> None:
-    now = datetime(2026, 5, 5, 12, tzinfo=UTC)
-    facts = Facts(
-        sync_type="orders",
-        agent_id="anna",
-        known=True,
-        whitelisted=True,
-        enabled=True,
-        interval_minutes=10,
-        last_slot_at=now - timedelta(minutes=4),
-        backoff_until=now + timedelta(days=3650),
-    )
-    assert decide(facts, now).next_at == now + timedelta(minutes=6)
+def test_back_off_that_only_a_wrong_clock_can_write_delays_nothing() -> None:
+    pair = replace(PAIR, last_slot_at=NOON - timedelta(minutes=4), backoff_until=NOON + timedelta(days=3650))
+    assert decide(pair, NOON).next_at == NOON + timedelta(minutes=6)

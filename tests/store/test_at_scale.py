@@ -48,7 +48,7 @@ ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, 
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "health": (health.SQL_HEALTH, {}),
-    "facts of a pair": (pairs.SQL_FACTS, {"sync_type": "orders", "agent_id": ONE}),
+    "state of a pair": (pairs.SQL_STATE, {"sync_type": "orders", "agent_id": ONE}),
     "history": (history.SQL_NEWEST, ANY),
     "history of a rare type": (history.SQL_NEWEST, ANY | {"sync_type": "prices"}),
     "history of a rare state": (history.SQL_NEWEST, ANY | {"states": ["held"]}),

@@ -186,7 +186,7 @@ def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Datab
     settings.pause(registered, sync_type=None, agent_id="b2", until=now - timedelta(1), reason=None, by="test")
     agents.set_whitelisted(registered, "b3", False)
     queued_runs.force(registered, "orders", "b4", by="test", why=None)
-    expected = {(f.sync_type, f.agent_id) for f in pairs.all_facts(registered) if decide(f, now).due}
+    expected = {(f.sync_type, f.agent_id) for f in pairs.active_states(registered) if decide(f, now).due}
     tick(registered, config)
     made = registered.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
     assert {(r["sync_type"], r["agent_id"]) for r in made} == expected
