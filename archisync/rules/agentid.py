@@ -1,4 +1,4 @@
-"""What an agent id may look like: it ends up in paths, lock keys and on terminals, so it is checked first."""
+"""What an agent id may look like. It goes into paths, lock keys and onto terminals, so it is checked first."""
 
 import re
 
@@ -10,9 +10,9 @@ _AGENT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{MAX_AGENT_ID_LENGTH - 
 
 
 def check_agent_id(agent_id: str) -> str:
-    """The same id, when it is allowed; raises UsageError otherwise.
+    """The same id. Raises UsageError for one that is not allowed.
 
-    Neither `/` nor `..` can occur, so an id is always one harmless path component.
+    An id has neither `/` nor `..`, so it is always one harmless path component.
     """
     if _AGENT_ID.fullmatch(agent_id) and ".." not in agent_id:
         return agent_id
@@ -24,6 +24,6 @@ def check_agent_id(agent_id: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The beginning of the text, quoted; control characters and the openers of markup are escaped."""
+    """The beginning of the text in quotes, with control characters and the beginnings of markup escaped."""
     shown = ascii(text[:_SHOWN_CHARS]).replace("[", "\\x5b").replace("<", "\\x3c")
     return f"{shown}…" if len(text) > _SHOWN_CHARS else shown

@@ -1,8 +1,8 @@
-"""May this export be applied? Pure: evidence in, verdict out. It judges all six types alike; small tables are not exempt.
+"""Whether an export may be applied. Pure: evidence in, verdict out. All six types are judged alike, small tables too.
 
 A hold is a question to a person, not a failure: nothing is written, the export's sha256 and the numbers are kept, and
-`archisync held accept` answers for exactly that export. There is no switch that turns the guard off. Where the export can't be read
-at all, formats and records raise ExportError instead, which holds the run too but can't be accepted.
+`archisync held accept` answers for exactly that export. Nothing turns the guard off. An export that can't be read at all is held too, but
+can't be accepted: formats and records raise ExportError for it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from archisync.base.text import counted
+
 DEFAULT_PERCENT = 50
-"""Of each share, for every type, until `archisync guard set` changes it (DESIGN, section 5)."""
+"""Every share of every type, until `archisync guard set` changes it."""
 HIGH_WATER_DAYS = 7
 
 
 class Rule(StrEnum):
-    """The guard's words. The first five can't be accepted: nobody can say what a broken export would have held."""
+    """Why an export is held. The first five can't be accepted: nobody knows what a broken export should have contained."""
 
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
@@ -31,17 +33,17 @@ class Rule(StrEnum):
 
     @property
     def acceptable(self) -> bool:
-        """Whether a person may say that the export is right: it could be read, and only looks unlikely."""
+        """Whether a person may accept the export: it could be read, and only looks unlikely."""
         return self in (Rule.ZERO_ROWS, Rule.ROW_DROP, Rule.HIGH_WATER, Rule.PLANNED_DELETES, Rule.PLANNED_REWRITES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Shares in percent of what is known; more than that holds the export. 100 switches that one rule off.
+    """Shares in percent of the known rows; more than that holds the export. 100 switches a rule off.
 
-    `drop`: fewer rows than the last applied export, or than the highest of the last seven days. `delete`: known rows that the
-    export lacks (new keys may hide them from the count). `rewrite`: known rows of which more than half of the filled fields, and
-    more than one, change at once: that is what a shifted column does. A changed price or status alone is no rewrite, in however many rows.
+    `drop`: fewer rows than the last applied export, or than the largest one of the last seven days. `delete`: known rows that are not in
+    the export (new keys may hide them from the count). `rewrite`: known rows in which more than half of the filled fields, and more than
+    one, change at once, which is what a shifted column does. A new price or status alone is no rewrite, in however many rows.
     """
 
     drop: int = DEFAULT_PERCENT
@@ -51,9 +53,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What applying would do to the table. `known`: rows that are not marked absent. Of these: rows that vanish (are marked),
-    that are rewritten (a part of those that change). `deleted` and `restored`: rows that an earlier export marked, which was
-    judged then, and that this one lacks or has."""
+    """What applying the export would do to the table.
+
+    `known`: rows that are not marked absent; of these, `vanishing` would be marked, and `rewritten` are a part of the `changed`. `deleted`
+    and `restored`: rows that an earlier export marked, which was judged at that time, and that this export lacks or has.
+    """
 
     known: int = 0
     vanishing: int = 0
@@ -66,9 +70,11 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """What is known before anything is written. `valid`: rows with distinct keys that parsed; `known`: rows of the last
-    applied export, None before the first; `high`: of the largest one in the last seven days; `conflicting`: keys that stand
-    in the export with different values."""
+    """What is known before anything is written.
+
+    `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
+    of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
+    """
 
     seen: int
     valid: int
@@ -86,12 +92,12 @@ class Hold:
 
 
 def exceeds(part: int, whole: int, percent: int) -> bool:
-    """Whether `part` is more than `percent` of `whole`; in whole numbers, so that it is exact."""
+    """Whether `part` is more than `percent` of `whole`, exactly: the numbers are whole."""
     return part * 100 > whole * percent
 
 
 def judge(evidence: Evidence, limits: Limits = Limits()) -> Hold | None:
-    """The reason to hold the export, or None: it may be applied."""
+    """The reason to hold the export; None when it may be applied."""
     return _broken(evidence) or _fewer(evidence, limits) or _planned(evidence.plan, limits)
 
 
@@ -99,7 +105,7 @@ def _broken(evidence: Evidence) -> Hold | None:
     if evidence.conflicting:
         return Hold(
             rule=Rule.DUPLICATE_KEYS,
-            message=f"{evidence.conflicting} key(s) stand in the export more than once with different values",
+            message=f"the export has {counted(evidence.conflicting, 'key')} more than once, with different values",
         )
     if evidence.seen and not evidence.valid:
         return Hold(rule=Rule.ALL_REJECTED, message=f"all {evidence.seen} rows of the export were rejected")

@@ -1,7 +1,7 @@
-"""The one registry of sync types: what an export holds, where it goes, how often it is fetched.
+"""The registry of sync types: what an export contains, which table it goes to, how often it is fetched.
 
-Adding a type is one declaration here and one migration; a test compares each declaration with the table in PostgreSQL.
-Everything that needs "the list of types" (settings, tick, parser, apply, help texts) asks `SYNC_TYPES`.
+To add a type, declare it here and write a migration; a test compares each declaration with the table in PostgreSQL. Everything that needs
+"all types" (settings, tick, parser, apply, help texts) reads `SYNC_TYPES`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from enum import StrEnum
 from archisync.base.errors import UsageError
 
 SHARED_AGENT = "service-account"
-"""The agent id under which products and prices are fetched; it is not in `agents.users`."""
+"""The agent id that products and prices are fetched under; it is not in `agents.users`."""
 
 MIN_INTERVAL_MINUTES = 5
 MAX_INTERVAL_MINUTES = 1440
@@ -22,7 +22,7 @@ class Scope(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a cell is read. NUMBER is a decimal, never a float; IDENTIFIER is opaque text without thousands dots."""
+    """How a cell is read. NUMBER becomes a decimal, never a float; IDENTIFIER is opaque text, without thousands dots."""
 
     TEXT = "text"
     IDENTIFIER = "identifier"
@@ -35,8 +35,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
-    """One column. `name` is the column in PostgreSQL and the canonical header; `aliases` are other headers, exact
-    after `archisync.sync.records.fold_label`. `empty` is the cell text assumed for an empty cell (key parts that have a default).
+    """One column. `name` is the column in PostgreSQL and the standard label in exports.
+
+    `aliases` are other labels, compared exactly after `archisync.sync.records.fold_label`. `empty` is the text that an empty cell stands
+    for: a part of a key that has a default.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tracking:
-    """Fields that a printed report holds in the one cell of `number`."""
+    """Fields that a printed report puts into one cell, that of `number`."""
 
     courier: str
     number: str
@@ -57,9 +59,9 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncType:
-    """A kind of export. `level` orders types of one tick: a type follows those that it refers to.
+    """One type of export. `level` orders the types of one tick: a type comes after those that it refers to.
 
-    `key` are the names of the natural-key fields; a key field in `nullable_key` may be NULL (and equals NULL).
+    `key` are the fields of the natural key; those in `nullable_key` may be NULL, and NULL equals NULL.
     """
 
     name: str
@@ -70,9 +72,11 @@ class SyncType:
     key: tuple[str, ...]
     fields: tuple[Field, ...]
     nullable_key: tuple[str, ...] = ()
-    order_reference: str | None = None  # field that names an order_number of the same agent
-    same_label: tuple[tuple[str, str], ...] = ()  # (field, field of the next column under the same label)
-    report_ids: tuple[str, ...] = ()  # a printed row without one of them is no record; else the first key field
+    order_reference: str | None = None  # field with the order_number of an order of the same agent
+    same_label: tuple[tuple[str, str], ...] = ()  # (field, field of the next column with the same label)
+    report_ids: tuple[
+        str, ...
+    ] = ()  # a printed row without any of these is no record; default: the first field of the key
     tracking: Tracking | None = None
 
     @property
@@ -292,7 +296,7 @@ SYNC_TYPES: dict[str, SyncType] = {t.name: t for t in (ORDERS, CUSTOMERS, PRODUC
 
 
 def sync_type(name: str) -> SyncType:
-    """The declared type of that name. Raises UsageError naming what is allowed."""
+    """The type of that name. Raises UsageError, which says what is allowed."""
     found = SYNC_TYPES.get(name)
     if found is None:
         from difflib import get_close_matches

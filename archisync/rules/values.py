@@ -1,16 +1,13 @@
-"""One cell's text to one value, exactly once: pure, no guessing, no float. What is not clear is a BadValueError.
+"""How the text of one cell becomes a value: pure, without a guess, without a float. An unclear text is a BadValueError.
 
-Decisions where the rules leave room:
-
-* Numbers. `iso`: a dot is the decimal sign, any comma is refused (`1,234` may be either). `it`: a comma is the decimal
-  sign, dots must be well placed (`1.234.567`), so `1234.56` and `0.123` are refused. Blanks between digits are accepted
-  only as well-placed thousands separators. An exponent (`1E+3`) is accepted under `iso` only: machines write it.
-  `5.` is refused: it may be the beginning of `5.60`.
+* Numbers. `iso`: a dot is the decimal sign, and any comma is refused (`1,234` may mean either). `it`: a comma is the decimal sign, and dots
+  must separate thousands (`1.234.567`), so `1234.56` and `0.123` are refused. Blanks between digits are accepted only where they
+  separate thousands. An exponent (`1E+3`) is accepted under `iso` only, because only machines write it. `5.` is refused: it may be the
+  beginning of `5.60`.
 * Integers may have a fraction of zeros (`5.0`), but under `iso` not exactly three (`1.000` may be a thousand).
-* Dates: two digits for day and month. A date loses its time of day, after conversion into the zone if it has an
-  offset.
-* Timestamps are returned in UTC. An ambiguous local time (clocks go back) is the first of the two; a skipped one
-  (clocks go forward) is read with the offset before the change.
+* Dates have two digits for day and month. A time of day is dropped, after conversion into the zone if it has an offset.
+* Timestamps are returned in UTC. An ambiguous local time (clocks go back) is the first of the two; a skipped one (clocks go forward) is
+  read with the offset before the change.
 * Identifiers lose thousands dots only where a number would have them: `70.962`, but not `001.234`.
 """
 
@@ -30,32 +27,32 @@ Parser = Callable[[str], Value]
 
 MAX_CELL_BYTES = 64 * 1024
 MAX_IDENTIFIER_CHARS = 256
-"""Identifiers are keys: two of them at four bytes a character, and an agent id, fit into one entry of a PostgreSQL index."""
-MAX_DIGITS = 30  # of a number, both sides of the decimal sign together
+"""Identifiers are keys: two of them, with four bytes a character, and an agent id fit into one entry of a PostgreSQL index."""
+MAX_DIGITS = 30  # of a number, on both sides of the decimal sign
 MAX_DECIMALS = 12
 MIN_YEAR = 1900
-_MAX_NUMBER_CHARS = 80  # 30 digits with blanks, signs and separators have room; nothing longer is worth a regex
+_MAX_NUMBER_CHARS = 80  # 30 digits with blanks, signs and separators fit; a longer text is refused before any regex
 _SHOWN_CHARS = 40
 _INT64_MAX = 2**63 - 1
 
 
 class BadValueError(ValueError):
-    """A cell that quarantines its row; the text is the reason, and shows at most 40 characters of the cell."""
+    """A cell that puts its row into quarantine. The message is the reason, and shows at most 40 characters of the cell."""
 
 
-# Cc without the white space that `str.split` splits at, and lone surrogates (JSON's "\ud800"), which UTF-8 can't hold.
+# Control characters, without the white space that `str.split` splits at, and lone surrogates (JSON's "\ud800"), which UTF-8 can't encode.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> tuple[str | None, int]:
-    """The text with white space collapsed, None when nothing is left; and how many control characters were removed.
+    """The text with each run of white space as one blank (None when nothing is left), and the number of control characters removed.
 
     Raises BadValueError for a cell above 64 KiB of UTF-8.
     """
     if len(text) > MAX_CELL_BYTES // 4 and len(text.encode("utf-8", "surrogatepass")) > MAX_CELL_BYTES:
         raise BadValueError(f"is longer than {MAX_CELL_BYTES // 1024} KiB")
     removed = 0
-    if not text.isprintable():  # most cells are, and skip the regex
+    if not text.isprintable():  # most cells are printable and skip the regex
         kept = _CONTROL.sub("", text)
         removed = len(text) - len(kept)
         text = kept
@@ -71,9 +68,9 @@ def strip_accents(text: str) -> str:
 
 
 def parse(kind: Kind, text: str, locale: Locale, zone: ZoneInfo) -> Value:
-    """The value of one cell; None when it is empty, except that an empty boolean is false.
+    """The value of one cell. An empty cell is None, but an empty boolean is False.
 
-    Naive times are in `zone`. Raises BadValueError.
+    Times without an offset are in `zone`. Raises BadValueError.
     """
     cleaned, _ = clean(text)
     if cleaned is None:
@@ -82,7 +79,7 @@ def parse(kind: Kind, text: str, locale: Locale, zone: ZoneInfo) -> Value:
 
 
 def parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Parser:
-    """The function that parses non-empty text which `clean` has returned; for a whole column."""
+    """The function that parses the non-empty texts that `clean` returns, for a whole column."""
     match kind:
         case Kind.TEXT:
             return _text
@@ -139,7 +136,7 @@ def _boolean(text: str) -> bool:
 # -- numbers
 
 _MINUS = "\\-\N{MINUS SIGN}"  # for use inside [...], where a bare - would span everything between its neighbours
-# A sign, a currency or percent sign and brackets around the digits, in any usual order; `_negative` refuses two signs.
+# A sign, a currency or percent sign and brackets around the digits, in any usual order; `_undress` refuses two signs.
 _DRESSED = re.compile(
     rf"(?P<open>\()? ?(?P<before>[+{_MINUS}])? ?€? ?(?P<inner>[+{_MINUS}])? ?"
     rf"(?P<digits>[0-9.,][0-9., ]*(?:[eE][+-]?[0-9]{{1,3}})?)"
@@ -147,7 +144,7 @@ _DRESSED = re.compile(
 )
 _DIGITS_ISO = re.compile(r"(?:[0-9]+|[1-9][0-9]{0,2}(?: [0-9]{3})+)?(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _DIGITS_IT = re.compile(r"(?:[0-9]+|[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+|(?: [0-9]{3})+))?(?:,[0-9]+)?")
-_PLAIN_ISO = re.compile(r"-?[0-9]{1,17}(?:\.[0-9]{1,12})?")  # nearly every cell; within all limits
+_PLAIN_ISO = re.compile(r"-?[0-9]{1,17}(?:\.[0-9]{1,12})?")  # nearly every cell; it is within all limits
 
 
 def _number_iso(text: str) -> Decimal:
@@ -180,12 +177,12 @@ def _undress(text: str) -> tuple[bool, str]:
 
 def _signed(digits: str, text: str, *, negative: bool) -> Decimal:
     value = Decimal(digits)
-    # copy_negate, not the minus operator: that one rounds to the context's 28 digits.
+    # copy_negate, because the minus operator rounds to the context's 28 digits
     return _limited(value.copy_negate() if negative else value, text)
 
 
 def _limited(value: Decimal, text: str) -> Decimal:
-    """The value without exponent and without negative zero; raises BadValueError when it has too many digits."""
+    """The value without an exponent and without a negative zero. Raises BadValueError for too many digits."""
     exponent = int(value.as_tuple().exponent)
     whole_digits = max(value.adjusted() + 1, 0)
     if exponent < -MAX_DECIMALS or whole_digits + max(-exponent, 0) > MAX_DIGITS:
@@ -245,14 +242,14 @@ def _timestamp(text: str, zone: ZoneInfo) -> datetime:
 
 
 def _moment(text: str, what: str) -> datetime:
-    """The moment as written: aware if it has an offset, else naive."""
+    """The moment as it is written: aware if it has an offset, else naive."""
     found = _ISO_MOMENT.fullmatch(text) or _DAY_FIRST.fullmatch(text)
     if found is None:
         raise _bad(text, f"is not {what} (YYYY-MM-DD or DD/MM/YYYY)")
     parts = found.groupdict()
     if int(parts["year"]) < MIN_YEAR:
         raise _bad(text, f"is before the year {MIN_YEAR}")
-    # Digits below a microsecond are cut off: PostgreSQL has no room for them.
+    # PostgreSQL stores no digits below a microsecond
     microsecond = int((parts.get("fraction") or "0")[:6].ljust(6, "0"))
     hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
     try:

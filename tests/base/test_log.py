@@ -1,4 +1,4 @@
-"""Log lines: JSON off a terminal, with names that are listed in one place."""
+"""Log lines: JSON when standard error is no terminal, with event names that are listed in one place."""
 
 import io
 import json
@@ -11,18 +11,18 @@ from archisync.base.log import EVENTS, EventLog
 SOURCES = sorted(Path(archisync.__file__).parent.rglob("*.py"))
 
 
-def test_every_event_that_is_logged_is_listed_and_no_other() -> None:
+def test_events_in_the_code_are_exactly_those_that_are_listed() -> None:
     logged = {name for path in SOURCES for name in re.findall(r"\.event\(\s*\"([^\"]+)\"", path.read_text("utf-8"))}
     assert logged == set(EVENTS)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)+", name) for name in EVENTS)
 
 
-def test_no_event_has_a_name_that_is_made_up_at_run_time() -> None:
+def test_every_event_name_is_a_literal() -> None:
     calls = [call for path in SOURCES for call in re.findall(r"\.event\(\s*(\S)", path.read_text("utf-8"))]
     assert set(calls) == {'"'}
 
 
-def test_off_a_terminal_a_line_is_one_json_object() -> None:
+def test_line_without_a_terminal_is_one_json_object() -> None:
     stream = io.StringIO()
     EventLog(stream).event("run-finished", run=7, message="two\nlines \x1b[31m", url="redis://:s3cret@h/0", reason=None)
     line = json.loads(stream.getvalue())
@@ -32,7 +32,7 @@ def test_off_a_terminal_a_line_is_one_json_object() -> None:
     assert line == {"event": "run-finished", "run": 7, "url": "redis://:***@h/0"}
 
 
-def test_on_a_terminal_a_line_is_for_people() -> None:
+def test_line_on_a_terminal_is_for_people() -> None:
     stream = io.StringIO()
     EventLog(stream, as_json=False).event("run-started", run=7, agent="anna")
     assert re.fullmatch(r"\d\d:\d\d:\d\d run-started run=7 agent=anna\n", stream.getvalue())

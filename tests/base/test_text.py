@@ -1,4 +1,4 @@
-"""Text that may come from anywhere, made fit to be shown."""
+"""Text from any source is shown without harm to a terminal."""
 
 import json
 import unicodedata
@@ -26,12 +26,12 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30)  # lone su
         ("x" * 2001, "x" * 1999 + "…"),
     ],
 )
-def test_hidden_characters_become_visible_and_length_is_bounded(text: str, shown: str) -> None:
+def test_hidden_characters_become_visible_and_long_text_is_cut(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(ANY_TEXT)
-def test_whatever_is_printable_is_one_harmless_line_that_can_be_encoded(text: str) -> None:
+def test_any_text_becomes_one_harmless_line_that_can_be_encoded(text: str) -> None:
     shown = printable(text)
     assert not {unicodedata.category(c) for c in shown} & HIDDEN
     assert printable(shown) == shown
@@ -39,22 +39,22 @@ def test_whatever_is_printable_is_one_harmless_line_that_can_be_encoded(text: st
 
 
 @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
-def test_escaped_json_is_the_same_document_and_harmless(document: dict[str, str]) -> None:
+def test_escaped_json_is_the_same_document_without_hidden_characters(document: dict[str, str]) -> None:
     line = escaped(json.dumps(document, ensure_ascii=False))
     assert json.loads(line) == document
     assert not {unicodedata.category(c) for c in line} & HIDDEN
     line.encode("utf-8")
 
 
-def test_a_hidden_character_beyond_the_first_plane_is_escaped_as_a_pair() -> None:
+def test_hidden_character_beyond_the_first_plane_is_escaped_as_a_surrogate_pair() -> None:
     assert escaped('"\U000e0041"') == '"\\udb40\\udc41"'
     assert json.loads(escaped('"\U000e0041"')) == "\U000e0041"
 
 
 @pytest.mark.parametrize(("number", "shown"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1_000_000, "1000000 rows")])
-def test_a_number_takes_the_singular_or_plural(number: int, shown: str) -> None:
+def test_count_takes_the_singular_or_plural(number: int, shown: str) -> None:
     assert counted(number, "row") == shown
 
 
-def test_an_irregular_plural_is_given() -> None:
+def test_irregular_plural_is_given() -> None:
     assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]

@@ -301,7 +301,7 @@ _CSV_FILES = (
     _held(
         "same-key-twice",
         known_rows() + good_row("customers", "k4").replace("055", "06"),
-        "1 key(s) stand in the",
+        "the export has 1 key more than once",
         reason="duplicate-keys",
     ),
     _held("every-row-bad", _head() + ",,,,,\n" * 4, "all 4 rows of the export were rejected", reason="all-rejected"),

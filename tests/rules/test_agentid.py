@@ -11,7 +11,7 @@ from archisync.rules.agentid import MAX_AGENT_ID_LENGTH, check_agent_id
 @pytest.mark.parametrize(
     "agent_id", ["a", "7", "agent-1", "service-account", "m.rossi+x@example.com", "A_b", "a" * 128]
 )
-def test_ordinary_ids_are_returned_as_they_are(agent_id: str) -> None:
+def test_ordinary_ids_are_returned_unchanged(agent_id: str) -> None:
     assert check_agent_id(agent_id) == agent_id
 
 
@@ -47,14 +47,14 @@ def test_other_ids_are_refused(agent_id: str) -> None:
     )
 
 
-def test_the_message_shows_neither_control_characters_nor_markup_nor_much() -> None:
+def test_message_shows_no_control_characters_no_markup_and_only_the_beginning() -> None:
     with pytest.raises(UsageError) as refused:
         check_agent_id("\x1b[31m<b>[red]" + "x" * 100)
     assert refused.value.message == (r"'\x1b\x5b31m\x3cb>\x5bred]" + "x" * 27 + "'… is not an agent id")
 
 
 @given(st.text(max_size=140))
-def test_an_accepted_id_is_one_path_component(text: str) -> None:
+def test_accepted_id_is_one_path_component(text: str) -> None:
     try:
         accepted = check_agent_id(text)
     except UsageError as exc:

@@ -1,5 +1,6 @@
-"""The guard's verdicts, exactly: every base from 1 to 1,000 against every count, by fractions, apart from the code's arithmetic."""
+"""The guard's verdicts are exact: every base from 1 to 1,000 against every count, compared with fractions."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -28,7 +29,7 @@ def rule(found: Evidence, limits: Limits | None = None) -> Rule | None:
     return hold.rule if hold else None
 
 
-def test_a_drop_is_judged_exactly_for_every_base_and_count() -> None:
+def test_drop_is_judged_exactly_for_every_base_and_count() -> None:
     half = Fraction(1, 2)
     for base in range(1, 1001):
         for count in range(base + 1):
@@ -37,7 +38,7 @@ def test_a_drop_is_judged_exactly_for_every_base_and_count() -> None:
 
 
 @given(base=st.integers(1, 1000), share=st.integers(0, 100), data=st.data())
-def test_every_share_is_exact(base: int, share: int, data: st.DataObject) -> None:
+def test_every_share_is_judged_exactly(base: int, share: int, data: st.DataObject) -> None:
     part = data.draw(st.integers(0, base))
     more = Fraction(part, base) > Fraction(share, 100)
     limits = Limits(drop=share, delete=share, rewrite=share)
@@ -51,7 +52,7 @@ def test_every_share_is_exact(base: int, share: int, data: st.DataObject) -> Non
     assert rule(many, limits) is None
 
 
-def test_four_drops_of_49_percent_are_stopped_by_the_second() -> None:
+def test_second_drop_of_49_percent_is_held() -> None:
     assert rule(evidence(510, known=1000, high=1000)) is None
     assert rule(evidence(261, known=510, high=1000)) is Rule.HIGH_WATER
 
@@ -64,23 +65,26 @@ def test_small_tables_are_not_exempt(known: int) -> None:
     )
 
 
-def test_no_threshold_lets_an_empty_or_wholly_rejected_export_pass() -> None:
+def test_no_limit_lets_an_empty_or_completely_rejected_export_pass() -> None:
     off = Limits(drop=100, delete=100, rewrite=100)
     assert rule(evidence(0, known=5), off) is Rule.ZERO_ROWS
     assert rule(evidence(0, known=5, quarantined=7), off) is Rule.ALL_REJECTED
 
 
-def test_a_first_export_is_never_too_small() -> None:
+def test_first_export_is_never_too_small() -> None:
     assert rule(evidence(1)) is None
     assert rule(evidence(0)) is None
 
 
-def test_what_is_told() -> None:
+def test_messages_give_the_numbers_and_the_limit() -> None:
     hold = judge(evidence(4, known=4, plan=Plan(known=4, rewritten=3, changed=3)))
     assert hold is not None
     assert hold.message == (
         "3 of 4 known rows would change in more than half of their fields: 75 % (at most 50 % are applied unasked)"
     )
+    conflict = judge(replace(evidence(4), conflicting=1))
+    assert conflict is not None
+    assert conflict.message == "the export has 1 key more than once, with different values"
     hold = judge(evidence(300, known=500, high=1000))
     assert hold is not None
     assert hold.message == (
@@ -89,7 +93,7 @@ def test_what_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["drop", "delete", "rewrite"])
-def test_each_share_is_judged_by_itself(name: str) -> None:
+def test_each_share_has_its_own_limit(name: str) -> None:
     limits = Limits(**{"drop": 100, "delete": 100, "rewrite": 100, name: 10})
     judged = {
         "drop": {rule(evidence(5, known=10), limits), rule(evidence(5, high=10), limits)},
@@ -104,7 +108,7 @@ def test_each_share_is_judged_by_itself(name: str) -> None:
     assert judged == {other: rules[other] if other == name else {None} for other in judged}
 
 
-def test_only_an_export_that_could_be_read_can_be_accepted() -> None:
+def test_only_exports_that_could_be_read_can_be_accepted() -> None:
     assert {found for found in Rule if not found.acceptable} == {
         Rule.UNREADABLE,
         Rule.TRUNCATED,

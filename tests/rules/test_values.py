@@ -1,4 +1,4 @@
-"""One cell's text to one value: what is read, what is refused and in which words, and that nothing is guessed."""
+"""Texts of cells and their values: what is read, what is refused and with which message. Nothing is guessed."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -56,12 +56,12 @@ def refusal(kind: Kind, text: str, locale: Locale = "iso") -> str:
         ("\ufeffa", "\ufeffa", 0),  # no white space and no control character: text is kept as it is
     ],
 )
-def test_white_space_collapses_and_control_characters_go(text: str, cleaned: str | None, removed: int) -> None:
+def test_white_space_collapses_and_control_characters_are_removed(text: str, cleaned: str | None, removed: int) -> None:
     assert clean(text) == (cleaned, removed)
 
 
 @pytest.mark.parametrize("unit", ["x", "€", "\U0001f600"])
-def test_a_cell_of_exactly_64_kib_is_read_and_one_character_more_is_not(unit: str) -> None:
+def test_cell_of_64_kib_is_read_and_a_longer_one_is_refused(unit: str) -> None:
     fits = unit * (MAX_CELL_BYTES // len(unit.encode()))
     assert clean(fits) == (fits, 0)
     with pytest.raises(BadValueError, match=r"^is longer than 64 KiB$"):
@@ -69,19 +69,19 @@ def test_a_cell_of_exactly_64_kib_is_read_and_one_character_more_is_not(unit: st
 
 
 @given(st.text())
-def test_cleaning_twice_changes_nothing_more(text: str) -> None:
+def test_cleaning_twice_equals_cleaning_once(text: str) -> None:
     once, _ = clean(text)
     assert once is None or clean(once) == (once, 0)
 
 
 @given(st.text())
-def test_what_is_cleaned_can_be_stored(text: str) -> None:
+def test_cleaned_text_can_be_stored(text: str) -> None:
     cleaned, _ = clean(text)
     assert "\0" not in (cleaned or "")
     (cleaned or "").encode("utf-8")
 
 
-def test_accents_go_and_letters_stay() -> None:
+def test_accents_are_removed_and_letters_stay() -> None:
     assert [strip_accents(t) for t in ("Città", "Citta\u0300", "QUANTITÀ", "plain", "ß")] == [
         "Citta", "Citta", "QUANTITA", "plain", "ß",
     ]  # fmt: skip
@@ -184,11 +184,11 @@ _DIGITS = "has more than 30 digits or 12 decimals"
         ("1E999", "iso", _DIGITS),
     ],
 )
-def test_what_is_no_clear_number_is_refused(text: str, locale: Locale, why: str) -> None:
+def test_unclear_numbers_are_refused(text: str, locale: Locale, why: str) -> None:
     assert refusal(Kind.NUMBER, text, locale) == f"{text!r} {why}"
 
 
-def test_a_refusal_shows_forty_characters_and_no_control_character() -> None:
+def test_refusal_shows_forty_characters_and_no_control_character() -> None:
     assert refusal(Kind.NUMBER, "7" * 5000) == f"'{'7' * 40}'… is not a number"
     assert refusal(Kind.NUMBER, "a\u202eb") == r"'a\u202eb' is not a number"
 
@@ -197,27 +197,29 @@ _DECIMALS = st.decimals(min_value=-(10**18), max_value=10**18, places=4, allow_n
 
 
 @given(_DECIMALS)
-def test_every_decimal_comes_back_under_iso(value: Decimal) -> None:
+def test_every_decimal_is_read_back_under_iso(value: Decimal) -> None:
     assert number(f"{value:f}") == value
 
 
 @given(_DECIMALS)
-def test_every_decimal_comes_back_under_it_with_and_without_dots(value: Decimal) -> None:
+def test_every_decimal_is_read_back_under_it_with_and_without_dots(value: Decimal) -> None:
     swapped = f"{value:,.4f}".translate(str.maketrans(",.", ".,"))
     assert number(swapped, "it") == value
     assert number(f"{value:f}".replace(".", ","), "it") == value
 
 
 @given(_DECIMALS, st.sampled_from(["{}", "+{}", "€ {}", "{} €", "{} %"]), st.sampled_from(["-{}", "{}-", "({})"]))
-def test_dress_never_changes_the_amount_and_a_minus_only_the_sign(value: Decimal, dress: str, minus: str) -> None:
+def test_currency_signs_do_not_change_the_amount_and_a_minus_only_changes_the_sign(
+    value: Decimal, dress: str, minus: str
+) -> None:
     text = f"{abs(value):f}"
     assert number(dress.format(text)) == abs(value)
     assert number(minus.format(text)) == -abs(value)
 
 
 @given(st.text(alphabet="0123456789., -−+()€%eE_x", max_size=12), st.sampled_from(LOCALES))
-def test_a_number_has_exactly_the_digits_that_were_written(text: str, locale: Locale) -> None:
-    """Whatever is accepted: no digit is lost, added or turned into a sign."""
+def test_number_has_exactly_the_digits_that_were_written(text: str, locale: Locale) -> None:
+    """In an accepted number no digit is lost, added or turned into a sign."""
     try:
         value = number(text, locale)
     except BadValueError:
@@ -231,7 +233,7 @@ def test_a_number_has_exactly_the_digits_that_were_written(text: str, locale: Lo
 
 
 @given(st.text(max_size=20), st.sampled_from(list(Kind)), st.sampled_from(LOCALES))
-def test_any_text_is_a_value_or_a_bad_value(text: str, kind: Kind, locale: Locale) -> None:
+def test_any_text_gives_a_value_or_a_bad_value_error(text: str, kind: Kind, locale: Locale) -> None:
     try:
         value = parse(kind, text, locale, ROME)
     except BadValueError as exc:
@@ -275,12 +277,12 @@ def test_integers(text: str, locale: Locale, value: int) -> None:
         ("1,0", "iso", _ISO),
     ],
 )
-def test_what_is_no_integer_is_refused(text: str, locale: Locale, why: str) -> None:
+def test_unclear_integers_are_refused(text: str, locale: Locale, why: str) -> None:
     assert refusal(Kind.INTEGER, text, locale) == f"{text!r} {why}"
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.sampled_from(LOCALES))
-def test_every_64_bit_integer_comes_back(value: int, locale: Locale) -> None:
+def test_every_64_bit_integer_is_read_back(value: int, locale: Locale) -> None:
     assert integer(str(value), locale) == value
 
 
@@ -300,7 +302,7 @@ def test_every_64_bit_integer_comes_back(value: int, locale: Locale) -> None:
         ("9999-12-31", date(9999, 12, 31)),
     ],
 )
-def test_dates_are_day_first(text: str, value: date) -> None:
+def test_dates_with_slashes_begin_with_the_day(text: str, value: date) -> None:
     assert parse(Kind.DATE, text, "iso", ROME) == value
 
 
@@ -322,12 +324,12 @@ def test_dates_are_day_first(text: str, value: date) -> None:
         ("today", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
     ],
 )
-def test_a_date_is_never_guessed(text: str, why: str) -> None:
+def test_unclear_dates_are_refused(text: str, why: str) -> None:
     assert refusal(Kind.DATE, text) == f"{text!r} {why}"
 
 
 @given(st.dates(min_value=date(1900, 1, 1)))
-def test_every_date_comes_back_in_both_notations(day: date) -> None:
+def test_every_date_is_read_back_in_both_notations(day: date) -> None:
     assert parse(Kind.DATE, day.isoformat(), "iso", ROME) == day
     assert parse(Kind.DATE, day.strftime("%d/%m/") + f"{day.year:04d}", "it", ROME) == day
 
@@ -346,7 +348,7 @@ def test_every_date_comes_back_in_both_notations(day: date) -> None:
         ("2026-03-29 02:30:00", datetime(2026, 3, 29, 1, 30, tzinfo=UTC)),  # skipped: with the offset before
     ],
 )
-def test_times_come_out_in_utc(text: str, value: datetime) -> None:
+def test_times_are_returned_in_utc(text: str, value: datetime) -> None:
     found = parse(Kind.TIMESTAMP, text, "iso", ROME)
     assert isinstance(found, datetime)
     assert (found, found.utcoffset()) == (value, timedelta(0))
@@ -355,12 +357,12 @@ def test_times_come_out_in_utc(text: str, value: datetime) -> None:
 @pytest.mark.parametrize(
     "text", ["2026-01-31T10", "2026-01-31 10:00:00+25:00", "2026-01-31 10:00:00 CET", "31/01/2026T10:00", "10:00"]
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_unclear_times_are_refused(text: str) -> None:
     assert refusal(Kind.TIMESTAMP, text) == f"{text!r} is not a time (YYYY-MM-DD or DD/MM/YYYY)"
 
 
 @given(st.dates(date(1900, 1, 2), date(9999, 12, 30)), st.times())
-def test_every_moment_comes_back(day: date, clock: time) -> None:
+def test_every_time_is_read_back(day: date, clock: time) -> None:
     moment = datetime.combine(day, clock, UTC)
     assert parse(Kind.TIMESTAMP, moment.isoformat(), "iso", ROME) == moment
 
@@ -385,16 +387,16 @@ def test_every_moment_comes_back(day: date, clock: time) -> None:
     ],
 )
 @pytest.mark.parametrize("locale", LOCALES)
-def test_an_identifier_is_opaque_but_for_thousands_dots(text: str, value: str, locale: Locale) -> None:
+def test_identifier_is_kept_except_for_thousands_dots(text: str, value: str, locale: Locale) -> None:
     assert parse(Kind.IDENTIFIER, text, locale, ROME) == value
 
 
-def test_an_identifier_that_no_index_can_hold_is_refused() -> None:
+def test_identifier_that_is_too_long_for_an_index_is_refused() -> None:
     assert refusal(Kind.IDENTIFIER, "x" * 257) == f"'{'x' * 40}'… is longer than 256 characters"
 
 
 @given(st.integers(0, 10**30))
-def test_a_numeric_identifier_reads_the_same_with_and_without_dots(value: int) -> None:
+def test_numeric_identifier_is_the_same_with_and_without_dots(value: int) -> None:
     dotted = f"{value:,}".replace(",", ".")
     assert parse(Kind.IDENTIFIER, dotted, "it", ROME) == parse(Kind.IDENTIFIER, str(value), "iso", ROME) == str(value)
 
@@ -411,15 +413,15 @@ def test_booleans(words: tuple[str, ...], value: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["maybe", "2", "y", "t", "-1", "true false", "١"])
-def test_what_is_no_boolean_is_refused(text: str) -> None:
+def test_unclear_booleans_are_refused(text: str) -> None:
     assert refusal(Kind.BOOLEAN, text) == f"{text!r} is not yes or no"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BOOLEAN])
 @pytest.mark.parametrize("text", ["", "   ", "\n", "\0"])
-def test_an_empty_cell_is_null(kind: Kind, text: str) -> None:
+def test_empty_cell_is_null(kind: Kind, text: str) -> None:
     assert parse(kind, text, "iso", ROME) is None
 
 
-def test_text_is_kept_as_it_is() -> None:
+def test_text_is_kept_unchanged() -> None:
     assert parse(Kind.TEXT, " =1+1  <b>à\u202e ", "it", ROME) == "=1+1 <b>à\u202e"
