@@ -88,7 +88,7 @@ def main() -> None:
 
         if is_interrupt(exc):
             sys.exit(ExitCode.INTERRUPTED)
-        if isinstance(exc, OSError) and stdio.took_not(sys.stdout, exc):  # help, which typer writes by itself
+        if isinstance(exc, OSError) and stdio.failed_to_write(sys.stdout, exc):  # help, which typer writes by itself
             sys.exit(ExitCode.DONE)  # `leave` tells
         if debug:
             show_traceback(exc)

@@ -1,4 +1,4 @@
-"""Files that others read while we write them."""
+"""Files that other processes read while we write them."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from archisync.base.errors import UsageError
 
 
 def replace(path: Path, content: str, *, mode: int) -> None:
-    """Replace the file in one step, so that nobody reads half of it. Raises UsageError."""
+    """Replace the file in one step: a reader sees the old or the new content. Raises UsageError."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)

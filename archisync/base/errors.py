@@ -1,26 +1,26 @@
 """The error tree and the exit-code table: one class for each reaction.
 
     ArchisyncError
-    ├── UsageError             2   what was typed is not allowed; type something else
+    ├── UsageError             2   what was typed is not allowed: type something else
     ├── ConfigurationError     3   fix the environment or the schema
     │   └── SchemaError        3   run `archisync db migrate`
-    ├── UnreachableError       4   PostgreSQL or Redis does not answer; try again later
+    ├── UnreachableError       4   PostgreSQL or Redis does not answer: try again later
     ├── NotFoundError          5   no such agent, run or held export
     ├── BusyError              7   the same thing is already running elsewhere
-    ├── OutputError           74   what was to be shown could not be written; make room
-    ├── WaitTimeoutError     124   --timeout passed; the run itself goes on
+    ├── OutputError           74   standard output could not be written: make room
+    ├── WaitTimeoutError     124   --timeout passed: the run itself goes on
     └── SyncError              1   a sync failed
-        ├── TransientSourceError   retried in place, then by later ticks
-        ├── SourceError            the source answered, and asking again at once is of no use
-        │   ├── AuthenticationError  wrong credentials, or a login page in place of an export
+        ├── TransientSourceError   try again at once, then in later ticks
+        ├── SourceError            the source answered, and trying again at once is useless
+        │   ├── AuthenticationError  wrong credentials, or a login page instead of an export
         │   ├── NoExportError        no such export
-        │   └── PluginError          a source that a plug-in brings is broken
+        │   └── PluginError          a source plug-in is broken
         ├── ExportError            the export can't be trusted: the run is *held*, nothing is written
-        │   └── TruncatedError     it ends before it is complete
-        └── LeaseLostError         another worker owns the run now: stop, write nothing
+        │   └── TruncatedError     the export ends before it is complete
+        └── LeaseLostError         another worker owns the run now: stop, and write nothing
 
 Every error has `message` (what happened), `hint` (the next command to type) and `exit_code`, and survives pickling.
-Never put a connection string into a message without `archisync.rules.config.redact`.
+Never put a connection string into a message without `archisync.base.text.redact`.
 """
 
 from enum import IntEnum
@@ -28,7 +28,7 @@ from typing import Self
 
 
 class ExitCode(IntEnum):
-    """What `archisync` tells the shell; the README's table is checked against this class."""
+    """What `archisync` returns to the shell. A test compares the README's table with this class."""
 
     DONE = 0
     SYNC_FAILED = 1
@@ -38,7 +38,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 5
     HELD = 6
     BUSY = 7
-    BUG = 70  # sysexits.h EX_SOFTWARE: neither the user nor the ERP can do anything about it
+    BUG = 70  # sysexits.h EX_SOFTWARE: neither the user nor the ERP can correct it
     OUTPUT = 74  # sysexits.h EX_IOERR
     TIMEOUT = 124  # as timeout(1)
     INTERRUPTED = 130  # 128 + SIGINT
@@ -78,8 +78,8 @@ class ArchisyncError(Exception):
         return type(self)(self.message, hint=hint)
 
 
-def _rebuild(kind: type[ArchisyncError], message: str, hint: str) -> ArchisyncError:
-    return kind(message, hint=hint)
+def _rebuild(error_class: type[ArchisyncError], message: str, hint: str) -> ArchisyncError:
+    return error_class(message, hint=hint)
 
 
 class UsageError(ArchisyncError):
@@ -115,7 +115,7 @@ class WaitTimeoutError(ArchisyncError):
 
 
 class SyncError(ArchisyncError):
-    """A sync could not be done. `reason` is the machine-readable word that the run row keeps."""
+    """A sync failed. `reason` is the machine-readable word in the run's row."""
 
     exit_code = ExitCode.SYNC_FAILED
     reason = "error"
@@ -124,7 +124,7 @@ class SyncError(ArchisyncError):
 class TransientSourceError(SyncError):
     """The source may answer in a moment: a timeout, a reset, a file that changed while it was read.
 
-    `retry_after_s`: how long the source asked us to wait, if it did.
+    `retry_after_s`: the wait that the source asked for, if it did.
     """
 
     reason = "source-unavailable"
@@ -142,7 +142,7 @@ def _rebuild_transient(message: str, hint: str, retry_after_s: float | None) -> 
 
 
 class SourceError(SyncError):
-    """The source answered, and asking again at once is of no use: no permission, an answer that is no export."""
+    """The source answered, and trying again at once is useless: no permission, an answer that is no export."""
 
     reason = "source-refused"
 
@@ -160,13 +160,13 @@ class NoExportError(SourceError):
 
 
 class PluginError(SourceError):
-    """A plug-in source can't be loaded or breaks the contract. Only the types that use it are concerned."""
+    """A source plug-in can't be loaded or breaks the contract. Only the types that use it fail."""
 
     reason = "source-plugin"
 
 
 class ExportError(SyncError):
-    """The export can't be trusted as a whole: unreadable, truncated, without a required column."""
+    """The export as a whole can't be trusted: unreadable, truncated, without a required column."""
 
     exit_code = ExitCode.HELD
     reason = "unreadable"
@@ -179,6 +179,6 @@ class TruncatedError(ExportError):
 
 
 class LeaseLostError(SyncError):
-    """The run's fence has moved on: somebody else owns it."""
+    """The run has a newer fence: another worker owns it."""
 
     reason = "lease-lost"

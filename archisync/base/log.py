@@ -1,4 +1,4 @@
-"""Log lines: one event a line on stderr, with a stable event name and ids as fields. JSON off a terminal."""
+"""Log lines on stderr: one event a line, with a stable name and ids as fields; JSON when stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from archisync.base import stdio
 from archisync.base.text import printable, redact
 
 EVENTS = {
-    "agent-locked": "a run is given back: another process still talks to the ERP for its agent",
-    "child-died": "a worker's child process ended in the middle of a run; a tick takes the run back",
-    "delivery-failed": "a worker's child could not go on with the next delivery; another child does",
-    "delivery-ignored": "a delivery came for a run that is not, or no longer, to be done",
+    "agent-locked": "a run goes back into the queue: another process still fetches for its agent",
+    "child-died": "a worker's child process ended during a run; a tick takes the run back",
+    "delivery-failed": "a worker's child could not take the next delivery; another child does",
+    "delivery-ignored": "a delivery came for a run that is not queued under its fence any more",
     "heartbeat-failed": "a worker could not extend its lease; it tries again",
     "hook-misconfigured": "ARCHISYNC_HOOK can't be called",
-    "job-set-aside": "something in the queue is not a run of archisync; it was not executed",
-    "key-moved-aside": "a key of RQ's was of another type; it was renamed",
-    "lease-lost": "another worker owns the run now; this one wrote nothing",
-    "maintenance-failed": "RQ's housekeeping failed; nothing depends on it",
-    "notice-delivered": "the hook took a notice",
-    "notice-refused": "the hook did not take a notice; it is tried again",
-    "run-finished": "a run has ended, with state, reason and message",
-    "run-started": "a worker has begun a run",
-    "silent-holder-ended": "the session of a worker that held an agent and said nothing was ended",
-    "worker-restarted": "a worker process has crashed and is started again",
-    "workers-started": "`archisync worker` has started its processes",
-    "workers-stopped": "all of them have ended",
-    "workers-stopping": "SIGTERM or Ctrl-C: each finishes its current run",
+    "job-set-aside": "the queue held something that is no run of archisync; it was not executed",
+    "key-moved-aside": "a key that RQ needs had the wrong type; it was renamed",
+    "lease-lost": "another worker owns the run now; this worker wrote nothing",
+    "maintenance-failed": "RQ's maintenance failed; no sync depends on it",
+    "notice-delivered": "the hook accepted a notice",
+    "notice-refused": "the hook did not accept a notice; it is called again later",
+    "run-finished": "a run ended, with state, reason and message",
+    "run-started": "a worker started a run",
+    "silent-holder-ended": "a worker held an agent without a sign of life; its session was ended",
+    "worker-restarted": "a worker process crashed and is started again",
+    "workers-started": "`archisync worker` started its processes",
+    "workers-stopped": "all worker processes ended",
+    "workers-stopping": "after SIGTERM or Ctrl-C, each worker finishes its current run",
 }
-"""Every event that archisync logs. Monitoring relies on the names: one that is taken away or renamed goes into CHANGELOG.md."""
+"""Every event that archisync logs. Monitoring relies on the names: CHANGELOG.md names each one that is removed or renamed."""
 
 
 class EventLog:
-    """`event("run-finished", run=12, state="succeeded")`. Values are made printable and lose their passwords."""
+    """`event("run-finished", run=12, state="succeeded")` writes a line, with printable values and without passwords."""
 
     def __init__(self, stream: TextIO | None = None, *, as_json: bool | None = None) -> None:
         self._stream = stream or sys.stderr

@@ -1,7 +1,7 @@
-"""Writing to a standard stream whose reader may have gone (`| head -1`, a logger that died), or whose disk may be full.
+"""Writing to standard streams whose reader may be gone (`| head -1`, a logger that died) or whose disk may be full.
 
-What a command does never depends on it: talk and log lines that can't be written are dropped, and data that can't be written is told
-at the very end, when the command has done all that it had to.
+That never changes what a command does. Messages and log lines that can't be written are dropped; data that can't be written is an error
+at the very end, when the command has done its work.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from archisync.base.errors import OutputError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _lost: list[OSError] = []
-"""Why standard output lacks something. Module state: the stream belongs to the whole process, too."""
+"""Why standard output is incomplete. It is a global because the stream belongs to the whole process, too."""
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write talk or a log line, and flush. Once nobody reads any more, it and all later ones are dropped; on a full disk, the next one
-    may find room again."""
+    """Write a message or log line, and flush. Without a reader, it and all later ones are dropped; on a full disk, only this one."""
     with suppress(OSError):
         _write(stream, text)
 
 
 def write_data(stream: TextIO, text: str) -> None:
-    """Write data, and flush. After what can't be written nothing else is, so that no piece is left out of the middle; `close` tells."""
+    """Write data, and flush. After the first piece that can't be written, all others are dropped, so that none is missing in the middle;
+    `close` returns the error."""
     try:
         _write(stream, text)
     except OSError as exc:
@@ -44,23 +44,23 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let whatever is still to be written, also by the interpreter when it ends, go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Send everything that is still written to the stream, also by the ending interpreter, to the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
-def took_not(stream: TextIO, exc: OSError) -> bool:
-    """Whether an error that somebody else's writing has raised (the command-line library's help) comes from this stream: it is asked."""
+def failed_to_write(stream: TextIO, exc: OSError) -> bool:
+    """Whether an error in a library that writes by itself comes from this stream; a test write decides."""
     if exc.errno in _NO_ROOM:
         write_data(stream, "\n")
     return bool(_lost)
 
 
 def close() -> OutputError | None:
-    """Flush the standard streams for the last time; the error to tell if standard output lacks something.
+    """Flush the standard streams for the last time; the error to show if standard output is incomplete.
 
-    What is left of the talk goes nowhere: the interpreter would change the exit code for it.
+    Unwritten messages on standard error are dropped: otherwise the interpreter would change the exit code.
     """
     with suppress(ValueError):  # closed already
         _flush(sys.stdout, _lost)
@@ -69,7 +69,7 @@ def close() -> OutputError | None:
         return None
     return OutputError(
         f"standard output can't be written: {_lost[0].strerror}",
-        hint="df -h   (whatever else the command does is done)",
+        hint="df -h   (the command itself has done its work)",
     )
 
 

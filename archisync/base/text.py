@@ -1,4 +1,4 @@
-"""Text that may come from anywhere, made fit to be shown on a terminal or in a log."""
+"""Text for terminals and logs: printable, without passwords, and the notation of counts, times and durations."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _BMP_END = 0xFFFF
 
 
 def printable(text: str, *, limit: int = 2000) -> str:
-    """The text in one line without control, formatting or unencodable characters (each becomes �), at most `limit` long."""
+    """The text as one line of at most `limit` characters; each control, formatting or unencodable character becomes �."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join("�" if hidden else c for c, hidden in _looked_at(text.replace("\n", " ").replace("\t", " ")))
+    return "".join("�" if hidden else c for c, hidden in _classified(text.replace("\n", " ").replace("\t", " ")))
 
 
 def escaped(json_text: str) -> str:
-    """One line of JSON whose hidden characters are written as JSON escapes: the same document, harmless on a terminal."""
+    """The same JSON document with hidden characters as JSON escapes, so that it is harmless on a terminal."""
     if json_text.isascii() and json_text.isprintable():
         return json_text
-    return "".join(_escape(c) if hidden else c for c, hidden in _looked_at(json_text))
+    return "".join(_escape(c) if hidden else c for c, hidden in _classified(json_text))
 
 
-def _looked_at(text: str) -> Iterator[tuple[str, bool]]:
-    """Each character, and whether it is a hidden one."""
-    from unicodedata import category  # what is in plain ASCII needs no such table: most of what a tick says
+def _classified(text: str) -> Iterator[tuple[str, bool]]:
+    """Each character, and whether it is hidden."""
+    from unicodedata import category  # imported here: plain ASCII, most of what a tick shows, does not need the table
 
     return ((character, category(character) in _HIDDEN) for character in text)
 
@@ -60,7 +60,7 @@ def redact(text: str) -> str:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """The number with its noun: `1 row`, `3 rows`. `plural` where it is not the noun and an s."""
+    """The number with its noun: `1 row`, `3 rows`. `plural`: where it is not the noun with an s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -79,7 +79,7 @@ def duration(span: timedelta) -> str:
 
 
 def seconds(number: float) -> str:
-    """A measured time as people say it: 28 ms, 1.5 s, 12 s, 3 min."""
+    """A measured time: 28 ms, 1.5 s, 12 s, 3 min."""
     if number < 1:
         return f"{number * 1000:.0f} ms"
     return f"{number:.1f} s" if number < _TENTHS_BELOW_S else duration(timedelta(seconds=number))

@@ -171,7 +171,7 @@ def test_help_that_nobody_reads_is_no_error(words: str, env: dict[str, str]) -> 
 FULL = "/dev/full"
 UNWRITTEN = (
     "error: standard output can't be written: No space left on device\n"
-    "hint: df -h   (whatever else the command does is done)\n"
+    "hint: df -h   (the command itself has done its work)\n"
 )
 SHOWS_NOTHING = {"worker"}
 """On standard output."""
