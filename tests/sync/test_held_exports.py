@@ -9,13 +9,13 @@ import pytest
 
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.store import agents, held, runs
+from archisync.store import held, runs
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.rows import count, fingerprint
 from tests.support.rows import sync as sync_now
+from tests.sync.conftest import AGENT, Deliver
 
-AGENT = "anna.bianchi"
 HEADER = "customer_id,name,phone,city,email\n"
 Sync = Callable[[str], runs.Run]
 
@@ -27,20 +27,10 @@ def rows(*numbers: int, key: str = "C", version: str = "") -> str:
 
 
 @pytest.fixture
-def sync(connection: Database, database_url: str, exports: Path) -> Sync:
-    """Deliver an export of customers and sync it."""
-    agents.add(connection, AGENT, name=None, whitelisted=True)
+def sync(connection: Database, deliver: Deliver) -> Sync:
+    """Deliver an export of customers and force a sync of it, at noon."""
     connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
-    (exports / AGENT).mkdir()
-    config = Config.from_environment(
-        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
-    )
-
-    def run(export: str) -> runs.Run:
-        (exports / AGENT / "customers.csv").write_text(export, "utf-8")
-        return sync_now(connection, config, "customers", AGENT)
-
-    return run
+    return lambda export: deliver(export, trigger="forced")
 
 
 def test_rewritten_keys_show_no_drop_in_the_count_and_are_held(sync: Sync, connection: Database) -> None:
@@ -245,14 +235,12 @@ def test_an_acceptance_is_not_for_another_export(sync: Sync, cli: Cli) -> None:
 
 
 def test_an_acceptance_is_not_for_another_reading_of_the_same_bytes(
-    sync: Sync, connection: Database, database_url: str, exports: Path, cli: Cli
+    sync: Sync, connection: Database, csv_config: Config, cli: Cli
 ) -> None:
     sync(rows(*range(10)))
     decide(cli, ACCEPTED, sync(rows(0, 1)))
-    config = Config.from_environment(
-        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
-        | {"ARCHISYNC_ALIASES_CUSTOMERS": '{"name": "phone", "phone": "name"}'}
-    )
+    swapped = '{"name": "phone", "phone": "name"}'
+    config = Config(environment={**csv_config.environment, "ARCHISYNC_ALIASES_CUSTOMERS": swapped})
     assert sync_now(connection, config, "customers", AGENT).state == "held"
     assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
 

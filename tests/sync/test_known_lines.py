@@ -1,11 +1,9 @@
-"""Of a later export only the lines that are not known are read: the outcome is the one of reading and comparing all of it."""
+"""Of a later export only the new lines are read. The outcome is that of reading and comparing the whole export."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,43 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archisync.formats.knownlines import LineDigests, SpanningRecordError
-from archisync.rules.config import Config
-from archisync.store import agents, runs
+from archisync.store import runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
 from archisync.sync import apply, knownrows
 from archisync.sync.knownrows import KnownRows
 from archisync.sync.target import Target
 from tests.support.rows import count
-from tests.support.rows import sync as sync_now
+from tests.sync.conftest import AGENT, Deliver
 
-BY_LINES, AS_A_WHOLE = "by.lines", "as.a.whole"
+BY_LINES, AS_A_WHOLE = AGENT, "as.a.whole"
 HEADER = ["customer_id", "name", "phone", "city", "orders_count"]
 ROWS = [[f"C{n}", f"Name {n}", f"06 {n}", "Roma", "7"] for n in range(20)]
-Deliver = Callable[..., runs.Run]
 
 
 def text_of(rows: list[list[str]], header: list[str] = HEADER) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()
-
-
-@pytest.fixture
-def deliver(connection: Database, database_url: str, exports: Path) -> Deliver:
-    """Sync a text as somebody's customers; forced runs compare every row."""
-    config = Config.from_environment(
-        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
-    )
-    for agent_id in (BY_LINES, AS_A_WHOLE):
-        agents.add(connection, agent_id, name=None, whitelisted=True)
-        (exports / agent_id).mkdir()
-
-    def run(text: str, agent_id: str = BY_LINES, *, trigger: str = "scheduled") -> runs.Run:
-        (exports / agent_id / "customers.csv").write_text(text, "utf-8", newline="")
-        return sync_now(connection, config, "customers", agent_id, trigger=trigger)
-
-    return run
 
 
 def table_of(db: Database, agent_id: str) -> list[dict[str, Any]]:
@@ -60,15 +39,15 @@ def table_of(db: Database, agent_id: str) -> list[dict[str, Any]]:
     ).fetchall()
 
 
-def told(run: runs.Run) -> tuple[Any, ...]:
-    """What must be the same for both ways. A run without a new line says that it compared nothing."""
+def outcome(run: runs.Run) -> tuple[Any, ...]:
+    """What both ways must agree on. A run without a new line says that it compared nothing."""
     reason = run.reason if run.reason != "unchanged" else "applied"
     warnings = [(w["code"], w["count"], w.get("rows")) for w in run.warnings]
     return run.state, reason, run.counts, warnings
 
 
-def counted_right(counts: Counts, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
-    """Against what the table itself shows."""
+def assert_counts(counts: Counts, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    """The counts are those that the table itself shows."""
     old = {row["customer_id"]: row for row in before}
     new = {row["customer_id"]: row for row in after}
     differ = [key for key in old.keys() & new.keys() if {**old[key], "gone": None} != {**new[key], "gone": None}]
@@ -110,25 +89,27 @@ def test_reading_new_lines_only_does_what_reading_all_of_them_does(
         text = text_of(rows, header) + tail + f"C9,{last},,,\n"
         before = table_of(connection, AS_A_WHOLE)
         by_lines = deliver(text)
-        as_a_whole = deliver(text, AS_A_WHOLE, trigger="forced")
-        if by_lines.reason == "unchanged-at-source":  # the same bytes again: not read, so nothing is told of them twice
+        as_a_whole = deliver(text, agent=AS_A_WHOLE, trigger="forced")
+        if (
+            by_lines.reason == "unchanged-at-source"
+        ):  # the same bytes again: they are not read, so there are no warnings
             assert (by_lines.state, by_lines.counts) == (as_a_whole.state, as_a_whole.counts)
         else:
-            assert told(by_lines) == told(as_a_whole)
+            assert outcome(by_lines) == outcome(as_a_whole)
         assert table_of(connection, BY_LINES) == table_of(connection, AS_A_WHOLE)
         planned = "select planned from system.held_exports where run_id = any (%s) and rule <> 'duplicate-keys'"
         plans = connection.execute(planned, [[by_lines.run_id, as_a_whole.run_id]]).fetchall()
         assert len(plans) in (0, 2)
-        assert not plans or plans[0] == plans[1]  # a person accepts what either way would do
+        assert not plans or plans[0] == plans[1]  # a person accepts the same plan either way
         if as_a_whole.state == "succeeded":
             assert as_a_whole.counts is not None
-            counted_right(as_a_whole.counts, before, table_of(connection, AS_A_WHOLE))
+            assert_counts(as_a_whole.counts, before, table_of(connection, AS_A_WHOLE))
         if outside:
             connection.execute(outside.encode())
     again = deliver(text, trigger="forced")
     if by_lines.state == again.state == "succeeded" and not outside:
         assert again.counts is not None
-        # No digest stood for another line than its row's.
+        # Every digest was that of its row's line.
         assert (again.counts.inserted, again.counts.updated) == (0, 0)
 
 
@@ -159,7 +140,7 @@ def test_new_rows_are_not_counted_as_updated_where_every_known_one_changes(deliv
     assert run.counts == Counts(seen=3, inserted=1, updated=2)
 
 
-def test_rows_that_are_known_are_not_written(deliver: Deliver, connection: Database) -> None:
+def test_known_rows_are_not_written(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     versions = "select array_agg(xmin::text || ctid::text order by customer_id) as v from agents.customers where customer_id <> 'C3'"
     before = connection.execute(versions).fetchone()
@@ -169,7 +150,7 @@ def test_rows_that_are_known_are_not_written(deliver: Deliver, connection: Datab
     assert connection.execute(versions).fetchone() == before
 
 
-def test_the_same_row_in_other_words_is_read_and_not_written(deliver: Deliver, connection: Database) -> None:
+def test_a_row_with_the_same_values_in_another_notation_is_not_written(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     versions = "select array_agg(xmin::text || ctid::text order by customer_id) as v from agents.customers"
     before = connection.execute(versions).fetchone()
@@ -178,7 +159,7 @@ def test_the_same_row_in_other_words_is_read_and_not_written(deliver: Deliver, c
     assert connection.execute(versions).fetchone() == before
 
 
-def test_a_known_line_beside_another_one_of_its_key_is_a_contradiction(deliver: Deliver, connection: Database) -> None:
+def test_a_known_line_beside_a_new_line_of_its_key_is_held(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     held = deliver(text_of([*ROWS, ["C3", "Another", "", "", ""]]))
     assert (held.state, held.reason) == ("held", "duplicate-keys")
@@ -187,18 +168,21 @@ def test_a_known_line_beside_another_one_of_its_key_is_a_contradiction(deliver: 
     assert [(w["code"], w["count"]) for w in repeated.warnings] == [("repeated-rows", 2)]
 
 
-def test_an_absent_row_is_marked_deleted_and_restored_without_a_look_at_the_others(
-    deliver: Deliver, connection: Database
+@pytest.mark.parametrize(("trigger", "reason"), [("scheduled", "unchanged-at-source"), ("forced", "applied")])
+def test_an_absent_row_is_marked_first_deleted_second_and_restored_when_it_returns(
+    deliver: Deliver, connection: Database, trigger: str, reason: str
 ) -> None:
-    deliver(text_of(ROWS))
-    assert deliver(text_of(ROWS[2:])).counts == Counts(seen=18, unchanged=18, absent=2)
-    assert deliver(text_of(ROWS[1:])).counts == Counts(seen=19, unchanged=19, restored=1, deleted=1)
-    assert deliver(text_of(ROWS[1:])).reason == "unchanged-at-source"
+    deliver(text_of(ROWS), trigger=trigger)
+    absent = Counts(seen=18, unchanged=18, absent=2)
+    assert deliver(text_of(ROWS[2:]), trigger=trigger).counts == absent
+    back = Counts(seen=19, unchanged=19, restored=1, deleted=1)
+    assert deliver(text_of(ROWS[1:]), trigger=trigger).counts == back
+    assert deliver(text_of(ROWS[1:]), trigger=trigger).reason == reason
     assert count(connection, "select count(*) from agents.customers where absent_since is not null") == 0
 
 
-def test_a_record_over_several_lines_is_never_taken_apart(deliver: Deliver, connection: Database) -> None:
-    """The second line of the quoted cell is, to the letter, the line of a row that is known."""
+def test_a_record_over_several_lines_is_read_as_one(deliver: Deliver, connection: Database) -> None:
+    """The second line of the quoted cell equals the line of a known row."""
     deliver(text_of(ROWS))
     inside = text_of([ROWS[5]]).split("\n")[1]
     rows = [["C50", f"first\n{inside}\nlast", "", "", ""], *ROWS[:5], *ROWS[6:]]
@@ -208,14 +192,14 @@ def test_a_record_over_several_lines_is_never_taken_apart(deliver: Deliver, conn
     assert name == {"name": f"first {inside} last"}
 
 
-def test_digests_are_made_anew_by_the_second_export_of_another_layout(deliver: Deliver, connection: Database) -> None:
+def test_the_second_export_of_a_new_layout_renews_the_digests(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     digests = "select array_agg(line_digest order by customer_id) as d from agents.customers"
     before = connection.execute(digests).fetchone()
     moved = [[row[1], row[0], *row[2:]] for row in ROWS]
     header = ["name", "customer_id", *HEADER[2:]]
     assert deliver(text_of(moved, header)).counts == Counts(seen=20, unchanged=20)
-    assert connection.execute(digests).fetchone() == before  # it may have been an odd one
+    assert connection.execute(digests).fetchone() == before  # a single export of a new layout may be a mistake
     assert deliver(text_of(moved[::-1], header)).counts == Counts(seen=20, unchanged=20)
     after = connection.execute(digests).fetchone()
     assert before is not None
@@ -225,9 +209,7 @@ def test_digests_are_made_anew_by_the_second_export_of_another_layout(deliver: D
     assert (reordered.reason, reordered.counts) == ("unchanged", Counts(seen=20, unchanged=20))
 
 
-def test_digests_are_made_anew_also_while_some_rows_change_with_every_export(
-    deliver: Deliver, connection: Database
-) -> None:
+def test_digests_are_renewed_while_some_rows_change_with_every_export(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     header = [*HEADER, "note"]
     old = "select count(*) from agents.customers where line_digest = any (%s)"
@@ -240,7 +222,7 @@ def test_digests_are_made_anew_also_while_some_rows_change_with_every_export(
     assert deliver(text_of(changed[::-1], header)).counts == Counts(seen=20, unchanged=20)
 
 
-def test_lines_that_always_differ_and_say_the_same_write_nothing(deliver: Deliver, connection: Database) -> None:
+def test_lines_that_differ_in_an_ignored_column_write_nothing(deliver: Deliver, connection: Database) -> None:
     versions = "select array_agg(xmin::text || ctid::text order by customer_id) as v from agents.customers"
     header = [*HEADER, "printed at"]
     deliver(text_of([[*row, "10:00"] for row in ROWS], header))
@@ -251,9 +233,7 @@ def test_lines_that_always_differ_and_say_the_same_write_nothing(deliver: Delive
     assert connection.execute(versions).fetchone() == before
 
 
-def test_a_row_that_somebody_else_wrote_is_compared_whatever_its_digest_says(
-    deliver: Deliver, connection: Database
-) -> None:
+def test_a_row_that_somebody_else_wrote_is_compared_despite_its_digest(deliver: Deliver, connection: Database) -> None:
     deliver(text_of(ROWS))
     connection.execute("update agents.customers set name = 'Else' where customer_id = 'C3'")
     assert deliver(text_of(ROWS[::-1])).counts == Counts(seen=20, updated=1, unchanged=19)
@@ -275,10 +255,10 @@ def test_a_table_with_too_many_rows_is_compared_as_a_whole(deliver: Deliver, mon
     assert deliver(text_of(ROWS)).reason == "unchanged"
 
 
-def test_rows_without_a_digest_count_towards_too_many(
+def test_rows_without_a_digest_count_towards_the_limit(
     deliver: Deliver, connection: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the limit would cut off rows that nobody then looks for: here the last two of a scan, which the export lacks."""
+    """Else the limit would cut off rows that are then never compared: here the last two of a scan, which the export does not have."""
     deliver(text_of(ROWS))
     connection.execute("alter table agents.customers disable trigger user")
     connection.execute("update agents.customers set line_digest = null where customer_id < 'C15'")
@@ -298,7 +278,7 @@ def test_the_last_row_may_be_short_only_when_a_known_line_follows(deliver: Deliv
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_digests_tell_what_is_new_what_is_left_out_and_what_is_missing(size: int) -> None:
+def test_digests_tell_which_lines_are_new_and_which_rows_are_missing(size: int) -> None:
     lines = [b"a", b"b", b"c"]
     layout = LineDigests(1)
     digests = layout.of(lines)

@@ -1,41 +1,21 @@
 """When an export is known to change nothing, and when it must be compared all the same: nobody may have touched the table."""
 
 import random
-from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from archisync.rules.config import Config
-from archisync.store import agents, runs
+from archisync.store import agents
 from archisync.store.database import Database
 from archisync.store.runs import Counts
 from tests.conftest import Cli
 from tests.support.erp import Answer, Handler, running_erp
-from tests.support.rows import count
-from tests.support.rows import sync as sync_now
+from tests.support.rows import count, sync
+from tests.sync.conftest import AGENT, Deliver
 
-AGENT = "anna.bianchi"
 HEADER = "customer_id,name,phone,city,region\n"
 ROWS = [f"C{n},Name {n},06 {n},Roma,RM\n" for n in range(20)]
-Sync = Callable[..., runs.Run]
-
-
-@pytest.fixture
-def sync(connection: Database, database_url: str, exports: Path) -> Sync:
-    """Deliver an export of customers and sync it as a scheduled run."""
-    agents.add(connection, AGENT, name=None, whitelisted=True)
-    (exports / AGENT).mkdir()
-    config = Config.from_environment(
-        {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
-    )
-
-    def run(export: str, *, trigger: str = "scheduled") -> runs.Run:
-        (exports / AGENT / "customers.csv").write_text(export, "utf-8")
-        return sync_now(connection, config, "customers", AGENT, trigger=trigger)
-
-    return run
 
 
 def shuffled() -> str:
@@ -44,11 +24,11 @@ def shuffled() -> str:
     return HEADER + "".join(lines)
 
 
-def test_the_same_bytes_and_the_same_lines_in_another_order_change_nothing(sync: Sync) -> None:
-    assert sync(HEADER + "".join(ROWS)).counts == Counts(seen=20, inserted=20)
-    same = sync(HEADER + "".join(ROWS))
+def test_the_same_bytes_and_the_same_lines_in_another_order_change_nothing(deliver: Deliver) -> None:
+    assert deliver(HEADER + "".join(ROWS)).counts == Counts(seen=20, inserted=20)
+    same = deliver(HEADER + "".join(ROWS))
     assert (same.state, same.reason, same.counts) == ("succeeded", "unchanged-at-source", Counts(seen=20, unchanged=20))
-    other = sync(shuffled())
+    other = deliver(shuffled())
     assert (other.state, other.reason, other.counts) == ("succeeded", "unchanged", Counts(seen=20, unchanged=20))
     assert other.message == "20 rows seen: every line is known; nothing was compared"
 
@@ -65,63 +45,63 @@ OUTSIDE = {
 @pytest.mark.parametrize("statement", OUTSIDE.values(), ids=list(OUTSIDE))
 @pytest.mark.parametrize("export", [HEADER + "".join(ROWS), shuffled()], ids=["same-bytes", "same-lines"])
 def test_a_table_that_somebody_else_wrote_to_is_compared_and_mended(
-    sync: Sync, connection: Database, statement: str, export: str
+    deliver: Deliver, connection: Database, statement: str, export: str
 ) -> None:
-    sync(HEADER + "".join(ROWS))
+    deliver(HEADER + "".join(ROWS))
     connection.execute(statement)
-    mended = sync(export)
+    mended = deliver(export)
     assert (mended.state, mended.reason) == ("succeeded", "applied")
     names = "select count(*) from agents.customers where agent_id = 'anna.bianchi' and absent_since is null and name like 'Name %'"
     assert count(connection, names) == 20
     if "insert" in statement:  # the first time without the row only marks it
-        assert sync(export).counts == Counts(seen=20, unchanged=20, deleted=1)
-    assert sync(export).reason in ("unchanged", "unchanged-at-source")
+        assert deliver(export).counts == Counts(seen=20, unchanged=20, deleted=1)
+    assert deliver(export).reason in ("unchanged", "unchanged-at-source")
 
 
 def test_a_change_that_commits_while_an_export_is_applied_is_seen_by_the_next_sync(
-    sync: Sync, connection: Database, database_url: str
+    deliver: Deliver, connection: Database, database_url: str
 ) -> None:
-    sync(HEADER + "".join(ROWS))
+    deliver(HEADER + "".join(ROWS))
     with psycopg.connect(database_url) as other:
         other.execute("update agents.customers set name = 'Another' where customer_id = 'C3'")
         # Applied while the other transaction is open: it touches other rows, and cannot see what will be committed.
-        assert sync(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n").reason == "applied"
+        assert deliver(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n").reason == "applied"
         other.commit()
     assert count(connection, "select count(*) from agents.customers where name = 'Another'") == 1
-    again = sync(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n")
+    again = deliver(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n")
     assert (again.reason, again.counts and again.counts.updated) == ("applied", 1)
 
 
-def test_one_row_a_transaction_and_agent_remembers_outside_changes(sync: Sync, connection: Database) -> None:
-    sync(HEADER + "".join(ROWS))
+def test_one_row_a_transaction_and_agent_remembers_outside_changes(deliver: Deliver, connection: Database) -> None:
+    deliver(HEADER + "".join(ROWS))
     assert count(connection, "select count(*) from system.outside_changes") == 0
     connection.execute("update agents.customers set city = 'Milano'")
     connection.execute("update agents.customers set city = 'Torino'")
     assert count(connection, "select count(*) from system.outside_changes") == 2
-    sync(HEADER + "".join(ROWS))
+    deliver(HEADER + "".join(ROWS))
     assert count(connection, "select count(*) from system.outside_changes") == 0
 
 
-def test_a_forced_run_compares(sync: Sync) -> None:
-    sync(HEADER + "".join(ROWS))
-    assert sync(HEADER + "".join(ROWS), trigger="forced").reason == "applied"
+def test_a_forced_run_compares(deliver: Deliver) -> None:
+    deliver(HEADER + "".join(ROWS))
+    assert deliver(HEADER + "".join(ROWS), trigger="forced").reason == "applied"
 
 
-def test_rows_marked_absent_or_quarantined_are_judged_again(sync: Sync) -> None:
-    sync(HEADER + "".join(ROWS))
+def test_rows_marked_absent_or_quarantined_are_judged_again(deliver: Deliver) -> None:
+    deliver(HEADER + "".join(ROWS))
     fewer = HEADER + "".join(ROWS[:-2])
-    assert sync(fewer).counts == Counts(seen=18, unchanged=18, absent=2)
-    assert sync(fewer).counts == Counts(seen=18, unchanged=18, deleted=2)
-    assert sync(fewer).reason == "unchanged-at-source"
+    assert deliver(fewer).counts == Counts(seen=18, unchanged=18, absent=2)
+    assert deliver(fewer).counts == Counts(seen=18, unchanged=18, deleted=2)
+    assert deliver(fewer).reason == "unchanged-at-source"
     bad = fewer + "C50,,06,Roma,RM\n"
-    assert [sync(bad).reason for _ in range(2)] == ["applied-with-warnings"] * 2
+    assert [deliver(bad).reason for _ in range(2)] == ["applied-with-warnings"] * 2
 
 
-def test_a_first_export_with_a_repeated_key_is_judged_like_any_other(sync: Sync, connection: Database) -> None:
-    held = sync(HEADER + ROWS[0] + ROWS[0].replace("Roma", "Milano"))
+def test_a_first_export_with_a_repeated_key_is_judged_like_any_other(deliver: Deliver, connection: Database) -> None:
+    held = deliver(HEADER + ROWS[0] + ROWS[0].replace("Roma", "Milano"))
     assert (held.state, held.reason) == ("held", "duplicate-keys")
     assert count(connection, "select count(*) from agents.customers") == 0
-    assert sync(HEADER + ROWS[0] + ROWS[0]).counts == Counts(seen=2, inserted=1)
+    assert deliver(HEADER + ROWS[0] + ROWS[0]).counts == Counts(seen=2, inserted=1)
 
 
 CLEARED = "select"  # `archisync clear` itself
@@ -153,13 +133,13 @@ def test_a_table_that_is_written_to_during_the_fetch_is_not_told_as_unchanged(
             | {"ARCHISYNC_SOURCE": f"{erp.url}/{{type}}.csv"}
         )
         erp.answers["/customers.csv"] = answer
-        assert sync_now(connection, config, "customers", AGENT).reason == "applied"
+        assert sync(connection, config, "customers", AGENT).reason == "applied"
         erp.answers["/customers.csv"] = slowly
-        mended = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        mended = sync(connection, config, "customers", AGENT, trigger="scheduled")
         assert (mended.state, mended.reason) == ("succeeded", "applied")
         assert len(erp.asked) == (3 if etag else 2)
         names = "select count(*) from agents.customers where agent_id = %s and absent_since is null and name like %s"
         assert count(connection, names, AGENT, "Name %") == 20
-        sync_now(connection, config, "customers", AGENT, trigger="scheduled")  # a row of somebody else goes
-        last = sync_now(connection, config, "customers", AGENT, trigger="scheduled")
+        sync(connection, config, "customers", AGENT, trigger="scheduled")  # a row of somebody else goes
+        last = sync(connection, config, "customers", AGENT, trigger="scheduled")
         assert (last.reason, len(erp.asked)) == ("unchanged-at-source" if etag else "unchanged", 5 if etag else 4)

@@ -1,7 +1,5 @@
 """The whole path on real servers: tick, queue, workers, tables; what a force and a hold do; what the shell is told."""
 
-import csv
-import gzip
 import json
 import os
 import shutil
@@ -14,16 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-import psycopg
 import pytest
 
 from archisync.rules.config import Config
 from archisync.rules.due import decide
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.store import agents, claims, clock, history, pairs, queued_runs, runs, settings
+from archisync.store import agents, clock, history, pairs, queued_runs, runs, settings
 from archisync.store.database import Database, connected
-from archisync.sync.run import Sync
 from tests.conftest import Cli
 from tests.support.rows import count, drain
 from tests.support.samples import SAMPLES
@@ -284,49 +280,6 @@ def test_force_inline_needs_no_redis_and_works_for_a_disabled_type(
     assert "note: the type orders is disabled; this run is done all the same" in done.stderr
 
 
-def test_an_absent_row_is_marked_first_deleted_second_and_restored_when_it_returns(
-    registered: Database, config: Config, exports: Path
-) -> None:
-    agent = AGENTS[0]
-    path = exports / agent / "customers.csv"
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-
-    def sync(content: list[str]) -> runs.Counts:
-        path.write_text("".join(content), "utf-8")
-        run = queued_runs.force(registered, "customers", agent, by="test", why=None)
-        drain(registered, config)
-        found = history.get(registered, run.run_id)
-        assert found.state == "succeeded", found.message
-        assert found.counts is not None
-        return found.counts
-
-    assert sync(lines).inserted == len(lines) - 1
-    assert (sync(lines[:-1]).absent, sync(lines).restored) == (1, 1)
-    assert (sync(lines[:-1]).absent, sync(lines[:-1]).deleted) == (1, 1)
-    assert count(registered, f"select count(*) from agents.customers where agent_id = '{agent}'") == len(lines) - 2
-
-
-def test_an_acceptance_applies_exactly_the_held_export_once(
-    registered: Database, config: Config, exports: Path, cli: Cli
-) -> None:
-    agent = AGENTS[0]
-    path = exports / agent / "orders.csv"
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    for content in (lines, lines[:4]):
-        path.write_text("".join(content), "utf-8")
-        run = queued_runs.force(registered, "orders", agent, by="test", why=None)
-        drain(registered, config)
-    assert history.get(registered, run.run_id).state == "held"
-    accepted = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
-    assert accepted.returncode == 0, accepted.stderr
-    again = cli("held", "accept", str(run.run_id), "--why", "a branch closed")
-    assert again.returncode == 2
-    assert "is accepted already" in again.stderr
-    drain(registered, config)
-    assert history.newest(registered, limit=1)[0].state == "succeeded"
-    assert count(registered, "select count(*) from agents.orders where absent_since is not null") == len(lines) - 4
-
-
 def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped(
     registered: Database, config: Config
 ) -> None:
@@ -386,28 +339,6 @@ def test_a_run_that_was_skipped_is_due_at_the_next_tick_after_its_cause_is_undon
     assert [at(33), at(1439), at(1442)] == [0, 0, 1]
 
 
-def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
-    connection: Database, config: Config, database_url: str
-) -> None:
-    agents.add(connection, AGENTS[0], name=None, whitelisted=True)
-    tick(connection, config)
-    settings.pause(connection, sync_type=None, agent_id=None, until=None, reason=None, by="test")
-    [run] = history.newest(connection, sync_type="orders")
-    with connected(database_url, purpose="test") as worker:
-        claim = claims.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
-        assert claim is not None
-        connection.execute(
-            "create function killed() returns trigger language plpgsql as $$ begin"
-            " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
-        )
-        connection.execute(
-            "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
-        )
-        with pytest.raises(psycopg.OperationalError):
-            Sync(worker, config, claim, spool=Path(), may_retry=True).run()
-    assert history.get(connection, run.run_id).state == "running"
-
-
 def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, exports: Path, cli: Cli) -> None:
     (exports / AGENTS[0] / "orders.csv").unlink()
     for _ in range(3):
@@ -416,74 +347,3 @@ def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, 
     registered.execute("update system.sync_state set last_slot_at = null")
     told = cli("why", "orders", AGENTS[0])
     assert "it failed 3 times in a row and rests until" in told.stdout
-
-
-def test_bad_rows_are_quarantined_and_their_known_rows_stay(
-    registered: Database, config: Config, exports: Path
-) -> None:
-    agent = AGENTS[0]
-    path = exports / agent / "orders.csv"
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    queued_runs.force(registered, "orders", agent, by="test", why=None)
-    drain(registered, config)
-    rows = list(csv.reader(lines))
-    rows[1][rows[0].index("created_at")] = "31/02/2026"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    run = queued_runs.force(registered, "orders", agent, by="test", why=None)
-    drain(registered, config)
-    found = history.get(registered, run.run_id)
-    assert found.counts is not None
-    assert (found.state, found.counts.quarantined, found.counts.absent) == ("succeeded", 1, 0)
-    assert found.warnings[0]["rows"][0]["line"] == 2
-
-
-HEADER = "customer_id,name,phone\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "rule"),
-    [
-        ("", "unreadable"),
-        (HEADER, "zero-rows"),
-        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre,", "truncated"),
-        (HEADER + "1,Uno\n", "truncated"),
-        ("customer_id,phone\n1,2\n", "missing-column"),
-        (HEADER + "1,,\n2,,\n3,,\n4,,\n", "all-rejected"),
-        (HEADER + "1,Uno,1\n1,Due,2\n2,a,\n3,b,\n", "duplicate-keys"),
-        (HEADER + "1,Uno,1\n", "row-drop"),
-        ("<!DOCTYPE html><html>login</html>\n", "unreadable"),
-    ],
-)
-def test_a_suspicious_export_is_held_and_changes_nothing(
-    registered: Database, config: Config, exports: Path, cli: Cli, content: str, rule: str
-) -> None:
-    path = exports / AGENTS[0] / "customers.csv"
-    table = f"select md5(string_agg(c::text, chr(10) order by customer_id)) as hash from agents.customers c where agent_id = '{AGENTS[0]}'"
-    path.write_text(HEADER + "".join(f"{n},Name {n},{n}\n" for n in range(4)), "utf-8")
-    queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
-    drain(registered, config)
-    before = registered.execute(table).fetchone()
-    path.write_text(content, "utf-8")
-    run = queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
-    drain(registered, config)
-    found = history.get(registered, run.run_id)
-    assert (found.state, found.reason) == ("held", rule)
-    assert registered.execute(table).fetchone() == before
-    assert f"held: customers of {AGENTS[0]}" in cli("status").stdout
-
-
-def test_json_lines_and_gzip_are_read_like_csv(registered: Database, config: Config, exports: Path) -> None:
-    path = exports / AGENTS[0] / "customers.csv"
-    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
-    queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
-    drain(registered, config)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    path.unlink()
-    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    as_json = Config.from_environment({**config.environment, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.jsonl"})
-    run = queued_runs.force(registered, "customers", AGENTS[0], by="test", why=None)
-    drain(registered, as_json)
-    found = history.get(registered, run.run_id)
-    assert found.counts is not None
-    assert (found.state, found.counts.unchanged, found.counts.changed) == ("succeeded", len(rows), False)
