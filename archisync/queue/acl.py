@@ -1,7 +1,7 @@
-"""What a tick and a worker may do in Redis, and no more: the text of `redis acl`.
+"""The rights that a tick and a worker need in Redis: the text of `redis acl`.
 
-Kept as data, like `store.grants`. The keys are those of one queue: who may push to it can't push to another application's RQ queue,
-whose payloads may be pickles. RQ's own scripts, `KEYS`, `FLUSHALL`, `CONFIG SET` and everybody else's keys are left out.
+They are data, like those in `store.grants`, and limited to the keys of one queue: no user can push to another application's RQ queue,
+whose payloads may be pickles. RQ's own scripts, `KEYS`, `FLUSHALL`, `CONFIG SET` and all other keys are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MEANING = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowed:
-    """`keys` and `channels` as patterns."""
+    """`keys` and `channels` are patterns."""
 
     commands: tuple[str, ...]
     keys: tuple[str, ...]
@@ -42,16 +42,16 @@ class Allowed:
 
 _CONNECTION = ("hello", "ping", "select", "client|setname", "client|setinfo", "info")
 _TRANSACTION = ("multi", "exec", "discard", "watch", "unwatch")
-_SET_ASIDE = ("type", "rename")
-"""For move_foreign_keys_aside; `rename` within these keys only."""
+_MOVE_ASIDE = ("type", "rename")
+"""For move_foreign_keys_aside; `rename` works within these keys only."""
 # eval: a push is a script; what a script does needs the same rights.
 _TICK = (
-    *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "config|get",
+    *_CONNECTION, *_TRANSACTION, *_MOVE_ASIDE, "config|get",
     "sadd", "hset", "copy", "rpush", "lpush", "lrange", "llen", "smembers", "exists", "hgetall", "hget", "srem",
     "eval",
 )  # fmt: skip
 _WORKER = (
-    *_CONNECTION, *_TRANSACTION, *_SET_ASIDE, "client|info", "client|list",
+    *_CONNECTION, *_TRANSACTION, *_MOVE_ASIDE, "client|info", "client|list",
     "set", "get", "del", "exists", "expire", "persist",
     "hset", "hget", "hgetall", "hexists", "hincrby", "hincrbyfloat", "hdel",
     "lmove", "blmove", "lpop", "lrange", "llen", "lrem", "lpos", "rpush", "lpush",
@@ -62,7 +62,7 @@ _WORKER = (
 
 
 def allowed(user: User, queue_name: str) -> Allowed:
-    """The rights of a user on the keys of one queue, those of rq 3."""
+    """The rights of a user on the keys of one queue, as RQ 3 names them."""
     k, own = RQ_KEY_PREFIX, shared_key_types(queue_name)
     shared = (*own, *(f"{key}:foreign:*" for key in own), f"{k}:job:*", f"{k}:worker:{WORKER_NAMES}")
     if user is User.TICK:
@@ -73,7 +73,7 @@ def allowed(user: User, queue_name: str) -> Allowed:
 
 
 def acl_commands(queue_name: str, prefix: str = DEFAULT_PREFIX) -> list[str]:
-    """`ACL SETUSER` for each user: harmless to run again, it leaves password and on/off as they are. Raises UsageError."""
+    """An `ACL SETUSER` for each user. Running it again does no harm: passwords and on/off stay as they are. Raises UsageError."""
     if not _PREFIX.fullmatch(prefix):
         raise UsageError(
             f"{ascii(prefix)[:40]} can't begin the name of a user",

@@ -1,11 +1,10 @@
-"""ARCHISYNC_REDIS_URL as a client: one server, with or without TLS, or whoever a Redis Sentinel names as the primary.
+"""ARCHISYNC_REDIS_URL as a client: of one server, with or without TLS, or of the primary that Redis Sentinels name.
 
     redis://[user:password@]host:6379/0        rediss:// the same over TLS        unix:///path/to/socket?db=0
     redis+sentinel://[user:password@]host:26379,host:26379/primary/0              rediss+sentinel:// the same over TLS
 
-User and password are those of Redis; Sentinel's own are `?sentinel_username=…&sentinel_password=…`. TLS takes redis-py's names:
-`ssl_ca_certs` (a PEM file, believed beside the system's authorities), `ssl_certfile` and `ssl_keyfile` (who we are).
-Importing this module imports redis.
+User and password are those of Redis; those of the Sentinels are `?sentinel_username=…&sentinel_password=…`. TLS has redis-py's options:
+`ssl_ca_certs` (a PEM file of authorities trusted in addition to the system's), `ssl_certfile` and `ssl_keyfile` (the client's certificate).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from archisync.base.errors import ConfigurationError
 
 SENTINEL_PORT = 26379
 SENTINEL_TIMEOUT_S = 2.0
-"""Of each Sentinel, to connect and to answer: three that are dead must not cost a tick its minute."""
+"""For each Sentinel to connect, and to answer: three dead Sentinels must not use up a tick's minute."""
 HINT = "redis://host:6379/0   or: redis+sentinel://host:26379,host:26379/primary/0"
 _SENTINEL_URL = re.compile(
     r"redis(?P<tls>s?)\+sentinel://(?P<credentials>[^/@]*@)?(?P<hosts>[^/?@]+)/(?P<primary>[^/?]+)"
@@ -37,8 +36,10 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class PrimaryConnection(SentinelManagedConnection):
-    """redis-py's own goes on using a connection after a signal has interrupted it in the middle of an answer: the next command of
-    a worker that was told to stop would wait for that answer and take it for its own."""
+    """A connection that is closed when a signal interrupts the reading of an answer.
+
+    redis-py's own class goes on using it: the next command of a worker that is stopping would take the rest of that answer for its own.
+    """
 
     def read_response(
         self, disable_decoding: bool = False, *, disconnect_on_error: bool | None = True, **how: Any
@@ -51,51 +52,55 @@ class PrimaryTlsConnection(PrimaryConnection, SentinelManagedSSLConnection):
 
 
 class Primary(redis.Redis):
-    """The client of whatever server is the primary when a connection is made; closing it closes those to the Sentinels too."""
+    """A client of the server that is the primary when a connection is made. Closing it also closes the connections to the Sentinels."""
 
-    asked: Sentinel
+    sentinels: Sentinel
 
     def close(self) -> None:
         super().close()
-        self.asked.close()
+        self.sentinels.close()
 
 
 def client_from_url(url: str, **options: Any) -> redis.Redis:
-    """A client with redis-py's `options`, which the URL's own outrank. Nothing is sent yet. Raises ConfigurationError."""
+    """A client with redis-py's `options`; those in the URL come first. Nothing is sent yet. Raises ConfigurationError."""
     try:
         made = _by_sentinel(url, options) if "+sentinel://" in url else redis.Redis.from_url(url, **options)
         pool = made.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # not connected; refuses an option that it does not know
+        pool.connection_class(**pool.connection_kwargs)  # does not connect; refuses unknown options
     except (ValueError, TypeError, redis.RedisError):
         raise ConfigurationError("ARCHISYNC_REDIS_URL can't be read", hint=HINT) from None
-    _look_for_files(pool.connection_kwargs)
+    _check_files(pool.connection_kwargs)
     return made
 
 
 def _by_sentinel(url: str, options: Mapping[str, Any]) -> Primary:
     parts = _SENTINEL_URL.fullmatch(url)
     if parts is None:
-        raise ValueError("not hosts, the primary's name, a database")
-    # redis-py reads all but the hosts and the name.
+        raise ValueError("expected hosts, the primary's name, a database")
+    # redis-py reads everything except the hosts and the primary's name.
     given = parse_url(  # type: ignore[no-untyped-call]
         f"redis://{parts['credentials'] or ''}host{parts['database'] or ''}{parts['query'] or ''}"
     )
     del given["host"]
     given.pop("connection_class", None)
-    asking = {name: given.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in given}
-    asking |= {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": bool(parts["tls"])}
-    asking |= {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S}
-    asking |= {"retry": Retry(NoBackoff(), 0)}  # another Sentinel is asked instead
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    to_sentinels = {
+        name: given.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in given
+    }
+    to_sentinels |= {name: value for name, value in given.items() if name.startswith("ssl_")} | {
+        "ssl": bool(parts["tls"])
+    }
+    to_sentinels |= {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S}
+    to_sentinels |= {"retry": Retry(NoBackoff(), 0)}  # another Sentinel is asked instead
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
         [_host(text) for text in parts["hosts"].split(",")],
-        sentinel_kwargs=asking,
+        sentinel_kwargs=to_sentinels,
         **{**options, **given},
     )
     connection = PrimaryTlsConnection if parts["tls"] else PrimaryConnection
-    primary: Primary = sentinel.master_for(  # type: ignore[no-untyped-call]
+    primary: Primary = sentinels.master_for(  # type: ignore[no-untyped-call]
         unquote(parts["primary"]), redis_class=Primary, connection_class=connection
     )
-    primary.asked = sentinel
+    primary.sentinels = sentinels
     return primary
 
 
@@ -106,15 +111,11 @@ def _host(text: str) -> tuple[str, int]:
     return found["name"].strip("[]"), int(found["port"] or SENTINEL_PORT)
 
 
-def _look_for_files(options: Mapping[str, Any]) -> None:
-    """A file that is missing would look like a server that is away, at each tick anew."""
+def _check_files(options: Mapping[str, Any]) -> None:
+    """Without this check a missing file would look like a server that is away."""
     for name in _FILES:
         path = options.get(name)
         if path and not os.access(path, os.R_OK):
             raise ConfigurationError(
-                f"ARCHISYNC_REDIS_URL: the {name} {path} can't be read", hint=f"ls -l {path}   (as {_account()})"
+                f"ARCHISYNC_REDIS_URL: the {name} {path} can't be read", hint=f"ls -l {path}   (as uid {os.geteuid()})"
             )
-
-
-def _account() -> str:
-    return f"uid {os.geteuid()}"

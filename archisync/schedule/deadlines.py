@@ -2,7 +2,7 @@
 
 QUEUE_DEADLINE_S = 25.0
 """No statement that queues runs begins later: workers wait for the push, so delivery gets the second half."""
-DELIVER_DEADLINE_S = 40.0
+DELIVER_DEADLINE_S = 38.0
 """No push begins later. Redis may be silent for COMMAND_TIMEOUT_S, and the heartbeat must still be written: without it, `status` would say
 that nobody calls tick."""
 NOTIFY_DEADLINE_S = 46.0

@@ -13,7 +13,7 @@ from archisync.store import agents, settings
 from archisync.store.database import Database
 from tests.conftest import Cli
 
-NEVER_ON_AN_IDLE_TICK = ("redis", "rq", "rich.table", "rich.console", "httpx", "pypdfium2")
+NEVER_ON_AN_IDLE_TICK = ("archisync.schedule.steps", "redis", "rq", "rich.table", "rich.console", "httpx", "pypdfium2")
 
 
 def intervals(db: Database) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""kill -9 at the worst moments, on real servers: what was due still runs once, by itself."""
+"""kill -9 and SIGTERM at the worst moments, on real servers: what was due still runs, once."""
 
 import json
 import os
@@ -19,7 +19,7 @@ AGENT = "anna.bianchi"
 
 
 def killed_tick(config: Config, locked: str) -> None:
-    """Start a tick while another session holds `locked`; kill it with SIGKILL once it waits for that lock."""
+    """Start a tick while another session holds the lock on `locked`; kill it with SIGKILL when it waits for that lock."""
     with connected(config.database_url, purpose="blocker") as blocker, blocker.transaction():
         blocker.execute(f"lock table {locked} in access exclusive mode")
         process = subprocess.Popen(
@@ -33,7 +33,7 @@ def killed_tick(config: Config, locked: str) -> None:
                 assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait(30)
-    # PostgreSQL notices a dead client only when it next talks to it: the statement that waited may still commit.
+    # PostgreSQL notices a dead client only when it next writes to it: the waiting statement may still commit.
     left = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
     with connected(config.database_url, purpose="watch") as watch:
         while count(watch, left):
@@ -46,10 +46,10 @@ def run_everything(cli: Cli, config: Config) -> None:
     assert cli("worker", "--burst", env=env).returncode == 0
 
 
-# agents.users is not read by a tick; system.pauses is read by the insert of due runs (nothing is committed yet, the server may do so), and
-# system.ticks is written last (everything is committed and pushed).
+# system.pauses is read by the statement that inserts due runs: nothing is committed yet, but the server may still commit it.
+# system.ticks is written last: everything is committed and pushed.
 @pytest.mark.parametrize(("locked", "queued"), [("system.pauses", {0, 6}), ("system.ticks", {6})])
-def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_nothing(
+def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_no_run(
     cli: Cli, connection: Database, config: Config, locked: str, queued: set[int]
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
@@ -82,7 +82,7 @@ def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, con
 
 
 @pytest.mark.parametrize("started", [0, 1, 4])
-def test_sigterm_while_the_workers_are_being_started_ends_them_all(config: Config, started: int) -> None:
+def test_sigterm_while_workers_are_starting_ends_them_all(config: Config, started: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "archisync", "worker", "--processes", "8"],
         env=os.environ | dict(config.environment),

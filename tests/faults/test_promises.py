@@ -1,9 +1,9 @@
 """The promises as a state machine: operators, ticks, workers, crashes and a moving clock in any order, on the real store and queue.
 
-The machine keeps its own account of slots, from the rule in DESIGN's words, not from archisync's code. After each step the
-promises that always hold are checked; at the end everything is let go on without faults, and every pair must be fresh.
+The machine computes the slots itself, from the rule in words and not with archisync's code. After each step it checks the promises that
+always hold. At the end it goes on without faults, and every pair must become fresh.
 
-`make test` runs some dozens of examples, `make soak` 500 (ARCHISYNC_EXAMPLES chooses another number).
+`make test` runs EXAMPLES examples (ARCHISYNC_EXAMPLES chooses another number), `make soak` 500.
 """
 
 import os
@@ -36,7 +36,8 @@ from archisync.work.accepted import SyncJob
 from tests.support.rows import count, do_delivery
 
 AGENTS = ("anna", "bruno")
-KINDS = tuple(SYNC_TYPES.values())
+EXAMPLES = 20
+TYPES = tuple(SYNC_TYPES.values())
 START = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)  # the clocks change that night
 LEASE_S, REDELIVER_S = 120, 30
 EXPORTS = {
@@ -51,7 +52,7 @@ Pair = tuple[str, str]
 
 
 class Promises(RuleBasedStateMachine):
-    """Class attributes are set by the test: hypothesis makes the instances."""
+    """The test sets the class attributes, since hypothesis makes the instances."""
 
     config: Config
     url: str
@@ -62,8 +63,8 @@ class Promises(RuleBasedStateMachine):
         self.db: Database
         self.now = START
         self.whitelisted: set[str] = set()
-        self.every = {kind.name: timedelta(minutes=kind.default_interval_minutes) for kind in KINDS}
-        self.enabled = {kind.name: True for kind in KINDS}
+        self.every = {type_.name: timedelta(minutes=type_.default_interval_minutes) for type_ in TYPES}
+        self.enabled = {type_.name: True for type_ in TYPES}
         self.paused: set[tuple[str | None, str | None]] = set()
         self.slots: dict[Pair, datetime] = {}
         self.given_back: set[int] = set()
@@ -81,9 +82,9 @@ class Promises(RuleBasedStateMachine):
             " last_run_id = null, last_success_at = null"
         )
         self.db.execute("truncate test_applied")
-        for kind in KINDS:
-            store_settings.set_interval(self.db, kind, kind.default_interval_minutes)
-            store_settings.set_enabled(self.db, kind, True)
+        for type_ in TYPES:
+            store_settings.set_interval(self.db, type_, type_.default_interval_minutes)
+            store_settings.set_enabled(self.db, type_, True)
         self._set_clock(START)
 
     def teardown(self) -> None:
@@ -95,7 +96,7 @@ class Promises(RuleBasedStateMachine):
             self.redis.close()
             self._connection.__exit__(None, None, None)
 
-    # --- what people do ------------------------------------------------------------------------------------------
+    # --- what people do -----------------------------------------------------------------------------------------------
 
     @rule(agent=st.sampled_from(AGENTS))
     def whitelist(self, agent: str) -> None:
@@ -105,7 +106,7 @@ class Promises(RuleBasedStateMachine):
 
     @precondition(lambda self: self.whitelisted)
     @rule(agent=st.sampled_from(AGENTS))
-    def take_off_the_whitelist(self, agent: str) -> None:
+    def take_off_whitelist(self, agent: str) -> None:
         if agent not in self.whitelisted:
             return
         agents.set_whitelisted(self.db, agent, False)
@@ -114,20 +115,20 @@ class Promises(RuleBasedStateMachine):
             count(self.db, "select count(*) from system.sync_runs where state = 'queued' and agent_id = %s", agent) == 0
         )
 
-    @rule(kind=st.sampled_from(KINDS), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
-    def set_interval(self, kind: SyncType, minutes: int) -> None:
+    @rule(type_=st.sampled_from(TYPES), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
+    def set_interval(self, type_: SyncType, minutes: int) -> None:
         self._give_slots_back()
-        store_settings.set_interval(self.db, kind, minutes)
-        self.every[kind.name] = timedelta(minutes=minutes)
+        store_settings.set_interval(self.db, type_, minutes)
+        self.every[type_.name] = timedelta(minutes=minutes)
 
-    @rule(kind=st.sampled_from(KINDS), on=st.booleans())
-    def enable_or_disable(self, kind: SyncType, on: bool) -> None:
-        store_settings.set_enabled(self.db, kind, on)
-        self.enabled[kind.name] = on
+    @rule(type_=st.sampled_from(TYPES), on=st.booleans())
+    def enable_or_disable(self, type_: SyncType, on: bool) -> None:
+        store_settings.set_enabled(self.db, type_, on)
+        self.enabled[type_.name] = on
 
-    @rule(kind=st.none() | st.sampled_from(KINDS), agent=st.none() | st.sampled_from(AGENTS), pause=st.booleans())
-    def pause_or_resume(self, kind: SyncType | None, agent: str | None, pause: bool) -> None:
-        scope = (kind.name if kind else None, agent)
+    @rule(type_=st.none() | st.sampled_from(TYPES), agent=st.none() | st.sampled_from(AGENTS), pause=st.booleans())
+    def pause_or_resume(self, type_: SyncType | None, agent: str | None, pause: bool) -> None:
+        scope = (type_.name if type_ else None, agent)
         if pause:
             store_settings.pause(self.db, sync_type=scope[0], agent_id=scope[1], until=None, reason=None, by="test")
             self.paused.add(scope)
@@ -135,7 +136,7 @@ class Promises(RuleBasedStateMachine):
             store_settings.resume(self.db, sync_type=scope[0], agent_id=scope[1])
             self.paused.discard(scope)
 
-    @rule(pair=st.sampled_from([(k.name, a) for k in KINDS for a in AGENTS if k.scope is Scope.AGENT]))
+    @rule(pair=st.sampled_from([(t.name, a) for t in TYPES for a in AGENTS if t.scope is Scope.AGENT]))
     def force(self, pair: Pair) -> None:
         if pair[1] not in self.whitelisted:
             return
@@ -172,7 +173,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule()
     def a_tick_dies_after_it_pushed(self) -> None:
-        """The push went out, the transaction that would have marked it is rolled back."""
+        """The jobs are pushed; the transaction that marks the delivery is rolled back."""
         with self.db.transaction(force_rollback=True):
             delivery = deliveries.lock_next(self.db)
             if delivery is not None:
@@ -186,7 +187,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(after_claim=st.booleans())
     def a_worker_crashes(self, after_claim: bool) -> None:
-        """kill -9 between pop and claim, or behind the claim: the lease has to run out."""
+        """kill -9 between pop and claim, or after the claim: then the lease has to run out."""
         job = self._pop()
         if job is not None and after_claim:
             run_id, fence = job
@@ -198,7 +199,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule()
     def a_worker_sleeps_beyond_its_lease(self) -> None:
-        """It wakes while another worker has the run: its finish must change nothing."""
+        """It wakes up when another worker has the run: its finish must change nothing."""
         self.one_tick()
         job = self._pop()
         first = claims.claim(self.db, *job, worker="sleeper", lease_s=LEASE_S) if job else None
@@ -236,7 +237,7 @@ class Promises(RuleBasedStateMachine):
             assert count(self.db, twice) == 0
 
     @invariant()
-    def whoever_has_not_run_has_a_reason(self) -> None:
+    def every_unsuccessful_run_has_a_reason(self) -> None:
         if hasattr(self, "_connection"):
             silent = (
                 "select count(*) from system.sync_runs where state in ('failed', 'held', 'skipped') and reason is null"
@@ -246,14 +247,14 @@ class Promises(RuleBasedStateMachine):
     # --- the end -------------------------------------------------------------------------------------------------------
 
     def everything_heals(self) -> None:
-        """No more faults, pauses or switched-off types: each whitelisted pair succeeds, and nothing is left behind."""
-        for kind in KINDS:
-            self.enable_or_disable(kind, True)
-            self.set_interval(kind, 5)
+        """Without faults, pauses and disabled types, each whitelisted pair succeeds and nothing is left unfinished."""
+        for type_ in TYPES:
+            self.enable_or_disable(type_, True)
+            self.set_interval(type_, 5)
         for scope in list(self.paused):
             store_settings.resume(self.db, sync_type=scope[0], agent_id=scope[1])
         healed_at = self.now
-        for _ in range(3 + 7 * 12):  # leases and back-offs of up to six hours run out
+        for _ in range(3 + 7 * 12):  # leases and back-offs of up to six hours end
             self._set_clock(self.now + timedelta(minutes=5))
             tick(self.db, self.config)
             while self._work_one():
@@ -272,28 +273,28 @@ class Promises(RuleBasedStateMachine):
     def _unfinished(self) -> int:
         return count(self.db, "select count(*) from system.sync_runs where state in ('queued', 'running')")
 
-    # --- the machine's own account of slots -------------------------------------------------------------------------------
+    # --- the slots, as the machine computes them -------------------------------------------------------------------------------
 
     def _pairs(self) -> set[Pair]:
-        own = {(k.name, a) for k in KINDS for a in self.whitelisted if k.scope is Scope.AGENT}
-        return own | {(k.name, "service-account") for k in KINDS if k.scope is Scope.SHARED}
+        own = {(t.name, a) for t in TYPES for a in self.whitelisted if t.scope is Scope.AGENT}
+        return own | {(t.name, "service-account") for t in TYPES if t.scope is Scope.SHARED}
 
     def _due(self) -> set[Pair]:
-        """DESIGN, section 3, in its own words. Back-off never begins here: the ERP answers always."""
+        """The due rule, written down a second time. Back-off never begins: the ERP always answers."""
         self._give_slots_back()
         unfinished = self._unfinished_pairs()
         return {
-            (kind, agent)
-            for kind, agent in self._pairs()
-            if self.enabled[kind]
-            and not self.paused & {(None, None), (kind, None), (None, agent), (kind, agent)}
-            and (kind, agent) not in unfinished
-            and ((kind, agent) not in self.slots or self.slots[kind, agent] + self.every[kind] <= self.now)
+            (type_, agent)
+            for type_, agent in self._pairs()
+            if self.enabled[type_]
+            and not self.paused & {(None, None), (type_, None), (None, agent), (type_, agent)}
+            and (type_, agent) not in unfinished
+            and ((type_, agent) not in self.slots or self.slots[type_, agent] + self.every[type_] <= self.now)
         }
 
     def _account(self, due: set[Pair], newest_before: int) -> None:
-        """The runs that a tick queued are exactly those that were due, each under the slot that the rule gives. A run that the
-        tick failed for good (its worker crashed three times) may have made room for another in the same tick."""
+        """A tick queued exactly the runs that were due, each with the slot of the rule. If the tick itself failed a run for good, because
+        its worker crashed three times, it may have queued the pair's next one too."""
         rows = self.db.execute(
             "select sync_type, agent_id, slot_at from system.sync_runs where id > %s and trigger = 'scheduled'",
             [newest_before],
@@ -309,7 +310,7 @@ class Promises(RuleBasedStateMachine):
         assert set(queued) - due <= self._failed_pairs()
 
     def _give_slots_back(self) -> None:
-        """A run that was skipped has served no slot: its pair is due as of that one."""
+        """A skipped run gives its slot back: the pair is due at that slot again."""
         rows = self.db.execute(
             "select id, sync_type, agent_id, slot_at from system.sync_runs where state = 'skipped' and slot_at is not null"
         ).fetchall()
@@ -339,7 +340,7 @@ class Promises(RuleBasedStateMachine):
         return count(self.db, "select coalesce(max(id), 0) from system.sync_runs")
 
     def _pop(self) -> tuple[int, int] | None:
-        """The next delivery, as RQ's worker would take it from the list and read it from its hash."""
+        """The next job, taken from the list and read from its hash as RQ's worker does it."""
         job_id = self.redis.lpop(f"rq:queue:{self.config.queue}")
         if job_id is None:
             return None
@@ -357,10 +358,10 @@ class Promises(RuleBasedStateMachine):
 
 @pytest.fixture
 def machine(connection: Database, database_url: str, redis_url: str, exports: Path) -> type[Promises]:
-    for kind in KINDS:
-        for agent in AGENTS if kind.scope is Scope.AGENT else ("service-account",):
+    for type_ in TYPES:
+        for agent in AGENTS if type_.scope is Scope.AGENT else ("service-account",):
             (exports / agent).mkdir(exist_ok=True)
-            (exports / agent / f"{kind.name}.csv").write_text(EXPORTS[kind.name], "utf-8")
+            (exports / agent / f"{type_.name}.csv").write_text(EXPORTS[type_.name], "utf-8")
     connection.execute("create table test_applied (run_id bigint)")
     connection.execute(
         "create function test_applied() returns trigger language plpgsql as"
@@ -387,7 +388,7 @@ def machine(connection: Database, database_url: str, redis_url: str, exports: Pa
     return Ready
 
 
-def hold(machine: type[Promises], examples: int) -> None:
+def check_promises(machine: type[Promises], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -401,9 +402,9 @@ def hold(machine: type[Promises], examples: int) -> None:
 
 @pytest.mark.slow
 def test_the_promises_hold_in_any_order_of_events(machine: type[Promises]) -> None:
-    hold(machine, int(os.environ.get("ARCHISYNC_EXAMPLES", "40")))
+    check_promises(machine, int(os.environ.get("ARCHISYNC_EXAMPLES", EXAMPLES)))
 
 
 @pytest.mark.soak
 def test_the_promises_hold_in_500_orders_of_events(machine: type[Promises]) -> None:
-    hold(machine, 500)
+    check_promises(machine, 500)

@@ -1,5 +1,5 @@
-"""Redis goes away, loses its data, or refuses: a tick says so with its exit code and loses nothing, and what is due runs
-within two ticks of its return."""
+"""Redis goes away, loses its data or refuses commands: a tick says so with its exit code and loses nothing. Everything due runs within
+two ticks after Redis is back."""
 
 import os
 import signal
@@ -13,7 +13,9 @@ from time import monotonic
 import pytest
 import redis
 
+from archisync.queue.client import COMMAND_TIMEOUT_S, redis_client
 from archisync.rules.config import Config
+from archisync.schedule.deadlines import DELIVER_DEADLINE_S, TICK_DEADLINE_S
 from archisync.standalone.servers import EmbeddedValkey, temporary_folder
 from archisync.store.database import Database
 from tests.conftest import Cli
@@ -30,7 +32,7 @@ from tests.support.queued import (
 from tests.support.rows import count
 
 CRON_BOUND_S = 55
-"""A tick is over before cron starts the next."""
+"""A tick ends before cron starts the next one."""
 UNREACHABLE = 4
 CONFIGURATION = 3
 WAITING_HINT = "hint: queued runs wait in PostgreSQL; the next tick delivers them"
@@ -41,12 +43,12 @@ def config(database_url: str, own_valkey: EmbeddedValkey) -> Config:
     return config_for(database_url, own_valkey.url)
 
 
-def ask(server: EmbeddedValkey) -> redis.Redis:
+def client_of(server: EmbeddedValkey) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
 def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
-    """A tick and a worker each minute after Redis is back, two times at most; the delivery before was late in its minute."""
+    """A tick and a worker in each minute, twice at most. The delivery was late in its minute: the first tick comes 50 s after it."""
     for later_s in (50, 110):
         assert cli("tick", env=env_of(config, later_s=later_s)).returncode == 0
         assert cli("worker", "--burst", "--single", env=env_of(config, later_s=later_s)).returncode == 0
@@ -54,10 +56,10 @@ def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
             return
 
 
-# --- refusals: the server is away, full, read-only or wants a password ----------------------------------------------
+# --- refusals: the server is away, full, read-only or asks for a password ----------------------------------------
 
 Fault = Callable[[EmbeddedValkey, Config], AbstractContextManager[Config]]
-"""Redis is at fault while the block lasts; gives the configuration with which a tick meets it."""
+"""Redis is at fault while the block lasts; the value is the configuration for the tick."""
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def killed(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
 
 @contextmanager
 def wrong_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.config_set("requirepass", "secret-of-the-server")
         yield config_for(config.database_url, config.redis_url.replace("unix://", "unix://:secret-of-ours@"))
         client.config_set("requirepass", "")
@@ -77,7 +79,7 @@ def wrong_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
 
 @contextmanager
 def no_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.config_set("requirepass", "secret-of-the-server")
         yield config
         client.config_set("requirepass", "")
@@ -85,7 +87,7 @@ def no_password(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
 
 @contextmanager
 def full_memory(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.config_set("maxmemory", "1")
         yield config
         client.config_set("maxmemory", "0")
@@ -93,7 +95,7 @@ def full_memory(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
 
 @contextmanager
 def read_only_replica(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    with ask(server) as client, closed_port() as port:
+    with client_of(server) as client, closed_port() as port:
         client.replicaof("127.0.0.1", port)
         yield config
         client.replicaof("NO", "ONE")
@@ -101,7 +103,7 @@ def read_only_replica(server: EmbeddedValkey, config: Config) -> Iterator[Config
 
 @contextmanager
 def replica_without_its_primary(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.config_set("replica-serve-stale-data", "no")
         with read_only_replica(server, config):
             yield config
@@ -109,8 +111,8 @@ def replica_without_its_primary(server: EmbeddedValkey, config: Config) -> Itera
 
 @contextmanager
 def failing_disk(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    """The server can't write its snapshot and stops taking writes, as it does by default."""
-    with ask(server) as client:
+    """The server can't write its snapshot and refuses writes, which is its default."""
+    with client_of(server) as client:
         [folder] = client.config_get("dir").values()
         client.config_set("save", "3600 1")
         os.mkdir(os.path.join(folder, "dump.rdb"))  # noqa: PTH102,PTH118 - the server's answer is a plain string
@@ -125,7 +127,7 @@ def failing_disk(server: EmbeddedValkey, config: Config) -> Iterator[Config]:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port that nobody listens on, and nobody else can take meanwhile."""
+    """A port that nobody listens on and that nobody else can take."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -139,9 +141,9 @@ def unreachable_host(_server: EmbeddedValkey, config: Config) -> Iterator[Config
 
 @contextmanager
 def silent_host(_server: EmbeddedValkey, config: Config) -> Iterator[Config]:
-    """The kernel accepts the connection, and nobody ever answers."""
+    """The kernel accepts the connection, and nobody answers. The timeout of the URL comes before COMMAND_TIMEOUT_S."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield config_for(config.database_url, f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+        yield config_for(config.database_url, f"redis://127.0.0.1:{listener.getsockname()[1]}/0?socket_timeout=1")
 
 
 REFUSALS: dict[str, tuple[Fault, int, str, str]] = {
@@ -200,7 +202,13 @@ def test_a_tick_that_cannot_deliver_says_so_in_time_and_loses_nothing(
     assert count(connection, "select count(*) from system.sync_runs") == 1
 
 
-def test_a_run_delivered_before_the_outage_is_not_forgotten_by_a_tick_during_it(
+def test_a_silent_redis_leaves_time_for_the_heartbeat() -> None:
+    with redis_client("redis://127.0.0.1:9/0") as client:
+        assert client.connection_pool.connection_kwargs["socket_timeout"] == COMMAND_TIMEOUT_S
+    assert DELIVER_DEADLINE_S + COMMAND_TIMEOUT_S < TICK_DEADLINE_S
+
+
+def test_a_tick_during_an_outage_keeps_the_runs_that_were_delivered_before(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
     push_due_run(connection, config)
@@ -212,7 +220,7 @@ def test_a_run_delivered_before_the_outage_is_not_forgotten_by_a_tick_during_it(
     assert succeeded(connection) == 1
 
 
-def test_a_tick_with_nothing_to_deliver_does_not_mind_an_absent_redis(
+def test_a_tick_with_nothing_to_deliver_does_not_need_redis(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
     connection.execute("update system.sync_settings set enabled = false")
@@ -220,11 +228,11 @@ def test_a_tick_with_nothing_to_deliver_does_not_mind_an_absent_redis(
     assert cli("tick", env=env_of(config)).returncode == 0
 
 
-# --- losses: the server answers, and the jobs are gone --------------------------------------------------------------
+# --- losses: the server answers, and the jobs are gone ------------------------------------------------------------
 
 
 def emptied(server: EmbeddedValkey) -> None:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.flushall()
 
 
@@ -235,12 +243,12 @@ def restarted_empty(server: EmbeddedValkey) -> None:
 
 def hashes_lost(server: EmbeddedValkey) -> None:
     """An evicting server drops job hashes and keeps the list."""
-    with ask(server) as client:
+    with client_of(server) as client:
         client.delete(*client.keys("rq:job:*"))
 
 
 def list_lost(server: EmbeddedValkey) -> None:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.delete(QUEUE_KEY)
 
 
@@ -255,7 +263,7 @@ def test_lost_jobs_are_pushed_again_by_the_next_tick(
     assert succeeded(connection) == 1
 
 
-def test_lost_job_hashes_are_noticed_by_the_worker_and_mended_by_the_next_tick(
+def test_a_job_whose_hash_is_lost_is_dropped_by_the_worker_and_pushed_again(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
     push_due_run(connection, config)
@@ -266,7 +274,7 @@ def test_lost_job_hashes_are_noticed_by_the_worker_and_mended_by_the_next_tick(
     assert succeeded(connection) == 1
 
 
-def test_a_replica_promoted_without_the_last_jobs(
+def test_jobs_that_never_reached_the_promoted_replica_are_pushed_again(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey
 ) -> None:
     with temporary_folder() as folder, EmbeddedValkey(folder, durable=False) as replica:
@@ -274,7 +282,7 @@ def test_a_replica_promoted_without_the_last_jobs(
         cut_off(own_valkey)
         push_due_run(connection, config)
         own_valkey.kill()
-        with ask(replica) as client:
+        with client_of(replica) as client:
             assert client.get("replicated") == b"1"
             assert client.llen(QUEUE_KEY) == 0
             client.replicaof("NO", "ONE")
@@ -283,10 +291,10 @@ def test_a_replica_promoted_without_the_last_jobs(
 
 
 def replicate(primary: EmbeddedValkey, replica: EmbeddedValkey) -> None:
-    """Return when the replica has what the primary had."""
+    """Return when the replica has the primary's data."""
     with closed_port() as port:
         pass
-    with ask(primary) as first, ask(replica) as second:
+    with client_of(primary) as first, client_of(replica) as second:
         first.config_set("repl-diskless-sync-delay", 0)
         first.config_set("port", port)
         second.replicaof("127.0.0.1", port)
@@ -296,19 +304,19 @@ def replicate(primary: EmbeddedValkey, replica: EmbeddedValkey) -> None:
 
 
 def cut_off(primary: EmbeddedValkey) -> None:
-    """From now on nothing reaches a replica."""
-    with ask(primary) as client:
+    """Nothing reaches a replica any more."""
+    with client_of(primary) as client:
         client.config_set("port", 0)
         client.client_kill_filter(_type="replica")
         assert client.info("replication")["connected_slaves"] == 0
 
 
-# --- a worker that lives through it -----------------------------------------------------------------------------------
+# --- a worker that runs meanwhile ---------------------------------------------------------------------------------
 
 
 @contextmanager
-def living_worker(config: Config, connection: Database) -> Iterator[subprocess.Popen[str]]:
-    """`archisync worker` as a service runs it, when it has done its first run."""
+def running_worker(config: Config, connection: Database) -> Iterator[subprocess.Popen[str]]:
+    """`archisync worker` as a service runs it, after its first run."""
     process = subprocess.Popen(
         [sys.executable, "-m", "archisync", "worker"],
         env=os.environ | dict(config.environment),
@@ -329,24 +337,24 @@ def wait_for(connection: Database, process: subprocess.Popen[str], runs: int) ->
 
 
 def a_read_only_replica_for_a_while(server: EmbeddedValkey) -> None:
-    with ask(server) as client, closed_port() as port:
+    with client_of(server) as client, closed_port() as port:
         client.replicaof("127.0.0.1", port)
         client.replicaof("NO", "ONE")
 
 
 def a_foreign_key_in_the_queues_place(server: EmbeddedValkey) -> None:
-    with ask(server) as client:
+    with client_of(server) as client:
         client.set(QUEUE_KEY, "foreign")
 
 
 @pytest.mark.parametrize(
     "harm", [restarted_empty, emptied, a_read_only_replica_for_a_while, a_foreign_key_in_the_queues_place]
 )
-def test_a_living_worker_goes_on_by_itself(
+def test_a_running_worker_recovers_by_itself(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, harm: Callable[[EmbeddedValkey], None]
 ) -> None:
     push_due_run(connection, config)
-    with living_worker(config, connection) as process:
+    with running_worker(config, connection) as process:
         harm(own_valkey)
         forced = cli("run", "customers", "--agent", AGENT, env=env_of(config))
         assert forced.returncode == 0, forced.stderr
@@ -354,19 +362,21 @@ def test_a_living_worker_goes_on_by_itself(
 
 
 @pytest.mark.parametrize("harm", [restarted_empty, emptied])
-def test_a_worker_that_an_emptied_redis_has_forgotten_is_known_again_after_its_next_heartbeat(
+def test_a_worker_registers_again_with_its_next_heartbeat_after_redis_was_emptied(
     cli: Cli, connection: Database, config: Config, own_valkey: EmbeddedValkey, harm: Callable[[EmbeddedValkey], None]
 ) -> None:
     push_due_run(connection, config)
-    with living_worker(config, connection) as process, ask(own_valkey) as client:
+    with running_worker(config, connection) as process, client_of(own_valkey) as client:
         [key] = client.smembers("rq:workers:archisync")
         written = set(client.hgetall(key))
         harm(own_valkey)
-        cli("run", "customers", "--agent", AGENT, env=env_of(config))  # wakes it, and so brings the heartbeat forward
+        cli(
+            "run", "customers", "--agent", AGENT, env=env_of(config)
+        )  # a job, so that it does not wait for its next heartbeat
         wait_for(connection, process, 2)
         while client.smembers("rq:workers:archisync") != {key}:
             assert process.poll() is None
         assert client.smembers("rq:workers") == {key}
-        counted = {b"current_job", b"successful_job_count", b"total_working_time"}  # anew, as jobs come and end
+        counted = {b"current_job", b"successful_job_count", b"total_working_time"}  # they start again from zero
         assert set(client.hgetall(key)) >= written - counted
         assert cli("doctor", "--only", "workers", "--only", "worker-here", env=env_of(config)).returncode == 0

@@ -1,4 +1,4 @@
-"""Whatever stands in Redis when a tick comes: every due run is executed, without an operator."""
+"""Whatever has been left in Redis, every due run is done without an operator."""
 
 import json
 import zlib
@@ -24,14 +24,11 @@ from tests.support.queued import (
 from tests.support.rows import count
 
 Stale = Callable[[redis.Redis, str], None]
-"""Leaves something behind, given the id of the job that was pushed for the run."""
+"""Leaves something in Redis; it gets the id of the job that was pushed for the run."""
 
 
 def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
-    """What happens by itself after the state was left: a tick and a worker each minute, two times at most.
-
-    The first comes 50 s after the delivery: that one was late in its minute.
-    """
+    """A tick and a worker in each minute, twice at most. The delivery was late in its minute: the first tick comes 50 s after it."""
     for later_s in (50, 110):
         tick = cli("tick", env=env_of(config, later_s=later_s))
         assert (tick.returncode, "Traceback" in tick.stderr) == (0, False), tick.stderr
@@ -41,7 +38,7 @@ def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
             return
 
 
-# --- the delivery was taken by somebody who is gone: the run is queued, its job is not in the queue's list ----------
+# --- the run is queued in PostgreSQL, but its job has left the queue's list ---------------------------------------
 
 STATUSES = ["queued", "started", "finished", "failed", "deferred", "scheduled", "stopped", "canceled"]
 
@@ -128,7 +125,7 @@ LEFT: dict[str, Stale] = {
 
 
 @pytest.mark.parametrize("left", LEFT.values(), ids=LEFT.keys())
-def test_a_run_that_was_delivered_is_done_within_two_ticks_whatever_was_left(
+def test_a_delivered_run_is_done_within_two_ticks_whatever_is_left_in_redis(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, left: Stale
 ) -> None:
     push_due_run(connection, config)
@@ -139,7 +136,7 @@ def test_a_run_that_was_delivered_is_done_within_two_ticks_whatever_was_left(
     assert count(connection, "select count(*) from system.sync_runs") == 1
 
 
-# --- what another application left where RQ keeps its own -----------------------------------------------------------
+# --- another application uses RQ's keys ---------------------------------------------------------------------------
 
 
 def a_string(client: redis.Redis, key: str) -> None:
@@ -153,7 +150,7 @@ def a_hash(client: redis.Redis, key: str) -> None:
 SHARED_KEYS = sorted(shared_key_types("archisync"))
 
 
-@pytest.mark.parametrize(("kind", "make"), [("string", a_string), ("hash", a_hash)])
+@pytest.mark.parametrize(("type_", "make"), [("string", a_string), ("hash", a_hash)])
 @pytest.mark.parametrize("key", [QUEUE_KEY, INTERMEDIATE_KEY, "rq:workers", "rq:queues", "rq:wip:archisync"])
 def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     cli: Cli,
@@ -161,7 +158,7 @@ def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     config: Config,
     client: redis.Redis,
     key: str,
-    kind: str,
+    type_: str,
     make: Callable[[redis.Redis, str], None],
 ) -> None:
     make(client, key)
@@ -169,8 +166,8 @@ def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     one_due_pair(connection)
     tick = cli("tick", env=env_of(config))
     [moved] = events(tick, "key-moved-aside")
-    assert (moved["key"], moved["type"]) == (key, kind)
-    assert client.dump(moved["to"]) == before, "nothing of the other application's is lost"
+    assert (moved["key"], moved["type"]) == (key, type_)
+    assert client.dump(moved["to"]) == before, "the other application loses nothing"
     assert tick.returncode == 0
     cli("worker", "--burst", "--single", env=env_of(config))
     assert succeeded(connection) == 1
@@ -188,7 +185,7 @@ def test_every_shared_key_may_be_foreign_at_once(
     assert succeeded(connection) == 1
 
 
-def test_a_worker_that_starts_moves_foreign_keys_aside_too(
+def test_a_starting_worker_moves_foreign_keys_aside_too(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     push_due_run(connection, config)
@@ -199,7 +196,7 @@ def test_a_worker_that_starts_moves_foreign_keys_aside_too(
     assert (worker.returncode, succeeded(connection)) == (0, 1)
 
 
-def test_a_foreign_key_in_the_place_of_a_delivered_queue_is_found_by_the_second_tick(
+def test_a_list_that_was_overwritten_after_the_delivery_is_replaced_by_the_second_tick(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     push_due_run(connection, config)
@@ -208,8 +205,7 @@ def test_a_foreign_key_in_the_place_of_a_delivered_queue_is_found_by_the_second_
     assert succeeded(connection) == 1
 
 
-def test_keys_of_the_right_type_are_left_where_they_are(cli: Cli, client: redis.Redis, config: Config) -> None:
-    """Another application of the same Redis may use RQ as well."""
+def test_another_applications_rq_queue_is_left_alone(cli: Cli, client: redis.Redis, config: Config) -> None:
     data = zlib.compress(json.dumps(["other.application", None, [], {}]).encode())
     client.hset(
         "rq:job:theirs", mapping={"data": data, "status": "queued", "created_at": "2026-01-01T00:00:00.000000Z"}
@@ -226,9 +222,9 @@ def test_keys_of_the_right_type_are_left_where_they_are(cli: Cli, client: redis.
 
 WORKER_KEY = "rq:worker:archisync.host-1.7.abcd"
 ODD_WORKERS: dict[str, tuple[str | bytes, Callable[[redis.Redis], object]]] = {
-    "no key of a worker": ("foo", lambda _: None),
+    "not the key of a worker": ("foo", lambda _: None),
     "not UTF-8": (b"\xff\xfe", lambda _: None),
-    "not UTF-8, and there": (
+    "not UTF-8, with a hash": (
         b"rq:worker:\xff",
         lambda client: client.hset(b"rq:worker:\xff", "state", b"\xff") and None,
     ),
@@ -237,12 +233,12 @@ ODD_WORKERS: dict[str, tuple[str | bytes, Callable[[redis.Redis], object]]] = {
     "a bad process id": (WORKER_KEY, lambda client: client.hset(WORKER_KEY, "pid", "seven")),
     "a field that is not UTF-8": (WORKER_KEY, lambda client: client.hset(WORKER_KEY, b"\xff", b"\xfe")),
 }
-COUNTED = {"not UTF-8, and there", "a bad birth", "a bad process id", "a field that is not UTF-8"}
-"""As workers: a hash stands under a worker's key."""
+COUNTED = {"not UTF-8, with a hash", "a bad birth", "a bad process id", "a field that is not UTF-8"}
+"""Entries that count as workers, because there is a hash under a worker's key."""
 
 
 @pytest.mark.parametrize("odd", ODD_WORKERS)
-def test_an_odd_entry_among_the_workers_fails_nobody_who_counts_them(
+def test_an_odd_entry_among_the_workers_breaks_no_command_that_counts_them(
     cli: Cli, client: redis.Redis, config: Config, odd: str
 ) -> None:
     member, leave = ODD_WORKERS[odd]
@@ -256,12 +252,12 @@ def test_an_odd_entry_among_the_workers_fails_nobody_who_counts_them(
     assert (plan.returncode, json.loads(plan.stdout)["workers"]) == (0, alive)
     doctor = cli("doctor", "--only", "workers", "--only", "worker-here", env=env_of(config))
     assert (doctor.returncode, doctor.stderr) == (1, "")
-    told = "ok       workers      1 alive" if alive else "failed   workers      no worker is alive"
-    assert doctor.stdout.startswith(told)
+    line = "ok       workers      1 alive" if alive else "failed   workers      no worker is alive"
+    assert doctor.stdout.startswith(line)
     assert len(live_workers(client, config.queue)) == alive
 
 
-def test_a_second_tick_does_not_push_what_still_waits_in_the_list(
+def test_a_job_that_still_waits_in_the_list_is_not_pushed_again(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     one_due_pair(connection)

@@ -69,7 +69,7 @@ def tick(db: Database, *, ago: str = "10 s", error: str | None = None) -> None:
 MADE_TO_FAIL = {
     "settings": "test_a_setting_that_can_t_be_read_fails",
     "sources": "test_a_template_that_can_t_work_fails_for_its_type_alone",
-    "hook": "test_a_hook_that_can_t_be_called_is_told_by_doctor_and_stops_no_tick",
+    "hook": "test_a_hook_that_can_t_be_called_fails_doctor_and_no_tick",
     "plug-ins": "test_a_broken_plug_in_fails",
     "disk": "test_the_folder_of_the_embedded_servers_must_exist_and_have_room",
     "database": "test_a_postgresql_that_does_not_answer_fails_with_4_and_the_rest_is_still_looked_at",
@@ -81,7 +81,7 @@ MADE_TO_FAIL = {
     "runs": "test_an_expired_lease_and_a_run_that_waits_too_long_fail",
     "agents": "test_ids_that_are_not_allowed_and_exports_that_are_missing_fail",
     "exports": "test_ids_that_are_not_allowed_and_exports_that_are_missing_fail",
-    "notices": "test_a_hook_that_refuses_is_asked_again_later_and_doctor_says_so",
+    "notices": "test_a_refused_notice_is_sent_again_later_and_doctor_shows_it",
     "redis": "test_a_redis_that_does_not_answer_fails_with_4",
     "eviction": "test_a_policy_that_evicts_jobs_fails",
     "persistence": "test_a_redis_that_forgets_is_a_warning_and_one_that_keeps_is_not",

@@ -1,5 +1,6 @@
-"""What a tick leaves in Redis is what RQ itself would have left: read back by RQ's own means, and compared with RQ's own writing
-field by field. A release of RQ that writes another format fails here, and `push_delivery` then lets RQ write every job."""
+"""A push leaves in Redis exactly what RQ itself writes: the two are compared field by field, and RQ reads the jobs back.
+
+A release of RQ that writes another format fails here; in production, `push_delivery` then lets RQ write every job."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def rq_enqueues(q: Queue, delivery: Delivery) -> None:
-    """By the book: one call for each run, in the words of RQ's documentation."""
+def enqueue_by_rq(q: Queue, delivery: Delivery) -> None:
+    """One call for each run, as RQ's documentation shows it."""
     for run_id, fence in reversed(delivery.runs) if delivery.forced else delivery.runs:
         q.enqueue(
             "archisync.work.job.sync",
@@ -60,35 +61,35 @@ def rq_enqueues(q: Queue, delivery: Delivery) -> None:
         )
 
 
-def everything(client: redis.Redis) -> dict[Any, Any]:
-    """Every key with its type, its time to live and what it holds; times are checked for their form and left out."""
+def contents(client: redis.Redis) -> dict[Any, Any]:
+    """Every key with its type, its time to live and its value. Times are checked for their format and left out."""
     found: dict[Any, Any] = {}
     for key in client.keys("*"):
-        kind = client.type(key)
+        type_ = client.type(key)
         held: Any
-        if kind == b"hash":
+        if type_ == b"hash":
             held = client.hgetall(key)
             held[b"data"] = zlib.decompress(held[b"data"])
             for name in TIMES:
                 assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", held.pop(name))
         else:
-            held = client.lrange(key, 0, -1) if kind == b"list" else client.smembers(key)
-        found[key] = (kind, client.ttl(key), held)
+            held = client.lrange(key, 0, -1) if type_ == b"list" else client.smembers(key)
+        found[key] = (type_, client.ttl(key), held)
     return found
 
 
 @pytest.mark.parametrize("delivery", [SCHEDULED, FORCED], ids=["scheduled", "forced"])
-def test_what_is_pushed_is_field_by_field_what_rq_writes(client: redis.Redis, delivery: Delivery) -> None:
-    rq_enqueues(rq_queue(client, NAME), delivery)
-    by_rq = everything(client)
+def test_a_push_writes_field_by_field_what_rq_writes(client: redis.Redis, delivery: Delivery) -> None:
+    enqueue_by_rq(rq_queue(client, NAME), delivery)
+    by_rq = contents(client)
     client.flushall()
     push_delivery(rq_queue(client, NAME), delivery, timeout_s=TIMEOUT_S)
-    assert everything(client) == by_rq
+    assert contents(client) == by_rq
     assert len(by_rq) == len(delivery.runs) + 2
 
 
-def test_the_script_and_not_rq_has_written_the_jobs(client: redis.Redis) -> None:
-    """Else the comparison above would compare RQ with itself."""
+def test_the_script_writes_the_jobs_and_not_rq(client: redis.Redis) -> None:
+    """Otherwise the comparison above compares RQ with itself."""
     before = client.info("commandstats").get("cmdstat_eval", {"calls": 0})["calls"]
     push_delivery(rq_queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
     assert client.info("commandstats")["cmdstat_eval"]["calls"] == before + 1
@@ -108,7 +109,7 @@ def test_rq_reads_each_job_back(client: redis.Redis) -> None:
 
 
 def rq_command(*words: str, environment: Mapping[str, str]) -> str:
-    """What the plain `rq` says."""
+    """What the command `rq` prints."""
     done = subprocess.run(
         [sys.executable, "-m", "rq.cli", *words],
         env=os.environ | environment,
@@ -136,15 +137,15 @@ def test_a_plain_rq_worker_does_the_runs(
     assert client.keys("rq:job:*") == []
 
 
-def test_a_delivery_that_is_pushed_twice_is_queued_once(client: redis.Redis) -> None:
+def test_a_delivery_pushed_twice_is_queued_once(client: redis.Redis) -> None:
     q = rq_queue(client, NAME)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
-    once = everything(client)
+    once = contents(client)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
-    assert everything(client) == once
+    assert contents(client) == once
 
 
-def test_of_a_delivery_of_which_redis_lost_a_part_that_part_is_queued_again(client: redis.Redis) -> None:
+def test_only_the_lost_jobs_of_a_delivery_are_queued_again(client: redis.Redis) -> None:
     q = rq_queue(client, NAME)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     client.delete("rq:job:run-12-3-7")
@@ -160,7 +161,7 @@ def test_a_later_delivery_of_a_run_has_a_job_of_its_own(client: redis.Redis) -> 
     assert q.get_job_ids() == ["run-11-1-7", "run-11-1-9"]
 
 
-def test_forced_runs_go_to_the_front_in_their_order(client: redis.Redis) -> None:
+def test_forced_runs_go_to_the_front_and_keep_their_order(client: redis.Redis) -> None:
     q = rq_queue(client, NAME)
     for delivery in (SCHEDULED, FORCED):
         push_delivery(q, delivery, timeout_s=TIMEOUT_S)
@@ -168,7 +169,7 @@ def test_forced_runs_go_to_the_front_in_their_order(client: redis.Redis) -> None
 
 
 class LaterQueue(Queue):
-    """A release of RQ that does more for each job than ours knows of."""
+    """A release of RQ that does more for each job than `push_delivery` expects."""
 
     def enqueue_many(self, job_datas: Iterable[EnqueueData], pipeline: Any = None, group_id: Any = None) -> list[Job]:
         jobs = list(job_datas)
@@ -178,14 +179,14 @@ class LaterQueue(Queue):
         return done
 
 
-def test_a_release_of_rq_that_does_more_for_a_job_does_it_for_every_job(client: redis.Redis) -> None:
+def test_a_release_of_rq_that_does_more_for_a_job_pushes_every_job_itself(client: redis.Redis) -> None:
     q = LaterQueue(NAME, connection=client, serializer=JSONSerializer)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
     assert client.scard("rq:all-jobs") == len(RUNS)
     assert q.get_job_ids() == [f"run-{run_id}-{fence}-7" for run_id, fence in RUNS]
 
 
-def test_a_tick_that_died_between_push_and_commit_is_followed_by_one_that_queues_nothing_twice(
+def test_a_tick_after_one_that_died_between_push_and_commit_queues_nothing_twice(
     connection: Database, client: redis.Redis, redis_url: str
 ) -> None:
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
@@ -205,7 +206,7 @@ def test_a_tick_that_died_between_push_and_commit_is_followed_by_one_that_queues
     assert count(connection, "select count(*) from system.deliveries where delivered_at is null") == 0
 
 
-def test_deliveries_are_forgotten_when_their_runs_are_done(
+def test_a_delivery_is_deleted_when_its_runs_are_done(
     connection: Database, client: redis.Redis, redis_url: str
 ) -> None:
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
@@ -222,25 +223,27 @@ def test_deliveries_are_forgotten_when_their_runs_are_done(
 
 
 QUEUED, BATCH = 1000, 50
-OF_THE_QUEUE: dict[str, tuple[str, dict[str, Any]]] = {
+QUEUE_STATEMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the next delivery": (deliveries.SQL_LOCK_NEXT, {}),
     "delivered long ago": (deliveries.SQL_LONG_DELIVERED, {"after_s": 0, "limit": BATCH}),
-    "deliveries that have served": (deliveries.SQL_FORGET, {"limit": 1000}),
+    "deliveries to delete": (deliveries.SQL_FORGET, {"limit": 1000}),
     "an agent's next run": (queued_runs.SQL_NEXT_OF_AGENT, {"agent_id": "a7"}),
 }
 
 
-def visited(plan: dict[str, Any]) -> Iterator[float]:
-    """Of each scan of the runs, the rows that it looked at each time."""
+def rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    """The rows that each scan of the runs read each time."""
     if plan.get("Relation Name") == "sync_runs":
         yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
     for part in plan.get("Plans", ()):
-        yield from visited(part)
+        yield from rows_read(part)
 
 
-@pytest.mark.parametrize("question", OF_THE_QUEUE)
-def test_statistics_of_an_empty_queue_lead_nobody_through_a_full_one(connection: Database, question: str) -> None:
-    """The statistics say that no run is queued: then every index of queued runs looks as good as any other, and as empty."""
+@pytest.mark.parametrize("statement_name", QUEUE_STATEMENTS)
+def test_no_statement_reads_the_whole_queue_with_statistics_of_an_empty_one(
+    connection: Database, statement_name: str
+) -> None:
+    """If the statistics say that no run is queued, the planner finds every index of queued runs equally good, because empty."""
     connection.execute(
         "insert into system.sync_runs (sync_type, agent_id, state, trigger, delivery_id, finished_at)"
         " select 'orders', 'a' || n, 'succeeded', 'scheduled', n / 50, system.clock() from generate_series(1, 5000) n"
@@ -251,17 +254,17 @@ def test_statistics_of_an_empty_queue_lead_nobody_through_a_full_one(connection:
     )
     queued_runs.insert_due(connection, limit=QUEUED, batch=BATCH)
     connection.execute("update system.deliveries set delivered_at = system.clock() where id % 2 = 0")
-    statement, params = OF_THE_QUEUE[question]
+    statement, params = QUEUE_STATEMENTS[statement_name]
     row = connection.execute("explain (analyze, format json) " + statement, params or None).fetchone()
     assert row is not None
     [explained] = row["QUERY PLAN"]
-    looked_at = list(visited(explained["Plan"]))
-    assert looked_at
-    assert max(looked_at) <= BATCH
+    read = list(rows_read(explained["Plan"]))
+    assert read
+    assert max(read) <= BATCH
 
 
 def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_url: str) -> None:
-    """Payloads are a run's number and its fence."""
+    """A payload is a run's id and fence."""
     config = Config.from_environment(
         {
             "ARCHISYNC_REDIS_URL": redis_url,
@@ -274,11 +277,11 @@ def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_
     for job_id in rq_queue(client, NAME).get_job_ids():
         job = Job.fetch(job_id, connection=client, serializer=JSONSerializer)
         assert [type(part) for part in job.args] == [int, int]
-    assert "secret" not in str(everything(client))
-    assert "service-account" not in str(everything(client))
+    assert "secret" not in str(contents(client))
+    assert "service-account" not in str(contents(client))
 
 
-def test_what_the_list_has_is_not_missing_however_long_it_is(
+def test_missing_jobs_are_those_outside_the_list_however_long_it_is(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joblist, "_PAGE", 3)

@@ -1,8 +1,8 @@
-"""An idle tick asks once whether there is anything to do. It may say yes for nothing, but never no for something."""
+"""An idle tick asks once whether there is anything to do. The answer may be yes without need, but never no when a step has something
+to do."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
 from archisync.store import agents, queued_runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate
+from tests.conftest import roomy_memory
 from tests.support.rows import count
 
 RUN = (
@@ -31,26 +32,26 @@ def config(redis_url: str) -> Config:
 
 @pytest.fixture
 def idle(connection: Database) -> Database:
-    """All pairs of one agent, and the shared ones, have just been run."""
+    """A database whose pairs, those of one agent and the shared ones, have just been run."""
     agents.add(connection, "anna", name=None, whitelisted=True)
     connection.execute("update system.sync_state set last_slot_at = system.clock()")
-    assert not asks(connection)
+    assert not anything_to_do(connection)
     return connection
 
 
-def asks(db: Database, *, hook: bool = False) -> bool:
+def anything_to_do(db: Database, *, hook: bool = False) -> bool:
     return ticks.anything_to_do(db, history_days=90, hook=hook)[1]
 
 
 SOMETHING = {
     "a pair past its slot": f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where sync_type = 'ddt'",
-    "a pair just at its slot": "update system.sync_state set last_slot_at = system.clock() - interval '20 min' where sync_type = 'ddt'",
+    "a pair exactly at its slot": "update system.sync_state set last_slot_at = system.clock() - interval '20 min' where sync_type = 'ddt'",
     "a pair that never ran": "update system.sync_state set last_slot_at = null where agent_id = 'anna' and sync_type = 'ddt'",
     "a slot of a wrong clock": f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'prices'",
-    "a run that waits for its push": RUN.format("not_before", "'queued', null"),
-    "a run given back": RUN.format("not_before", f"'queued', system.clock() + {HOUR}"),
-    "a delivery that was not pushed": "insert into system.deliveries default values",
-    "a delivery that was": "insert into system.deliveries (delivered_at) values (system.clock())",
+    "a run that waits for its delivery": RUN.format("not_before", "'queued', null"),
+    "a run that waits for its retry": RUN.format("not_before", f"'queued', system.clock() + {HOUR}"),
+    "a delivery that is not pushed": "insert into system.deliveries default values",
+    "a delivery that is pushed": "insert into system.deliveries (delivered_at) values (system.clock())",
     "a silent worker": RUN.format("lease_until", "'running', system.clock()"),
     "a lease of a wrong clock": RUN.format("lease_until", "'running', system.clock() + interval '61 min 1 s'"),
     "old history": RUN.format("finished_at", "'succeeded', system.clock() - interval '90 days' - interval '1 second'"),
@@ -60,39 +61,39 @@ NOTHING = {
     "a pair that is not due": "update system.sync_state set last_slot_at = system.clock() - interval '19 min' where sync_type = 'ddt'",
     "a disabled type": f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where sync_type = 'ddt';"
     "update system.sync_settings set enabled = false where sync_type = 'ddt'",
-    "an agent off the list": "update agents.users set whitelisted = false;"
+    "an agent off the whitelist": "update agents.users set whitelisted = false;"
     f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where agent_id = 'anna'",
-    "a worker at work": RUN.format("lease_until", "'running', system.clock() + interval '2 min'"),
-    "a worker with the longest lease that there is": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
+    "a worker with a lease": RUN.format("lease_until", "'running', system.clock() + interval '2 min'"),
+    "a worker with the longest possible lease": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
     "history": RUN.format("finished_at", "'succeeded', system.clock() - interval '89 days'"),
     "a notice without a hook": NOTICE.format("created_at", "system.clock()"),
 }
 
 
 @pytest.mark.parametrize("change", SOMETHING.values(), ids=SOMETHING)
-def test_whatever_a_step_would_find_is_found_by_the_one_question(idle: Database, change: str) -> None:
+def test_a_tick_is_not_idle_if_a_step_would_find_something(idle: Database, change: str) -> None:
     idle.execute(change)
-    assert asks(idle)
+    assert anything_to_do(idle)
 
 
 @pytest.mark.parametrize("change", NOTHING.values(), ids=NOTHING)
-def test_what_no_step_would_touch_leaves_a_tick_idle(idle: Database, change: str) -> None:
+def test_a_tick_is_idle_if_no_step_would_find_anything(idle: Database, change: str) -> None:
     for statement in change.split(";"):
         idle.execute(statement)
-    assert not asks(idle)
+    assert not anything_to_do(idle)
 
 
-def test_a_slot_of_a_wrong_clock_is_put_right_once_its_type_is_enabled(idle: Database, config: Config) -> None:
+def test_a_slot_of_a_wrong_clock_is_put_right_when_its_type_is_enabled(idle: Database, config: Config) -> None:
     idle.execute("update system.sync_settings set enabled = false where sync_type = 'ddt'")
     idle.execute(f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'ddt'")
-    assert not asks(idle)
+    assert not anything_to_do(idle)
     idle.execute("update system.sync_settings set enabled = true where sync_type = 'ddt'")
     assert tick(idle, config).due == 1
 
 
-def test_a_notice_waits_for_whoever_has_a_hook(idle: Database) -> None:
+def test_a_notice_is_something_to_do_if_there_is_a_hook(idle: Database) -> None:
     idle.execute(NOTICE.format("created_at", "system.clock()"))
-    assert asks(idle, hook=True)
+    assert anything_to_do(idle, hook=True)
 
 
 def test_an_idle_tick_leaves_its_heartbeat_and_nothing_else(idle: Database, config: Config) -> None:
@@ -103,12 +104,12 @@ def test_an_idle_tick_leaves_its_heartbeat_and_nothing_else(idle: Database, conf
     assert count(idle, "select count(*) from system.sync_runs") == 0
 
 
-def test_old_heartbeats_go_also_where_nothing_is_ever_due(idle: Database, config: Config) -> None:
+def test_idle_ticks_prune_old_heartbeats_now_and_then(idle: Database, config: Config) -> None:
     idle.execute(
         "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
         f" values (system.clock() - interval '30 days' - {HOUR}, 1, 'h', 0, 0, 0, 0, '{{}}')"
     )
-    assert not asks(idle)
+    assert not anything_to_do(idle)
     idle.execute("alter table system.ticks alter column id restart with 499")
     tick(idle, config)
     assert count(idle, "select count(*) from system.ticks") == 2
@@ -116,17 +117,15 @@ def test_old_heartbeats_go_also_where_nothing_is_ever_due(idle: Database, config
     assert [row["id"] for row in idle.execute("select id from system.ticks order by id").fetchall()] == [499, 500]
 
 
-def test_in_an_hour_of_ticks_the_ones_that_find_nothing_are_idle_and_no_run_is_missed(
-    idle: Database, config: Config
-) -> None:
-    """Each run is finished before the next tick, which forgets its delivery and is the only other one with something to do."""
+def test_an_hour_of_ticks_misses_no_run_and_is_idle_whenever_nothing_is_due(idle: Database, config: Config) -> None:
+    """Each run is finished before the next tick. That tick deletes its delivery, so it is not idle either."""
     begun = datetime(2026, 3, 1, 12, tzinfo=UTC)
     due, busy = {}, []
     for minute in range(61):
         idle.execute("select set_config('archisync.now', %s, false)", [(begun + timedelta(minutes=minute)).isoformat()])
         if minute == 0:
             idle.execute("update system.sync_state set last_slot_at = system.clock()")
-        if asks(idle):
+        if anything_to_do(idle):
             busy.append(minute)
         if found := tick(idle, config).due:
             due[minute] = found
@@ -139,21 +138,24 @@ def test_in_an_hour_of_ticks_the_ones_that_find_nothing_are_idle_and_no_run_is_m
 
 
 def test_an_idle_tick_waits_for_no_standby(config: Config) -> None:
-    """Commits that wait for a standby which is away would never end; a heartbeat's does not wait."""
+    """A commit that waits for an absent standby never ends. A heartbeat does not wait for one."""
     standby = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
-    with temporary_folder() as folder, EmbeddedPostgres(Path(folder), durable=True, settings=standby) as server:
+    with (
+        temporary_folder(roomy_memory()) as folder,
+        EmbeddedPostgres(folder, durable=False, settings=standby) as server,
+    ):
         with connected(server.url, purpose="test") as db:
             migrate(db, {})
             db.execute("update system.sync_state set last_slot_at = system.clock()")
             db.execute("alter database archisync set synchronous_commit = on")
-        with connected(server.url, purpose="test", answer_timeout_s=3) as db:
+        with connected(server.url, purpose="test", answer_timeout_s=1) as db:
             tick(db, config)
             assert count(db, "select count(*) from system.ticks") == 1
-            with pytest.raises(NoAnswerError):  # as anything else would
+            with pytest.raises(NoAnswerError):  # any other commit waits
                 db.execute("update system.sync_state set last_slot_at = system.clock()")
 
 
-def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(idle: Database, config: Config) -> None:
+def test_a_tick_while_everything_is_paused_looks_at_a_limited_number_of_pairs(idle: Database, config: Config) -> None:
     agents_of_a_type = queued_runs.SKIPPED_COUNTED + 500
     idle.execute(
         "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n",
@@ -168,15 +170,15 @@ def test_a_tick_while_everything_is_paused_asks_after_so_many_pairs_and_no_more(
         "explain (analyze, format json) " + queued_runs.SQL_COUNT_SKIPPED, {"limit": queued_runs.SKIPPED_COUNTED}
     ).fetchone()
     assert row is not None
-    assert max(looked_at(row["QUERY PLAN"][0]["Plan"])) <= queued_runs.SKIPPED_COUNTED
+    assert max(rows_read(row["QUERY PLAN"][0]["Plan"])) <= queued_runs.SKIPPED_COUNTED
     idle.execute("delete from agents.users where id > 'a2'")
     few = count(idle, "select count(*) from system.sync_state where active and last_slot_at is null")
     assert f"skipped {few} paused" in tick(idle, config).line()
 
 
-def looked_at(plan: dict[str, Any]) -> Iterator[float]:
-    """Of each scan of the pairs, the rows that it read each time."""
+def rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    """The rows that each scan of the pairs read each time."""
     if plan.get("Relation Name") == "sync_state":
         yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
     for part in plan.get("Plans", ()):
-        yield from looked_at(part)
+        yield from rows_read(part)
