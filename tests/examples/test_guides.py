@@ -147,7 +147,7 @@ def type_blocks(shell: Shell, text: str) -> None:
     shell.close_terminals()
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_the_readme(environment: dict[str, str], folder: Path, empty_database_url: str, redis_url: str) -> None:
     stands_for = {
         "postgresql:///archisync?host=/var/run/postgresql": empty_database_url,
@@ -160,14 +160,14 @@ def test_the_readme(environment: dict[str, str], folder: Path, empty_database_ur
     assert re.fullmatch(r"\* \* \* \* \* .+\n@reboot .+\n", cron)
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_connect(at_work: dict[str, str], folder: Path, erp: Erp) -> None:
     with Shell(folder=folder, environment=at_work, stands_for={"https://erp.example": erp.url}) as shell:
         started(shell)
         type_all(shell, GUIDES / "connect.md")
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.parametrize("name", ["resync-from-ci", "held"])
 def test_a_guide_at_a_running_site(at_work: dict[str, str], folder: Path, name: str) -> None:
     with Shell(folder=folder, environment=at_work) as shell:
@@ -175,7 +175,7 @@ def test_a_guide_at_a_running_site(at_work: dict[str, str], folder: Path, name: 
         type_all(shell, GUIDES / f"{name}.md")
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_stale(at_work: dict[str, str], folder: Path) -> None:
     """An hour ago the ERP stopped writing one agent's orders; two slots have failed since."""
     with Shell(folder=folder, environment=at_work) as shell:
@@ -192,7 +192,7 @@ def test_stale(at_work: dict[str, str], folder: Path) -> None:
         type_all(shell, GUIDES / "stale.md")
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_upgrade(at_work: dict[str, str], folder: Path) -> None:
     """The database is one migration behind, as before an upgrade."""
     with connected(at_work["ARCHISYNC_DATABASE_URL"], purpose="test") as db, db.transaction():
@@ -205,7 +205,7 @@ def test_upgrade(at_work: dict[str, str], folder: Path) -> None:
         type_all(shell, GUIDES / "upgrade.md")
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPostgres) -> None:
     stands_for = {
         "postgresql://archisync@db.example/company": own_postgres.url,
@@ -217,7 +217,7 @@ def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPo
         type_all(shell, GUIDES / "cluster.md")
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
     checkout = folder / "archisync"
     for name in ("archisync", "tests", "examples"):

@@ -12,6 +12,8 @@ import yaml
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.check
+
 MANIFESTS = sorted((REPOSITORY / "examples/kubernetes").glob("*.yaml"))
 OLDEST = "1.27"
 """The oldest release that the manifests are written for; seccompProfile, autoscaling/v2 and batch/v1 are older."""

@@ -34,6 +34,8 @@ from tests.support.redisservers import (
 )
 from tests.support.rows import count
 
+pytestmark = pytest.mark.check
+
 NAME = "archisync-queue"
 FAILOVER_TIMEOUT_S = 60.0
 PASSWORD, SENTINEL_PASSWORD = "of-redis", "of-sentinel"

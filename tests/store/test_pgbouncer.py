@@ -23,7 +23,10 @@ from tests.support.rows import count
 from tests.support.samples import SAMPLES
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
+pytestmark = [
+    pytest.mark.check,
+    pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)"),
+]
 
 AGENT = "anna.bianchi"
 REFUSED = (
