@@ -40,7 +40,7 @@ def migrate(ctx: typer.Context, json: Json = False) -> None:
 def status(
     ctx: typer.Context,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help=f"Exit {ExitCode.CONFIGURATION.value} when migrations are missing.")
+        bool, typer.Option("--exit-code", help=f"Exit {ExitCode.CONFIGURATION.value} when the schema is not current.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -52,14 +52,14 @@ def status(
 
     a = app(ctx)
     with a.database("db status") as db:
-        applied, missing = migrations.applied_versions(db), migrations.pending(db)
-    names = [f"{m.version:04d} {m.name}" for m in missing]
+        applied, problem = migrations.applied(db), migrations.problem(db)
     if json:
-        a.output.json(current=not missing, applied=applied, missing=names)
+        missing = [str(m) for m in migrations.migrations() if applied.get(m.version) != m.name]
+        a.output.json(current=not problem, applied=list(applied), missing=missing)
     else:
-        a.output.line("the schema is current" if not missing else f"missing: {', '.join(names)}")
-    if missing:
-        a.output.say("hint: archisync db migrate")
+        a.output.line(problem.message if problem else "the schema is current")
+    if problem:
+        a.output.say(f"hint: {problem.hint}")
         if exit_code:
             raise typer.Exit(ExitCode.CONFIGURATION)
 

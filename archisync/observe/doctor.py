@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archisync import sources
-from archisync.base.errors import ArchisyncError, ExitCode, SchemaError, UsageError
+from archisync.base.errors import ArchisyncError, ExitCode, UsageError
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.config import SETTINGS, Config, variable_names
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
@@ -308,12 +308,8 @@ def _judge_pooler(db: Database, server: checks.Server) -> Finding:
 
 
 def check_schema(db: Database) -> Iterator[Finding]:
-    missing = migrations.pending(db)
-    if missing:
-        names = some([f"{m.version:04d} {m.name}" for m in missing])
-        yield obstacle("schema", SchemaError(f"the schema lacks {names}", hint="archisync db migrate"))
-    else:
-        yield ok("schema", "the schema is current")
+    problem = migrations.problem(db)
+    yield obstacle("schema", problem) if problem else ok("schema", "the schema is current")
 
 
 def check_rights(db: Database) -> Iterator[Finding]:

@@ -81,9 +81,9 @@ class Collector:
 
     def _database(self) -> Iterator[GaugeMetricFamily]:
         with connected(self._config.database_url, purpose="metrics") as db:
-            missing = migrations.pending(db)
-            yield _gauge("schema_current", "1: every migration is applied", int(not missing))
-            if not missing:
+            current = migrations.problem(db) is None
+            yield _gauge("schema_current", "1: every migration is applied", int(current))
+            if current:
                 yield from _of_types(db)
                 yield from _of_ticks(db)
 

@@ -1,6 +1,6 @@
-"""What happened in a span of time: runs by outcome, and the slowest ones. Read only.
+"""What happened: runs by outcome over a span of time, the slowest ones, and the trend of each type. Read only.
 
-Counting reads the span's runs in an index, so this is for a report and not for a screen that is redrawn.
+Counting reads the span's runs in an index: for a report, not for a screen that is redrawn.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from archisync.store.database import Database
 from archisync.store.history import id_before
 
 OUTCOMES = ("succeeded", "held", "failed")
-
 NEWEST = 20_000
 """Runs of a type among which the slowest are looked for: each is a row to read."""
 
+# `<> 'queued'`, `after`, and why rows are compared and sorted as they are, here and below: see history.SQL_NEWEST.
 # Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
-# Why `<> 'queued'`, and what `after` is, here and below: see history.SQL_NEWEST.
 SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t
@@ -26,7 +25,6 @@ select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as ru
                           and r.id > %(after)s and r.queued_at >= %(since)s
  group by 1, 2 order by 1, 2
 """
-
 # Purpose: the slowest of each type's newest succeeded runs in the span. Caller: slowest. No locks.
 SQL_SLOWEST = """
 select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
@@ -42,9 +40,7 @@ select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
      order by seconds desc limit %(limit)s) n
  order by n.seconds desc, n.id limit %(limit)s
 """
-
 # Purpose: each type's newest finished runs, oldest first. Caller: trends. No locks.
-# Why `<> 'queued'`, and why the rows are compared and sorted so: see history.SQL_NEWEST.
 SQL_TRENDS = """
 select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
                                       extract(epoch from r.finished_at - r.started_at)::float, 0) as seconds
@@ -76,6 +72,8 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slow:
+    """A succeeded run and how long it took."""
+
     run_id: int
     sync_type: str
     agent_id: str
@@ -92,26 +90,28 @@ class Point:
 
 
 def outcomes(db: Database, *, since: datetime, until: datetime, step: timedelta) -> list[Step]:
-    """Every step of the span, also those without a run."""
-    counted: dict[datetime, dict[str, int]] = {}
+    """Every step of the span, those without a run too."""
+    counts: dict[datetime, dict[str, int]] = {}
     params = {"since": since, "after": id_before(db, since), "step": step, "states": list(OUTCOMES)}
     for row in db.execute(SQL_OUTCOMES, params).fetchall():
-        counted.setdefault(row["at"], {})[row["state"]] = row["runs"]
+        counts.setdefault(row["at"], {})[row["state"]] = row["runs"]
     steps = []
     at = since
     while at < until:
-        steps.append(Step(at=at, **counted.get(at, {})))
+        steps.append(Step(at=at, **counts.get(at, {})))
         at += step
     return steps
 
 
 def slowest(db: Database, *, since: datetime, limit: int) -> list[Slow]:
+    """The slowest succeeded runs since then, slowest first."""
     params = {"since": since, "after": id_before(db, since), "newest": NEWEST, "limit": limit}
     rows = db.execute(SQL_SLOWEST, params).fetchall()
     return [Slow(run_id=row.pop("id"), **row) for row in rows]
 
 
 def trends(db: Database, *, limit: int) -> dict[str, list[Point]]:
+    """The last `limit` finished runs by type, oldest first."""
     found: dict[str, list[Point]] = {}
     for row in db.execute(SQL_TRENDS, {"limit": limit}).fetchall():
         found.setdefault(row["sync_type"], []).append(Point(state=row["state"], seconds=row["seconds"]))

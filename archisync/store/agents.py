@@ -1,6 +1,6 @@
-"""`agents.users`: who is synced. The table may be the company's own, with columns that archisync does not know.
+"""`agents.users`: the registry of agents. The table may be the company's own, with columns that archisync does not know.
 
-Only `id` and `whitelisted` are relied on; a name is shown when the table has one.
+archisync relies on `id` and `whitelisted` only, and shows a name when the table has one.
 """
 
 from __future__ import annotations
@@ -13,32 +13,34 @@ import psycopg
 from psycopg import sql
 
 from archisync.base.errors import ConfigurationError, NotFoundError
-from archisync.store.database import Database
+from archisync.store.database import Database, one
 
-# Purpose: the registry with what each agent's syncs did last. Caller: agents, agent. to_jsonb: columns may be missing.
+# Purpose: the agents, each with the least fresh of its types. to_jsonb: the table may lack a column for names. Caller: agents, agent.
+# No locks.
 SQL_LIST = """
 select u.id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
        u.whitelisted is true as whitelisted,
        (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity')
           from system.sync_state s where s.agent_id = u.id) as oldest,
-       exists (select from system.pauses p where p.agent_id = u.id and p.sync_type is null
-               and (p.until is null or p.until > system.clock())) as paused
+       exists (select from system.pauses_of(null, u.id) x where x.agent_id = u.id) as paused
 from agents.users u
 where %(id)s::text is null or u.id = %(id)s
 order by u.id
 """
+# Purpose: put an agent on the whitelist, or take it off. Caller: set_whitelisted. Locks: the row, and those that the triggers change.
 SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
+# Purpose: how many agents are on the whitelist. Caller: count_whitelisted. No locks.
 SQL_COUNT = "select count(*) as n from (select from agents.users where whitelisted limit %(limit)s + 1) x"
+# Purpose: the columns that the table has. Caller: add. No locks.
 SQL_COLUMNS = """
 select column_name from information_schema.columns where table_schema = 'agents' and table_name = 'users'
 """
-# Purpose: what a shell may offer. Caller: ids_beginning_with. No locks.
+# Purpose: agent ids that a shell may offer. Caller: ids_beginning_with. No locks.
 SQL_IDS_BEGINNING_WITH = """
 select id from agents.users where starts_with(id, %(prefix)s) order by id limit %(limit)s
 """
-
-# Purpose: system.sync_state says what agents.users says, also where that was written past its triggers (by replication, say).
-# Caller: migrate. Reads both tables from end to end. Locks: the rows that are out of step.
+# Purpose: make system.sync_state agree with agents.users where something has written past the triggers (replication, say).
+# Caller: complete. Reads both tables from end to end. Locks: the rows that differ.
 SQL_COMPLETE = """
 select system.activate_agents(array(
          select u.id from agents.users u
@@ -50,12 +52,12 @@ select system.activate_agents(array(
 """
 
 LOOKED_AT = 1000
-"""Agents compared with a mistyped id: a bound on the time in a large registry."""
+"""Agents compared with a mistyped id: a bound on the time that it takes in a large registry."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agent:
-    """`oldest_success_at`: the least fresh of the agent's types; None when one of them never succeeded."""
+    """An agent. `oldest_success_at` is that of its least fresh type; None when one of its types never succeeded."""
 
     agent_id: str
     name: str | None
@@ -65,11 +67,12 @@ class Agent:
 
 
 def ids_beginning_with(db: Database, prefix: str, *, limit: int) -> list[str]:
-    """At most `limit` agent ids, in order. For completion in a shell."""
+    """At most `limit` agent ids, in order; for completion in a shell."""
     return [row["id"] for row in db.execute(SQL_IDS_BEGINNING_WITH, {"prefix": prefix, "limit": limit}).fetchall()]
 
 
 def agents(db: Database, agent_id: str | None = None) -> list[Agent]:
+    """All agents, in order of their ids, or the one with that id."""
     rows = db.execute(SQL_LIST, {"id": agent_id}).fetchall()
     return [
         Agent(
@@ -94,8 +97,10 @@ def agent(db: Database, agent_id: str) -> Agent:
 
 
 def alike(db: Database, agent_id: str) -> str | None:
-    """The agent whose id was probably meant. Of more than LOOKED_AT agents only those that begin with the same letters are looked
-    at, three of them or as many as it takes to find anybody."""
+    """The agent whose id was probably meant; None when no id is similar.
+
+    If there are more than LOOKED_AT agents, only those that begin with the same three letters are compared, or with the same one.
+    """
     from difflib import get_close_matches
 
     known: list[str] = []
@@ -108,13 +113,13 @@ def alike(db: Database, agent_id: str) -> str | None:
 
 
 def did_you_mean(db: Database, agent_id: str) -> str:
-    """The beginning of a hint; empty when no agent is alike."""
+    """The beginning of a hint, such as "did you mean anna? "; empty when no id is similar."""
     close = alike(db, agent_id)
     return f"did you mean {close}? " if close else ""
 
 
 def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
-    """Triggers on agents.users do the rest (see the first migration). Raises NotFoundError."""
+    """Put the agent on the whitelist, or take it off; triggers update its pairs, runs and holds. Raises NotFoundError."""
     if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
         raise NotFoundError(
             f"there is no agent {ascii(agent_id)[:60]}",
@@ -123,12 +128,15 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
 
 
 def complete(db: Database) -> None:
-    """Schedule whoever is on the whitelist, and nobody else. The triggers on agents.users do it, unless something goes past them."""
+    """Schedule the agents on the whitelist and no others, where something has written past the triggers on agents.users."""
     db.execute(SQL_COMPLETE)
 
 
 def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> bool:
-    """Register an agent; False when the id is there already (which is left as it is)."""
+    """Register an agent; False when the id exists already, and then nothing changes.
+
+    Raises ConfigurationError when the company's table has no column for a name, or requires others.
+    """
     columns = {row["column_name"] for row in db.execute(SQL_COLUMNS).fetchall()}
     values: dict[str, object] = {"id": agent_id, "whitelisted": whitelisted}
     if name is not None:
@@ -149,7 +157,5 @@ def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> 
 
 
 def count_whitelisted(db: Database, *, limit: int) -> int:
-    """At most `limit` + 1, which stands for more."""
-    row = db.execute(SQL_COUNT, {"limit": limit}).fetchone()
-    assert row is not None
-    return int(row["n"])
+    """Agents on the whitelist; `limit` + 1 means more than `limit`."""
+    return int(one(db, SQL_COUNT, {"limit": limit})["n"])

@@ -1,24 +1,23 @@
-"""What `doctor` asks the database beside the questions that other modules ask already. Read only."""
+"""What only `doctor` asks the database. Read only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from archisync.rules.synctypes import SHARED_AGENT
-from archisync.store.database import Database
+from archisync.store.database import Database, one
 
 STUCK_AFTER_S = 15 * 60
-"""A run that is ready and has waited so long is not merely behind others."""
+"""A run that was ready for that long is not merely waiting for others."""
 EXPIRED_AFTER_S = 180
-"""Three ticks should have taken it back."""
+"""Three ticks should have taken the run back by then."""
 
-# Purpose: the server's version and its clock, in one answer. Caller: server. No locks. Needs no schema of ours.
+# Purpose: what the server is, and as whom we are connected. Needs no schema of ours. Caller: server. No locks.
 SQL_SERVER = """
-select current_setting('server_version_num')::int as version, statement_timestamp() as now, current_user as role,
+select current_setting('server_version_num')::int as version, current_user as role,
        pg_is_in_recovery() as standby, pg_backend_pid() as backend_pid
 """
-# Purpose: runs that nobody seems to care for. Caller: stuck_runs. No locks.
+# Purpose: running with an expired lease that no tick has taken back; queued and ready for too long. Caller: stuck_runs. No locks.
 SQL_STUCK = """
 select id as run_id, sync_type, agent_id, state, worker
   from system.sync_runs r
@@ -27,14 +26,14 @@ select id as run_id, sync_type, agent_id, state, worker
         and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running'))
  order by id limit %(limit)s
 """
-# Purpose: pairs that a tick would schedule, for the look whether their exports exist. Caller: active_pairs. No locks.
+# Purpose: pairs that a tick would schedule, to check that their exports exist. Caller: active_pairs. No locks.
 SQL_ACTIVE_PAIRS = """
 select st.sync_type, st.agent_id from system.sync_state st join system.sync_settings s using (sync_type)
  where st.active and s.enabled order by st.agent_id, st.sync_type limit %(limit)s
 """
-# Purpose: ids that may have come into the registry by plain SQL. Caller: whitelisted_ids. No locks.
+# Purpose: ids to check, since plain SQL may have written any. Caller: whitelisted_ids. No locks.
 SQL_WHITELISTED_IDS = "select id from agents.users where whitelisted order by id limit %(limit)s"
-# Purpose: agents that agents.users and system.sync_state do not agree on, among the first of each. Caller: out_of_step. No locks.
+# Purpose: agents on which agents.users and system.sync_state disagree, among the first of each. Caller: out_of_step. No locks.
 SQL_NOT_SCHEDULED = """
 select u.id as agent_id from (select id from agents.users where whitelisted order by id limit %(limit)s) u
  where not exists (select from system.sync_state p where p.agent_id = u.id and p.active)
@@ -48,8 +47,9 @@ select p.agent_id from (select distinct agent_id from system.sync_state where ac
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
+    """`version` as `server_version_num`: 180001. `standby`: read-only. `backend_pid`: the process behind this connection."""
+
     version: int
-    now: datetime
     role: str
     standby: bool
     backend_pid: int
@@ -57,6 +57,8 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StuckRun:
+    """A run that nobody seems to work on."""
+
     run_id: int
     sync_type: str
     agent_id: str
@@ -65,13 +67,11 @@ class StuckRun:
 
 
 def server(db: Database) -> Server:
-    row = db.execute(SQL_SERVER).fetchone()
-    assert row is not None
-    return Server(**row)
+    return Server(**one(db, SQL_SERVER))
 
 
 def stuck_runs(db: Database, *, limit: int = 1000) -> list[StuckRun]:
-    """Running with a lease that no tick has taken back; queued and ready for too long."""
+    """Running with an expired lease that no tick has taken back, or queued and ready for too long; oldest first."""
     params = {"expired_s": EXPIRED_AFTER_S, "stuck_s": STUCK_AFTER_S, "limit": limit}
     return [StuckRun(**row) for row in db.execute(SQL_STUCK, params).fetchall()]
 
@@ -82,11 +82,12 @@ def active_pairs(db: Database, *, limit: int) -> list[tuple[str, str]]:
 
 
 def whitelisted_ids(db: Database, *, limit: int) -> list[str]:
+    """The first `limit` ids on the whitelist."""
     return [row["id"] for row in db.execute(SQL_WHITELISTED_IDS, {"limit": limit}).fetchall()]
 
 
 def out_of_step(db: Database, *, limit: int) -> tuple[list[str], list[str]]:
-    """Ids on the whitelist that are not scheduled, and scheduled ones that are not on it; among the first `limit` of each."""
+    """Agents on the whitelist that are not scheduled, and scheduled ones not on it; among the first `limit` of each."""
     params: dict[str, object] = {"limit": limit, "shared": SHARED_AGENT}
     missing, left = (db.execute(s, params).fetchall() for s in (SQL_NOT_SCHEDULED, SQL_STILL_SCHEDULED))
     return [row["agent_id"] for row in missing], [row["agent_id"] for row in left]

@@ -1,4 +1,7 @@
-"""Runs in the hands of workers: the claim, the lease, the fence, and the end."""
+"""Runs that a worker has claimed: the lease that its heartbeat extends, the fence that refuses a former holder, and how a run ends.
+
+Whoever changes a claimed run names the fence that it knows, and changes nothing when the fence has moved on.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from archisync.base.errors import LeaseLostError
 from archisync.store.database import Database, Params, one
 from archisync.store.runs import COUNT_NAMES, Counts, Run, State, Trigger
 
-# Purpose: queued -> running, by compare-and-set on the fence. Nothing is claimed while another run of the agent runs (the
-# partial unique index decides when two workers claim at the same instant). The commit does not wait for the disk: a PostgreSQL that
-# crashes and forgets the claim has ended the session too on which alone the run could be finished. Caller: worker. Locks: the row.
+# Purpose: queued -> running, by compare-and-set on the fence; nothing is claimed while another run of the agent runs (if two workers claim
+# at the same instant, the partial unique index decides). The commit does not wait for the disk: a PostgreSQL that crashes and forgets the
+# claim has also ended the session that could finish the run. Caller: claim. Locks: the row.
 SQL_CLAIM = """
 update system.sync_runs r
    set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
@@ -27,29 +30,25 @@ returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
   (select case
      when r.trigger = 'forced' then null
      when not (select s.enabled from system.sync_settings s where s.sync_type = r.sync_type) then 'type-disabled'
-     when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
-                   and (x.agent_id is null or x.agent_id = r.agent_id)
-                   and (x.until is null or x.until > system.clock())) then 'paused' end) as blocked,
+     when exists (select from system.pauses_of(r.sync_type, r.agent_id)) then 'paused' end) as blocked,
   (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
   set_config('synchronous_commit', 'off', true) as committed
 """
-
-# Purpose: the worker is alive. SKIP LOCKED: while the apply transaction holds the row there is nothing to extend (the
-# reaper passes it by as well). Caller: the worker's heartbeat thread.
+# Purpose: extend the lease. Caller: heartbeat. Locks: the row, SKIP LOCKED: while the apply's transaction holds it, there is nothing to
+# extend, since the reaper skips it as well.
 SQL_HEARTBEAT = """
 with mine as (select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running'
                  for update skip locked)
 update system.sync_runs r set lease_until = system.clock() + make_interval(secs => %(lease_s)s)
   from mine where r.id = mine.id
 """
-
+# Purpose: is the run still ours? Caller: heartbeat, when it extended nothing. No locks.
 SQL_HOLDS_FENCE = """
 select exists (select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running') as held
 """
-
-# Purpose: take back runs whose worker fell silent; beyond the bound they are failed. A lease longer than any setting allows (an hour,
-# see config.lease_s) comes from a clock that was wrong; a tick's own setting says nothing of a worker's. Caller: tick, first step.
-# Locks: the expired rows; SKIP LOCKED, because a run that is committing its apply right now holds its own row.
+# Purpose: take back runs whose lease has expired; after the last attempt they fail. A lease longer than any setting allows (an hour, see
+# config.lease_s) comes from a clock that was wrong; the tick's own setting says nothing about a worker's. Caller: reap, a tick's second
+# step. Locks: the expired rows, SKIP LOCKED: a run that is committing its apply holds its own row. Then the state rows of failed runs.
 SQL_REAP = """
 with expired as (
   select id from system.sync_runs
@@ -74,15 +73,12 @@ failed as (
   returning 1)
 select count(*) as reaped, count(*) filter (where state = 'failed') as failed from reaped
 """
-
+# Purpose: what runs now, longest first. Caller: running. No locks.
 SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
-
-# Purpose: nobody may take the run from us until our transaction ends. Caller: apply. Locks: the row.
+# Purpose: keep the run ours until the transaction ends. Caller: lock_fence. Locks: the row.
 SQL_LOCK_FENCE = """
 select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update
 """
-
-# Purpose: the end of a run, whatever it is. Caller: finish. Locks: the row.
 _SQL_FINISH = """
 update system.sync_runs
    set state = %(state)s, reason = %(reason)s, message = %(message)s, finished_at = system.clock(), lease_until = null,
@@ -91,13 +87,12 @@ update system.sync_runs
        rows_quarantined = %(quarantined)s, export = %(export)s, steps = %(steps)s, warnings = %(warnings)s
  where id = %(id)s and fence = %(fence)s and state = 'running'
 """
-
+# Purpose: end a run in whatever state. Caller: finish. Locks: the row.
 SQL_FINISH = _SQL_FINISH + "returning sync_type, agent_id"
-
-# Purpose: the export is still the one that was applied: the end of the run and the pair's state, in one statement, if the table is
-# what that run left in this moment too: fetching takes minutes, and meanwhile somebody may clear it. Its commit does not wait for the
-# disk: PostgreSQL that crashes in the same moment forgets that somebody looked, the run goes back to its lease, and nothing of the data
-# is concerned. Caller: sync. Locks: the two rows, the run's first.
+# Purpose: end a run whose export is still the one that was applied, and update the pair's state, in one statement; only if the table is
+# still what that run left, for fetching takes minutes and meanwhile somebody may have cleared it. The commit does not wait for the disk:
+# if PostgreSQL crashes at that moment, it forgets that the export was checked, the lease expires, and no data is concerned.
+# Caller: end_unchanged. Locks: the two rows, the run's first.
 SQL_END_UNCHANGED = f"""
 with mine as (
   select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update),
@@ -115,17 +110,16 @@ state as (
 select exists (select from mine) as mine,
   (select set_config('synchronous_commit', 'off', true) from finished) is not null as ended
 """  # noqa: S608 - the part is a constant of this module
-
+# Purpose: the pair's state after a run that failed. Caller: finish. Locks: the row.
 SQL_STATE_FAILED = """
 update system.sync_state
    set consecutive_failures = consecutive_failures + 1, last_run_id = %(id)s,
        backoff_until = system.clock() + system.backoff(sync_type, consecutive_failures + 1)
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-
-# Purpose: the pair's state after a run that was skipped. The slot is given back, or what stood in the way (a pause, say) would take a
-# run along that is due: the pair is due again as of that slot, once nothing stands in its way. Another slot than the run's is left
-# alone. The trigger's function system.deactivate_agents does the same. Caller: finish, in its transaction. Locks: the row.
+# Purpose: the pair's state after a run that was skipped. Its slot is given back: otherwise a pause, say, would cost a due run. The pair is
+# due again as of that slot, once nothing stops it. If the slot has moved on, it stays. The function system.deactivate_agents does the
+# same. Caller: finish. Locks: the row.
 SQL_STATE_SKIPPED = """
 update system.sync_state st
    set last_run_id = %(id)s,
@@ -134,15 +128,13 @@ update system.sync_state st
   from system.sync_runs r join system.sync_settings s using (sync_type)
  where r.id = %(id)s and st.sync_type = r.sync_type and st.agent_id = r.agent_id
 """
-
-# Purpose: the pair's state after a run that was held. The ERP has answered, so failures are no longer in a row: nothing is to rest for.
+# Purpose: the pair's state after a run that was held. The ERP has answered, so a series of failures is over and no back-off is needed.
 # Caller: finish. Locks: the row.
 SQL_STATE_HELD = """
 update system.sync_state set last_run_id = %(id)s, consecutive_failures = 0, backoff_until = null
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
-
-# Purpose: give a run back to be tried later, by a later tick. Caller: worker. Locks: the row.
+# Purpose: give a run back, for a later tick to deliver. Caller: requeue. Locks: the row.
 SQL_REQUEUE = """
 update system.sync_runs
    set state = 'queued', attempt = attempt + %(spent)s, fence = fence + 1, lease_until = null, delivery_id = null,
@@ -153,7 +145,7 @@ update system.sync_runs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A run in a worker's hands. `blocked`: why it must be skipped instead of done, or None."""
+    """A run that this worker has claimed. `blocked`: the reason why it must be skipped, or None."""
 
     run_id: int
     fence: int
@@ -165,13 +157,13 @@ class Claim:
 
     @property
     def params(self) -> Params:
-        """What names the run, its fence and its pair in a statement."""
+        """The parameters that name the run, its fence and its pair in a statement."""
         return {"id": self.run_id, "fence": self.fence, "sync_type": self.sync_type, "agent_id": self.agent_id}
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What a run leaves in its row beside its state: counts, the export it saw, milliseconds a step, warnings."""
+    """What a run leaves in its row besides its state: counts, the export it saw, milliseconds of each step, warnings."""
 
     counts: Counts | None = None
     export: dict[str, Any] | None = None
@@ -180,7 +172,7 @@ class Report:
 
 
 class Outcome(NamedTuple):
-    """What a worker leaves a run as."""
+    """The state in which a run ends, and why."""
 
     state: State
     reason: str
@@ -188,11 +180,10 @@ class Outcome(NamedTuple):
 
 
 def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -> Claim | None:
-    """The run, if it is still queued under that fence and its agent is free; None otherwise."""
+    """Claim the run if it is still queued under that fence and its agent is free; None otherwise."""
+    params = {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}
     try:
-        row = db.execute(
-            SQL_CLAIM, {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}, prepare=True
-        ).fetchone()
+        row = db.execute(SQL_CLAIM, params, prepare=True).fetchone()
     except psycopg.errors.UniqueViolation:
         return None  # another worker claimed a run of this agent at the same instant
     if row is None:
@@ -216,17 +207,18 @@ def heartbeat(db: Database, run_id: int, fence: int, *, lease_s: int) -> bool:
 
 
 def reap(db: Database, *, max_attempts: int, limit: int = 10_000) -> int:
-    """Runs taken back from workers that fell silent."""
+    """Take back runs whose lease has expired; the number of runs."""
     return int(one(db, SQL_REAP, {"max_attempts": max_attempts, "limit": limit})["reaped"])
 
 
 def running(db: Database, *, limit: int = 100) -> list[Run]:
+    """What runs now, longest first."""
     return [Run.from_row(row) for row in db.execute(SQL_RUNNING, {"limit": limit}).fetchall()]
 
 
 def lock_fence(db: Database, claim: Claim) -> None:
-    """Raises LeaseLostError when another worker has the run; else nobody takes it until our transaction ends."""
-    if db.execute(SQL_LOCK_FENCE, {"id": claim.run_id, "fence": claim.fence}).fetchone() is None:
+    """Keep the run ours until the transaction ends. Raises LeaseLostError when the fence has moved on."""
+    if db.execute(SQL_LOCK_FENCE, claim.params).fetchone() is None:
         raise _lost(claim)
 
 
@@ -235,22 +227,27 @@ def _lost(claim: Claim) -> LeaseLostError:
 
 
 def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
-    """End a run; in a transaction, for what the pair's state says of it is another statement. Raises LeaseLostError, and changes
-    nothing, when the fence has moved on."""
+    """End the run. Call it in a transaction: the pair's state is a second statement.
+
+    Raises LeaseLostError, and changes nothing, when the fence has moved on.
+    """
     if db.execute(SQL_FINISH, _ending(claim, outcome, report), prepare=True).fetchone() is None:
         raise _lost(claim)
     match outcome.state:
         case State.FAILED:
             db.execute(SQL_STATE_FAILED, claim.params)
         case State.SKIPPED:
-            db.execute(SQL_STATE_SKIPPED, {"id": claim.run_id})
+            db.execute(SQL_STATE_SKIPPED, claim.params)
         case State.HELD:
             db.execute(SQL_STATE_HELD, claim.params)
 
 
 def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report, applied_by: int) -> bool:
-    """End a run whose export was the one that run `applied_by` applied; False, and nothing changed, when the table may no longer be
-    what that run left. Raises LeaseLostError, and changes nothing, when the fence has moved on."""
+    """End a run whose export is the one that run `applied_by` applied.
+
+    Returns False, and changes nothing, when the table may no longer be what that run left. Raises LeaseLostError, and changes nothing,
+    when the fence has moved on.
+    """
     params = _ending(claim, outcome, report) | {"applied_by": applied_by}
     row = db.execute(SQL_END_UNCHANGED, params, prepare=True).fetchone()
     if row is None or not row["mine"]:
@@ -273,7 +270,7 @@ def _ending(claim: Claim, outcome: Outcome, report: Report) -> Params:
 
 
 def requeue(db: Database, claim: Claim, *, delay_s: int, reason: str, message: str, spent_attempt: bool = True) -> None:
-    """Give the run back for a later tick. Raises LeaseLostError."""
+    """Give the run back, to be delivered by a tick after `delay_s` seconds. Raises LeaseLostError."""
     params: Params = {"delay_s": delay_s, "reason": reason, "message": message, "spent": int(spent_attempt)}
     if db.execute(SQL_REQUEUE, claim.params | params).rowcount == 0:
         raise _lost(claim)

@@ -2,16 +2,15 @@
 
 Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`.
 
-What must hold behind PgBouncer in transaction mode too: no prepared statements, no session settings (they would leak to other
-clients), no `options=` at the start (it refuses them). So the time that a statement may take is watched here, on the client's side,
-where a dead network can't stop it; and what the server must do when *we* fall silent is said inside each transaction. Only workers,
-whose connections are to PostgreSQL itself, start with options and prepare statements: those that every run needs say `prepare=True`,
-for planning them costs more than doing them, and elsewhere that has no effect.
+Connections must also work behind PgBouncer in transaction mode: no prepared statements, no session settings (they would leak to other
+clients), no startup `options` (PgBouncer refuses them). So the client limits how long a statement may take, which also works when the
+network is dead; and each transaction sets what the server does when this client falls silent. Only workers, which connect to PostgreSQL
+directly, use startup options and prepared statements: the statements of every run say `prepare=True`, since planning them takes longer
+than running them. On other connections that has no effect.
 
-Is there a pooler between us and PostgreSQL? PostgreSQL tells each new connection the process id that serves it. A pooler serves the
-client by whichever process is free, so it makes a number up. The number of the start and the one that `pg_backend_pid()` tells
-differ exactly when a pooler stands between: in session mode too, where a lock would be safe. It is refused all the same, because
-the mode can change under a running worker.
+How a pooler is detected: at the start of a connection, PostgreSQL sends the id of the process that serves it. A pooler makes that number
+up, since it serves the client by whichever process is free. So the number differs from `pg_backend_pid()` exactly when a pooler stands
+between, in session mode too. There a lock would be safe, but workers refuse it all the same: the mode can change while they run.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]
 
 CONNECT_TIMEOUT_S = 5
-"""For each address that the URL names."""
+"""For each address in the URL."""
 ANSWER_TIMEOUT_S = 30
 """How long one statement may take; ARCHISYNC_DATABASE_TIMEOUT_S changes it for commands."""
 CANCEL_TIMEOUT_S = 2
 SERVER_FIRST_S = 10
-"""Where the server has a statement_timeout as well, the client waits so much longer, to hear it say so."""
+"""How much longer than the server's statement_timeout the client waits, to receive the server's own error."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60
-"""A client that falls silent (SIGSTOP, a dead host) inside a transaction loses its row locks after this long."""
+"""After this time the server ends a transaction whose client fell silent (SIGSTOP, a dead host): its row locks are free."""
 _ONLY_WHEN_ASKED = 2**31
-"""Executions after which psycopg prepares a statement by itself: never, only those that say `prepare=True`."""
+"""psycopg prepares a statement after that many executions: never by itself, only with `prepare=True`."""
 _SQL_BOUND_SILENCE = f"set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s'"
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 10,
@@ -54,25 +53,25 @@ _KEEPALIVES: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""Of our end of the connection: a dead host is noticed also while nothing is being waited for."""
+"""For our end of the connection: they detect a dead host even while nothing waits for it."""
 
 _T = TypeVar("_T")
 
 
 class NoAnswerError(psycopg.OperationalError):
-    """PostgreSQL took too long over a statement: it was asked to cancel it, and the connection is closed."""
+    """PostgreSQL took too long over a statement. It was asked to cancel the statement, and the connection is closed."""
 
 
 class _UtcLoader(TimestamptzLoader):
-    """Times in UTC whatever the server's TimeZone is: Python compares and adds times of one zone by the clock on the wall,
-    which is an hour out on two days of the year."""
+    """Loads times in UTC, whatever the server's TimeZone is: Python computes within one zone by local time, which is an hour off on two
+    days of the year."""
 
     def load(self, data: Buffer) -> datetime:
         return super().load(data).astimezone(UTC)
 
 
 class BoundedConnection(psycopg.Connection[DictRow]):
-    """A connection on which nothing waits for ever, on either side of it."""
+    """A connection on which neither side waits for ever."""
 
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     silence_is_bounded: bool = False
@@ -99,7 +98,7 @@ class BoundedConnection(psycopg.Connection[DictRow]):
 
 
 def _within(gen: Generator[Any, Any, _T], seconds: float) -> Generator[Any, Any, _T]:
-    """`gen`, which psycopg resumes at least ten times a second, with an end."""
+    """`gen` with a time limit; psycopg resumes it at least ten times a second."""
     over_at = monotonic() + seconds
     try:
         wanted = next(gen)
@@ -117,9 +116,9 @@ def connect(
 ) -> BoundedConnection:
     """A new connection; `purpose` shows in pg_stat_activity.
 
-    Raises UnreachableError when nobody answers, ConfigurationError when the URL or the credentials are wrong.
-    `statement_timeout_s` is for workers, which hold a connection of their own for long: it is the server's, replaces
-    `answer_timeout_s`, and also bounds how long the server waits for a client that stopped in the middle of a COPY.
+    Raises UnreachableError when the server does not answer, ConfigurationError when the URL or the credentials are wrong.
+    `statement_timeout_s` is for workers, which keep a direct connection: the server enforces it, it replaces `answer_timeout_s`, and it
+    also limits how long the server waits for a client that stopped in the middle of a COPY.
     """
     options: dict[str, Any] = {}
     if statement_timeout_s is not None:
@@ -127,7 +126,7 @@ def connect(
         settings = {
             "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
             "statement_timeout": f"{statement_timeout_s * 1000}",
-            "client_connection_check_interval": "1s",  # a dead worker's statement, and its agent's lock, end that soon
+            "client_connection_check_interval": "1s",  # how soon a dead worker's statement ends, and its agent's lock
             "tcp_keepalives_idle": "30",
             "tcp_keepalives_interval": "10",
             "tcp_keepalives_count": "3",
@@ -153,14 +152,14 @@ def connect(
 
 
 def _read_times_as_utc(connection: BoundedConnection) -> None:
-    """Whatever TimeZone and DateStyle the server has. PgBouncer keeps a client's DateStyle apart from those of others."""
+    """Whatever TimeZone and DateStyle the server has. PgBouncer tracks DateStyle for each client, so this setting does not leak."""
     connection.adapters.register_loader("timestamptz", _UtcLoader)
     if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
         connection.execute("set datestyle to iso")
 
 
 def _merge_options(url: str, ours: str) -> str:
-    """Our server settings behind those of the URL or of PGOPTIONS, which `options=` would otherwise replace."""
+    """Our server settings and those of the URL or of PGOPTIONS, which `options=` would otherwise replace; theirs win."""
     given = psycopg.conninfo.conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
     return f"{ours} {given}".strip()
 
@@ -168,7 +167,7 @@ def _merge_options(url: str, ours: str) -> str:
 HINT_DIRECT = (
     "give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler"
 )
-_HINT_WAITING = "who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity"
+_HINT_WAITING = "to see who blocks it: select pid, pg_blocking_pids(pid), query from pg_stat_activity"
 _HINT_URL = "check ARCHISYNC_DATABASE_URL"
 _REFUSALS = {
     "password authentication failed": _HINT_URL,
@@ -183,17 +182,17 @@ _REFUSALS = {
     "unrecognized configuration parameter": "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS",
     "invalid value for parameter": "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS",
 }
-"""What a server that answers says when a setting must change, and what to do. At the start of a connection libpq passes on no SQLSTATE,
-only this text."""
+"""Texts by which a server refuses a connection because a setting is wrong, and what to do. libpq passes on no SQLSTATE at the start of a
+connection, only the text."""
 _WRONG_OPTION = re.compile(
     r'invalid (?:integer value .* for connection option "(\w+)"|(port) number|"?(\w+)"? value: )|definition of (service)'
 )
-"""What libpq says before it connects anywhere."""
+"""Texts by which libpq refuses the URL before it connects."""
 _HINT_OPTION = "check {option} in ARCHISYNC_DATABASE_URL (in a password, write %2F for /, %3F for ? and %40 for @)"
 
 
 def translate(exc: psycopg.Error) -> ArchisyncError:
-    """The archisync error that says what to do about a psycopg error; never shows a password."""
+    """The archisync error for a psycopg error, with what to do about it; it never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
     primary = exc.diag.message_primary or said
     errors = psycopg.errors
@@ -227,7 +226,7 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
         if (wrong := _WRONG_OPTION.search(said)) and "connection to server" not in said:
             option = wrong[wrong.lastindex or 0]
-            return ConfigurationError(  # its value may be what a / or ? in a password has cut off
+            return ConfigurationError(  # without the value, which may be part of a password that a / or ? cuts off
                 f"ARCHISYNC_DATABASE_URL has a wrong {option}", hint=_HINT_OPTION.format(option=option)
             )
         hint = next((hint for phrase, hint in _REFUSALS.items() if phrase in said), None)
@@ -243,7 +242,7 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
 def connected(
     url: str, *, purpose: str, statement_timeout_s: int | None = None, answer_timeout_s: float = ANSWER_TIMEOUT_S
 ) -> Iterator[BoundedConnection]:
-    """`connect`, closed at the end; database errors inside come out as archisync errors."""
+    """`connect` as a context that closes the connection and turns its database errors into archisync errors."""
     db = connect(url, purpose=purpose, statement_timeout_s=statement_timeout_s, answer_timeout_s=answer_timeout_s)
     try:
         yield db
@@ -260,18 +259,18 @@ def one(db: Database, statement: str | Composed, params: Params | None = None) -
     return row
 
 
-# Purpose: the process that serves this very statement. Caller: is_pooled. No locks.
+# Purpose: the id of the process that serves this statement. Caller: is_pooled. No locks.
 SQL_SERVED_BY = "select pg_backend_pid() as pid"
 
 
 def is_pooled(db: Database) -> bool:
-    """Whether a pooler stands between this connection and PostgreSQL, in whatever mode."""
+    """Whether a pooler, in whatever mode, stands between this connection and PostgreSQL."""
     row = db.execute(SQL_SERVED_BY).fetchone()
     return row is None or row["pid"] != db.info.backend_pid
 
 
 def require_direct(db: Database) -> None:
-    """Raise ConfigurationError behind a pooler. Called before anything is claimed, by whoever will talk to the ERP."""
+    """Raise ConfigurationError behind a pooler. Call it before claiming a run."""
     if is_pooled(db):
         raise ConfigurationError(
             "a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it",

@@ -1,6 +1,6 @@
-"""What each kind of process may do in the database, and no more: the text of `db grants`, and what `doctor` compares with.
+"""The rights in the database that each role of archisync needs: for `db grants`, which prints them, and `doctor`, which checks them.
 
-Four roles without a login; the accounts that log in are made members of them. Kept here as data, so that a right is named once.
+Four roles without a login; accounts that log in are made their members.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEANING = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Right:
-    """`privileges` as GRANT spells them, on one table or schema."""
+    """`privileges` as GRANT spells them, on one table."""
 
     privileges: tuple[str, ...]
     table: str
@@ -85,23 +85,25 @@ RIGHTS = {
 NEEDS_TEMPORARY = (Role.WORKER, Role.OPERATOR)
 """Exports are staged in temporary tables."""
 
-# Purpose: which of the rights the current role lacks; a table that does not exist counts as lacking. Caller: missing_rights.
+# Purpose: the rights that the current role lacks; a table that does not exist counts as a missing right. Caller: missing_rights.
+# No locks.
 SQL_MISSING = """
 select w.privilege || ' on ' || w.tab as missing
   from unnest(%(privileges)s::text[], %(tables)s::text[]) with ordinality as w(privilege, tab, n)
  where to_regclass(w.tab) is null or not has_table_privilege(to_regclass(w.tab), w.privilege)
  order by w.n
 """
-# Purpose: a schema that one may not use hides its tables. Caller: missing_rights, first.
+# Purpose: the schemas that the current role may not use, which hides their tables. Caller: missing_rights. No locks.
 SQL_SCHEMAS = """
 select 'usage on schema ' || n.nspname as missing from pg_namespace n
  where n.nspname in ('system', 'agents', 'shared') and not has_schema_privilege(n.oid, 'usage') order by 1
 """
+# Purpose: may the current role stage exports? Caller: missing_rights. No locks.
 SQL_TEMPORARY = "select has_database_privilege(current_database(), 'temporary') as allowed, current_user as role"
 
 
 def missing_rights(db: Database, role: Role) -> list[str]:
-    """What the connection's own role lacks of the rights of `role`, as GRANT would name it; empty when it lacks nothing."""
+    """The rights of `role` that the connection's own role lacks, such as "update on system.sync_state"; empty when it has them all."""
     schemas = [row["missing"] for row in db.execute(SQL_SCHEMAS).fetchall()]
     if schemas:
         return schemas
@@ -115,16 +117,19 @@ def missing_rights(db: Database, role: Role) -> list[str]:
 
 
 def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
-    """SQL that makes the four roles and gives each its rights; harmless to run again. Raises UsageError."""
+    """SQL that creates the four roles and grants each its rights; harmless to run again.
+
+    Raises UsageError when no role may be called `prefix` and an underscore.
+    """
     if not _PREFIX.fullmatch(prefix):
         raise UsageError(
             f"{ascii(prefix)[:40]} can't begin the name of a role",
             hint="lower-case letters, digits and underscores, at most 40, beginning with a letter",
         )
     lines = [
-        "-- Roles for archisync, each with what it needs and no more. Run it as the owner of the schema, again after each upgrade:",
+        "-- Roles for archisync, each with the rights that it needs. Run this as the owner of the schema, again after each upgrade:",
         '--   archisync db grants | psql --single-transaction --set ON_ERROR_STOP=1 "$ARCHISYNC_DATABASE_URL"',
-        "-- `archisync db migrate` is run by the owner of the schema, not by one of these.",
+        "-- The owner of the schema runs `archisync db migrate`, not one of these roles.",
     ]
     for role in Role:
         lines += ["", *_role_sql(role, f"{prefix}_{role}")]

@@ -1,4 +1,4 @@
-"""How each type fares over all its pairs, and which pairs need somebody's eye. Read only."""
+"""Health now: each sync type over all its pairs, and the pairs that need attention. Read only."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from archisync.base.text import counted
 from archisync.store.database import Database
 
 COUNTED = 1_000
-"""Counts are exact up to here; beyond it is told that there are more. So `status` costs the same with a million agents: a row that
-is counted costs about 5 µs, and there are a dozen counts a type."""
-
+"""Counts are exact up to here, and "more" beyond. So `status` costs the same with a million agents: a counted row takes about 5 µs, and
+there are a dozen counts a type."""
 COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "queued", "running", "held")
-
 _UP_TO = f"limit {COUNTED + 1}"
-
-# Purpose: one line a type for `status`. Each figure is one end or a bounded range of an index, whatever the number of pairs and runs; an
-# ORDER BY below a LIMIT is what keeps the planner on the index. Caller: health. No locks.
-SQL_HEALTH = f"""
+# Purpose: one row a type for `status`. Each figure is one end or a bounded range of an index, however many pairs and runs there are; an
+# ORDER BY below a LIMIT keeps the planner on the index. `pairs_about` is what ANALYZE found last: every agent on the whitelist has one
+# active pair of each type of its scope. Caller: type_health. No locks.
+SQL_TYPE_HEALTH = f"""
 select t.sync_type, s.enabled, s.interval_minutes,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) {_UP_TO}) x) as pairs,
-       -- what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope
+         order by system.or_never(p.last_slot_at) {_UP_TO}) x) as pairs,
        (select ((c.reltuples - k.shared) / k.own)::bigint from pg_class c,
                (select count(*) filter (where scope = 'shared') as shared, count(*) filter (where scope = 'agent') as own
                   from system.sync_types) k
          where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= system.clock() - make_interval(mins => s.interval_minutes)
-         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) {_UP_TO}) x) as past_slot,
+           and system.or_never(p.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)
+         order by system.or_never(p.last_slot_at) {_UP_TO}) x) as past_slot,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and coalesce(p.last_success_at, '-infinity'::timestamptz) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
-         order by coalesce(p.last_success_at, '-infinity'::timestamptz) {_UP_TO}) x)
+           and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
+         order by system.or_never(p.last_success_at) {_UP_TO}) x)
        + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and coalesce(p.last_success_at, '-infinity'::timestamptz) > system.clock() + interval '1 minute'
-         order by coalesce(p.last_success_at, '-infinity'::timestamptz) {_UP_TO}) x) as stale,
+           and system.or_never(p.last_success_at) > system.clock() + interval '1 minute'
+         order by system.or_never(p.last_success_at) {_UP_TO}) x) as stale,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and p.consecutive_failures > 0 order by p.consecutive_failures {_UP_TO}) x) as failing,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
@@ -44,13 +42,13 @@ select t.sync_type, s.enabled, s.interval_minutes,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and p.backoff_until > system.clock() order by p.backoff_until {_UP_TO}) x) as backing_off,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and coalesce(p.last_success_at, '-infinity'::timestamptz) > '-infinity'
-         order by coalesce(p.last_success_at, '-infinity'::timestamptz) desc limit 1) as newest_success_at,
+           and system.or_never(p.last_success_at) > '-infinity'
+         order by system.or_never(p.last_success_at) desc limit 1) as newest_success_at,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
-         order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit 1) as oldest_success_at,
+         order by system.or_never(p.last_success_at) limit 1) as oldest_success_at,
        (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock()) from system.sync_state p
          where p.sync_type = t.sync_type and p.active
-         order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) as next_due_at,
+         order by system.or_never(p.last_slot_at) limit 1) as next_due_at,
        (select count(*) from (
           (select from system.deliveries d cross join lateral (
              select from system.sync_runs r where r.state = 'queued' and r.delivery_id between d.id and d.id and r.sync_type = t.sync_type
@@ -62,32 +60,23 @@ select t.sync_type, s.enabled, s.interval_minutes,
          order by r.sync_type, r.state, r.id {_UP_TO}) x) as running,
        (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null
          order by h.agent_id {_UP_TO}) x) as held,
-       exists (select from system.pauses x where x.agent_id is null and (x.sync_type is null or x.sync_type = t.sync_type)
-                and (x.until is null or x.until > system.clock())) as paused
+       exists (select from system.pauses_of(t.sync_type, null)) as paused
   from system.sync_types t
   join system.sync_settings s using (sync_type)
  order by t.level, t.sync_type
 """  # noqa: S608 - the one part is a constant of this module
-
 _NOT_PAUSED = """(not c.some_agent_is_paused
-           or (not exists (select from system.pauses x where x.sync_type is null and x.agent_id = p.agent_id
-                            and (x.until is null or x.until > c.now) offset 0)
-               and not exists (select from system.pauses x where x.sync_type = p.sync_type and x.agent_id = p.agent_id
-                                and (x.until is null or x.until > c.now) offset 0)))"""
-
-# Purpose: pairs that rest after failures, those that rest longest first; then those whose data is older than two of their own
-# intervals, the oldest first. What is paused or switched off is so on purpose. Caller: attention. No locks.
-# Both walk an index until they have enough. They pass over paused pairs, of which there are no more than pauses, and `status` lists those
-# anyway; the second passes over pairs that rest as well, and so is not begun when the first has found enough. `offset 0`: see
-# queued_runs.SQL_INSERT_DUE.
+         or not exists (select from system.pauses_of(p.sync_type, p.agent_id, c.now) x where x.agent_id = p.agent_id offset 0))"""
+# Purpose: pairs that rest after failures, those that rest longest first; then pairs whose data is older than two of their intervals, the
+# oldest first. Not those that are paused or disabled: somebody wanted that. Caller: unhealthy_pairs. No locks.
+# Both parts walk an index until they have enough. They skip paused pairs, of which there are no more than pauses; the second part also
+# skips pairs that rest, so it does not begin when the first has found enough. `offset 0`: see queued_runs.SQL_INSERT_DUE.
 SQL_UNHEALTHY_PAIRS = f"""
 with c as materialized (
   select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
 wanted as materialized (
   select s.sync_type, s.interval_minutes from system.sync_settings s cross join c
-   where s.enabled
-     and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = s.sync_type) and x.agent_id is null
-                       and (x.until is null or x.until > c.now))),
+   where s.enabled and not exists (select from system.pauses_of(s.sync_type, null, c.now))),
 resting as materialized (
   select a.* from c cross join wanted s
     cross join lateral (
@@ -100,10 +89,10 @@ stale as (
     cross join lateral (
       select p.* from system.sync_state p
        where p.sync_type = s.sync_type and p.active and (p.backoff_until is null or p.backoff_until <= c.now)
-         and coalesce(p.last_success_at, '-infinity'::timestamptz) <= c.now - 2 * make_interval(mins => s.interval_minutes)
+         and system.or_never(p.last_success_at) <= c.now - 2 * make_interval(mins => s.interval_minutes)
          and (select count(*) from resting r where r.sync_type = s.sync_type) < %(limit)s
          and {_NOT_PAUSED}
-       order by coalesce(p.last_success_at, '-infinity'::timestamptz) limit %(limit)s) a)
+       order by system.or_never(p.last_success_at) limit %(limit)s) a)
 select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.resting_until as backoff_until
   from (select r.*, r.backoff_until as resting_until from resting r union all select t.*, null from stale t) a
  order by a.resting_until is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
@@ -113,8 +102,8 @@ select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.res
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TypeHealth:
-    """One type over all its pairs. Counts are pairs, except queued, running (runs) and held (exports); none is counted beyond
-    COUNTED, and `more_than` names those that stopped there. `about` names those that are estimates: `pairs` above COUNTED."""
+    """One type over all its pairs. Counts are pairs, except queued, running (runs) and held (exports). They stop at COUNTED: `more_than`
+    names those that did, `about` those that are an estimate instead (`pairs`)."""
 
     sync_type: str
     enabled: bool
@@ -143,7 +132,7 @@ class TypeHealth:
 
     @property
     def word(self) -> str:
-        """The one word for the type's health: the worst that holds. Never `healthy` while something is wrong."""
+        """The type's health in one word: the worst that holds. Never `healthy` while something is wrong."""
         if not self.enabled:
             return "disabled"
         if self.paused:
@@ -163,7 +152,7 @@ class TypeHealth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnhealthyPair:
-    """A pair that rests (`backoff_until`) or is stale."""
+    """A pair that rests after failures (until `backoff_until`), or one that is stale."""
 
     sync_type: str
     agent_id: str
@@ -172,21 +161,21 @@ class UnhealthyPair:
     backoff_until: datetime | None
 
     def describe(self, when: Callable[[datetime], str]) -> str:
-        """In one line: resting: ddt of anna: 4 failures, next in 3 h, last ok 2 h ago."""
+        """One line, such as: resting: ddt of anna: 4 failures, next in 3 h, last ok 2 h ago."""
         last = when(self.last_success_at) if self.last_success_at else "never"
+        pair = f"{self.sync_type} of {self.agent_id}"
         if self.backoff_until is None:
-            return f"stale: {self.sync_type} of {self.agent_id}: last ok {last}"
-        failures = f"{self.consecutive_failures} failure{'' if self.consecutive_failures == 1 else 's'}"
-        return (
-            f"resting: {self.sync_type} of {self.agent_id}: {failures}, next {when(self.backoff_until)}, last ok {last}"
-        )
+            return f"stale: {pair}: last ok {last}"
+        failures = counted(self.consecutive_failures, "failure")
+        return f"resting: {pair}: {failures}, next {when(self.backoff_until)}, last ok {last}"
 
 
 def type_health(db: Database) -> list[TypeHealth]:
-    return [_health(row) for row in db.execute(SQL_HEALTH).fetchall()]
+    """One for each type, in the order in which a tick queues them."""
+    return [_type_health(row) for row in db.execute(SQL_TYPE_HEALTH).fetchall()]
 
 
-def _health(row: dict[str, Any]) -> TypeHealth:
+def _type_health(row: dict[str, Any]) -> TypeHealth:
     estimate = row.pop("pairs_about")
     beyond = [name for name in COUNTS if row[name] > COUNTED]
     row |= dict.fromkeys(beyond, COUNTED)
@@ -194,9 +183,10 @@ def _health(row: dict[str, Any]) -> TypeHealth:
     if about:
         row["pairs"] = int(float(f"{estimate:.3g}"))  # no more digits than are known
     if not row["enabled"] or row["paused"]:
-        row["next_due_at"] = None  # nothing of it is
+        row["next_due_at"] = None
     return TypeHealth(**row, more_than=tuple(name for name in beyond if name not in about), about=tuple(about))
 
 
 def unhealthy_pairs(db: Database, *, limit: int) -> list[UnhealthyPair]:
+    """Pairs that rest after failures, then stale ones, the worst first; not paused or disabled ones."""
     return [UnhealthyPair(**row) for row in db.execute(SQL_UNHEALTHY_PAIRS, {"limit": limit}).fetchall()]

@@ -1,10 +1,10 @@
-"""`system.held_exports`: exports that the guard did not let through, and what a person decided about each.
+"""`system.held_exports`: exports that the guard stopped, and what a person decided about each.
 
-An acceptance is bound to the export's sha256, to the version of the data, and to what the person was told that applying would do, number
-by number: whoever else writes to the rows meanwhile, and however settings change, nothing else is done. It works once and lasts 24
-hours. At most one held export of a pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a
-decision until it is used; what was rejected is not asked again. The hold is over (`ended_at`) when an export of the pair is applied,
-whatever was decided, or when its agent leaves the whitelist; triggers say so.
+An acceptance is bound to the export's sha256, to the version of the data, and to the numbers that the person saw: whoever writes to the
+rows meanwhile, and however settings change, applying does that or nothing. It works once and lasts 24 hours. At most one held export of a
+pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a decision until it is used; an export that
+was rejected is not asked about again. A hold ends (`ended_at`) when an export of the pair is applied, whatever was decided, or when its
+agent leaves the whitelist; triggers record the end.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from archisync.store.database import Database, Params
 ACCEPTANCE_HOURS = 24
 _LARGEST_RUN_ID = 2**63 - 1
 
-# Purpose: what the guard stopped; what a person has rejected already is rejected again, for the same reason. Caller: sync, in the
-# transaction that ends the run.
+# Purpose: a newer held export takes the place of the pair's undecided one. Caller: record, in the transaction that ends the run.
+# Locks: the row.
 SQL_SUPERSEDE = """
 update system.held_exports set decision = 'superseded', decided_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
+# Purpose: keep what the guard stopped; if a person has rejected the same export already, it is rejected again, for the same reason.
+# Caller: record, in the same transaction. Locks: none but the new row.
 SQL_RECORD = """
 insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,
                                  data_version, sample, planned, changes, decision, decided_at, decided_by, decided_why)
@@ -41,11 +43,12 @@ select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(accepta
    and before.data_version = st.data_version and before.ended_at is null
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
-# Purpose: a good export answers the question by itself. Caller: sync, in the apply's transaction.
+# Purpose: a good export answers the question by itself. Caller: clear, in the apply's transaction. Locks: the row.
 SQL_CLEAR = """
 update system.held_exports set decision = 'cleared', decided_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
+# Purpose: held exports, newest first. Caller: held_exports, held_export. No locks.
 SQL_LIST = """
 select h.*, (h.decision = 'accepted' and h.used_by_run is null and h.expires_at <= system.clock()) as expired
   from system.held_exports h
@@ -53,14 +56,16 @@ select h.*, (h.decision = 'accepted' and h.used_by_run is null and h.expires_at 
    and (%(run_id)s::bigint is not null or %(all)s or h.decision is null)
  order by h.run_id desc limit %(limit)s
 """
+# Purpose: the pair's newest held export. Caller: decide. No locks.
 SQL_NEWEST_OF_PAIR = """
 select run_id from system.held_exports where sync_type = %(sync_type)s and agent_id = %(agent_id)s order by run_id desc limit 1
 """
+# Purpose: the pair's held export that waits for a decision. Caller: open_of_pair. No locks.
 SQL_OPEN_OF_PAIR = """
 select run_id from system.held_exports
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
-# Purpose: a person's decision, or another one as long as nothing has come of the last. Caller: accept, reject. Locks: the row.
+# Purpose: record a person's decision, or change it while it has had no effect. Caller: decide. Locks: the row.
 SQL_DECIDE = """
 update system.held_exports
    set decision = %(decision)s, decided_at = system.clock(), decided_by = %(by)s, decided_why = %(why)s,
@@ -69,8 +74,8 @@ update system.held_exports
    and (decision is null or (decision in ('accepted', 'rejected') and ended_at is null
                              and (decision <> %(decision)s or expires_at <= system.clock())))
 """
-# Purpose: is this very export, over this very data, accepted with just what it would do? Consumed in the same transaction as the
-# apply: it works once, and only if the apply commits. Caller: sync. Locks: the row.
+# Purpose: use the acceptance of exactly this export, over this data, with these numbers. Caller: use_acceptance, in the apply's
+# transaction: it works once, and only if the apply commits. Locks: the row.
 SQL_USE = """
 update system.held_exports h set used_by_run = %(run_id)s
   from system.sync_state st
@@ -83,8 +88,11 @@ returning h.run_id, h.decided_by
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """`rule` is the guard's word; `known_rows` the baseline; `planned` what applying would have done, in rows; `sample` keys
-    of rows that would have vanished; `changes` rows that would have changed, `{"key": […], "fields": {name: [old, new]}}`."""
+    """A held export. `rule` is the guard's word, `known_rows` its baseline, `planned` what applying would have done, in rows.
+
+    `sample` has keys of rows that would have vanished; `changes` has rows that would have changed, as
+    `{"key": […], "fields": {name: [old, new]}}`.
+    """
 
     run_id: int
     sync_type: str
@@ -111,19 +119,20 @@ class Held:
 
 
 def record(db: Database, params: Params) -> None:
-    """Keep what was held; an undecided older one of the pair is superseded."""
+    """Keep what the guard stopped; it supersedes the pair's undecided one."""
     db.execute(SQL_SUPERSEDE, params)
     db.execute(SQL_RECORD, params | {name: Jsonb(params[name]) for name in ("sample", "planned", "changes")})
 
 
 def clear(db: Database, sync_type: str, agent_id: str) -> bool:
+    """Clear the pair's undecided hold, because a good export was applied; whether there was one."""
     return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}, prepare=True).rowcount > 0
 
 
 def use_acceptance(
     db: Database, *, run_id: int, sync_type: str, agent_id: str, sha256: str, planned: dict[str, int]
 ) -> tuple[int, str] | None:
-    """(held run, who accepted) when a person accepted exactly this; consumes the acceptance. `planned`: as in `Held`."""
+    """Use up the acceptance of exactly this: (held run, who accepted); None when there is none. `planned`: as in `Held`."""
     params: Params = {"run_id": run_id, "sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
     params["planned"] = Jsonb(planned)
     row = db.execute(SQL_USE, params).fetchone()
@@ -131,7 +140,7 @@ def use_acceptance(
 
 
 def held_exports(db: Database, *, include_decided: bool = False, limit: int = 1000) -> list[Held]:
-    """Newest first; only those that wait for a decision unless `include_decided`."""
+    """Newest first; only those that wait for a decision, unless `include_decided`."""
     return [Held(**row) for row in _rows(db, None, include_decided, limit)]
 
 
@@ -144,7 +153,7 @@ def held_export(db: Database, run_id: int) -> Held:
 
 
 def open_of_pair(db: Database, sync_type: str, agent_id: str) -> int | None:
-    """The run whose export of this pair waits for a decision."""
+    """The run whose export of this pair waits for a decision; None when none does."""
     row = db.execute(SQL_OPEN_OF_PAIR, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
     return row["run_id"] if row else None
 
@@ -154,10 +163,10 @@ def _rows(db: Database, run_id: int | None, include_decided: bool, limit: int) -
 
 
 def decide(db: Database, run_id: int, *, accept: bool, by: str, why: str) -> Held:
-    """Record the decision about the export of that run, and return the row as decided: that of the pair's newest hold, if the same export
-    was held again meanwhile for the same numbers.
+    """Record the decision about the export of that run, and return the row as decided.
 
-    Raises NotFoundError; UsageError when it is over or can't be accepted at all.
+    If the same export was held again meanwhile with the same numbers, that is the pair's newest hold. Raises NotFoundError, and UsageError
+    when the hold is over or the export can't be accepted at all.
     """
     asked = held_export(db, run_id)
     held = _newest_of_pair(db, asked)

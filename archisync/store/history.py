@@ -1,4 +1,4 @@
-"""The history of runs: one run, the newest ones, and pruning."""
+"""The runs of the past, unfinished ones included: one run, the newest ones, and pruning."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from archisync.store.database import Database, Params, one
 from archisync.store.runs import Run, State
 
 PRUNE_BATCH = 250
-"""Rows of history deleted in one statement: some ten milliseconds, in which their locks are held."""
+"""Rows deleted in one statement: it holds their locks for some ten milliseconds."""
 
-SQL_STATE_OF = "select state, reason, message, fence from system.sync_runs where id = %(id)s"
-
+# Purpose: a run's state. Caller: state_of. No locks.
+SQL_STATE_OF = "select state from system.sync_runs where id = %(id)s"
+# Purpose: one run. While it is queued, the time of delivery is its delivery's. Caller: get. No locks.
 SQL_GET = """
 select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
   from system.sync_runs r where r.id = %(id)s
 """
-
-# Purpose: a run that had ended before `since`. Whatever has a lesser id was queued earlier still, so who asks for a span of time reads
-# one end of an index that knows no times. The greatest id of a hundred, for some run may have waited and lasted long; and of none that a
-# wrong clock dated. Caller: id_before. No locks.
+# Purpose: the id of a run that had ended before `since`. Every smaller id was queued earlier still, so a question about a span of time
+# reads one end of an index that has no times. It takes the greatest id of a hundred, since some run may have waited and lasted long, and
+# none that a wrong clock dated. Caller: id_before. No locks.
 SQL_ID_BEFORE = """
 select coalesce(max(id), 0) as id from (
   select r.id from system.sync_runs r
    where r.finished_at is not null and coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
    order by coalesce(r.kept_at, r.finished_at) desc limit 100) x
 """
-
-# Purpose: the newest runs, of any type and state or of some: those with the greatest ids, which no clock disturbs. One index range for each
-# type and state, so that the last `limit` of a rare one are as near as those of a common one; of the queued ones those in the newest
-# deliveries, and those that wait for one. The states come as parameters: `<> 'queued'` beside them, here and in other modules, tells the
-# planner that sync_runs_by_state has the rows; and rows that are compared and sorted as that index sorts them keep it from walking along
-# all ids instead. `after`: a bound for `since` (SQL_ID_BEFORE). Caller: history. No locks.
+# Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. `after`: a bound for
+# `since` (SQL_ID_BEFORE). Caller: newest. No locks.
+# One index range for each type and state, so that the last runs of a rare one are found as fast as those of a common one. Of the queued
+# runs, those in the newest deliveries and those that wait for one. The states are parameters: `<> 'queued'` beside them, here and in other
+# modules, tells the planner that sync_runs_by_state has the rows; and comparing and sorting whole rows as that index does keeps it from
+# walking along all ids instead.
 SQL_NEWEST = """
 select * from (
   (select r.* from system.sync_types t
@@ -63,8 +63,7 @@ select * from (
     order by q.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
-
-# Purpose: the newest runs of one agent. The unfinished ones, at most one a type, have an index of their own. Caller: history. No locks.
+# Purpose: the newest runs of one agent; its unfinished ones, at most one a type, have an index of their own. Caller: newest. No locks.
 SQL_NEWEST_OF_AGENT = """
 select * from (
   (select * from system.sync_runs q
@@ -77,17 +76,16 @@ select * from (
       and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity'))) r
  order by r.id desc limit %(limit)s
 """
-
-# Purpose: history retention, a batch of the oldest. Kept are: the last success of a pair, the run that its state names (the next sync
-# asks whether that succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a
-# decision or for its acceptance to be used. Unfinished runs are not in the index. Caller: tick and `prune`. Locks: the batch's rows,
-# which nobody else wants, for some ten milliseconds.
+# Purpose: delete a batch of the oldest runs. It keeps the last success of a pair, the run that the pair's state names (the next sync asks
+# whether it succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a decision or
+# for its acceptance to be used. Unfinished runs are not in the index. `reached`: where the last batch ended, so that none walks over the
+# same entries again. Caller: prune. Locks: the batch's rows, SKIP LOCKED, which nobody else wants, for some ten milliseconds.
 SQL_PRUNE = """
 with old as materialized (
   select id, sync_type, agent_id, state, coalesce(kept_at, finished_at) as since from system.sync_runs
    where finished_at is not null
      and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
-     and coalesce(kept_at, finished_at) >= coalesce(%(reached)s::timestamptz, '-infinity')  -- no walk over what went before
+     and coalesce(kept_at, finished_at) >= coalesce(%(reached)s::timestamptz, '-infinity')
    order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
 needed as materialized (
   select o.id from old o
@@ -111,7 +109,7 @@ def get(db: Database, run_id: int) -> Run:
     """Raises NotFoundError."""
     row = db.execute(SQL_GET, {"id": run_id}, prepare=True).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+        raise _not_found(run_id)
     return Run.from_row(row)
 
 
@@ -119,8 +117,12 @@ def state_of(db: Database, run_id: int) -> State:
     """Raises NotFoundError (the history may have been pruned)."""
     row = db.execute(SQL_STATE_OF, {"id": run_id}).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no run {run_id}", hint="archisync history")
+        raise _not_found(run_id)
     return State(row["state"])
+
+
+def _not_found(run_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no run {run_id}", hint="archisync history")
 
 
 def newest(
@@ -132,22 +134,23 @@ def newest(
     since: datetime | None = None,
     limit: int = 20,
 ) -> list[Run]:
-    """Newest first, as they were queued."""
+    """Runs in the reverse order of queueing, newest first."""
     states = [state] if state is not None else list(State)
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "states": states, "since": since, "limit": limit}
     if agent_id is not None:
-        return [Run.from_row(row) for row in db.execute(SQL_NEWEST_OF_AGENT, params).fetchall()]
-    after = id_before(db, since) if since is not None else 0
-    return [Run.from_row(row) for row in db.execute(SQL_NEWEST, params | {"after": after}).fetchall()]
+        statement = SQL_NEWEST_OF_AGENT
+    else:
+        statement, params["after"] = SQL_NEWEST, id_before(db, since) if since is not None else 0
+    return [Run.from_row(row) for row in db.execute(statement, params).fetchall()]
 
 
 def id_before(db: Database, since: datetime) -> int:
-    """The id of a run that was queued before then, and shortly before; 0 when there is none."""
+    """The id of a run that was queued shortly before `since`; 0 when there is none."""
     return int(one(db, SQL_ID_BEFORE, {"since": since})["id"])
 
 
 class Pruned(NamedTuple):
-    """What one batch looked at, up to which time it came, what it kept because it is needed, and what it deleted."""
+    """One batch: runs looked at, the time it reached, runs kept because they are needed, runs deleted."""
 
     seen: int
     reached: datetime | None
@@ -156,13 +159,15 @@ class Pruned(NamedTuple):
 
 
 def prune(db: Database, *, days: int, limit: int, reached: datetime | None = None) -> Pruned:
-    """Delete a batch of runs that finished more than `days` ago, going on where the last one came to. There are no more when fewer than
-    `limit` were seen."""
+    """Delete a batch of runs that finished more than `days` ago, from where the last batch ended.
+
+    The batch was the last one when it saw fewer than `limit` runs.
+    """
     return Pruned(**one(db, SQL_PRUNE, {"days": days, "limit": limit, "reached": reached}))
 
 
 def prune_for(db: Database, *, days: int, seconds: float) -> int:
-    """Delete batches for so long, at least one; the number of runs deleted. What is left is the next call's."""
+    """Delete batches for that long, at least one; the number of runs deleted. The rest is left for the next call."""
     begun, gone, reached = monotonic(), 0, None
     while True:
         batch = prune(db, days=days, limit=PRUNE_BATCH, reached=reached)

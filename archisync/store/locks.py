@@ -1,5 +1,7 @@
-"""Session advisory locks: held while a connection lives, free milliseconds after its process dies. They need a connection of
-their own to PostgreSQL: behind PgBouncer in transaction mode a session belongs to everybody."""
+"""The session advisory lock of an agent: held while a connection lives, free milliseconds after its process dies.
+
+It needs a direct connection to PostgreSQL: behind PgBouncer in transaction mode, clients share sessions.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,19 @@ import psycopg
 from archisync.store.database import Database
 
 LETTING_GO_S = 2
-"""How long a session that has finished a run may hold its agent's lock beyond that: one statement, on a busy machine."""
+"""How long a session that has finished its run may still hold the agent's lock: one statement, on a busy machine."""
 
-# Purpose: one process at a time talks to the ERP for an agent, also across an expired lease. Caller: worker.
+# Purpose: let one process at a time talk to the ERP for an agent, even when a lease has expired. Caller: agent_lock. Locks: the agent.
 SQL_TRY_AGENT = "select pg_try_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0)) as locked"
-# Purpose: the same, when another session has it: it may have just finished its run, which frees the agent, and be about to let go.
-# Caller: worker, after `set local lock_timeout`.
+# Purpose: the same, when another session has the lock: it may have finished its run, and be about to release it. Caller: agent_lock,
+# after `set local lock_timeout`. Locks: the agent.
 SQL_WAIT_FOR_AGENT = "select pg_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
+# Purpose: release the lock. Caller: agent_lock.
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
-# Purpose: an agent must not stay locked for good by a process that stands still (SIGSTOP, a frozen host). A session that holds
-# the lock and has said nothing for longer than any run may take is ended; its process can write nothing any more, for its
-# fence has moved on. The age of a session is PostgreSQL's own time, not system.clock(). Caller: a worker that finds the agent locked.
+# Purpose: end a session that holds the agent's lock and has been silent for longer than any run may take: a process that stands still
+# (SIGSTOP, a frozen host) must not keep the agent locked for good. The process can't write any more, since its fence has moved on. The age
+# of a session is PostgreSQL's own time, not system.clock(). Caller: end_silent_holder. No locks.
 SQL_END_SILENT_HOLDER = """
 select pg_terminate_backend(a.pid, 5000) as ended
   from pg_locks l join pg_stat_activity a using (pid)
@@ -41,7 +44,7 @@ def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
 
 @contextmanager
 def agent_lock(db: Database, agent_id: str) -> Iterator[bool]:
-    """True while this session alone may talk to the ERP for the agent; False when another one does."""
+    """Yields True while only this session may talk to the ERP for the agent, and False when another session does."""
     row = db.execute(SQL_TRY_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
     locked = bool(row and row["locked"]) or _locked_within(db, agent_id, LETTING_GO_S)
     try:

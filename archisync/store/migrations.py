@@ -1,6 +1,6 @@
-"""The schema's version: apply what is missing, in one transaction each, under one advisory lock.
+"""The version of the schema: what the database has, what it lacks, and applying that in one transaction under an advisory lock.
 
-Running `migrate` twice, or twice at the same instant, is harmless: the second waits, then finds nothing to do.
+Running `migrate` twice, or twice at the same moment, is harmless: the second call waits, then finds nothing to do.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ from archisync.rules.config import Config
 from archisync.store import agents, settings
 from archisync.store.database import Database
 
-LOCK_KEY = 0x61726368  # "arch": one number for every archisync, so that two versions wait for each other as well
+LOCK_KEY = 0x61726368  # "arch": one number for every version of archisync, so that two versions wait for each other
+HINT_START_ANEW = (
+    "keep agents, settings and pauses, and start with a new database (agent data is fetched again): "
+    "pg_dump --data-only -t agents.users -t system.sync_settings -t system.pauses --file kept.sql OLD_URL; "
+    "archisync db migrate in the new one; "
+    "psql --single-transaction -c 'delete from system.sync_settings' -f kept.sql NEW_URL"
+)
 
-# Purpose: the versions table must exist before it can be asked. Caller: migrate.
+# Purpose: make the table of versions, so that it can be asked. Caller: migrate. Locks: none once it exists.
 SQL_BOOTSTRAP = """
 create schema if not exists system;
 create table if not exists system.schema_migrations (
   version integer primary key, name text not null, applied_at timestamptz not null default now())
 """
-# Purpose: what has been applied. Caller: applied_versions. No locks.
-SQL_APPLIED = "select version from system.schema_migrations order by version"
+# Purpose: what has been applied. Caller: applied. No locks.
+SQL_APPLIED = "select version, name from system.schema_migrations order by version"
+# Purpose: a migration has been applied. Caller: migrate, in the migration's transaction. Locks: none but the new row.
 SQL_RECORD = "insert into system.schema_migrations (version, name) values (%(version)s, %(name)s)"
 
 
@@ -35,6 +42,9 @@ class Migration:
     version: int
     name: str
     sql: str
+
+    def __str__(self) -> str:
+        return f"{self.version:04d} {self.name}"
 
 
 def migrations() -> list[Migration]:
@@ -47,47 +57,61 @@ def migrations() -> list[Migration]:
     )
 
 
-def applied_versions(db: Database) -> list[int]:
-    """Versions that the database has; empty when it has never seen archisync."""
+def applied(db: Database) -> dict[int, str]:
+    """The names of the migrations that the database has, by version; empty when archisync has never used it."""
     try:
-        return [row["version"] for row in db.execute(SQL_APPLIED).fetchall()]
+        return {row["version"]: row["name"] for row in db.execute(SQL_APPLIED).fetchall()}
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        return []
+        return {}
 
 
 def pending(db: Database) -> list[Migration]:
-    """Migrations that the database lacks, oldest first."""
-    have = set(applied_versions(db))
-    return [m for m in migrations() if m.version not in have]
+    """Migrations that the database lacks, oldest first. Raises SchemaError when a development version of archisync made the database."""
+    have, known = applied(db), migrations()
+    if (
+        have and have.get(known[0].version) != known[0].name
+    ):  # until 1.0 the first migration may change, and its name with it
+        names = ", ".join(f"{version:04d} {name}" for version, name in have.items())
+        raise SchemaError(
+            f"a development version of archisync made this database ({names}): it can't be brought up to date",
+            hint=HINT_START_ANEW,
+        )
+    return [m for m in known if m.version not in have]
+
+
+def problem(db: Database) -> SchemaError | None:
+    """Why the schema can't be used as it is, and what to type; None when it is current."""
+    try:
+        missing = pending(db)
+    except SchemaError as exc:
+        return exc
+    if not missing:
+        return None
+    return SchemaError(f"the schema lacks {', '.join(map(str, missing))}", hint="archisync db migrate")
 
 
 def check_current(db: Database) -> None:
-    """Raise SchemaError unless every migration is applied. Called where a stale schema would do harm (worker, up)."""
-    missing = pending(db)
-    if missing:
-        raise SchemaError(
-            f"the database schema lacks {len(missing)} migration(s), first {missing[0].version:04d}",
-            hint="archisync db migrate",
-        )
+    """Raise SchemaError unless every migration is applied. For whoever would do harm with a stale schema (worker, up)."""
+    if (error := problem(db)) is not None:
+        raise error
 
 
 def migrate(db: Database, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Apply what is missing, seed the settings and complete the pairs; the names of what was applied.
+    """Apply what is missing, seed the settings and complete the pairs; returns the names of what was applied.
 
-    `db` must be in autocommit mode. Raises SchemaError when existing data breaks a rule (an interval out of bounds, say): then
-    nothing of that migration is applied.
+    `db` must be in autocommit mode. Raises SchemaError, and changes nothing, when existing rows break a rule (an interval out of bounds,
+    say), or when a development version made the database.
     """
     config = Config.from_environment(environment)
-    done = []
     with db.transaction():
         db.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
         db.execute(SQL_BOOTSTRAP)
-        for migration in pending(db):
+        missing = pending(db)
+        for migration in missing:
             _apply(db, migration)
-            done.append(f"{migration.version:04d} {migration.name}")
         settings.seed(db, config)
         agents.complete(db)
-    return done
+    return [str(migration) for migration in missing]
 
 
 def _apply(db: Database, migration: Migration) -> None:

@@ -1,45 +1,48 @@
-"""`system.notices`: the outbox of the notification hook. Triggers write it (third migration); a tick delivers and prunes it."""
+"""`system.notices`: the outbox of the notification hook. Triggers write it; a tick delivers and prunes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from archisync.store.database import Database
+from archisync.store.database import Database, one
 from archisync.store.ticks import KEPT_DAYS
 
 EXPIRE_AFTER_HOURS = 24
-"""Nobody wants yesterday's notices, least all of them at once when a hook is set up or mended."""
+"""Nobody wants yesterday's notices, least of all every one at once when a hook is set up or repaired."""
 FIRST_RETRY_S = 60
 LONGEST_RETRY_S = 3600
-"""No attempt is further away: one beyond 61 minutes was written by a wrong clock (here, and in `ticks.SQL_ANYTHING_TO_DO`)."""
+"""An attempt more than 61 minutes away was written by a wrong clock (here, and in `ticks.SQL_ANYTHING_TO_DO`)."""
 
-# Purpose: is there anything to tell? Caller: tick. No locks. Both ends of an index range.
+# Purpose: is there anything to deliver? The two ends of an index range. Caller: any_waiting. No locks.
 SQL_ANY_WAITING = """
 select exists (select from system.notices where done_at is null and next_attempt_at <= system.clock())
     or exists (select from system.notices where done_at is null and next_attempt_at > system.clock() + interval '61 minutes') as some
 """
-# Purpose: notices of a clock that was wrong are of now, or they would be sent, expire and be pruned when that time comes. Caller: tick,
-# before it delivers. Locks: those rows (normally none), SKIP LOCKED.
+# Purpose: date notices of a wrong clock now; otherwise they would be sent, expire and be pruned when that time comes. Caller: mend_clock.
+# Locks: those rows (normally none), SKIP LOCKED.
 SQL_MEND_CLOCK = """
 update system.notices set next_attempt_at = system.clock(), created_at = least(created_at, system.clock())
  where id in (select id from system.notices
                where done_at is null and next_attempt_at > system.clock() + interval '61 minutes' for update skip locked)
 """
+# Purpose: give up notices that are too old. Caller: expire. Locks: those rows.
 SQL_EXPIRE = """
 update system.notices set done_at = system.clock(), outcome = 'expired'
  where done_at is null and created_at < system.clock() - make_interval(hours => %(hours)s)
 """
-# Purpose: one notice for this transaction alone, oldest first. Caller: notify.send_notices, which calls the hook while it holds the
-# row: an overlapping tick takes another one, and a tick that is killed leaves it for the next.
+# Purpose: the oldest notice, for this transaction alone. Caller: lock_next. Locks: the row, SKIP LOCKED, while the hook is called: an
+# overlapping tick takes another one, and a tick that is killed leaves it for the next.
 SQL_LOCK_NEXT = """
 select id, event, sync_type, agent_id, run_id, message, created_at, attempts, outcome from system.notices
  where done_at is null and next_attempt_at <= system.clock()
  order by id limit 1 for update skip locked
 """
+# Purpose: the hook has taken the notice. Caller: mark_delivered. Locks: the row, already ours.
 SQL_DELIVERED = """
 update system.notices set done_at = system.clock(), attempts = attempts + 1, outcome = 'delivered' where id = %(id)s
 """
+# Purpose: try the notice again later, after a delay that doubles. Caller: mark_refused. Locks: the row, already ours.
 SQL_REFUSED = """
 update system.notices
    set attempts = attempts + 1, outcome = %(outcome)s,
@@ -47,16 +50,17 @@ update system.notices
          secs => least(%(first_s)s::int * power(2, least(attempts, 10)), %(longest_s)s::int))
  where id = %(id)s
 """
-# Purpose: what has not been sent, and what no tick would send, if none mended it. Caller: doctor. No locks.
+# Purpose: how many notices wait, and how many of them a wrong clock wrote. Caller: count_waiting. No locks.
 SQL_COUNT_WAITING = """
 select count(*) as waiting, count(*) filter (where next_attempt_at > system.clock() + interval '61 minutes') as of_a_wrong_clock
   from (select next_attempt_at from system.notices where done_at is null order by next_attempt_at desc limit 1000) n
 """
-# Purpose: what the hook did not take. Caller: doctor. No locks.
+# Purpose: the notices that the hook has refused so far. Caller: refused. No locks.
 SQL_LIST_REFUSED = """
 select id, event, sync_type, agent_id, run_id, message, created_at, attempts, outcome from system.notices
  where done_at is null and attempts > 0 order by id limit 1000
 """
+# Purpose: delete a batch of old notices. Caller: prune. Locks: those rows.
 SQL_PRUNE = """
 delete from system.notices where id in
   (select id from system.notices where created_at < system.clock() - make_interval(days => %(days)s)
@@ -84,19 +88,21 @@ class Notice:
 
 
 def any_waiting(db: Database) -> bool:
-    row = db.execute(SQL_ANY_WAITING).fetchone()
-    return bool(row and row["some"])
+    return bool(one(db, SQL_ANY_WAITING)["some"])
 
 
 def mend_clock(db: Database) -> int:
+    """Date the notices of a wrong clock now; their number. A tick does it before it delivers."""
     return db.execute(SQL_MEND_CLOCK).rowcount
 
 
 def expire(db: Database) -> int:
+    """Give up notices older than EXPIRE_AFTER_HOURS; their number."""
     return db.execute(SQL_EXPIRE, {"hours": EXPIRE_AFTER_HOURS}).rowcount
 
 
 def lock_next(db: Database) -> Notice | None:
+    """The oldest notice, locked for this transaction; None when there is none, or other ticks have all of them."""
     row = db.execute(SQL_LOCK_NEXT).fetchone()
     return Notice(**row) if row else None
 
@@ -106,22 +112,22 @@ def mark_delivered(db: Database, notice: Notice) -> None:
 
 
 def mark_refused(db: Database, notice: Notice, outcome: str) -> None:
-    """To be tried again, after a delay that doubles."""
+    """Have it tried again, after a delay that doubles."""
     params = {"id": notice.id, "outcome": outcome, "first_s": FIRST_RETRY_S, "longest_s": LONGEST_RETRY_S}
     db.execute(SQL_REFUSED, params)
 
 
 def count_waiting(db: Database) -> tuple[int, int]:
-    """Notices that have not been sent, and those of them that a wrong clock wrote; at most 1000."""
-    row = db.execute(SQL_COUNT_WAITING).fetchone()
-    assert row is not None
+    """Notices that wait, and how many of them a wrong clock wrote; at most 1000."""
+    row = one(db, SQL_COUNT_WAITING)
     return int(row["waiting"]), int(row["of_a_wrong_clock"])
 
 
 def refused(db: Database) -> list[Notice]:
-    """Oldest first."""
+    """Notices that the hook has refused so far, oldest first."""
     return [Notice(**row) for row in db.execute(SQL_LIST_REFUSED).fetchall()]
 
 
 def prune(db: Database, *, limit: int) -> int:
+    """Delete up to `limit` notices older than KEPT_DAYS; the number of rows."""
     return db.execute(SQL_PRUNE, {"days": KEPT_DAYS, "limit": limit}).rowcount

@@ -1,4 +1,4 @@
-"""`system.sync_state` as people ask about it: the state of a pair."""
+"""The state of a pair, on which `archisync.rules.due` decides whether it runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from archisync.rules.due import PairState
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
-from archisync.store.database import Database
+from archisync.store.database import Database, one
 
 _STATE = """
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,
@@ -21,12 +21,10 @@ _STATE = """
 _JOINS = """
   left join system.sync_runs r on r.sync_type = p.sync_type and r.agent_id = p.agent_id and r.state in ('queued', 'running')
   left join lateral (
-    select x.* from system.pauses x
-     where (x.sync_type is null or x.sync_type = p.sync_type) and (x.agent_id is null or x.agent_id = p.agent_id)
-       and (x.until is null or x.until > system.clock())
+    select x.* from system.pauses_of(p.sync_type, p.agent_id) x
      order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x on true
 """
-# Purpose: the state of one pair, also of one that does not exist. Caller: why. No locks.
+# Purpose: the state of one pair, even if it does not exist. Caller: state. No locks.
 SQL_STATE = f"""
 select p.sync_type, p.agent_id, coalesce(st.active, false) as active,
        exists (select from agents.users u where u.id = p.agent_id) as in_users, {_STATE}
@@ -35,16 +33,16 @@ select p.sync_type, p.agent_id, coalesce(st.active, false) as active,
   left join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
 {_JOINS}
 """  # noqa: S608 - both parts are constants of this module
-# Purpose: the state of every pair on the whitelist. Caller: tick --dry-run, through a server-side cursor. No locks.
+# Purpose: the state of every pair on the whitelist. Caller: active_states, through a server-side cursor. No locks.
 SQL_ACTIVE_STATES = f"""
-select p.sync_type, p.agent_id, true as active, true as in_users, {_STATE}
-  from system.sync_state p
-  join system.sync_settings s on s.sync_type = p.sync_type
-  join system.sync_types t on t.sync_type = p.sync_type
-  join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
+select st.sync_type, st.agent_id, true as active, true as in_users, {_STATE}
+  from system.sync_state st
+  join system.sync_settings s on s.sync_type = st.sync_type
+  join system.sync_types t on t.sync_type = st.sync_type
+  cross join lateral (select st.sync_type, st.agent_id) p
 {_JOINS}
- where p.active
- order by t.level, p.sync_type, p.agent_id
+ where st.active
+ order by t.level, st.sync_type, st.agent_id
 """  # noqa: S608
 
 
@@ -59,14 +57,12 @@ def _state(row: dict[str, object], scope: Scope) -> PairState:
 
 
 def state(db: Database, sync_type: SyncType, agent_id: str) -> PairState:
-    """The state of one pair, existing or not."""
-    row = db.execute(SQL_STATE, {"sync_type": sync_type.name, "agent_id": agent_id}).fetchone()
-    assert row is not None  # the join is with a row of constants and sync_settings, which has every type
-    return _state(row, sync_type.scope)
+    """The state of one pair, whether it exists or not."""
+    return _state(one(db, SQL_STATE, {"sync_type": sync_type.name, "agent_id": agent_id}), sync_type.scope)
 
 
 def active_states(db: Database) -> Iterator[PairState]:
-    """Every whitelisted pair, in the order in which a tick would queue; streamed."""
+    """Every pair on the whitelist, in the order in which a tick would queue; streamed."""
     with db.transaction(), db.cursor("archisync_pairs") as cursor:
         cursor.itersize = 5000
         for row in cursor.execute(SQL_ACTIVE_STATES):

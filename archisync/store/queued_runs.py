@@ -1,4 +1,4 @@
-"""Runs that wait for a worker: those of pairs that are due, and forced ones."""
+"""Runs that wait for a worker: scheduled ones for the pairs that are due, and forced ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from archisync.store.database import Database, Params, one
 
 SKIPPED_COUNTED = 1_000
-"""Pairs of a type of which a tick asks why they are not run: about 10 µs each."""
+"""Pairs of a type for which a tick looks up why they are not run: about 10 µs each."""
 
-# Purpose: a queued run for each due pair, the pair's slot moved, and the runs put into deliveries, in one statement. Caller: tick,
-# second step. Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The rule itself is told in archisync.rules.due,
-# and a property test compares the two. One index range a type; the inner ORDER BY … LIMIT is what keeps the planner on the index.
-# Where statistics are old the planner takes all that is due, sorts it and keeps the first few: hence SQL_BY_INDEX before it.
-# `offset 0` makes of each `not exists` a look into an index for each pair; joined, it has been seen to read the whole queue for each.
-# The row that was locked is found again by its ctid; had a worker changed it just before the lock, the pair is the next tick's.
-# The clock is read once: as a function it would be called several times for each row.
+# Purpose: queue a run for each due pair, move the pair's slot, and put the runs into deliveries, in one statement. Caller: insert_due.
+# Locks: the due state rows, SKIP LOCKED: an overlapping tick takes the others. The row that was locked is found again by its ctid; if a
+# worker changed it just before the lock, the pair is left for the next tick. The rule is explained in archisync.rules.due, and a property
+# test compares the two.
+# One index range a type; the inner ORDER BY … LIMIT keeps the planner on the index. With old statistics it would read all that is due,
+# sort it and keep the first few: hence SQL_BY_INDEX. `offset 0` makes each `not exists` one index lookup a pair; as a join, it has been
+# seen to read the whole queue for each pair. The clock is read once: as a function it would be called several times for each row.
 SQL_INSERT_DUE = """
 with clock as materialized (
   select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
@@ -30,22 +30,17 @@ due as (
     cross join lateral (
       select p.ctid as version, p.sync_type, p.agent_id, p.last_slot_at from system.sync_state p
        where p.sync_type = s.sync_type and p.active
-         and coalesce(p.last_slot_at, '-infinity'::timestamptz) <= c.now - every.i
+         and system.or_never(p.last_slot_at) <= c.now - every.i
          and (p.backoff_until is null or p.backoff_until <= c.now
               or p.backoff_until > c.now + interval '25 hours')  -- longer than any back-off: a wrong clock wrote it
          and not exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
                           and r.state in ('queued', 'running') offset 0)
          and (not c.some_agent_is_paused
-              or not exists (select from system.pauses x where x.agent_id = p.agent_id
-                              and (x.sync_type is null or x.sync_type = p.sync_type)
-                              and (x.until is null or x.until > c.now) offset 0))
-       order by coalesce(p.last_slot_at, '-infinity'::timestamptz)
+              or not exists (select from system.pauses_of(p.sync_type, p.agent_id, c.now) x where x.agent_id = p.agent_id offset 0))
+       order by system.or_never(p.last_slot_at)
        limit %(limit)s
        for update of p skip locked) st
-   where s.enabled
-     and not exists (select from system.pauses x where x.agent_id is null
-                      and (x.sync_type is null or x.sync_type = s.sync_type)
-                      and (x.until is null or x.until > c.now))),
+   where s.enabled and not exists (select from system.pauses_of(s.sync_type, null, c.now))),
 moved as (
   update system.sync_state st
      set last_slot_at = case when due.last_slot_at + due.every > due.now - due.every
@@ -67,23 +62,20 @@ queued as (
   returning 1)
 select (select count(*) from moved) as moved, (select count(*) from queued) as due
 """
-
-# Purpose: for SQL_INSERT_DUE, in its transaction: walk the index in its order; and compile nothing, which takes longer than the tick.
+# Purpose: make SQL_INSERT_DUE walk the index in its order, and compile nothing, which takes longer than the tick. Caller: insert_due, in
+# the same transaction. No locks.
 SQL_BY_INDEX = """
 select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)
 """
-
-# Purpose: pairs past their slot that are not run, by type and reason. Caller: tick, for its summary; after SQL_INSERT_DUE, so the
-# range holds only what something stands in the way of. Of each type those longest past their slot: while everything is paused, all
-# pairs come to stand here, and each tick would ask after every one. No locks.
+# Purpose: pairs past their slot that are not run, by type and reason. Caller: count_skipped, after SQL_INSERT_DUE, so that the range
+# holds only pairs that something stops. Only those of each type that are longest past their slot: while everything is paused, all pairs
+# are in the range, and every tick would look each one up. No locks.
 SQL_COUNT_SKIPPED = """
 select s.sync_type, why.reason, why.n
   from system.sync_settings s
   cross join lateral (
     select case
-             when exists (select from system.pauses x where (x.sync_type is null or x.sync_type = p.sync_type)
-                           and (x.agent_id is null or x.agent_id = p.agent_id)
-                           and (x.until is null or x.until > system.clock())) then 'paused'
+             when exists (select from system.pauses_of(p.sync_type, p.agent_id)) then 'paused'
              when exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
                            and r.state = 'running') then 'running'
              when exists (select from system.sync_runs r where r.sync_type = p.sync_type and r.agent_id = p.agent_id
@@ -91,33 +83,29 @@ select s.sync_type, why.reason, why.n
              when p.backoff_until > system.clock() then 'backing-off'
              else 'left-for-next-tick' end as reason, count(*) as n
       from (select * from system.sync_state q where q.sync_type = s.sync_type and q.active
-             and coalesce(q.last_slot_at, '-infinity'::timestamptz)
-                 <= system.clock() - make_interval(mins => s.interval_minutes)
-             order by coalesce(q.last_slot_at, '-infinity'::timestamptz) limit %(limit)s) p
+             and system.or_never(q.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)
+             order by system.or_never(q.last_slot_at) limit %(limit)s) p
      group by 1) why
  where s.enabled
  order by why.reason
 """
-
-# Purpose: what the agent has waiting, in the order of delivery. Caller: the worker that has just finished a run of it. Plain
-# `state = 'queued'` would let the planner walk over the whole queue by sync_runs_by_delivery (see deliveries.SQL_LOCK_NEXT).
+# Purpose: the agent's next queued run, in the order of delivery. Caller: next_of_agent. No locks. With plain `state = 'queued'` the planner
+# may walk over the whole queue by sync_runs_by_delivery (see deliveries.SQL_LOCK_NEXT).
 SQL_NEXT_OF_AGENT = """
 select r.id, r.fence from system.sync_runs r
  where r.agent_id = %(agent_id)s and r.state in ('queued', 'running') and r.state <> 'running'
    and (r.not_before is null or r.not_before <= system.clock())
  order by r.trigger = 'forced' desc, r.id limit 1
 """
-
-# Purpose: a forced run, unless one of the pair is unfinished. Caller: force.
+# Purpose: queue a forced run, unless the pair has an unfinished one. Caller: force. Locks: none but the new row.
 SQL_FORCE = """
 insert into system.sync_runs (sync_type, agent_id, trigger, requested_by, request_reason)
 values (%(sync_type)s, %(agent_id)s, 'forced', %(by)s, %(why)s)
 on conflict (agent_id, sync_type) where state in ('queued', 'running') do nothing
 returning id
 """
-
-# Purpose: the unfinished run that a forced one joins becomes forced, so that it runs though its type is disabled or its agent paused,
-# a running one if it needs another attempt. A queued one is pushed again to the front of the queue. Caller: force. Locks: that row.
+# Purpose: make the pair's unfinished run a forced one, so that it runs even if its type is disabled or its agent paused; a running one is
+# affected if it needs another attempt. A queued one is pushed again, to the front of the queue. Caller: force. Locks: that row.
 SQL_JOIN = """
 with unfinished as (
   select id, state, trigger from system.sync_runs
@@ -133,7 +121,7 @@ returning r.id
 
 
 def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:
-    """Queue what is due, at most `limit` pairs a type, in deliveries of `batch` runs: (slots moved, runs queued)."""
+    """Queue what is due, at most `limit` pairs a type, in deliveries of `batch` runs. Returns (slots moved, runs queued)."""
     with db.transaction():
         db.execute(SQL_BY_INDEX)
         row = one(db, SQL_INSERT_DUE, {"limit": limit, "batch": batch})
@@ -141,7 +129,7 @@ def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:
 
 
 def count_skipped(db: Database, *, limit: int = SKIPPED_COUNTED) -> tuple[dict[str, int], bool]:
-    """Pairs past their slot by reason, `limit` of each type at most; and whether there may be more."""
+    """Pairs past their slot that are not run, by reason, at most `limit` of each type; and whether there may be more."""
     by_reason, by_type = Counter[str](), Counter[str]()
     for row in db.execute(SQL_COUNT_SKIPPED, {"limit": limit}).fetchall():
         by_reason[row["reason"]] += row["n"]
@@ -150,14 +138,14 @@ def count_skipped(db: Database, *, limit: int = SKIPPED_COUNTED) -> tuple[dict[s
 
 
 def next_of_agent(db: Database, agent_id: str) -> tuple[int, int] | None:
-    """(run id, fence) of the agent's next queued run."""
+    """(run id, fence) of the agent's next queued run. A worker that finished a run of the agent goes on with it."""
     row = db.execute(SQL_NEXT_OF_AGENT, {"agent_id": agent_id}, prepare=True).fetchone()
     return (row["id"], row["fence"]) if row else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forced:
-    """`joined`: the pair had an unfinished run, which serves instead of a second one."""
+    """A forced run. `joined`: it is the unfinished run that the pair already had, and not a new one."""
 
     run_id: int
     sync_type: str
@@ -166,7 +154,7 @@ class Forced:
 
 
 def force(db: Database, sync_type: str, agent_id: str, *, by: str, why: str | None) -> Forced:
-    """A run of the pair at the front of the queue, or the unfinished one that there is."""
+    """Queue a run of the pair at the front of the queue, or join its unfinished run."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "by": by, "why": why}
     while True:  # the unfinished run may end between the two statements: then there is room for ours
         with db.transaction():

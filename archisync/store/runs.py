@@ -1,4 +1,9 @@
-"""A run as a row of `system.sync_runs`: its states, and what the row says."""
+"""A run as a row of `system.sync_runs`: its states, what triggered it, and its columns.
+
+queued ──claim──▶ running ──▶ succeeded | held | failed | skipped
+  ▲                  │
+  └── retry, lease expired (attempt + 1, fence + 1)
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ class Trigger(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class Counts:
-    """Rows of one run. `seen` are those of the export; `restored` came back after an absence; quarantined were refused."""
+    """Rows of one run: `seen` in the export, `restored` after an absence, `quarantined` because a value could not be read."""
 
     seen: int = 0
     inserted: int = 0
@@ -53,7 +58,7 @@ COUNT_NAMES = ("seen", "inserted", "updated", "unchanged", "absent", "restored",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One row of the history. Times are UTC-aware; counts are None until the run has seen an export."""
+    """One run, unfinished or finished. Times are UTC-aware; counts are None until the run has seen an export."""
 
     run_id: int
     sync_type: str
@@ -89,11 +94,11 @@ class Run:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Run:
-        """From all columns of a row of `system.sync_runs`."""
+        """The run from all columns of its row."""
         counts = None
         if row["rows_seen"] is not None:
             counts = Counts(**{name: row[f"rows_{name}"] or 0 for name in COUNT_NAMES})
-        special = {
+        special: dict[str, Any] = {
             "run_id": row["id"],
             "state": State(row["state"]),
             "trigger": Trigger(row["trigger"]),

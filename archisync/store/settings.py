@@ -1,4 +1,4 @@
-"""`system.sync_settings`: how often each type is fetched, and whether at all. `system.pauses`: what stands still for now."""
+"""`system.sync_settings`: how often each type runs, and the guard's thresholds. `system.pauses`: what must not run for now."""
 
 from __future__ import annotations
 
@@ -11,49 +11,55 @@ from archisync.rules.guard import Limits
 from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
 from archisync.store.database import Database
 
-# Purpose: a row for each type that has none; existing rows win over the environment. Caller: seed.
+# Purpose: a row for a type that has none; existing rows win over the environment. Caller: seed. Locks: none but the new row.
 SQL_SEED = """
 insert into system.sync_settings (sync_type, interval_minutes) values (%(sync_type)s, %(minutes)s)
 on conflict (sync_type) do nothing
 """
-# Purpose: all settings in the registry's order. Caller: settings.
+# Purpose: all settings. Caller: all_settings. No locks.
 SQL_LIST = "select sync_type, interval_minutes, enabled, updated_at from system.sync_settings"
-# Purpose: the guard's thresholds of every type. Caller: all_limits, limits.
+# Purpose: the guard's thresholds of every type. Caller: all_limits. No locks.
 SQL_LIMITS = "select sync_type, drop_percent, delete_percent, rewrite_percent from system.sync_settings"
-# Purpose: one type's thresholds; no other row is touched. Caller: set_limits. Locks: that row.
+# Purpose: change one type's thresholds. Caller: set_limits. Locks: that row.
 SQL_SET_LIMITS = """
 update system.sync_settings
    set drop_percent = %(drop)s, delete_percent = %(delete)s, rewrite_percent = %(rewrite)s, updated_at = system.clock()
  where sync_type = %(sync_type)s
 """
-# Purpose: change one type's interval; no other row is touched. Caller: set_interval. Locks: that row.
+# Purpose: change one type's interval. Caller: set_interval. Locks: that row.
 SQL_SET_INTERVAL = """
 update system.sync_settings set interval_minutes = %(minutes)s, updated_at = system.clock()
 where sync_type = %(sync_type)s
 """
+# Purpose: enable or disable one type. Caller: set_enabled. Locks: that row.
 SQL_SET_ENABLED = """
 update system.sync_settings set enabled = %(enabled)s, updated_at = system.clock() where sync_type = %(sync_type)s
 """
-# Purpose: one pause a scope; a second replaces the first. Caller: pause.
+# Purpose: pause a scope; a second pause of it replaces the first. Caller: pause. Locks: that row.
 SQL_PAUSE = """
 insert into system.pauses (sync_type, agent_id, until, reason, paused_by)
 values (%(sync_type)s, %(agent_id)s, %(until)s, %(reason)s, %(paused_by)s)
 on conflict (sync_type, agent_id) do update
    set until = excluded.until, reason = excluded.reason, paused_by = excluded.paused_by, paused_at = system.clock()
 """
-SQL_RESUME = """
+_STANDING = "(until is null or until > system.clock())"
+# Purpose: lift the pause of exactly that scope. Caller: resume. Locks: that row.
+SQL_RESUME = f"""
 delete from system.pauses
 where sync_type is not distinct from %(sync_type)s and agent_id is not distinct from %(agent_id)s
-  and (until is null or until > system.clock())
-"""
-SQL_PAUSES = """
+  and {_STANDING}
+"""  # noqa: S608 - the part is a constant of this module
+# Purpose: the pauses in force, the widest first. Caller: pauses. No locks.
+SQL_PAUSES = f"""
 select sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
-where until is null or until > system.clock() order by sync_type nulls first, agent_id nulls first
-"""
+where {_STANDING} order by sync_type nulls first, agent_id nulls first
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TypeSettings:
+    """How often a type runs, and whether at all."""
+
     sync_type: str
     interval_minutes: int
     enabled: bool
@@ -62,7 +68,7 @@ class TypeSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pause:
-    """A standing pause; `sync_type` and `agent_id` both None: everything stands still."""
+    """A pause in force. Of everything when `sync_type` and `agent_id` are None."""
 
     sync_type: str | None
     agent_id: str | None
@@ -73,7 +79,7 @@ class Pause:
 
 
 def check_interval(text: str) -> int:
-    """Minutes from what a person typed. Raises UsageError naming the allowed range."""
+    """Minutes from what a person typed. Raises UsageError, which names the allowed range."""
     allowed = f"allowed: a whole number of minutes from {MIN_INTERVAL_MINUTES} to {MAX_INTERVAL_MINUTES}"
     if not (text.isascii() and text.isdigit()):
         raise UsageError(f"the interval {ascii(text)[:40]} is not a whole number", hint=allowed)
@@ -83,6 +89,7 @@ def check_interval(text: str) -> int:
 
 
 def seed(db: Database, config: Config) -> None:
+    """Add a row for each type that has none, with the interval that the environment names or the default."""
     for sync_type in SYNC_TYPES.values():
         db.execute(SQL_SEED, {"sync_type": sync_type.name, "minutes": config.seed_interval(sync_type)})
 
@@ -102,7 +109,7 @@ def set_enabled(db: Database, sync_type: SyncType, enabled: bool) -> None:
 
 
 def check_percent(text: str) -> int:
-    """A share from what a person typed. Raises UsageError naming the allowed range."""
+    """A share from what a person typed. Raises UsageError, which names the allowed range."""
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 100):
         raise UsageError(
             f"the share {ascii(text)[:40]} is not a percentage", hint="allowed: a whole number from 0 to 100"
@@ -130,6 +137,7 @@ def set_limits(db: Database, sync_type: SyncType, limits: Limits) -> None:
 def pause(
     db: Database, *, sync_type: str | None, agent_id: str | None, until: datetime | None, reason: str | None, by: str
 ) -> None:
+    """Pause everything (both None), a type, an agent, or one pair; until somebody resumes when `until` is None."""
     db.execute(
         SQL_PAUSE,
         {"sync_type": sync_type, "agent_id": agent_id, "until": until, "reason": reason, "paused_by": by},
@@ -142,4 +150,5 @@ def resume(db: Database, *, sync_type: str | None, agent_id: str | None) -> bool
 
 
 def pauses(db: Database) -> list[Pause]:
+    """The pauses in force, the widest first."""
     return [Pause(**row) for row in db.execute(SQL_PAUSES).fetchall()]

@@ -1,4 +1,4 @@
-"""`system.ticks`: what each tick did. The age of the newest row tells whether anybody calls tick at all."""
+"""`system.ticks`: the heartbeats of ticks. The age of the newest one tells whether anybody calls tick at all."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from archisync.store.database import Database, Params
+from archisync.store.database import Database, Params, one
 
 KEPT_DAYS = 30
-"""Of heartbeats, and of notices."""
+"""How long heartbeats and notices are kept."""
+SILENCE_S = 180
+"""Three missed ticks: nobody calls `archisync tick` each minute."""
 
-# Purpose: the heartbeat. Caller: tick, last step. It waits neither for the disk nor for a standby (the setting ends with the
-# statement's transaction): what a crash of the server could take from it, the next minute says again.
+# Purpose: the heartbeat. Caller: record. The commit waits neither for the disk nor for a standby (the setting ends with the statement's
+# transaction): if a crash of the server loses it, the next minute brings another. Locks: none but the new row.
 SQL_RECORD = """
 insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error)
 values (%(started_at)s, %(duration_ms)s, %(host)s, %(reaped)s, %(due)s, %(enqueued)s, %(redelivered)s, %(skipped)s, %(error)s)
 returning id, set_config('synchronous_commit', 'off', true)
 """
-# Purpose: is there anything at all that a tick could do? Caller: tick, first of all. Locks: none.
-# It asks for a little more than the steps would find (any delivery, any run that waits to be given into one), never for less, but for
-# slots of a wrong clock while their type is disabled: they delay nothing, and are asked for once it is enabled; and for finished runs
-# of a wrong clock, which any tick that works puts right. The oldest and
-# the newest slot of each type are the two ends of an index range: `exists` with a condition may be planned as a walk over all pairs.
-# Heartbeats are not asked for: whoever has that table locked keeps no run from being queued.
+# Purpose: is there anything that a tick could do? Caller: anything_to_do. No locks.
+# It may find a little more than the steps would (any delivery, any run without one), never less, with two exceptions: slots of a wrong
+# clock while their type is disabled, which delay nothing until it is enabled; and finished runs of a wrong clock, which the next tick that
+# works puts right. The oldest and the newest slot of each type are the two ends of an index range: `exists` with a condition may be
+# planned as a walk over all pairs. Old heartbeats don't count: a lock on their table must not keep a run from being queued.
 SQL_ANYTHING_TO_DO = """
 with clock as materialized (select system.clock() as now)
 select c.now, coalesce(exists (
          select from system.sync_settings s
           cross join lateral (
-             select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
+             select system.or_never(p.last_slot_at) as slot from system.sync_state p
               where p.sync_type = s.sync_type and p.active
-              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) limit 1) oldest
+              order by system.or_never(p.last_slot_at) limit 1) oldest
           cross join lateral (
-             select coalesce(p.last_slot_at, '-infinity'::timestamptz) as slot from system.sync_state p
+             select system.or_never(p.last_slot_at) as slot from system.sync_state p
               where p.sync_type = s.sync_type and p.active
-              order by coalesce(p.last_slot_at, '-infinity'::timestamptz) desc limit 1) newest
+              order by system.or_never(p.last_slot_at) desc limit 1) newest
           where s.enabled and (oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
                                or newest.slot > c.now + interval '1 minute'))
       or exists (select from system.sync_runs r where r.state = 'running'
@@ -49,15 +50,18 @@ select c.now, coalesce(exists (
       or (select n.created_at from system.notices n order by n.created_at limit 1) < c.now - make_interval(days => %(kept_days)s)
       or (%(hook)s and (exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)
                         or exists (select from system.notices n where n.done_at is null
-                                    and n.next_attempt_at > c.now + interval '61 minutes'))), false) as anything  -- a wrong clock's
+                                    and n.next_attempt_at > c.now + interval '61 minutes'))),  -- of a wrong clock
+       false) as anything
   from clock c
 """
 
+# Purpose: the newest heartbeat and its age. Caller: last. No locks.
 SQL_LAST = """
 select started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error,
        extract(epoch from system.clock() - started_at)::float as age_s
   from system.ticks order by id desc limit 1
 """
+# Purpose: delete a batch of old heartbeats. Caller: prune. Locks: those rows.
 SQL_PRUNE = """
 delete from system.ticks where id in
   (select id from system.ticks where started_at < system.clock() - make_interval(days => %(days)s) order by started_at limit %(limit)s)
@@ -66,6 +70,8 @@ delete from system.ticks where id in
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heartbeat:
+    """What a tick did, and how long ago it began (`age_s`)."""
+
     started_at: datetime
     duration_ms: int
     host: str
@@ -79,31 +85,26 @@ class Heartbeat:
 
 
 def anything_to_do(db: Database, *, history_days: int, hook: bool) -> tuple[datetime, bool]:
-    """PostgreSQL's time, and whether a tick may find something to do. `hook`: somebody wants the notices that wait."""
+    """PostgreSQL's time, and whether a tick may find something to do. `hook`: a hook is configured, so notices count."""
     params: Params = {"history_days": history_days, "kept_days": KEPT_DAYS, "hook": hook}
-    row = db.execute(SQL_ANYTHING_TO_DO, params).fetchone()
-    assert row is not None
+    row = one(db, SQL_ANYTHING_TO_DO, params)
     return row["now"], row["anything"]
 
 
 def record(db: Database, values: dict[str, Any]) -> int:
-    """Leave the heartbeat; its number."""
-    row = db.execute(SQL_RECORD, values | {"skipped": Jsonb(values["skipped"])}).fetchone()
-    assert row is not None
-    return int(row["id"])
+    """Write the heartbeat; its id."""
+    return int(one(db, SQL_RECORD, values | {"skipped": Jsonb(values["skipped"])})["id"])
 
 
 def last(db: Database) -> Heartbeat | None:
+    """The newest heartbeat; None when no tick has ever run."""
     row = db.execute(SQL_LAST).fetchone()
     return Heartbeat(**row) if row else None
 
 
 def prune(db: Database, *, limit: int) -> int:
+    """Delete up to `limit` heartbeats older than KEPT_DAYS; the number of rows."""
     return db.execute(SQL_PRUNE, {"days": KEPT_DAYS, "limit": limit}).rowcount
-
-
-SILENCE_S = 180
-"""Three missed ticks: whoever should call `archisync tick` each minute does not."""
 
 
 def overdue_note(beat: Heartbeat | None) -> str | None:

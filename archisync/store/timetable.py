@@ -1,4 +1,4 @@
-"""What `plan` asks: what is queued, when pairs fall due, and how long runs took. Read only."""
+"""What `plan` asks: what is queued, when pairs fall due, and how long runs take. Read only."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from archisync.rules.forecast import DueGroup
 from archisync.store.database import Database
 
 MEASURED_RUNS = 1000
-"""Newest runs of a type whose durations count: enough for a steady mean, few enough for one look at an index."""
+"""The newest runs of a type whose durations count: enough for a steady mean, few enough for one index range."""
 
-# Purpose: pairs by type and minute in which they are due next (at `now` when they are overdue), so that a million pairs are a few
-# thousand rows. Disabled types and pauses without an end are left out; a pause or back-off with an end delays. Caller: due_groups.
+# Purpose: pairs by type and minute in which they are due next (`now` if they are overdue), so that a million pairs are a few thousand rows.
+# Disabled types and pauses without an end are left out; a pause or back-off with an end delays. Caller: due_groups. No locks.
 SQL_DUE_GROUPS = """
 select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, count(*) as pairs
   from system.sync_state p
   join system.sync_settings s using (sync_type)
   left join lateral (
-    select x.until is null as for_good, x.until from system.pauses x
-     where (x.sync_type is null or x.sync_type = p.sync_type) and (x.agent_id is null or x.agent_id = p.agent_id)
-       and (x.until is null or x.until > system.clock())
+    select x.until is null as for_good, x.until from system.pauses_of(p.sync_type, p.agent_id) x
      order by x.until desc nulls first limit 1) pause on true
   cross join lateral (select greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock(), pause.until,
                                       p.backoff_until) as at) due
@@ -31,16 +29,13 @@ SQL_QUEUED = """
 select r.sync_type, count(*) as runs
   from system.sync_runs r join system.sync_settings s using (sync_type)
  where r.state = 'queued'
-   and (r.trigger = 'forced'
-        or (s.enabled and not exists (select from system.pauses x where (x.sync_type is null or x.sync_type = r.sync_type)
-                                       and (x.agent_id is null or x.agent_id = r.agent_id)
-                                       and (x.until is null or x.until > system.clock()))))
+   and (r.trigger = 'forced' or (s.enabled and not exists (select from system.pauses_of(r.sync_type, r.agent_id))))
    and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
    and (%(agent_id)s::text is null or r.agent_id = %(agent_id)s)
  group by 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
-# Why `<> 'queued'`, and why the rows are compared and sorted so: see history.SQL_NEWEST.
+# `<> 'queued'`, and why rows are compared and sorted as they are: see history.SQL_NEWEST.
 SQL_DURATIONS = """
 select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
                                  extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs
@@ -58,6 +53,7 @@ select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
 
 
 def due_groups(db: Database, *, sync_type: str | None, agent_id: str | None) -> list[DueGroup]:
+    """Pairs that fall due in the same minute, in order of time."""
     rows = db.execute(SQL_DUE_GROUPS, {"sync_type": sync_type, "agent_id": agent_id}).fetchall()
     return [DueGroup(**row) for row in rows]
 
@@ -69,6 +65,6 @@ def queued(db: Database, *, sync_type: str | None, agent_id: str | None) -> dict
 
 
 def durations(db: Database) -> dict[str, float | None]:
-    """Mean seconds of a run by type; None for one that never ran."""
+    """The mean duration of a run in seconds, by type; None for a type that never ran."""
     rows = db.execute(SQL_DURATIONS, {"limit": MEASURED_RUNS}).fetchall()
     return {row["sync_type"]: row["mean_s"] for row in rows}

@@ -220,7 +220,6 @@ class Sync:
             self._db,
             self._claim,
             known_rows=staged.valid,
-            sha256=export.sha256,
             changed=self._record.changed,
             accepted=verdict.accepted,
             source={

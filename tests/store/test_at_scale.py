@@ -47,7 +47,7 @@ def scanned(plan: dict[str, Any]) -> Iterator[str]:
 ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, "after": 0, "limit": 20}
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "health": (health.SQL_HEALTH, {}),
+    "health": (health.SQL_TYPE_HEALTH, {}),
     "state of a pair": (pairs.SQL_STATE, {"sync_type": "orders", "agent_id": ONE}),
     "history": (history.SQL_NEWEST, ANY),
     "history of a rare type": (history.SQL_NEWEST, ANY | {"sync_type": "prices"}),
@@ -281,7 +281,7 @@ def test_a_long_queue_that_no_statistics_know_of_is_not_walked(connection: Datab
     while queued_runs.insert_due(connection, limit=1_000, batch=100)[0]:
         continue
     for question, params in (
-        (health.SQL_HEALTH, {}),
+        (health.SQL_TYPE_HEALTH, {}),
         (history.SQL_NEWEST, ANY),
         (history.SQL_NEWEST, ANY | {"states": ["queued"], "sync_type": "prices"}),
         (ticks.SQL_ANYTHING_TO_DO, {"history_days": 90, "kept_days": 30, "hook": True}),

@@ -1,0 +1,547 @@
+-- Everything that archisync keeps in PostgreSQL, in the order in which one asks: what shall run, for whom, what waits, what ran, where
+-- each pair of sync type and agent stands, which exports are held, what is to be told; then the triggers, and the data itself.
+-- Caller: archisync.store.migrations, in one transaction under an advisory lock.
+-- The database may already have agents.users (with other columns) and system.sync_settings (with changed intervals): their rows are kept.
+-- Until release 1.0 this file may change; whoever changes it renames it, so that a database made by an earlier text is recognised. From
+-- 1.0 on, each change is a new file.
+
+create schema if not exists system;
+create schema if not exists agents;
+create schema if not exists shared;
+
+-- The clock of every decision: PostgreSQL's, in whole seconds, so that hosts with wrong clocks decide alike.
+-- `set archisync.now = '…'` replaces it in a session; tests run a day in fast-forward with it.
+create function system.clock() returns timestamptz
+language sql stable parallel safe
+as $$
+  select date_trunc('second', coalesce(nullif(current_setting('archisync.now', true), '')::timestamptz, statement_timestamp()))
+$$;
+
+-- The time, or -infinity when it never happened: what never happened sorts first, in an index too. PostgreSQL inlines the function.
+create function system.or_never(at timestamptz) returns timestamptz
+language sql immutable parallel safe
+as $$ select coalesce(at, '-infinity'::timestamptz) $$;
+
+-- ======== Settings: what shall run, and how often ========
+
+-- The sync types. A test compares them with archisync.rules.synctypes.
+create table system.sync_types (
+  sync_type text primary key,
+  scope     text not null check (scope in ('agent', 'shared')),
+  level     smallint not null           -- a type is queued after the types that it refers to, which have a lower level
+);
+insert into system.sync_types (sync_type, scope, level) values
+  ('orders', 'agent', 0), ('customers', 'agent', 0), ('products', 'shared', 0),
+  ('prices', 'shared', 1), ('ddt', 'agent', 1), ('invoices', 'agent', 1);
+
+-- One row a type. The three shares are the guard's, in percent: an export that exceeds one is held. 100 switches off that one rule; nothing
+-- switches off the others (no rows at all, truncated, unreadable, a missing column, all rows rejected, contradicting keys).
+create table if not exists system.sync_settings (
+  sync_type        text primary key,
+  interval_minutes integer,
+  enabled          boolean not null default true,
+  updated_at       timestamptz not null default now()
+);
+alter table system.sync_settings
+  add column if not exists enabled boolean not null default true,
+  add column if not exists updated_at timestamptz not null default now(),
+  add column drop_percent integer not null default 50,
+  add column delete_percent integer not null default 50,
+  add column rewrite_percent integer not null default 50,
+  add constraint sync_settings_drop_is_a_share check (drop_percent between 0 and 100),
+  add constraint sync_settings_delete_is_a_share check (delete_percent between 0 and 100),
+  add constraint sync_settings_rewrite_is_a_share check (rewrite_percent between 0 and 100),
+  alter column interval_minutes set default 30,
+  alter column interval_minutes set not null,
+  add constraint sync_settings_interval_is_allowed check (interval_minutes between 5 and 1440),
+  add constraint sync_settings_type_is_known foreign key (sync_type) references system.sync_types;
+create unique index if not exists sync_settings_one_row_a_type on system.sync_settings (sync_type);
+
+-- A pause of everything (both NULL), of a type, of an agent, or of one pair.
+create table system.pauses (
+  id         bigint generated always as identity primary key,
+  sync_type  text references system.sync_types,
+  agent_id   text,
+  until      timestamptz,               -- NULL: until somebody resumes
+  reason     text,
+  paused_by  text,
+  paused_at  timestamptz not null default system.clock(),
+  unique nulls not distinct (sync_type, agent_id)
+);
+
+-- The pauses that stop a pair now. With NULL for the agent: those that stop the whole type. PostgreSQL inlines the function.
+create function system.pauses_of(of_type text, of_agent text, at timestamptz default system.clock()) returns setof system.pauses
+language sql stable
+as $$
+  select * from system.pauses x
+   where (x.sync_type is null or x.sync_type = of_type) and (x.agent_id is null or x.agent_id = of_agent)
+     and (x.until is null or x.until > at)
+$$;
+
+-- ======== Registry: whose data ========
+
+-- The agents. Only those on the whitelist are synced. The table may be the company's own: archisync relies on these two columns only.
+create table if not exists agents.users (
+  id          text primary key,
+  username    text,
+  full_name   text,
+  whitelisted boolean not null default false
+);
+alter table agents.users add column if not exists whitelisted boolean not null default false;
+
+-- ======== Queue: what waits and what runs ========
+
+-- One row a run, unfinished or finished: the queue and the history. The row is the truth; Redis only delivers its id and fence.
+create table system.sync_runs (
+  id               bigint generated always as identity primary key,
+  sync_type        text not null,        -- no foreign key: a tick would pay for it with each run, and takes the type from sync_state
+  agent_id         text not null,
+  state            text not null default 'queued'
+                   check (state in ('queued', 'running', 'succeeded', 'held', 'failed', 'skipped', 'cancelled')),
+  reason           text,                 -- machine-readable: why the run is in this state
+  message          text,                 -- the same as a sentence
+  trigger          text not null check (trigger in ('scheduled', 'forced')),
+  requested_by     text,
+  request_reason   text,
+  slot_at          timestamptz,
+  attempt          integer not null default 1,
+  fence            integer not null default 1,  -- + 1 whenever the run changes hands; a stale holder's writes are refused
+  not_before       timestamptz,          -- a retry waits until then
+  queued_at        timestamptz not null default system.clock(),
+  delivery_id      bigint,               -- NULL: the run waits for a delivery (it is forced, or was given back)
+  delivered_at     timestamptz,          -- that of the delivery, copied by the claim
+  started_at       timestamptz,
+  lease_until      timestamptz,
+  worker           text,
+  finished_at      timestamptz,
+  kept_at          timestamptz,          -- when pruning last found the run old but still needed
+  rows_seen        bigint,
+  rows_inserted    bigint,
+  rows_updated     bigint,
+  rows_unchanged   bigint,
+  rows_absent      bigint,
+  rows_restored    bigint,
+  rows_deleted     bigint,
+  rows_quarantined bigint,
+  export           jsonb,                -- origin, bytes, sha256, what was detected
+  steps            jsonb,                -- milliseconds of each step
+  warnings         jsonb not null default '[]',
+  check ((state in ('queued', 'running')) = (finished_at is null))
+);
+-- At most one unfinished run of a pair, and one running run of an agent, whose ERP session can't be shared. Both begin with the agent, so
+-- that they also find an agent's unfinished runs.
+create unique index sync_runs_one_unfinished_a_pair on system.sync_runs (agent_id, sync_type) where state in ('queued', 'running');
+create unique index sync_runs_one_running_an_agent on system.sync_runs (agent_id) where state = 'running';
+-- Queued runs, of all types or of one. A tick pays for each index entry of each run that it queues.
+create index sync_runs_by_delivery on system.sync_runs (delivery_id, sync_type, id) where state = 'queued';
+
+-- Queued runs that are pushed to Redis together: up to a thousand, all of them forced or none. A tick marks one small row as delivered
+-- instead of rewriting a thousand. A job's id is made of run, fence and delivery: a delivery that is pushed twice is queued once, and a new
+-- delivery of the same run has a fresh job id. A row goes when none of its runs is queued any more.
+create table system.deliveries (
+  id           bigint generated always as identity primary key,
+  forced       boolean not null default false,
+  delivered_at timestamptz               -- when Redis had all of it; NULL: not yet
+);
+create index deliveries_waiting on system.deliveries (forced desc, id) where delivered_at is null;
+
+-- Heartbeats: what each tick did. No row for some minutes means that nobody calls tick.
+create table system.ticks (
+  id          bigint generated always as identity primary key,
+  started_at  timestamptz not null,
+  duration_ms integer not null,
+  host        text not null,
+  reaped      integer not null,
+  due         integer not null,
+  enqueued    integer not null,
+  redelivered integer not null,
+  skipped     jsonb not null,
+  error       text
+);
+create index ticks_by_start on system.ticks (started_at);
+
+-- ======== History: what ran ========
+
+-- The newest runs of a type in a state. By id and not by time: runs that a wrong clock dated years ahead would come before all later ones.
+-- The time is included for those who count a span.
+create index sync_runs_by_state on system.sync_runs (sync_type, state, id) include (queued_at) where state <> 'queued';
+-- The newest runs of an agent or of a pair. Finished ones only: a tick and a claim write no entry at a random place of a large index.
+create index sync_runs_by_agent on system.sync_runs (agent_id, id) where finished_at is not null;
+-- Pruning walks along this index. A run that is old but still needed (the last success of its pair, say) gets kept_at, which moves it to
+-- the end: it is looked at again after another retention time, not by every tick.
+create index sync_runs_by_age on system.sync_runs (coalesce(kept_at, finished_at)) where finished_at is not null;
+
+-- ======== State of each pair ========
+
+-- One row for each pair that was ever scheduled. The triggers on agents.users keep `active`, so an idle tick need not read that table.
+create table system.sync_state (
+  sync_type            text not null references system.sync_types,
+  agent_id             text not null,
+  active               boolean not null default true,      -- the agent is on the whitelist now; the shared types always are
+  last_slot_at         timestamptz,                        -- the last scheduled slot; NULL: never scheduled
+  last_run_id          bigint,
+  last_success_at      timestamptz,
+  consecutive_failures integer not null default 0,
+  backoff_until        timestamptz,
+  known_rows           bigint,                             -- rows of the last applied export: the guard's baseline
+  high_rows            jsonb not null default '{}',        -- {"2026-11-24": 1450, …}: most rows applied on each of the last days (UTC)
+  data_version         bigint not null default 0,          -- + 1 with every apply that changed something
+  applied_source       jsonb,                              -- of the last applied export: run, sha256, counts, what the source said of it
+                                                           -- (ETag, Last-Modified), how it was read. NULL: always fetch
+  primary key (agent_id, sync_type)
+) with (fillfactor = 80);
+-- The due query reads a range of this index: its cost grows with what is due, not with what exists.
+create index sync_state_by_slot on system.sync_state (sync_type, system.or_never(last_slot_at)) where active;
+-- What `status` asks. Plain indexes and no counters: for a counter, every worker would wait for the same row. The last two are empty while
+-- all is well.
+create index sync_state_by_success on system.sync_state (sync_type, system.or_never(last_success_at)) where active;
+create index sync_state_failing on system.sync_state (sync_type, consecutive_failures) where active and consecutive_failures > 0;
+create index sync_state_resting on system.sync_state (sync_type, backoff_until) where active and backoff_until is not null;
+
+-- How long a pair rests after its n-th failure in a row: not at all after the first, then double the interval each time, at most six hours
+-- (or its own interval, if that is longer).
+create function system.backoff(of_type text, failures integer) returns interval
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when failures < 2 then null
+              else least(make_interval(mins => s.interval_minutes) * power(2, least(failures, 20) - 1),
+                         greatest(make_interval(hours => 6), make_interval(mins => s.interval_minutes))) end
+    from system.sync_settings s where s.sync_type = of_type
+$$;
+
+-- One row for each pair and transaction that wrote to agent data without being an apply. An apply of the pair deletes the rows that it sees
+-- *before* it compares anything: what commits later leaves its row for the next sync. Writer and apply share no lock, so neither waits.
+create table system.outside_changes (
+  sync_type text not null,
+  agent_id  text not null,
+  xid       xid8 not null default pg_current_xact_id(),
+  primary key (sync_type, agent_id, xid)
+);
+
+-- ======== Held exports: what a person must decide ========
+
+create table system.held_exports (
+  run_id        bigint primary key references system.sync_runs on delete cascade,
+  sync_type     text not null references system.sync_types,
+  agent_id      text not null,
+  rule          text not null,
+  message       text not null,
+  acceptable    boolean not null,            -- an unreadable export can't be accepted, only replaced
+  sha256        text,
+  rows_valid    bigint not null,
+  known_rows    bigint,
+  data_version  bigint not null,             -- of the data that the person looked at
+  sample        jsonb not null default '[]', -- keys of rows that would vanish
+  planned       jsonb not null default '{}', -- how many rows would be deleted, rewritten, changed, new
+  changes       jsonb not null default '[]', -- some of the changes: the key, and old and new value of each field
+  held_at       timestamptz not null default system.clock(),
+  decision      text check (decision in ('accepted', 'rejected', 'superseded', 'cleared', 'withdrawn')),
+  decided_at    timestamptz,
+  decided_by    text,
+  decided_why   text,
+  expires_at    timestamptz,                 -- an acceptance lasts 24 h
+  used_by_run   bigint,
+  ended_at      timestamptz                  -- NULL: the hold goes on, also one that is accepted but not applied yet, or rejected
+);
+create unique index held_exports_one_open_a_pair on system.held_exports (sync_type, agent_id) where decision is null;
+create index held_exports_accepted on system.held_exports (sync_type, agent_id) where decision = 'accepted' and used_by_run is null;
+create index held_exports_by_pair on system.held_exports (sync_type, agent_id, run_id);
+create index held_exports_going_on on system.held_exports (agent_id, sync_type) where ended_at is null;
+
+-- ======== Notices: what a person wants to hear of ========
+
+-- An outbox, written in the transaction of the change itself, whoever makes it (a worker, a tick, plain SQL); a tick delivers it. One row a
+-- change, not one a run.
+create table system.notices (
+  id              bigint generated always as identity primary key,
+  event           text not null check (event in ('held', 'degraded', 'recovered')),
+  sync_type       text not null,
+  agent_id        text not null,
+  run_id          bigint,
+  message         text not null,
+  created_at      timestamptz not null default system.clock(),
+  attempts        integer not null default 0,
+  next_attempt_at timestamptz not null default system.clock(),
+  done_at         timestamptz,               -- delivered, or too old to be of use
+  outcome         text                       -- delivered | expired; before that, why the last attempt failed
+);
+create index notices_waiting on system.notices (next_attempt_at) where done_at is null;
+create index notices_by_creation on system.notices (created_at);
+
+-- ======== Triggers ========
+-- They are SECURITY DEFINER because whoever writes to agents.users or to agent data need not have rights in the schema system.
+
+-- 1. agents.users: the whitelist and system.sync_state agree, however the registry is edited (the command line, an application, SQL).
+
+create function system.activate_agents(ids text[]) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  insert into system.sync_state as st (sync_type, agent_id)
+  select t.sync_type, a.id from unnest(ids) as a(id) cross join system.sync_types t where t.scope = 'agent'
+  on conflict (sync_type, agent_id) do update set active = true where not st.active
+$$;
+
+-- The agents' queued runs end as skipped, their slots are given back as claims.SQL_STATE_SKIPPED does, and their holds are withdrawn. The
+-- shared types are nobody's, whatever an agent is called.
+create function system.deactivate_agents(ids text[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  own constant text[] := array(select t.sync_type from system.sync_types t where t.scope = 'agent');
+begin
+  -- State first: this waits for a tick that is about to queue a run, so that the next statement sees that run.
+  update system.sync_state st set active = false where st.agent_id = any (ids) and st.active and st.sync_type = any (own);
+  -- With `state = 'queued'` alone, statistics that were made while nothing was queued lead the planner through the whole queue.
+  with skipped as (
+    update system.sync_runs
+       set state = 'skipped', reason = 'not-whitelisted', message = 'the agent left the whitelist before the run began',
+           finished_at = system.clock()
+     where agent_id = any (ids) and state in ('queued', 'running') and state <> 'running' and sync_type = any (own)
+    returning sync_type, agent_id, slot_at)
+  update system.sync_state st set last_slot_at = skipped.slot_at - make_interval(mins => s.interval_minutes)
+    from skipped join system.sync_settings s using (sync_type)
+   where st.agent_id = skipped.agent_id and st.sync_type = skipped.sync_type and st.last_slot_at = skipped.slot_at;
+  -- SKIP LOCKED: an apply that has the row is about to end that hold, and may be waiting for the state rows above.
+  with theirs as (
+    select h.run_id from system.held_exports h
+      join system.sync_state st on st.agent_id = h.agent_id and st.sync_type = h.sync_type and not st.active
+     where h.agent_id = any (ids) and h.ended_at is null for update of h skip locked),
+  ended as (
+    update system.held_exports h
+       set decision = coalesce(h.decision, 'withdrawn'), decided_at = coalesce(h.decided_at, system.clock()), ended_at = system.clock()
+      from theirs where h.run_id = theirs.run_id
+    returning h.sync_type, h.agent_id, h.run_id)
+  insert into system.notices (event, sync_type, agent_id, run_id, message)
+  select distinct on (e.agent_id, e.sync_type) 'recovered', e.sync_type, e.agent_id, e.run_id,
+         e.agent_id || ' left the whitelist, which ended the hold of ' || e.sync_type || ' (run ' || e.run_id || ')'
+    from ended e order by e.agent_id, e.sync_type, e.run_id desc;
+end
+$$;
+-- The two run with the rights of the schema's owner and are meant for triggers only.
+revoke execute on function system.activate_agents(text[]), system.deactivate_agents(text[]) from public;
+
+create function system.users_inserted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  perform system.activate_agents(array(select id from new_users where whitelisted));
+  return null;
+end $$;
+create trigger archisync_users_inserted after insert on agents.users
+  referencing new table as new_users for each statement execute function system.users_inserted();
+
+create function system.users_deleted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  perform system.deactivate_agents(array(select id from old_users where whitelisted));
+  return null;
+end $$;
+create trigger archisync_users_deleted after delete on agents.users
+  referencing old table as old_users for each statement execute function system.users_deleted();
+
+create function system.users_truncated() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  perform system.deactivate_agents(array(select distinct agent_id from system.sync_state where active));
+  return null;
+end $$;
+create trigger archisync_users_truncated after truncate on agents.users
+  for each statement execute function system.users_truncated();
+
+create function system.user_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if tg_op <> 'INSERT' and old.whitelisted and (tg_op = 'DELETE' or new.id <> old.id or new.whitelisted is not true) then
+    perform system.deactivate_agents(array[old.id]);
+  end if;
+  if tg_op <> 'DELETE' and new.whitelisted then
+    perform system.activate_agents(array[new.id]);
+  end if;
+  return null;
+end $$;
+-- Without a list of columns, which would miss what a BEFORE trigger sets.
+create trigger archisync_user_updated after update on agents.users
+  for each row when (old.id is distinct from new.id or old.whitelisted is distinct from new.whitelisted)
+  execute function system.user_changed();
+-- For a registry that logical replication fills from another database: replication fires no statement triggers, and row triggers only if
+-- they are enabled for it. Disabled, because where the whole database is replicated, system.sync_state comes the same way. `doctor` tells
+-- when whitelist and state differ, and how to enable the trigger:
+--   alter table agents.users enable replica trigger archisync_user_replicated
+create trigger archisync_user_replicated after insert or update or delete on agents.users
+  for each row execute function system.user_changed();
+alter table agents.users disable trigger archisync_user_replicated;
+
+-- 2. system.sync_state: notices of the third failure in a row and of the success that ends such a series, and the end of a hold.
+
+create function system.state_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if old.consecutive_failures < 3 and new.consecutive_failures >= 3 then
+    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    select 'degraded', new.sync_type, new.agent_id, new.last_run_id,
+           new.sync_type || ' of ' || new.agent_id || ' failed ' || new.consecutive_failures || ' times in a row'
+           || coalesce(': ' || (select r.message from system.sync_runs r where r.id = new.last_run_id), '');
+  elsif old.consecutive_failures >= 3 and new.consecutive_failures = 0  -- a held run ends a series too, and has a notice of its own
+        and not exists (select from system.sync_runs r where r.id = new.last_run_id and r.state = 'held') then
+    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    values ('recovered', new.sync_type, new.agent_id, new.last_run_id,
+            new.sync_type || ' of ' || new.agent_id || ' succeeds again after ' || old.consecutive_failures || ' failures');
+  end if;
+  return null;
+end $$;
+create trigger archisync_state_changed after update of consecutive_failures on system.sync_state
+  for each row when ((old.consecutive_failures < 3 and new.consecutive_failures >= 3)
+                     or (old.consecutive_failures >= 3 and new.consecutive_failures = 0))
+  execute function system.state_changed();
+
+-- All holds of the pair end together, with one notice, however many exports were held one after the other.
+create function system.export_applied() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  with ended as (
+    update system.held_exports set ended_at = system.clock()
+     where agent_id = new.agent_id and sync_type = new.sync_type and ended_at is null
+    returning run_id, used_by_run)
+  insert into system.notices (event, sync_type, agent_id, run_id, message)
+  select 'recovered', new.sync_type, new.agent_id, coalesce(e.used_by_run, e.run_id),
+         case when e.used_by_run is null
+              then 'a good export of ' || new.sync_type || ' of ' || new.agent_id || ' ended the hold of run ' || e.run_id
+              else 'the held export of ' || new.sync_type || ' of ' || new.agent_id || ' was applied as accepted' end
+    from ended e order by e.used_by_run is null, e.run_id desc limit 1;
+  return null;
+end $$;
+-- Only an apply sets applied_source to a value.
+create trigger archisync_export_applied after update of applied_source on system.sync_state
+  for each row when (new.applied_source is not null) execute function system.export_applied();
+
+-- 3. system.held_exports: a hold of an agent that has left the whitelist meanwhile is withdrawn at once; any other one has a notice.
+
+-- The transaction that ends the run has locked the pair's state row: either it sees here that the agent has left, or deactivate_agents
+-- waits for it and sees its row.
+create function system.export_held_of_nobody() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if not exists (select from system.sync_state st where st.agent_id = new.agent_id and st.sync_type = new.sync_type and st.active) then
+    new.decision := 'withdrawn';
+    new.decided_at := system.clock();
+    new.ended_at := system.clock();
+  end if;
+  return new;
+end $$;
+create trigger archisync_export_held_of_nobody before insert on system.held_exports
+  for each row when (new.decision is null) execute function system.export_held_of_nobody();
+
+-- No notice of a hold that supersedes an open one of the pair: a person knows of that already.
+create function system.export_held() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  if coalesce((select h.decision from system.held_exports h where h.sync_type = new.sync_type
+                and h.agent_id = new.agent_id and h.run_id < new.run_id order by h.run_id desc limit 1), '') <> 'superseded' then
+    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    values ('held', new.sync_type, new.agent_id, new.run_id,
+            'the export of ' || new.sync_type || ' of ' || new.agent_id || ' is held: ' || new.message);
+  end if;
+  return null;
+end $$;
+create trigger archisync_export_held after insert on system.held_exports
+  for each row when (new.decision is null) execute function system.export_held();
+
+-- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type.
+
+create function system.changed_outside() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  shared constant boolean := tg_table_schema = 'shared';
+begin
+  if tg_op <> 'INSERT' then
+    insert into system.outside_changes (sync_type, agent_id)
+      values (tg_argv[0], case when shared then 'service-account' else to_jsonb(old) ->> 'agent_id' end) on conflict do nothing;
+  end if;
+  if tg_op <> 'DELETE' then
+    insert into system.outside_changes (sync_type, agent_id)
+      values (tg_argv[0], case when shared then 'service-account' else to_jsonb(new) ->> 'agent_id' end) on conflict do nothing;
+  end if;
+  return null;
+end
+$$;
+create function system.truncated_outside() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  update system.sync_state set applied_source = null where sync_type = tg_argv[0] and applied_source is not null;
+  return null;
+end $$;
+
+-- ======== Agent data: one table a type, named after it ========
+
+create table agents.customers (
+  agent_id text not null, customer_id text not null,
+  name text not null, account_number text, vat_number text, fiscal_code text, sdi_code text, pec text, email text,
+  phone text, mobile text, fax text, url text, contact text, street text, postal_code text, city text, region text,
+  country text, delivery_terms text, customer_type text, last_order_date date, orders_count bigint, sales_amount numeric,
+  primary key (agent_id, customer_id)
+);
+create table agents.orders (
+  agent_id text not null, order_id text not null,
+  order_number text, customer_id text, customer_name text, delivery_name text, delivery_address text,
+  created_at timestamptz not null, delivery_date date, description text, customer_reference text, status text,
+  order_type text, document_status text, transfer_status text, transfer_date date, completion_date date,
+  discount_percent numeric, gross_amount numeric, total_amount numeric,
+  primary key (agent_id, order_id)
+);
+-- Not unique, though order numbers are: two orders may swap numbers, or one may return under a new id while the old row waits for its
+-- second absence, and a constraint would then refuse that agent's exports for ever. A repeated number is a warning of the run.
+create index orders_by_number on agents.orders (agent_id, order_number) where order_number is not null;
+create table agents.ddt (
+  agent_id text not null, ddt_number text not null,
+  ddt_id text, order_number text not null, delivery_date date, customer_id text, delivery_name text,
+  delivery_address text, quantity numeric, customer_reference text, description text, delivery_terms text,
+  delivery_method text, contact text, courier text, tracking_number text, tracking_url text,
+  primary key (agent_id, ddt_number)
+);
+create table agents.invoices (
+  agent_id text not null, invoice_number text not null, order_number text not null,
+  invoice_date date, due_date date, customer_id text, billing_name text, quantity numeric, net_amount numeric,
+  discount_amount numeric, tax_amount numeric, freight_amount numeric, total_amount numeric, settled_amount numeric,
+  remaining_amount numeric, payment_terms text, last_settlement_date date, closed boolean,
+  primary key (agent_id, invoice_number, order_number)
+);
+create table shared.products (
+  product_id text primary key,
+  name text not null, description text, group_code text, group_name text, group_description text, search_name text,
+  package_content text, price_unit text, unit_price numeric, min_quantity numeric, multiple_quantity numeric,
+  max_quantity numeric, units_in_stock numeric, size text, unit text, discontinued boolean, modified_at timestamptz
+);
+create table shared.prices (
+  product_id text not null, account_code text not null default '', valid_from date, quantity_from numeric not null default 0,
+  product_name text, unit_price numeric not null, currency text, price_unit text, account_description text, valid_to date,
+  quantity_to numeric,
+  unique nulls not distinct (product_id, account_code, valid_from, quantity_from)
+);
+
+-- What every table has besides, for archisync alone: when the row came and when it last changed, which run wrote it, since when it is
+-- missing from the exports (it is deleted on the second absence in a row), and the digest of the export's line that it came from, so that
+-- of a large export only the changed lines are read. A line with that digest says what the row says, unless system.outside_changes has a
+-- row of the pair; NULL: compare with the row itself.
+-- An apply names its run and agent in settings of its transaction. So its COPY brings the export's columns and no others, and the trigger's
+-- condition passes it by before any function is called.
+do $$
+declare
+  target record;
+begin
+  for target in
+    select t.sync_type, t.scope, case t.scope when 'shared' then 'shared.' else 'agents.' end || t.sync_type as name
+      from system.sync_types t
+  loop
+    execute format('alter table %s
+      add column inserted_at timestamptz not null default system.clock(),
+      add column updated_at timestamptz not null default system.clock(),
+      add column run_id bigint default nullif(current_setting(''archisync.run_id'', true), '''')::bigint,
+      add column absent_since timestamptz,
+      add column line_digest uuid', target.name);
+    if target.scope = 'agent' then
+      execute format('alter table %s alter column agent_id
+        set default nullif(current_setting(''archisync.agent_id'', true), '''')', target.name);
+    end if;
+    execute format('create trigger archisync_changed_outside after insert or update or delete on %s for each row
+      when (coalesce(current_setting(''archisync.run_id'', true), '''') = '''')
+      execute function system.changed_outside(%L)', target.name, target.sync_type);
+    execute format('create trigger archisync_truncated after truncate on %s for each statement
+      execute function system.truncated_outside(%L)', target.name, target.sync_type);
+  end loop;
+end
+$$;
+
+-- The pairs of the shared types. `archisync db migrate` adds those of the agents on the whitelist.
+insert into system.sync_state (sync_type, agent_id) select sync_type, 'service-account' from system.sync_types where scope = 'shared';
