@@ -30,7 +30,7 @@ def write(target: Target, staged: Staged, plan: Plan) -> Counts:
         counts.inserted = _insert(target)
     if plan.changed:
         every_row_changes = not plan.new and plan.changed == staged.valid - staged.known
-        counts.updated = _update(target, sql.SQL("true") if every_row_changes else target.changed)
+        counts.updated = _update(target, every_row_changes=every_row_changes)
     if plan.restored:
         _restore(target)
         counts.restored = plan.restored
@@ -65,7 +65,9 @@ def _insert(target: Target) -> int:
     )
 
 
-def _update(target: Target, changed: sql.Composable) -> int:
+def _update(target: Target, *, every_row_changes: bool) -> int:
+    """The plan has compared the rows; where all of them change, they are not compared again."""
+    compared = {"changed": sql.SQL("true")} if every_row_changes else {}
     return target.run(
         "update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
         " run_id = %(run_id)s"
@@ -74,7 +76,7 @@ def _update(target: Target, changed: sql.Composable) -> int:
         assign=comma(
             sql.SQL("{} = {}").format(sql.Identifier(c.name), sql.Identifier("s", c.name)) for c in target.value_columns
         ),
-        changed=changed,
+        **compared,
     )
 
 

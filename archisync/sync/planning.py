@@ -24,7 +24,6 @@ def make_plan(target: Target, staged: Staged) -> Plan:
         # compared once, not in each filter; `rewrites` is null where nothing changes
         " from (select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
         "         from {table} t left join {stage} s on {same} where {mine} offset 0) r",
-        changed=target.changed,
         rewritten=_rewritten(target),
     )
     return Plan(
@@ -64,7 +63,6 @@ def sample_changes(target: Target, staged: Staged) -> list[dict[str, object]]:
         "  where o.key = any (%(fields)s::text[]) and o.value is distinct from n.value) as fields"
         " from {table} t join {stage} s on {same} where {mine} and s.ok and {changed} order by 1 limit {size}",
         key=target.key_as_text,
-        changed=target.changed,
         size=sql.Literal(SAMPLE_SIZE),
     )
     rows = target.db.execute(statement, target.params | {"fields": [f.name for f in target.value_columns]}).fetchall()

@@ -1,7 +1,9 @@
-"""What the ERP's printed reports need beside any export's treatment: rows that are no records, and cells that hold several fields.
+"""The ERP's printed reports: they have rows that are no records, and cells that hold several fields.
 
-An export file made for machines gets none of this: there an empty id is a bad row, not decoration.
+Only reports are read like this. In an export made for machines, a row with an empty id is a bad row and not decoration.
 """
+
+from __future__ import annotations
 
 import html
 import re
@@ -28,10 +30,9 @@ _NO_ID = ("", "0")
 
 
 class PrintedTable:
-    """A report's table without its garbage rows, `skipped` of them so far, and with combined cells taken apart. `lacking`: so many
-    more rows are announced in its footer than it has; known at its end.
+    """A report's table with its records only, and with combined cells taken apart. Raises what `map_labels` raises.
 
-    Raises what `map_labels` raises.
+    `skipped`: rows left out so far. `lacking`: how many more rows the footer announces than there are; known at the end.
     """
 
     def __init__(self, table: Table, sync_type: SyncType, aliases: Mapping[str, str]) -> None:
@@ -51,22 +52,22 @@ class PrintedTable:
             self.labels = (*table.labels, tracking.courier, tracking.url)
 
     def rows(self) -> Iterator[RawRow | BadRow]:
-        """The records in the report's order; each call starts again."""
+        """The records in the report's order. Each call starts again."""
         self.skipped = self.lacking = 0
-        promised = read = 0
+        announced_rows = read = 0
         for row in self._table.rows():
             read += 1
             if isinstance(row, BadRow):
                 yield row
             elif is_footer(row.cells):
-                promised = max(promised, announced(row.cells))
+                announced_rows = max(announced_rows, announced(row.cells))
                 read -= 1
                 self.skipped += 1
             elif any((row.cells[at] or "").strip() in _NO_ID for at in self._ids):
                 self.skipped += 1
             else:
                 yield self._taken_apart(row) if self._tracking >= 0 else row
-        self.lacking = max(0, promised - read)
+        self.lacking = max(0, announced_rows - read)
 
     def _taken_apart(self, row: RawRow) -> RawRow:
         courier, number, url = split_tracking(row.cells[self._tracking] or "")
@@ -76,9 +77,9 @@ class PrintedTable:
 
 
 def split_tracking(cell: str) -> tuple[str | None, str | None, str | None]:
-    """Courier (lower case), number and URL of a tracking cell: an HTML anchor, courier and number, or a number alone.
+    """Courier (lower case), number and URL of a tracking cell. The cell is an HTML anchor, courier and number, or a number alone.
 
-    The anchor's link is never looked at: the URL is made of courier and number, and there is none without a courier.
+    The URL is made from courier and number and never taken from the anchor. Without a courier there is none.
     """
     text = " ".join(html.unescape(_TAG.sub(" ", cell)).split())
     if not text:
@@ -87,6 +88,6 @@ def split_tracking(cell: str) -> tuple[str | None, str | None, str | None]:
     if match is None or not match[2]:
         return None, text, None
     words = match[2].split()
-    first = next((at for at, word in enumerate(words) if any(map(str.isdigit, word))), 0)  # behind "Express", "Italy"
+    first = next((at for at, word in enumerate(words) if any(map(str.isdigit, word))), 0)  # after "Express", "Italy"
     courier, number = match[1].lower(), "".join(words[first:])
     return courier, number, COURIER_URLS[courier].format(quote(number, safe=""))

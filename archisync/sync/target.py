@@ -59,19 +59,24 @@ class Target:
         return one(self.db, self.statement(template, **parts), self.params)
 
     def statement(self, template: str, **parts: sql.Composable) -> sql.Composed:
-        """Fill in `{table}`, `{stage}`, `{mine}` (the rows to look at), `{same}` (key), `{present}` (in the stage), and `parts`."""
-        return sql.SQL(template).format(**self._parts, mine=self._compared, **parts)
+        """Fill in `parts`, and what most statements need: `{table}`, `{stage}`, `{mine}` (the rows to look at), `{same}` (the key),
+        `{present}` (the key is in the stage), `{changed}` (a value differs)."""
+        return sql.SQL(template).format(**self._parts | {"mine": self._compared} | parts)
 
     @cached_property
     def _parts(self) -> dict[str, sql.Composable]:
-        same = self.same_key("t", "s")
+        present = sql.SQL("exists (select from {} s where {})").format(STAGE, self.same_key("s", "t"))
+        changed: sql.Composable = sql.SQL("false")
+        if self.value_columns:
+            changed = sql.SQL("({}) is distinct from ({})").format(
+                columns_of("t", self.value_columns), columns_of("s", self.value_columns)
+            )
         return {
             "table": self.table,
             "stage": STAGE,
-            "same": same,
-            "present": sql.SQL("exists (select from {stage} s where {same})").format(
-                stage=STAGE, same=self.same_key("s", "t")
-            ),
+            "same": self.same_key("t", "s"),
+            "present": present,
+            "changed": changed,
         }
 
     def mine(self, alias: str) -> sql.Composable:
@@ -100,15 +105,6 @@ class Target:
     def key_as_text(self) -> sql.Composable:
         """The table's key as a list of texts, for people to read."""
         return comma(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self.type.key)
-
-    @cached_property
-    def changed(self) -> sql.Composable:
-        """Whether the export's values differ from the table's in any column."""
-        if not self.value_columns:
-            return sql.SQL("false")
-        return sql.SQL("({}) is distinct from ({})").format(
-            columns_of("t", self.value_columns), columns_of("s", self.value_columns)
-        )
 
 
 def columns_of(alias: str, fields: Sequence[Field]) -> sql.Composed:

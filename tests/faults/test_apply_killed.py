@@ -1,7 +1,7 @@
-"""A worker killed, or cut off from PostgreSQL, after the n-th step of its work, for every n: the table is as before or as after.
+"""A worker is killed or loses PostgreSQL after the n-th step of a run, for every n: the table is as before the run or as after it.
 
-A step is one round trip to PostgreSQL: BEGIN, each statement, each block of a COPY, COMMIT. The child process kills itself
-behind it (SIGKILL: nothing of its own can tidy up), or has its backend terminated and goes on with a dead connection.
+A step is one round trip to PostgreSQL: BEGIN, each statement, each block of a COPY, COMMIT. After it the child process kills itself with
+SIGKILL, so that it can't tidy up, or has its backend terminated and goes on with a dead connection.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ Fault = Literal["worker killed", "connection lost"]
 AGENT = "anna.bianchi"
 FORKSERVER = multiprocessing.get_context("forkserver")
 MOST_STEPS = 200
-"""More than any run has: the loop over n must end by reaching the end of the run."""
+"""More than any run has, so the loop ends with a run that has fewer steps than n."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def _preloaded() -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orders:
-    """What a killed child is given; must be picklable."""
+    """What the child is to do; can be pickled."""
 
     environment: dict[str, str]
     run_id: int
@@ -47,7 +47,7 @@ class Orders:
 
 
 def _child(orders: Orders) -> None:
-    """Serve the run, with the fault behind the n-th round trip; exit code 0 when there were fewer."""
+    """Do the run, with the fault after the n-th round trip. Exit with 0 when there were fewer."""
     steps = 0
     real_wait = psycopg.Connection.wait
 
@@ -80,22 +80,22 @@ def _terminate(url: str, backend_pid: int) -> None:
 
 @pytest.fixture
 def exports(tmp_path: Path) -> Path:
-    """The examples, then a second delivery: a changed row, a vanished row, a new row, in each type."""
-    for kind in SYNC_TYPES.values():
-        owner = AGENT if kind.scope == "agent" else "service-account"
-        for name, lines in (("before", _lines(owner, kind)), ("after", _edited(_lines(owner, kind)))):
-            target = tmp_path / name / owner / f"{kind.name}.csv"
+    """The sample exports and their second version, in which each type has a changed, a vanished and a new row."""
+    for sync_type in SYNC_TYPES.values():
+        owner = AGENT if sync_type.scope == "agent" else "service-account"
+        for name, lines in (("before", _lines(owner, sync_type)), ("after", _edited(_lines(owner, sync_type)))):
+            target = tmp_path / name / owner / f"{sync_type.name}.csv"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text("".join(lines), encoding="utf-8")
     return tmp_path
 
 
-def _lines(owner: str, kind: SyncType) -> list[str]:
-    return (SAMPLES / owner / f"{kind.name}.csv").read_text("utf-8").splitlines(keepends=True)
+def _lines(owner: str, sync_type: SyncType) -> list[str]:
+    return (SAMPLES / owner / f"{sync_type.name}.csv").read_text("utf-8").splitlines(keepends=True)
 
 
 def _edited(lines: list[str]) -> list[str]:
-    """The second row vanishes, the first comes again under another key (so one is new), the rest stay."""
+    """The second row vanishes, the first also comes under another key (a new row), the rest stay."""
     header, first, _second, *rest = lines
     return [header, first, "NEW-" + first, *rest]
 
@@ -115,12 +115,12 @@ def work(db: Database, env: dict[str, str], run_id: int) -> runs.Run:
 
 @pytest.fixture
 def filled(connection: Database, database_url: str, redis_url: str, exports: Path) -> Database:
-    """The first delivery applied, and kept beside, to be put back before each fault."""
+    """A database with the first version applied, and a copy of it in the schema `kept`."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
     connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
-    for kind in SYNC_TYPES.values():
-        owner = AGENT if kind.scope == "agent" else "service-account"
-        forced = queued_runs.force(connection, kind.name, owner, by="test", why=None)
+    for sync_type in SYNC_TYPES.values():
+        owner = AGENT if sync_type.scope == "agent" else "service-account"
+        forced = queued_runs.force(connection, sync_type.name, owner, by="test", why=None)
         done = work(connection, environment(database_url, redis_url, exports, "before"), forced.run_id)
         assert done.state == "succeeded", done.message
     connection.execute("create schema kept")
@@ -129,31 +129,31 @@ def filled(connection: Database, database_url: str, redis_url: str, exports: Pat
     return connection
 
 
-def put_back(db: Database, kind: SyncType) -> None:
-    """The table and the pairs' state as after the first delivery, and no unfinished run."""
+def put_back(db: Database, sync_type: SyncType) -> None:
+    """Restore the table and the pairs' state from `kept`, and delete the unfinished runs."""
     with db.transaction():
         db.execute("delete from system.sync_runs where state in ('queued', 'running')")
-        for table in (kind.table, "system.sync_state"):
+        for table in (sync_type.table, "system.sync_state"):
             db.execute(f"truncate {table}")
             db.execute(f"insert into {table} select * from kept.{table.replace('.', '_')}")
 
 
 @pytest.mark.parametrize("fault", ["worker killed", "connection lost"])
-@pytest.mark.parametrize("kind", [SYNC_TYPES["orders"], SYNC_TYPES["prices"]], ids=["orders", "prices"])
+@pytest.mark.parametrize("sync_type", [SYNC_TYPES["orders"], SYNC_TYPES["prices"]], ids=["orders", "prices"])
 def test_a_fault_after_any_step_leaves_the_table_as_before_or_as_after(
-    filled: Database, database_url: str, redis_url: str, exports: Path, kind: SyncType, fault: Fault
+    filled: Database, database_url: str, redis_url: str, exports: Path, sync_type: SyncType, fault: Fault
 ) -> None:
-    owner = AGENT if kind.scope == "agent" else "service-account"
+    owner = AGENT if sync_type.scope == "agent" else "service-account"
     env = environment(database_url, redis_url, exports, "after")
-    before = fingerprint(filled, kind)
-    forced = queued_runs.force(filled, kind.name, owner, by="test", why=None)
+    before = fingerprint(filled, sync_type)
+    forced = queued_runs.force(filled, sync_type.name, owner, by="test", why=None)
     assert work(filled, env, forced.run_id).state == "succeeded"
-    after = fingerprint(filled, kind)
+    after = fingerprint(filled, sync_type)
     assert after != before
     found = []
     for step in range(1, MOST_STEPS):
-        put_back(filled, kind)
-        run_id = queued_runs.force(filled, kind.name, owner, by="test", why=None).run_id
+        put_back(filled, sync_type)
+        run_id = queued_runs.force(filled, sync_type.name, owner, by="test", why=None).run_id
         orders = Orders(environment=env, run_id=run_id, fence=1, fault=fault, after_step=step)
         child = FORKSERVER.Process(target=_child, args=(orders,))
         child.start()
@@ -161,26 +161,26 @@ def test_a_fault_after_any_step_leaves_the_table_as_before_or_as_after(
         if child.exitcode == 0:  # the run has fewer steps
             break
         assert child.exitcode == (-signal.SIGKILL if fault == "worker killed" else 1)
-        state = fingerprint(filled, kind)
+        state = fingerprint(filled, sync_type)
         assert state in (before, after), f"a third state after step {step}"
         assert (state == after) == (_state_of(filled, run_id) == "succeeded"), f"applied but not finished: step {step}"
         found.append("after" if state == after else "before")
         _recovers(filled, env, run_id)
-        assert fingerprint(filled, kind) == after, f"not recovered after step {step}"
-    assert found == sorted(found, reverse=True)  # as before up to the commit, as after behind it
+        assert fingerprint(filled, sync_type) == after, f"not recovered after step {step}"
+    assert found == sorted(found, reverse=True)  # as before until the commit, as after from then on
     assert found.count("before") >= 15
     assert found.count("after") >= 2
 
 
 def _state_of(db: Database, run_id: int) -> str:
-    """The run's state as soon as the dead worker's backend has let go of its locks."""
+    """The run's state, after the dead worker's backend has freed its locks."""
     with db.transaction():
         db.execute("select from system.sync_runs where id = %s for update", [run_id])
         return str(history.state_of(db, run_id))
 
 
 def _recovers(db: Database, env: dict[str, str], run_id: int) -> None:
-    """What ticks and workers do by themselves: the lease runs out, the run is taken back and done."""
+    """Let the lease run out: a tick takes the run back and a worker does it."""
     if history.state_of(db, run_id) == "running":
         db.execute("select set_config('archisync.now', (system.clock() + interval '10 minutes')::text, false)")
         tick(db, Config.from_environment(env))

@@ -1,4 +1,4 @@
-"""An ERP that fails for a moment, and one that goes on failing. The ERP is the one thing that is faked here."""
+"""An ERP that fails for a moment, and one that keeps failing. Only the ERP is faked."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def flaky(failures: int) -> Callable[[Request], Fetched]:
 
 
 def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
-    """What a worker does with the run as it stands."""
+    """Do the run in its current state, as a worker would."""
     do_delivery(db, config, run_id, history.get(db, run_id).fence)
     return history.get(db, run_id)
 
@@ -42,7 +42,7 @@ def forced(connection: Database) -> int:
     return queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
 
 
-def test_a_fault_of_a_moment_is_retried_in_place(
+def test_a_short_fault_is_retried_in_place(
     monkeypatch: pytest.MonkeyPatch, connection: Database, config: Config, forced: int
 ) -> None:
     monkeypatch.setattr(sources, "fetch", flaky(2))
@@ -85,7 +85,7 @@ def test_a_lasting_fault_is_retried_by_later_ticks_with_growing_delay_then_faile
 @pytest.mark.parametrize(
     "stopped", ["insert into system.pauses default values", "update system.sync_settings set enabled = false"]
 )
-def test_a_forced_run_that_joined_a_running_one_runs_all_the_same_at_its_next_attempt(
+def test_a_forced_run_that_joined_a_running_one_is_done_at_its_next_attempt_in_spite_of_a_pause(
     monkeypatch: pytest.MonkeyPatch, connection: Database, config: Config, stopped: str
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)

@@ -1,4 +1,4 @@
-"""Lines that PostgreSQL reads as they stand give the same rows as our own parser: on any file, each line is judged by both."""
+"""Lines that PostgreSQL reads unparsed give the same rows as our own parser, on any file."""
 
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,13 @@ PLAIN = {
     ),
     Kind.BOOLEAN: st.sampled_from(["true", "False", "1", "0"]),
 }
-"""Cells of which each line is taken as it stands; the required ones are never empty."""
+"""Cells of lines that need no parsing; required ones are never empty."""
 ALWAYS_QUOTED = ("a b", " a", "à", "1.50", "2024-02-29", "70.962", "true", "0")
-"""Cells that stand in quotes though they need none, as many exports have it."""
+"""Cells in quotes that need none; many exports have them."""
 
 
 class CarefulTable:
-    """The same file without unparsed lines."""
+    """The same file, with every line parsed."""
 
     def __init__(self, table: CsvTable) -> None:
         self.labels, self.detected, self.rows = table.labels, table.detected, table.rows
@@ -97,32 +97,38 @@ class CarefulTable:
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[SyncType, Locale, str]:
-    kind = draw(st.sampled_from([PRODUCTS, PRICES, ORDERS, INVOICES]))
+    sync_type = draw(st.sampled_from([PRODUCTS, PRICES, ORDERS, INVOICES]))
     delimiter = draw(st.sampled_from(";\t|,"))
-    optional = [f for f in kind.fields if not f.required]
-    fields = [f for f in kind.fields if f.required] + draw(st.lists(st.sampled_from(optional), unique=True, max_size=6))
+    optional = [f for f in sync_type.fields if not f.required]
+    fields = [f for f in sync_type.fields if f.required] + draw(
+        st.lists(st.sampled_from(optional), unique=True, max_size=6)
+    )
     fields = draw(st.permutations(fields))
     labels = [f.name for f in fields] + draw(st.sampled_from([[], ["something_else"]]))
     cells = [st.one_of(CELLS[f.kind], CELLS[f.kind], COMMON) for f in fields] + [COMMON] * (len(labels) - len(fields))
     plain_cells = [PLAIN[f.kind] for f in fields] + [PLAIN[Kind.TEXT]] * (len(labels) - len(fields))
-    rows = st.one_of(st.tuples(*cells), st.tuples(*plain_cells))  # of the first sort, hardly any line has no odd cell
+    rows = st.one_of(
+        st.tuples(*cells), st.tuples(*plain_cells)
+    )  # with the first alone, almost every line has an odd cell
     row = rows.map(lambda r: delimiter.join(quoted(cell, delimiter) for cell in r))
     odd = st.sampled_from(["", delimiter, 'a"b', delimiter.join(['"two\nlines"'] + ["x"] * (len(labels) - 1)), "short"])
     lines = draw(st.lists(st.one_of(row, row, row, odd), max_size=8))
     end = draw(st.sampled_from(["\n", "\r\n"]))
-    return kind, draw(st.sampled_from(["iso", "it"])), end.join([delimiter.join(labels), *lines]) + end
+    return sync_type, draw(st.sampled_from(["iso", "it"])), end.join([delimiter.join(labels), *lines]) + end
 
 
 def quoted(cell: str, delimiter: str) -> str:
     return f'"{cell}"' if delimiter in cell or cell in ALWAYS_QUOTED else cell
 
 
-def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | CarefulTable) -> tuple[Staged, Any] | str:
-    """What lies in the stage, or why there is nothing."""
+def staged(
+    db: Database, sync_type: SyncType, locale: Locale, table: CsvTable | CarefulTable
+) -> tuple[Staged, Any] | str:
+    """What is in the stage, or why the export was refused."""
     try:
-        reader = read_records(table, kind, locale=locale, zone=ROME)
+        reader = read_records(table, sync_type, locale=locale, zone=ROME)
         with db.transaction(force_rollback=True):
-            found = stage_all(Target(db, kind, "anna.bianchi", reader.layout.columns, run_id=0), reader)
+            found = stage_all(Target(db, sync_type, "anna.bianchi", reader.layout.columns, run_id=0), reader)
             names = ", ".join(["ok", *(f.name for f in reader.layout.columns)])
             rows = db.execute(f"select {names} from archisync_stage").fetchall()
     except ExportError as exc:
@@ -134,20 +140,20 @@ def staged(db: Database, kind: SyncType, locale: Locale, table: CsvTable | Caref
 @given(file=files())
 @example(file=(SYNC_TYPES["prices"], "iso", 'unit_price\tproduct_id\n"0"\t"\t"\n'))
 @example(file=(SYNC_TYPES["prices"], "iso", 'product_id\tproduct_name\tunit_price\n"7"\t"a\tb"\t"1"\n'))
-def test_unparsed_lines_give_the_rows_that_parsing_gives(
+def test_unparsed_lines_give_the_same_rows_as_parsed_ones(
     connection: Database, tmp_path: Path, file: tuple[SyncType, Locale, str]
 ) -> None:
-    kind, locale, text = file
+    sync_type, locale, text = file
     path = tmp_path / "export.csv"
     path.write_bytes(text.encode())
     try:
         table = CsvTable(path)
     except ExportError:
-        return  # no table either way
-    assert staged(connection, kind, locale, table) == staged(connection, kind, locale, CarefulTable(table))
+        return  # refused either way
+    assert staged(connection, sync_type, locale, table) == staged(connection, sync_type, locale, CarefulTable(table))
 
 
-def test_most_lines_of_an_ordinary_export_are_not_parsed(tmp_path: Path) -> None:
+def test_most_lines_of_an_ordinary_export_need_no_parsing(tmp_path: Path) -> None:
     path = tmp_path / "export.csv"
     plain = "".join(f'{n},"Prodotto n. {n}",{n}.50,2024-05-06T07:08:09Z\r\n' for n in range(9_000))
     path.write_text(
@@ -162,18 +168,18 @@ def test_most_lines_of_an_ordinary_export_are_not_parsed(tmp_path: Path) -> None
     assert [batch.line for batch in found if isinstance(batch, PlainLines)][-1] == 9_003
 
 
-@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=list(SYNC_TYPES))
+@pytest.mark.parametrize("sync_type", SYNC_TYPES.values(), ids=list(SYNC_TYPES))
 @pytest.mark.parametrize("bad", ['a"b', "a\\b", "a\tb", "a  b", " a", "a ", "a\rb", "a\x00b", "a\u2028b", "a\xa0b"])
 @pytest.mark.parametrize("cell", ["{}", '"{}"'])
-def test_a_line_that_needs_care_matches_no_pattern(kind: SyncType, bad: str, cell: str) -> None:
-    columns = [f for f in kind.fields if f.kind is Kind.TEXT]
+def test_a_line_that_needs_care_matches_no_pattern(sync_type: SyncType, bad: str, cell: str) -> None:
+    columns = [f for f in sync_type.fields if f.kind is Kind.TEXT]
     pattern = PlainLine(columns, [False] * len(columns), "iso", ",", quoted=True)
     good = ("x," * (len(columns) - 1) + cell.format("è x")).encode()
     assert pattern.match([good])
     assert not pattern.match([good, ("x," * (len(columns) - 1) + cell.format(bad)).encode()])
 
 
-def test_a_quote_is_a_character_like_any_other_where_cells_are_not_quoted() -> None:
+def test_a_quote_is_an_ordinary_character_where_cells_are_not_quoted() -> None:
     pattern = PlainLine([PRODUCTS.field("name")], [True], "iso", ",", quoted=False)
     assert pattern.match([b"x"])
     assert not pattern.match([b'"x"'])

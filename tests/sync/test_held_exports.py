@@ -1,4 +1,4 @@
-"""The guard on real exports: what it holds, what a person sees of it and decides, and its thresholds."""
+"""The guard on real exports: what it holds, what a person sees and decides, and the thresholds."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def sync(connection: Database, deliver: Deliver) -> Sync:
     return lambda export: deliver(export, trigger="forced")
 
 
-def test_rewritten_keys_show_no_drop_in_the_count_and_are_held(sync: Sync, connection: Database) -> None:
+def test_rewritten_keys_are_held_although_the_count_does_not_drop(sync: Sync, connection: Database) -> None:
     assert sync(rows(*range(10))).state == "succeeded"
     before = fingerprint(connection, SYNC_TYPES["customers"])
     run = sync(rows(*range(10), key="NEW"))
@@ -61,7 +61,7 @@ def test_the_only_field_may_change_in_every_row_and_two_of_two_may_not(sync: Syn
     assert sync(export(2)).state == state
 
 
-def test_a_row_of_which_just_half_of_the_fields_change_is_not_rewritten(sync: Sync) -> None:
+def test_a_row_with_half_of_its_fields_changed_does_not_count_as_rewritten(sync: Sync) -> None:
     def export(first: str, second: str) -> str:
         return HEADER + "".join(f"C{n},{first},{first},{second},{second}\n" for n in range(10))
 
@@ -70,8 +70,8 @@ def test_a_row_of_which_just_half_of_the_fields_change_is_not_rewritten(sync: Sy
     assert sync(export("y", "b").replace("b,b\n", "b,z\n")).reason == "planned-rewrites"
 
 
-def test_a_row_that_was_absent_and_comes_back_changed_is_not_rewritten(sync: Sync) -> None:
-    """It is judged by nothing: it was taken for gone."""
+def test_an_absent_row_that_comes_back_changed_does_not_count_as_rewritten(sync: Sync) -> None:
+    """The guard counted it as gone before."""
     sync(rows(*range(10)))
     sync(rows(*range(5)))
     back = sync(rows(*range(5)) + rows(*range(5, 10), version="x").removeprefix(HEADER))
@@ -100,7 +100,7 @@ def test_an_acceptance_forgets_the_high_counts(sync: Sync, connection: Database,
     assert sync(rows(*range(15))).state == "succeeded"
 
 
-def test_held_show_tells_what_would_vanish_and_change(sync: Sync, cli: Cli) -> None:
+def test_held_show_lists_what_would_vanish_and_change(sync: Sync, cli: Cli) -> None:
     sync(rows(*range(10)))
     stopped = sync(rows(0, 1).replace("Name 1", "Other 1"))
     shown = cli("held", "show", str(stopped.run_id))
@@ -160,7 +160,7 @@ def test_the_database_refuses_a_share_above_100(connection: Database) -> None:
         connection.execute("update system.sync_settings set drop_percent = 101")
 
 
-def test_a_first_export_without_one_good_row_is_held_with_its_lines(sync: Sync, connection: Database) -> None:
+def test_a_first_export_with_only_bad_rows_is_held_and_its_lines_are_kept(sync: Sync, connection: Database) -> None:
     run = sync(HEADER + "1,,,,\n2,,,,\n")
     assert (run.state, run.reason) == ("held", "all-rejected")
     assert run.message == "all 2 rows of the export were rejected"
@@ -168,13 +168,13 @@ def test_a_first_export_without_one_good_row_is_held_with_its_lines(sync: Sync, 
     assert count(connection, "select count(*) from agents.customers") == 0
 
 
-def test_an_export_that_looks_unlikely_over_an_emptied_table_is_held(sync: Sync, connection: Database) -> None:
+def test_an_unlikely_export_is_held_although_the_table_was_emptied(sync: Sync, connection: Database) -> None:
     assert sync(rows(*range(10))).state == "succeeded"
     connection.execute("delete from agents.customers")
     run = sync(rows(1, 2))
     assert (run.state, run.reason) == ("held", "row-drop")
     row = connection.execute("select sample, changes from system.held_exports").fetchone()
-    assert row == {"sample": [], "changes": []}  # nothing is there to vanish or to change
+    assert row == {"sample": [], "changes": []}  # no row is there that could vanish or change
     assert run.message == "the export has 2 rows, 10 are known: 80 % fewer (at most 50 % are applied unasked)"
     assert count(connection, "select count(*) from agents.customers") == 0
 
@@ -201,7 +201,7 @@ INTERFERENCE = {
 
 @pytest.mark.parametrize("statement", INTERFERENCE.values(), ids=list(INTERFERENCE))
 @pytest.mark.parametrize("before", [False, True], ids=["after-the-decision", "before-it"])
-def test_an_acceptance_is_for_what_the_person_saw_and_for_nothing_else(
+def test_an_acceptance_covers_what_the_person_saw_and_nothing_else(
     sync: Sync, connection: Database, cli: Cli, statement: str, before: bool
 ) -> None:
     sync(rows(*range(10)))
@@ -227,14 +227,14 @@ def test_an_acceptance_lasts_24_hours(sync: Sync, connection: Database, moment: 
     assert sync(rows(0, 1)).state == state
 
 
-def test_an_acceptance_is_not_for_another_export(sync: Sync, cli: Cli) -> None:
+def test_an_acceptance_does_not_cover_another_export(sync: Sync, cli: Cli) -> None:
     sync(rows(*range(10)))
     decide(cli, ACCEPTED, sync(rows(0, 1)))
     assert sync(rows(0, 2)).reason == "row-drop"
     assert sync(rows(0, 1)).counts == runs.Counts(seen=2, unchanged=2, absent=8)
 
 
-def test_an_acceptance_is_not_for_another_reading_of_the_same_bytes(
+def test_an_acceptance_does_not_cover_another_reading_of_the_same_bytes(
     sync: Sync, connection: Database, csv_config: Config, cli: Cli
 ) -> None:
     sync(rows(*range(10)))
@@ -245,7 +245,7 @@ def test_an_acceptance_is_not_for_another_reading_of_the_same_bytes(
     assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
 
 
-def test_a_diff_says_that_an_accepted_export_would_be_applied_and_uses_nothing_up(
+def test_a_diff_shows_an_accepted_export_as_applied_and_leaves_the_acceptance_unused(
     sync: Sync, cli: Cli, exports: Path
 ) -> None:
     sync(rows(*range(10)))
@@ -278,7 +278,7 @@ def test_a_decision_may_be_changed_until_it_is_used(sync: Sync, cli: Cli) -> Non
     )
 
 
-def test_what_was_rejected_is_not_asked_again(sync: Sync, connection: Database, cli: Cli) -> None:
+def test_a_rejected_export_is_not_asked_about_again(sync: Sync, connection: Database, cli: Cli) -> None:
     sync(rows(*range(10)))
     stopped = sync(rows(0, 1))
     decide(cli, REJECTED, stopped)
@@ -294,7 +294,7 @@ def test_what_was_rejected_is_not_asked_again(sync: Sync, connection: Database, 
     assert count(connection, "select count(*) from system.held_exports where decision is null") == 1
 
 
-def test_the_run_that_is_typed_may_be_one_that_held_the_same_export_before(sync: Sync, cli: Cli) -> None:
+def test_a_decision_may_name_an_earlier_run_that_held_the_same_export(sync: Sync, cli: Cli) -> None:
     sync(rows(*range(10)))
     first, second = sync(rows(0, 1)), sync(rows(0, 1))
     told = decide(cli, ACCEPTED, first)

@@ -78,7 +78,7 @@ export = st.tuples(
 
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5))
-def test_reading_new_lines_only_does_what_reading_all_of_them_does(
+def test_reading_only_new_lines_has_the_same_outcome_as_reading_all(
     deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str, str]]
 ) -> None:
     for statement in ("agents.customers", "system.sync_runs cascade", "system.outside_changes"):

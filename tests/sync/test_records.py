@@ -1,4 +1,4 @@
-"""A table's rows to typed records: labels found exactly, bad rows named by line and field, nothing repaired by guessing."""
+"""From a table's rows to typed records: labels match exactly, bad rows are named by line and field, nothing is guessed."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -20,7 +20,7 @@ ROME = ZoneInfo("Europe/Rome")
 
 
 class ListTable:
-    """A table in memory. Rows without a line number of their own are numbered from 2."""
+    """A table in memory; its rows are numbered from line 2."""
 
     def __init__(self, labels: Sequence[str], rows: Sequence[Sequence[str | None] | BadRow]) -> None:
         self.labels = tuple(labels)
@@ -70,7 +70,7 @@ def test_labels_are_compared_folded(label: str, folded: str) -> None:
 
 
 @given(st.text(max_size=20))
-def test_folding_twice_changes_nothing_more(label: str) -> None:
+def test_folding_a_folded_label_changes_nothing(label: str) -> None:
     assert fold_label(fold_label(label)) == fold_label(label)
 
 
@@ -86,7 +86,7 @@ def test_every_name_and_alias_finds_its_field_and_no_other(sync_type: SyncType) 
 @pytest.mark.parametrize(
     "label", ["customer id", "customer-id", "xcustomer_id", "customer_id2", "ID CLIENTI", "CLIENTE"]
 )
-def test_a_label_is_matched_exactly_never_by_a_part_of_it(label: str) -> None:
+def test_a_label_matches_as_a_whole_or_not_at_all(label: str) -> None:
     layout = map_labels(["ID", "NOME", label], CUSTOMERS)
     assert layout.ignored == (label,)
 
@@ -101,7 +101,7 @@ def test_key_fields_come_first_then_the_fields_that_have_a_column() -> None:
     layout = map_labels(["payment_terms", "order_number", "", "extra", "invoice_number"], INVOICES)
     assert [field.name for field in layout.columns] == ["invoice_number", "order_number", "payment_terms"]
     assert layout.positions == (4, 1, 0)
-    assert layout.ignored == ("extra",)  # a column without a label is ignored, and not worth a word
+    assert layout.ignored == ("extra",)  # a column without a label is ignored silently
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_key_fields_come_first_then_the_fields_that_have_a_column() -> None:
         (["customer_id", "ID", "name"], "columns 'customer_id' and 'ID' both stand for customer_id"),
     ],
 )
-def test_two_columns_of_one_field_are_named_in_their_order(labels: list[str], message: str) -> None:
+def test_two_columns_of_one_field_are_refused_and_named(labels: list[str], message: str) -> None:
     with pytest.raises(ExportError) as refused:
         map_labels(labels, CUSTOMERS)
     assert (refused.value.message, refused.value.reason) == (message, "unreadable")
@@ -133,7 +133,7 @@ def test_unknown_labels_may_repeat() -> None:
         (PRICES, ["valid_from"], "product_id, unit_price"),
     ],
 )
-def test_a_missing_required_column_is_named_with_what_is_there(
+def test_a_missing_required_column_is_named_with_the_columns_there_are(
     sync_type: SyncType, labels: list[str], missing: str
 ) -> None:
     with pytest.raises(MissingColumnError) as refused:
@@ -143,7 +143,7 @@ def test_a_missing_required_column_is_named_with_what_is_there(
     assert refused.value.reason == "missing-column"
 
 
-def test_a_flood_of_hostile_labels_is_shown_in_part_and_harmlessly() -> None:
+def test_many_hostile_labels_are_cut_and_escaped_in_the_message() -> None:
     with pytest.raises(MissingColumnError) as refused:
         map_labels(["\x1b[31m", "x" * 1000, *map(str, range(100))], CUSTOMERS)
     assert "\x1b" not in refused.value.message
@@ -166,14 +166,14 @@ def test_an_extra_alias_for_an_unknown_field_is_a_configuration_error() -> None:
 # -- rows
 
 
-def test_each_cell_is_parsed_once_by_its_kind() -> None:
+def test_each_cell_is_parsed_by_the_kind_of_its_field() -> None:
     labels = ["product_id", "name", "unit_price", "discontinued", "modified_at"]
     (record,) = read(PRODUCTS, labels, ["70.962", " Vite  M6 ", "1.234,50", "Sì", "31/01/2026 10:00"], locale="it")
     moment = datetime(2026, 1, 31, 9, tzinfo=UTC)
     assert record == Record(2, ("70962", "Vite M6", Decimal("1234.50"), True, moment))
 
 
-def test_empty_cells_are_null_but_for_booleans_and_key_parts_with_a_default() -> None:
+def test_empty_cells_are_null_except_booleans_and_key_parts_with_a_default() -> None:
     (price,) = read(PRICES, ["product_id", "unit_price", "valid_from", "currency"], ["1", "2", "", " "])
     assert price == Record(2, ("1", "", None, Decimal(0), Decimal(2), None))
     (invoice,) = read(INVOICES, ["invoice_number", "order_number", "closed"], ["1", "2", None])
@@ -204,7 +204,7 @@ def test_a_bad_row_is_quarantined_with_line_field_reason_and_its_key(
     assert (records.seen, records.quarantined) == (3, 1)
 
 
-def test_the_key_of_a_bad_row_is_known_only_when_all_its_parts_are() -> None:
+def test_the_key_of_a_bad_row_is_known_only_when_all_its_parts_are_readable() -> None:
     labels = ["unit_price", "quantity_from", "valid_from", "product_id"]
     bad_price, bad_part = read(PRICES, labels, ["x", "5", "2026-01-31", "1"], ["1", "x", "2026-01-31", "1"])
     assert bad_price == Quarantined(2, "unit_price", "'x' is not a number", ("1", "", date(2026, 1, 31), Decimal(5)))
@@ -246,7 +246,7 @@ def test_a_json_number_has_a_decimal_point_whatever_the_locale(locale: Locale) -
         ("7" * 5000, f"'{'7' * 40}'… is longer than 256 characters"),
     ],
 )
-def test_an_identifier_that_went_through_a_float_is_refused(literal: str, reason: str) -> None:
+def test_an_identifier_written_as_a_float_is_refused(literal: str, reason: str) -> None:
     (bad,) = read(CUSTOMERS, ["ID", "NOME"], [NumberText(literal), "Uno"])
     assert bad == Quarantined(2, "customer_id", reason, None)
 
@@ -259,7 +259,9 @@ _CELLS = st.none() | st.text(max_size=12) | st.sampled_from(["1", "Uno", "31/01/
 
 
 @given(st.sampled_from(list(SYNC_TYPES.values())), st.data())
-def test_any_cells_give_a_full_record_or_a_quarantine_that_says_why(sync_type: SyncType, data: st.DataObject) -> None:
+def test_any_cells_give_a_full_record_or_a_quarantined_row_with_a_reason(
+    sync_type: SyncType, data: st.DataObject
+) -> None:
     labels = [field.name for field in sync_type.fields]
     rows = data.draw(st.lists(st.lists(_CELLS, min_size=len(labels), max_size=len(labels)), max_size=4))
     records = reader(sync_type, labels, *rows)

@@ -1,4 +1,4 @@
-"""When an export is known to change nothing, and when it must be compared all the same: nobody may have touched the table."""
+"""An unchanged export ends a run at once, unless somebody else has written to the table."""
 
 import random
 
@@ -44,7 +44,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("statement", OUTSIDE.values(), ids=list(OUTSIDE))
 @pytest.mark.parametrize("export", [HEADER + "".join(ROWS), shuffled()], ids=["same-bytes", "same-lines"])
-def test_a_table_that_somebody_else_wrote_to_is_compared_and_mended(
+def test_a_table_that_somebody_else_wrote_to_is_compared_and_repaired(
     deliver: Deliver, connection: Database, statement: str, export: str
 ) -> None:
     deliver(HEADER + "".join(ROWS))
@@ -53,7 +53,7 @@ def test_a_table_that_somebody_else_wrote_to_is_compared_and_mended(
     assert (mended.state, mended.reason) == ("succeeded", "applied")
     names = "select count(*) from agents.customers where agent_id = 'anna.bianchi' and absent_since is null and name like 'Name %'"
     assert count(connection, names) == 20
-    if "insert" in statement:  # the first time without the row only marks it
+    if "insert" in statement:  # the first export without the row only marks it
         assert deliver(export).counts == Counts(seen=20, unchanged=20, deleted=1)
     assert deliver(export).reason in ("unchanged", "unchanged-at-source")
 
@@ -64,7 +64,7 @@ def test_a_change_that_commits_while_an_export_is_applied_is_seen_by_the_next_sy
     deliver(HEADER + "".join(ROWS))
     with psycopg.connect(database_url) as other:
         other.execute("update agents.customers set name = 'Another' where customer_id = 'C3'")
-        # Applied while the other transaction is open: it touches other rows, and cannot see what will be committed.
+        # Applied while the other transaction is open: the apply touches other rows and can't see the change.
         assert deliver(HEADER + "".join(ROWS[:-1]) + "C99,Name 99,06 99,Roma,RM\n").reason == "applied"
         other.commit()
     assert count(connection, "select count(*) from agents.customers where name = 'Another'") == 1
@@ -72,7 +72,7 @@ def test_a_change_that_commits_while_an_export_is_applied_is_seen_by_the_next_sy
     assert (again.reason, again.counts and again.counts.updated) == ("applied", 1)
 
 
-def test_one_row_a_transaction_and_agent_remembers_outside_changes(deliver: Deliver, connection: Database) -> None:
+def test_each_outside_transaction_leaves_one_row_for_each_agent(deliver: Deliver, connection: Database) -> None:
     deliver(HEADER + "".join(ROWS))
     assert count(connection, "select count(*) from system.outside_changes") == 0
     connection.execute("update agents.customers set city = 'Milano'")
@@ -82,12 +82,12 @@ def test_one_row_a_transaction_and_agent_remembers_outside_changes(deliver: Deli
     assert count(connection, "select count(*) from system.outside_changes") == 0
 
 
-def test_a_forced_run_compares(deliver: Deliver) -> None:
+def test_a_forced_run_compares_an_unchanged_export(deliver: Deliver) -> None:
     deliver(HEADER + "".join(ROWS))
     assert deliver(HEADER + "".join(ROWS), trigger="forced").reason == "applied"
 
 
-def test_rows_marked_absent_or_quarantined_are_judged_again(deliver: Deliver) -> None:
+def test_an_unchanged_export_is_compared_again_after_absent_or_quarantined_rows(deliver: Deliver) -> None:
     deliver(HEADER + "".join(ROWS))
     fewer = HEADER + "".join(ROWS[:-2])
     assert deliver(fewer).counts == Counts(seen=18, unchanged=18, absent=2)
@@ -97,7 +97,7 @@ def test_rows_marked_absent_or_quarantined_are_judged_again(deliver: Deliver) ->
     assert [deliver(bad).reason for _ in range(2)] == ["applied-with-warnings"] * 2
 
 
-def test_a_first_export_with_a_repeated_key_is_judged_like_any_other(deliver: Deliver, connection: Database) -> None:
+def test_a_first_export_with_a_repeated_key_is_held(deliver: Deliver, connection: Database) -> None:
     held = deliver(HEADER + ROWS[0] + ROWS[0].replace("Roma", "Milano"))
     assert (held.state, held.reason) == ("held", "duplicate-keys")
     assert count(connection, "select count(*) from agents.customers") == 0
@@ -110,10 +110,10 @@ DURING = OUTSIDE | {"cleared": CLEARED}
 
 @pytest.mark.parametrize("statement", DURING.values(), ids=list(DURING))
 @pytest.mark.parametrize("etag", ['"1"', None], ids=["not-modified", "same-bytes"])
-def test_a_table_that_is_written_to_during_the_fetch_is_not_told_as_unchanged(
+def test_a_table_that_is_written_to_during_the_fetch_is_compared(
     connection: Database, database_url: str, cli: Cli, statement: str, etag: str | None
 ) -> None:
-    """Fetching takes seconds to minutes: what was known of the table at its beginning may be over at its end."""
+    """A fetch takes seconds to minutes; the table may change meanwhile."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
     answer = Answer(body=(HEADER + "".join(ROWS)).encode(), etag=etag)
 
@@ -140,6 +140,6 @@ def test_a_table_that_is_written_to_during_the_fetch_is_not_told_as_unchanged(
         assert len(erp.asked) == (3 if etag else 2)
         names = "select count(*) from agents.customers where agent_id = %s and absent_since is null and name like %s"
         assert count(connection, names, AGENT, "Name %") == 20
-        sync(connection, config, "customers", AGENT, trigger="scheduled")  # a row of somebody else goes
+        sync(connection, config, "customers", AGENT, trigger="scheduled")  # somebody else's row is deleted
         last = sync(connection, config, "customers", AGENT, trigger="scheduled")
         assert (last.reason, len(erp.asked)) == ("unchanged-at-source" if etag else "unchanged", 5 if etag else 4)

@@ -1,4 +1,4 @@
-"""The whole path on real servers: tick, queue, workers, tables; what a force and a hold do; what the shell is told."""
+"""The whole path on real servers: tick, queue, workers, tables; forced runs and their exit codes."""
 
 import json
 import os
@@ -160,7 +160,7 @@ def test_eight_ticks_at_once_queue_and_deliver_each_of_a_thousand_pairs_once(
         assert queue_length(client, config.queue) == 1000
 
 
-def test_the_statement_of_the_tick_and_the_rule_in_words_agree(registered: Database, config: Config) -> None:
+def test_the_statement_of_the_tick_and_the_due_rule_agree(registered: Database, config: Config) -> None:
     random = Random(11)
     registered.execute("set archisync.now = '2026-05-05T12:00:00Z'")
     registered.execute(
@@ -200,7 +200,7 @@ def test_a_tick_that_cannot_deliver_keeps_what_is_due_and_exits_4(
     assert "due 0, enqueued 14" in found.stdout
 
 
-def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next(
+def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next_worker(
     registered: Database, config: Config, cli: Cli, env: dict[str, str]
 ) -> None:
     registered.execute("update system.sync_settings set enabled = sync_type = 'customers'")
@@ -217,7 +217,7 @@ def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next(
                 assert process.poll() is None
             process.send_signal(signal.SIGKILL)  # the supervisor; its workers and their children die with it
             process.wait(30)
-            while count(watch, waiting):  # until PostgreSQL has noticed
+            while count(watch, waiting):  # until PostgreSQL notices
                 continue
     assert count(registered, "select count(*) from agents.customers") == 0
     later = {"PGOPTIONS": f"-c archisync.now={(datetime.now(UTC) + timedelta(seconds=600)).isoformat()}"}
@@ -229,7 +229,7 @@ def test_a_worker_killed_in_the_middle_of_apply_leaves_the_run_to_the_next(
     assert found[0]["attempt"] == 2
 
 
-def test_force_waits_and_exits_by_the_table(
+def test_force_waits_and_exits_with_the_code_of_the_outcome(
     cli: Cli, registered: Database, env: dict[str, str], exports: Path, worker: subprocess.Popen[bytes]
 ) -> None:
     agent = AGENTS[0]
@@ -290,10 +290,10 @@ def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped
     ).fetchall()
     assert [(r["state"], r["reason"]) for r in states] == [("skipped", "not-whitelisted")] * 4
     registered.execute("update system.sync_state set last_slot_at = null")
-    assert tick(registered, config).due == 0  # the others are queued still
+    assert tick(registered, config).due == 0  # the others are still queued
 
 
-# What stands in the way of a run that is queued, and what takes it away again.
+# What stops a queued run, and what undoes it.
 UNDONE = {
     "pause": (
         "insert into system.pauses (agent_id) values ('anna.bianchi')",
@@ -310,7 +310,7 @@ UNDONE = {
 
 @pytest.mark.parametrize("cause", UNDONE)
 @pytest.mark.parametrize("ran_before", [True, False], ids=["ran before", "never ran"])
-def test_a_run_that_was_skipped_is_due_at_the_next_tick_after_its_cause_is_undone(
+def test_a_skipped_run_is_due_at_the_next_tick_after_its_cause_is_undone(
     connection: Database, config: Config, cause: str, ran_before: bool
 ) -> None:
     begin, undo = UNDONE[cause]
