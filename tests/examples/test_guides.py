@@ -236,18 +236,19 @@ def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
         type_all(shell, GUIDES / "add-a-type.md")
 
 
-def test_json_types_nothing() -> None:
-    """Its tables are compared with the real output by test_json_documented.py."""
-    assert [b for b in blocks((GUIDES / "json.md").read_text("utf-8")) if b.language in SHELL_LANGUAGES] == []
+@pytest.mark.parametrize("name", ["json", "promises"])
+def test_a_page_of_tables_shows_no_commands(name: str) -> None:
+    """test_json_documented.py compares json.md with the real output, test_readme.py promises.md with the tests."""
+    assert [b for b in blocks((GUIDES / f"{name}.md").read_text("utf-8")) if b.language in SHELL_LANGUAGES] == []
 
 
-TYPED_BY = {
-    "README", "connect", "resync-from-ci", "held", "stale", "upgrade", "cluster", "add-a-type", "json",
+KNOWN = {
+    "README", "connect", "resync-from-ci", "held", "stale", "upgrade", "cluster", "add-a-type", "json", "promises",
 }  # fmt: skip
 
 
-def test_each_document_is_typed_by_a_test_and_linked_from_the_readme() -> None:
-    assert {path.stem for path in DOCUMENTS} == TYPED_BY
+def test_each_document_has_a_test_here_and_a_link_in_the_readme() -> None:
+    assert {path.stem for path in DOCUMENTS} == KNOWN
     readme = (REPOSITORY / "README.md").read_text("utf-8")
     assert [p.name for p in DOCUMENTS[1:] if f"(examples/guides/{p.name})" not in readme] == []
 

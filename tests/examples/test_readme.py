@@ -1,4 +1,4 @@
-"""The README can't rot: its commands, settings, exit codes, promises and snippets are compared with the code."""
+"""README and guides are compared with the code: commands, settings, exit codes, snippets, and the tests that promises name."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,8 @@ from archisync.rules.config import SETTINGS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
+GUIDES = sorted((REPOSITORY / "examples/guides").glob("*.md"))
+PROMISES = REPOSITORY / "examples/guides/promises.md"
 
 
 def commands(group: Any, prefix: str = "archisync") -> list[tuple[str, str]]:
@@ -30,13 +32,13 @@ COMMANDS = commands(typer.main.get_command(root()))
 
 
 @pytest.mark.parametrize(("words", "text"), COMMANDS, ids=[words for words, _ in COMMANDS])
-def test_each_command_is_in_the_readme_as_its_help_tells_it(words: str, text: str) -> None:
+def test_the_readme_has_each_command_with_the_first_sentence_of_its_help(words: str, text: str) -> None:
     first = " ".join(text.split("\n\n")[0].split())
     assert f"| `{words}` | {first} |" in README
     assert "Example" in text
 
 
-def test_the_readme_names_no_command_that_does_not_exist() -> None:
+def test_each_command_that_the_readme_names_exists() -> None:
     table = set(re.findall(r"^\| `(archisync [a-z -]+)` \|", README, re.M))
     assert table == {words for words, _ in COMMANDS}
     known = {words.split()[1] for words, _ in COMMANDS}
@@ -45,25 +47,33 @@ def test_the_readme_names_no_command_that_does_not_exist() -> None:
     assert typed <= known
 
 
-def test_the_table_of_settings_is_the_code_s() -> None:
+def test_the_table_of_settings_matches_the_code() -> None:
     found = re.findall(r"^\| `(ARCHISYNC_[^`]+)` \| ([^|]+) \| ([^|]+) \|$", README, re.M)
     assert found == [(s.shown_name, "(required)" if s.example else s.default or "-", s.meaning) for s in SETTINGS]
 
 
-def test_the_table_of_exit_codes_is_the_code_s() -> None:
+def test_the_table_of_exit_codes_matches_the_code() -> None:
     found = re.findall(r"^\| (\d+) \| ([^|]+) \|$", README, re.M)
     assert [(int(code), meaning) for code, meaning in found] == [(c.value, m) for c, m in EXIT_CODE_MEANING.items()]
 
 
-def test_each_promise_names_a_test_that_exists() -> None:
+@pytest.mark.parametrize("document", [REPOSITORY / "README.md", *GUIDES], ids=lambda path: path.stem)
+def test_each_test_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text("utf-8")
     sources = "".join(path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
-    names = re.findall(r"`(test_[a-z_0-9]+)`", README)
-    assert names
-    assert [name for name in names if f"def {name}(" not in sources] == []
-    assert [p for p in re.findall(r"`(tests/[^`]*)`", README) if not (REPOSITORY / p).exists()] == []
+    named = re.findall(r"`(test_[a-z_0-9]+)`", text)
+    assert [name for name in named if f"def {name}(" not in sources] == []
+    paths = re.findall(r"\b(tests/[\w/.]+)", text)
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
 
 
-def test_the_crontab_and_cronjob_snippets_are_those_of_the_examples() -> None:
+def test_each_promise_names_a_test() -> None:
+    rows = re.findall(r"^\| (?!promise|what was broken)(.+) \|$", PROMISES.read_text("utf-8"), re.M)
+    assert len(rows) == 21
+    assert [row for row in rows if not re.search(r"`test_\w+`|`tests/[\w/]+\.py`", row)] == []
+
+
+def test_the_crontab_and_cronjob_snippets_match_the_examples() -> None:
     assert re.search(r"^\* \* \* \* \* archisync tick", (REPOSITORY / "examples/crontab").read_text("utf-8"), re.M)
     cronjob = (REPOSITORY / "examples/kubernetes/cronjob.yaml").read_text("utf-8")
     assert 'schedule: "* * * * *"' in cronjob

@@ -1,6 +1,6 @@
 """A soak: real ticks and workers under random faults, at a hundred and more a minute, and an account of what became of it.
 
-    python -m tests.faults.soak --seconds 3600        an hour; `make soak` does the same; `make test` takes a minute of it
+    python -m tests.faults.soak --seconds 3600        an hour, as `make soak` does; `make test` takes twenty seconds
 
 The database's clock runs CLOCK_SPEED times as fast as the host's (system.clock() is replaced in this database), so that an interval of
 five minutes passes in ten seconds. The ERP is a program that holds a lock for the agent while it "works": it sees whether two
