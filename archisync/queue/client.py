@@ -3,8 +3,9 @@ imports redis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -15,9 +16,23 @@ from archisync.base.errors import ArchisyncError, ConfigurationError, Unreachabl
 from archisync.base.text import redact
 from archisync.queue.url import client_from_url
 
+T = TypeVar("T")
+
 CONNECT_TIMEOUT_S = 5
 COMMAND_TIMEOUT_S = 10
 """A server that accepts the connection and never answers is given up after this long; the same tick doesn't ask it again."""
+
+
+class _Retry(Retry):
+    """Retries a broken connection. redis-py takes refused credentials for one: they are refused the next time too."""
+
+    def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> T:
+        def fail_for_good_if_refused(error: Exception, *count: int) -> None:
+            fail(error, *count)
+            if isinstance(error, redis.AuthenticationError):
+                raise error
+
+        return super().call_with_retry(do, fail_for_good_if_refused, *args, **kwargs)
 
 
 @contextmanager
@@ -30,7 +45,7 @@ def redis_client(url: str, *, retries: int = 0) -> Iterator[redis.Redis]:
         url,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=COMMAND_TIMEOUT_S,
-        retry=Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
+        retry=_Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
         health_check_interval=30,
         client_name="archisync",
     )

@@ -1,4 +1,4 @@
-"""Redis under Sentinel: whom the Sentinels name as the primary is asked; a failover among ticks loses and doubles nothing."""
+"""Redis under Sentinel: ticks and workers use the primary that the Sentinels name, and a failover loses and doubles nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -43,7 +43,7 @@ PASSWORD, SENTINEL_PASSWORD = "of-redis", "of-sentinel"
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """A primary, its replica and three Sentinels. Both kinds want a password."""
+    """A primary, its replica and three Sentinels. Servers and Sentinels have passwords."""
 
     servers: dict[int, Server]
     sentinels: list[Server]
@@ -60,12 +60,12 @@ class Watched:
         raise AssertionError
 
     def fail_over(self) -> None:
-        """Kill the primary, and wait until the Sentinels have put the replica into its place and it takes writes."""
+        """Kill the primary, and wait until the Sentinels have made the replica the primary and it takes writes."""
         old = self.primary_port()
         self.servers[old].process.kill()
-        self.after(old)
+        self.wait_for_successor(old)
 
-    def after(self, old: int) -> None:
+    def wait_for_successor(self, old: int) -> None:
         """Wait until another server than `old` is the primary."""
         until = monotonic() + FAILOVER_TIMEOUT_S
         while (new := self.primary_port()) == old or not self._writable(new):
@@ -78,20 +78,29 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    with temporary_folder() as folder, ExitStack() as stack:
-        own = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": '""'}
-        primary = stack.enter_context(server(folder / "a", own))
-        following = own | {"replicaof": f"127.0.0.1 {primary.port}"}
-        replica = stack.enter_context(server(folder / "b", following))
-        with replica.client() as client:
-            while client.info("replication")["master_link_status"] != "up":
-                continue
-        sentinels = [stack.enter_context(_sentinel(folder / f"s{n}", primary.port)) for n in range(3)]
-        for sentinel in sentinels:
+    """The Sentinels know the replica and each other: they would fail over."""
+    with watch(with_replica=True) as watched:
+        for sentinel in watched.sentinels:
             with sentinel.client() as client:
                 while not _complete(client):
                     continue
-        yield Watched(servers={primary.port: primary, replica.port: replica}, sentinels=sentinels)
+        yield watched
+
+
+@contextmanager
+def watch(*, with_replica: bool) -> Iterator[Watched]:
+    with temporary_folder() as folder, ExitStack() as stack:
+        own = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": '""', "repl-diskless-sync-delay": "0"}
+        primary = stack.enter_context(server(folder / "a", own))
+        servers = {primary.port: primary}
+        if with_replica:
+            replica = stack.enter_context(server(folder / "b", own | {"replicaof": f"127.0.0.1 {primary.port}"}))
+            servers[replica.port] = replica
+            with replica.client() as client:
+                while client.info("replication")["master_link_status"] != "up":
+                    continue
+        sentinels = [stack.enter_context(_sentinel(folder / f"s{n}", primary.port)) for n in range(3)]
+        yield Watched(servers=servers, sentinels=sentinels)
 
 
 def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]:
@@ -105,7 +114,7 @@ def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]
 
 
 def _complete(client: redis.Redis) -> bool:
-    """The Sentinel knows both others and the replica: only then would it fail over."""
+    """The Sentinel knows the two others and the replica: only then does it fail over."""
     state: Any = client.sentinel_master(NAME)
     return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
@@ -119,7 +128,7 @@ def test_a_failover_between_tick_and_worker_loses_and_doubles_nothing(
     first = cli("tick", env=env_of(config))
     assert (first.returncode, first.stdout[:22]) == (0, "due 82, enqueued 82, r")
     watched.fail_over()
-    for later_s in (60, 120):  # the second tick delivers again what had not reached the replica
+    for later_s in (60, 120):  # the second tick pushes again what had not reached the replica
         tick = cli("tick", env=env_of(config, later_s=later_s))
         assert tick.returncode == 0, tick.stderr
         burst = cli("worker", "--burst", "--processes", "2", env=env_of(config, later_s=later_s))
@@ -130,7 +139,7 @@ def test_a_failover_between_tick_and_worker_loses_and_doubles_nothing(
     assert count(connection, "select count(distinct (sync_type, agent_id)) from system.sync_runs") == 82
 
 
-def test_a_tick_during_the_failover_keeps_what_is_due_and_a_waiting_worker_finds_the_new_primary(
+def test_a_tick_during_a_failover_keeps_what_is_due_and_a_waiting_worker_finds_the_new_primary(
     cli: Cli, connection: Database, database_url: str, watched: Watched
 ) -> None:
     one_due_pair(connection)
@@ -142,20 +151,20 @@ def test_a_tick_during_the_failover_keeps_what_is_due_and_a_waiting_worker_finds
     try:
         old = watched.servers[watched.primary_port()]
         with old.client() as client:
-            while not any(peer["cmd"] == "blmove" for peer in client.client_list()):  # it waits for a job
+            while not any(peer["cmd"] == "blmove" for peer in client.client_list()):  # the worker waits for a job
                 assert worker.poll() is None
         old.process.kill()
         old.process.wait()
         during = cli("tick", env=env_of(config))
-        assert during.returncode in (ExitCode.DONE, ExitCode.UNREACHABLE)  # the Sentinels may have been quicker
+        assert during.returncode in (ExitCode.DONE, ExitCode.UNREACHABLE)  # the Sentinels may be quicker
         assert count(connection, "select count(*) from system.sync_runs") == 1
-        watched.after(old.port)
+        watched.wait_for_successor(old.port)
         assert cli("tick", env=env_of(config)).returncode == 0
         while not succeeded(connection):
             assert worker.poll() is None
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait() == 0  # at once, with the connection in the middle of its wait for a job
+        assert worker.wait() == 0  # the signal interrupts its wait for a job
     assert count(connection, "select count(*) from system.sync_runs") == 1
 
 
@@ -181,8 +190,14 @@ def test_sentinel_and_redis_over_tls_with_a_client_certificate(
         assert cli("plan", env=env_of(plain)).returncode == ExitCode.UNREACHABLE
 
 
-def test_what_is_wrong_with_sentinel_is_told(
-    cli: Cli, connection: Database, database_url: str, watched: Watched
+@pytest.fixture
+def sentinels() -> Iterator[Watched]:
+    with watch(with_replica=False) as watched:
+        yield watched
+
+
+def test_a_tick_says_what_is_wrong_with_sentinel(
+    cli: Cli, connection: Database, database_url: str, sentinels: Watched
 ) -> None:
     one_due_pair(connection)
 
@@ -191,20 +206,20 @@ def test_what_is_wrong_with_sentinel_is_told(
         assert "guessed" not in done.stderr
         return done.returncode, done.stderr
 
-    assert tick(watched.url(sentinel_password="guessed")) == (
+    assert tick(sentinels.url(sentinel_password="guessed")) == (
         ExitCode.CONFIGURATION,
         "error: Sentinel refused the credentials\n"
         "hint: check sentinel_username and sentinel_password in ARCHISYNC_REDIS_URL\n",
     )
-    code, said = tick(watched.url(password="guessed"))
+    code, said = tick(sentinels.url(password="guessed"))
     assert (code, said.partition(":")[2][:33]) == (ExitCode.CONFIGURATION, " Redis refused the credentials: i")
-    assert tick(watched.url(name="other")) == (
+    assert tick(sentinels.url(name="other")) == (
         ExitCode.UNREACHABLE,
         "error: Redis is out of reach: no Sentinel that answers knows the primary, or it is down\n"
         "hint: redis-cli -h SENTINEL -p 26379 sentinel masters   (does ARCHISYNC_REDIS_URL have its name?)\n",
     )
-    watched.sentinels[0].kill()  # one of three is enough
-    assert tick(watched.url())[0] == 0
+    sentinels.sentinels[0].kill()  # one of three is enough
+    assert tick(sentinels.url())[0] == 0
     assert queued(connection) == 1
 
 
@@ -215,7 +230,7 @@ def test_what_is_wrong_with_sentinel_is_told(
         "host/primary?nonsense=1", "host/primary?ssl_ca_certs=/etc/hosts", "a@b@host/primary",
     ],
 )  # fmt: skip
-def test_a_url_that_can_t_be_read_is_wrong_configuration(cli: Cli, rest: str) -> None:
+def test_a_url_that_can_t_be_read_is_a_configuration_error(cli: Cli, rest: str) -> None:
     done = cli("plan", env={"ARCHISYNC_REDIS_URL": f"redis+sentinel://{rest}"})
     assert (done.returncode, done.stderr) == (
         ExitCode.CONFIGURATION,
@@ -224,7 +239,7 @@ def test_a_url_that_can_t_be_read_is_wrong_configuration(cli: Cli, rest: str) ->
     )
 
 
-def test_hosts_are_names_or_addresses_with_a_port_or_without() -> None:
+def test_hosts_are_names_or_addresses_with_or_without_a_port() -> None:
     assert [_host(text) for text in ("a.example", "a.example:26380", "[::1]:5", "[fe80::1]")] == [
         ("a.example", SENTINEL_PORT), ("a.example", 26380), ("::1", 5), ("fe80::1", SENTINEL_PORT),
     ]  # fmt: skip

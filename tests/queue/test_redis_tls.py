@@ -1,4 +1,4 @@
-"""Redis over TLS: a private authority, a client certificate, and what is said when either is wrong."""
+"""Redis over TLS: a private authority, a client certificate, and the errors when either is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.redisservers import (
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """A server that speaks TLS on `port` and wants a client's certificate; `folder` has ca.pem, client.pem and client.key."""
+    """A TLS server on `port` that requires a client certificate. `folder` has ca.pem, client.pem and client.key."""
 
     port: int
     folder: Path
@@ -36,7 +36,7 @@ class Tls:
         return f"rediss://127.0.0.1:{self.port}/0?" + "&".join(f"{name}={value}" for name, value in options.items())
 
     @property
-    def ours(self) -> dict[str, str]:
+    def options(self) -> dict[str, str]:
         return client_tls(self.folder)
 
 
@@ -58,11 +58,11 @@ def tls(request: pytest.FixtureRequest) -> Iterator[Tls]:
                 yield Tls(port=port, folder=folder)
 
 
-def test_a_tick_and_a_worker_get_by_over_tls_with_a_private_authority_and_a_client_certificate(
+def test_a_tick_and_a_worker_use_tls_with_a_private_authority_and_a_client_certificate(
     cli: Cli, connection: Database, database_url: str, tls: Tls
 ) -> None:
     one_due_pair(connection)
-    env = env_of(config_for(database_url, tls.url(**tls.ours)))
+    env = env_of(config_for(database_url, tls.url(**tls.options)))
     done = cli("tick", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("due 1, enqueued 1, ")
@@ -72,34 +72,34 @@ def test_a_tick_and_a_worker_get_by_over_tls_with_a_private_authority_and_a_clie
     assert (doctor.returncode, doctor.stdout.split()[:2]) == (0, ["ok", "redis"])
 
 
-def test_an_authority_that_is_not_ours_or_no_certificate_is_told_and_loses_nothing(
+def test_a_wrong_authority_or_no_client_certificate_is_an_error_and_loses_nothing(
     cli: Cli, connection: Database, database_url: str, tls: Tls
 ) -> None:
     one_due_pair(connection)
-    without = {"ssl_ca_certs": tls.ours["ssl_ca_certs"]}
-    for options in ({}, tls.ours | {"ssl_ca_certs": f"{tls.folder}/stranger.pem"}, without):
+    without = {"ssl_ca_certs": tls.options["ssl_ca_certs"]}
+    for options in ({}, tls.options | {"ssl_ca_certs": f"{tls.folder}/stranger.pem"}, without):
         done = cli("tick", env=env_of(config_for(database_url, tls.url(**options))))
         assert done.returncode == ExitCode.UNREACHABLE, options
         assert done.stderr.startswith("error: Redis is out of reach: ")
         assert queued(connection) == 1
-        if options != without:  # a server may just hang up on a client without a certificate
+        if options != without:  # a server may simply close the connection of a client without a certificate
             assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
             assert done.stderr.endswith(
                 "\nhint: check rediss:// and ssl_ca_certs, ssl_certfile, ssl_keyfile in ARCHISYNC_REDIS_URL\n"
             )
-    done = cli("tick", env=env_of(config_for(database_url, tls.url(**tls.ours))))
+    done = cli("tick", env=env_of(config_for(database_url, tls.url(**tls.options))))
     assert (done.returncode, done.stdout[:18]) == (0, "due 0, enqueued 1,")
 
 
-def test_the_name_in_the_certificate_must_be_that_of_the_server(cli: Cli, tls: Tls) -> None:
-    url = tls.url(**tls.ours).replace("127.0.0.1", "localhost", 1)
+def test_the_certificate_must_have_the_name_of_the_server(cli: Cli, tls: Tls) -> None:
+    url = tls.url(**tls.options).replace("127.0.0.1", "localhost", 1)
     done = cli("doctor", "--only", "redis", env={"ARCHISYNC_REDIS_URL": url})
     assert done.returncode == ExitCode.UNREACHABLE
     assert "CERTIFICATE_VERIFY_FAILED" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
-def test_a_file_that_is_not_there_is_wrong_configuration(cli: Cli, tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_a_configuration_error(cli: Cli, tmp_path: Path, name: str) -> None:
     done = cli("plan", env={"ARCHISYNC_REDIS_URL": f"rediss://127.0.0.1:9/0?{name}={tmp_path}/gone.pem"})
     assert done.returncode == ExitCode.CONFIGURATION
     assert done.stderr.startswith(

@@ -1,4 +1,4 @@
-"""`redis acl`: its users are made on a real server, a tick and a worker get by with them, and with no more."""
+"""`redis acl`: its users are created on a real server. Their rights are enough for a tick and a worker, and no more than that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(client: Any, *words: str) -> Any:
 
 @pytest.fixture
 def urls(cli: Cli, own_valkey: EmbeddedValkey) -> dict[User, str]:
-    """ARCHISYNC_REDIS_URL of each user; the user that everybody is who says nothing may do nothing."""
+    """ARCHISYNC_REDIS_URL of each user. The default user is off."""
     done = cli("redis", "acl", "--prefix", PREFIX)
     assert done.returncode == 0
     path = own_valkey.url.removeprefix("unix://").partition("?")[0]
@@ -57,11 +57,11 @@ def env(database_url: str, urls: dict[User, str]) -> dict[User, Mapping[str, str
 
 
 def denied(owner: redis.Redis) -> list[str]:
-    """What the server refused: user, why, the command or key."""
+    """What the server refused: the user, the reason, the command or key."""
     return [f"{entry['username']}: {entry['reason']} {entry['object']}" for entry in owner.acl_log()]
 
 
-def test_a_tick_a_worker_and_those_who_look_get_by_and_nothing_is_refused(
+def test_ticks_workers_and_reading_commands_are_refused_nothing(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
 ) -> None:
     one_due_pair(connection)
@@ -70,7 +70,7 @@ def test_a_tick_a_worker_and_those_who_look_get_by_and_nothing_is_refused(
     assert succeeded(connection) == 1
     forced = ("run", "customers", "--agent", "anna.bianchi")
     assert cli(*forced, env=env[User.TICK]).returncode == 0
-    with working(env[User.WORKER], owner):
+    with RunningWorker(env[User.WORKER], owner):
         for words in (("plan",), ("metrics",), ("doctor", "--only", "worker-here", "--only", "eviction")):
             done = cli(*words, env=env[User.TICK])
             assert (done.returncode, done.stderr) == (0, "")
@@ -79,8 +79,8 @@ def test_a_tick_a_worker_and_those_who_look_get_by_and_nothing_is_refused(
     assert denied(owner) == []
 
 
-class working:
-    """A worker that waits for jobs, while the block lasts; it ends by SIGTERM."""
+class RunningWorker:
+    """A worker that waits for jobs while the block lasts. SIGTERM ends it."""
 
     def __init__(self, env: Mapping[str, str], owner: redis.Redis) -> None:
         self._env, self._owner = env, owner
@@ -99,7 +99,7 @@ class working:
         assert self.process.wait() == 0
 
 
-def test_what_goes_wrong_in_redis_is_mended_with_these_rights_too(
+def test_foreign_keys_and_jobs_are_set_aside_with_these_rights(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
 ) -> None:
     one_due_pair(connection)
@@ -114,7 +114,7 @@ def test_what_goes_wrong_in_redis_is_mended_with_these_rights_too(
     assert denied(owner) == []
 
 
-def test_a_job_whose_child_process_is_killed_is_put_among_the_failed_with_these_rights_too(
+def test_a_job_whose_child_process_is_killed_is_recorded_as_failed_with_these_rights(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis, tmp_path: Path
 ) -> None:
     one_due_pair(connection)
@@ -140,7 +140,7 @@ BEYOND = [
 
 
 @pytest.mark.parametrize("user", User)
-def test_neither_user_may_do_more(urls: dict[User, str], user: User) -> None:
+def test_neither_user_has_other_rights(urls: dict[User, str], user: User) -> None:
     with redis.Redis.from_url(urls[user]) as client:
         assert [words for words in BEYOND if not refused(client, words)] == []
 
@@ -153,14 +153,14 @@ def refused(client: redis.Redis, words: str) -> bool:
     return False
 
 
-def test_a_tick_may_not_take_jobs_and_a_worker_s_housekeeping_is_not_its(urls: dict[User, str]) -> None:
+def test_a_tick_may_neither_take_jobs_nor_do_a_worker_s_housekeeping(urls: dict[User, str]) -> None:
     with redis.Redis.from_url(urls[User.TICK]) as client:
         for words in (f"LPOP {QUEUE_KEY}", f"DEL {QUEUE_KEY}", "DEL rq:job:x", "SUBSCRIBE rq:pubsub:archisync.x"):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 command(client, *words.split())
 
 
-def test_running_the_commands_again_leaves_password_and_switch_and_takes_back_what_was_added(
+def test_running_the_commands_again_keeps_password_and_on_and_removes_added_rights(
     cli: Cli, urls: dict[User, str], owner: redis.Redis
 ) -> None:
     command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "+flushall", "~*")
@@ -172,7 +172,7 @@ def test_running_the_commands_again_leaves_password_and_switch_and_takes_back_wh
             client.flushall()
 
 
-def test_the_rights_are_those_of_the_configured_queue(cli: Cli) -> None:
+def test_the_rights_are_limited_to_the_configured_queue(cli: Cli) -> None:
     done = cli("redis", "acl", env={"ARCHISYNC_QUEUE": "night"})
     tick, worker = done.stdout.splitlines()
     assert tick.startswith("ACL SETUSER archisync_tick resetkeys resetchannels nocommands ~rq:queue:night ")
@@ -185,7 +185,7 @@ def test_the_rights_are_those_of_the_configured_queue(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "1st", "a b", "x" * 41])
-def test_a_prefix_that_is_no_name_is_refused(cli: Cli, prefix: str) -> None:
+def test_a_prefix_that_can_t_begin_a_name_is_a_usage_error(cli: Cli, prefix: str) -> None:
     done = cli("redis", "acl", "--prefix", prefix)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == (
@@ -200,10 +200,10 @@ REFUSED = "error: Redis refused the credentials: "
 @pytest.mark.parametrize(
     "words", [("tick",), ("plan",), ("worker", "--single"), ("worker",)], ids=lambda words: " ".join(words)
 )
-def test_a_wrong_password_is_wrong_configuration_and_no_outage(
+def test_a_wrong_password_is_a_configuration_error_and_no_outage(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], words: tuple[str, ...]
 ) -> None:
-    """3 and not 4: no later tick and no restart will do better, somebody must change a setting."""
+    """Exit code 3 and not 4: no later tick and no restart will do better. Somebody must change a setting."""
     one_due_pair(connection)
     wrong = {name: value.replace("of-the-tick", "guessed") for name, value in env[User.TICK].items()}
     done = cli(*words, env=wrong)
@@ -213,7 +213,7 @@ def test_a_wrong_password_is_wrong_configuration_and_no_outage(
     assert "guessed" not in done.stderr + done.stdout
 
 
-def test_a_user_without_the_rights_is_told_where_they_are_listed(
+def test_a_missing_right_is_an_error_that_names_the_command(
     cli: Cli, connection: Database, env: dict[User, Mapping[str, str]], owner: redis.Redis
 ) -> None:
     one_due_pair(connection)
@@ -226,8 +226,8 @@ def test_a_user_without_the_rights_is_told_where_they_are_listed(
     assert queued(connection) == 1
 
 
-def test_a_script_may_do_no_more_than_its_user(urls: dict[User, str], owner: redis.Redis) -> None:
-    """A tick pushes with a script: `eval` opens no other key and no other command."""
+def test_a_script_has_only_the_rights_of_its_user(urls: dict[User, str], owner: redis.Redis) -> None:
+    """A tick pushes with a script. `eval` gives it no other key and no other command."""
     owner.set("somebody-elses", "1")
     with redis.Redis.from_url(urls[User.TICK]) as client:
         for script in ("return redis.call('GET', 'somebody-elses')", "return redis.call('FLUSHALL')"):
