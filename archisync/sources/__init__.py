@@ -1,13 +1,18 @@
-"""Where exports come from, chosen by the template in `ARCHISYNC_SOURCE`.
+"""Where exports come from: the registry of sources, chosen by the scheme of the template in `ARCHISYNC_SOURCE`.
 
-A path or `file://`, `http(s)://`, `exec:` and a program, or a scheme that a plug-in brings (see `archisync.sources.plugin`).
+A template is a path, `file://…`, `http(s)://…`, `exec:` and a program, or has a scheme that a plug-in brings (`archisync.sources.plugin`).
+To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its schemes to `_BUILT_IN`.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
+from archisync.sources import plugin
 from archisync.sources.interface import CheckedSource, Export, Fetched, Request, Source, Unchanged
-from archisync.sources.plugin import Plugin, is_installed, plugin_source, plugins
+from archisync.sources.plugin import Plugin
 from archisync.sources.template import check_placeholders, scheme_of
 
 __all__ = [
@@ -26,40 +31,10 @@ __all__ = [
 ]
 
 
-def source_for(template: str) -> Source:
-    """The source that reads such a template.
+def _path_source() -> CheckedSource:
+    from archisync.sources.path import PathSource
 
-    Raises ConfigurationError for a scheme that nobody reads, without showing the template: an address may hold a password.
-    Raises PluginError when the scheme is a plug-in's and the plug-in can't be loaded.
-    """
-    scheme = scheme_of(template)
-    return _built_in(scheme) or plugin_source(_installed(scheme))
-
-
-def _installed(scheme: str | None) -> str:
-    """The scheme, if a plug-in that is installed brings it (it is not imported here)."""
-    if scheme is not None and is_installed(scheme):
-        return scheme
-    raise ConfigurationError(
-        f"no source reads the scheme {scheme}:",
-        hint="give a path, file://, http://, https:// or exec:, or install the plug-in that brings the scheme; "
-        "a relative path with a colon starts with ./",
-    )
-
-
-def _built_in(scheme: str | None) -> CheckedSource | None:
-    """The source of a scheme of our own. Each is imported only when it is used."""
-    if scheme in (None, "file"):
-        from archisync.sources.path import PathSource
-
-        return PathSource()
-    if scheme in ("http", "https"):
-        return _http_source()
-    if scheme == "exec":
-        from archisync.sources.exec import ExecSource
-
-        return ExecSource()
-    return None
+    return PathSource()
 
 
 def _http_source() -> CheckedSource:
@@ -74,33 +49,84 @@ def _http_source() -> CheckedSource:
     return HttpSource()
 
 
+def _exec_source() -> CheckedSource:
+    from archisync.sources.exec import ExecSource
+
+    return ExecSource()
+
+
+class _BuiltIn(NamedTuple):
+    """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export."""
+
+    make: Callable[[], CheckedSource]
+    is_address: bool
+
+
+_BUILT_IN: dict[str | None, _BuiltIn] = {
+    None: _BuiltIn(_path_source, is_address=True),
+    "file": _BuiltIn(_path_source, is_address=True),
+    "http": _BuiltIn(_http_source, is_address=True),
+    "https": _BuiltIn(_http_source, is_address=True),
+    "exec": _BuiltIn(_exec_source, is_address=False),
+}
+"""By scheme; None is a plain path."""
+
+
+def source_for(template: str) -> Source:
+    """The source that reads such a template.
+
+    Raises ConfigurationError for an unknown scheme, without showing the template, because an address may hold a password. Raises
+    PluginError when the scheme belongs to a plug-in that can't be loaded.
+    """
+    scheme = scheme_of(template)
+    if scheme in _BUILT_IN:
+        return _BUILT_IN[scheme].make()
+    return plugin.plugin_source(_installed(scheme))
+
+
+def _installed(scheme: str | None) -> str:
+    """The scheme, if an installed plug-in brings it; the plug-in is not imported. Raises ConfigurationError."""
+    if scheme is not None and plugin.is_installed(scheme):
+        return scheme
+    raise ConfigurationError(
+        f"no source reads the scheme {scheme}:",
+        hint="give a path, file://, http://, https:// or exec:, or install the plug-in that brings the scheme; "
+        "a relative path with a colon starts with ./",
+    )
+
+
+def plugins() -> list[Plugin]:
+    """Every installed plug-in, each imported to see whether it works. One that is broken raises nothing."""
+    return plugin.plugins(built_in=_BUILT_IN)
+
+
 def is_address(template: str) -> bool:
-    """Whether the template alone says what is read: a file or an address. Programs and plug-ins are told agent and type."""
-    return scheme_of(template) in (None, "file", "http", "https")
+    """Whether the template alone names what is read, as a file or URL does; programs and plug-ins also get agent and type."""
+    found = _BUILT_IN.get(scheme_of(template))
+    return found is not None and found.is_address
 
 
 def check_template(template: str, config: Config | None = None, sync_type: str = "orders") -> None:
-    """Raise ConfigurationError unless the template, and what its source is told by the settings, make sense.
+    """Raise ConfigurationError unless the template and the settings of its source make sense.
 
-    Of a plug-in only its existence is checked: it is not imported, so that a broken one stops no worker.
+    A plug-in only has to be installed: it is not imported, so that a broken one does not stop a worker.
     """
     check_placeholders(template)
     scheme = scheme_of(template)
-    built_in = _built_in(scheme)
-    if built_in is None:
-        _installed(scheme)
+    if scheme in _BUILT_IN:
+        _BUILT_IN[scheme].make().check(template, config or Config(environment={}), sync_type)
     else:
-        built_in.check(template, config or Config(environment={}), sync_type)
+        _installed(scheme)
 
 
 def check_all(config: Config) -> None:
-    """Check the template of every type: a worker with a wrong one must not start. Raises ConfigurationError."""
-    for kind in SYNC_TYPES.values():
-        template = config.source(kind)
+    """Check the template of every type, before a worker starts. Raises ConfigurationError."""
+    for sync_type in SYNC_TYPES.values():
+        template = config.source(sync_type)
         try:
-            check_template(template, config, kind.name)
+            check_template(template, config, sync_type.name)
         except ConfigurationError as exc:
-            raise type(exc)(f"{kind.name}: {exc.message}", hint=exc.hint) from exc
+            raise type(exc)(f"{sync_type.name}: {exc.message}", hint=exc.hint) from exc
 
 
 def fetch(request: Request) -> Fetched:

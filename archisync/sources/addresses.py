@@ -1,8 +1,8 @@
 """Where an HTTP source may connect: to public addresses, and to others only when the operator names them.
 
-A template's host, a redirect or a DNS answer could otherwise make a worker read what only it can reach: a cloud's metadata
-service, a database's console, another container. The check is made on the address that is connected to: a name is resolved
-once, and decimal, octal or hexadecimal spellings, IPv4 inside IPv6 and a DNS that changes its mind all end there.
+Otherwise a template's host, a redirect or a DNS answer could make a worker read what only it can reach: a cloud's metadata service, a
+database's console, another container. A name is resolved once, and the address that is connected to is the one that is checked. So
+decimal, octal or hexadecimal notations, IPv4 inside IPv6 and a DNS that changes its answer do not get around it.
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ _VARIABLE = "ARCHISYNC_HTTP_ALLOW_PRIVATE"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowed:
-    """What the operator allows beside public addresses: host names as the template spells them, and networks."""
+    """What the operator allows besides public addresses: host names, as in the template, and networks."""
 
     everything: bool = False
     hosts: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Allowed:
 
 
 def innermost(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one that only wraps it: mapped, 6to4, NAT64. Any other as it is."""
+    """The IPv4 address inside an IPv6 one that only wraps it (mapped, 6to4, NAT64); any other address unchanged."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inside = address.ipv4_mapped or address.sixtofour
@@ -73,7 +73,7 @@ def is_public(address: Address) -> bool:
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Resolves, checks and connects, in one step; nothing goes on after `deadline` (monotonic seconds)."""
+    """Resolves, checks and connects in one step. Nothing continues after `deadline` (monotonic seconds)."""
 
     def __init__(self, allowed: Allowed, deadline: float) -> None:
         self._allowed = allowed
@@ -112,8 +112,10 @@ class GuardedBackend(httpcore.NetworkBackend):
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """The host's addresses, in the order to try them. Raises TransientSourceError: a name that nobody knows may be a fault
-    of the DNS."""
+    """The host's addresses, in the order to try them.
+
+    Raises TransientSourceError, also for an unknown name: the DNS may be at fault.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
@@ -123,7 +125,7 @@ def resolve(host: str, port: int) -> list[Address]:
 
 
 def _left(deadline: float, timeout: float | None) -> float:
-    """Seconds for the next step. Raises what httpcore raises for a timeout."""
+    """Seconds for the next step. Raises httpcore's error for a timeout."""
     left = deadline - monotonic()
     if left <= 0:
         raise httpcore.ReadTimeout("the time for the whole download is over")
@@ -131,7 +133,7 @@ def _left(deadline: float, timeout: float | None) -> float:
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection on which nothing lasts beyond the deadline, however slowly the other side trickles."""
+    """A connection whose steps all end by the deadline, however slowly the server sends."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream = stream

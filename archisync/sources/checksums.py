@@ -1,7 +1,7 @@
-"""The checksums that an HTTP server may send with an export, and whether what arrived has them.
+"""The checksums that an HTTP server announces for an export, and whether the content has them.
 
-`Content-MD5` (RFC 1864), `Digest` (RFC 3230), `Repr-Digest` and `Content-Digest` (RFC 9530), `X-Checksum-Sha256` and its like.
-A value that can't be read is no evidence and is passed over.
+`Content-MD5` (RFC 1864), `Digest` (RFC 3230), `Repr-Digest` and `Content-Digest` (RFC 9530), `X-Checksum-Sha256` and the like. A value
+that can't be read is ignored.
 """
 
 import base64
@@ -26,8 +26,8 @@ class Checksum:
     digest: bytes
 
 
-def expected(headers: Mapping[str, str]) -> list[Checksum]:
-    """The checksums that the headers (case-insensitive mapping) announce."""
+def announced(headers: Mapping[str, str]) -> list[Checksum]:
+    """The checksums in the headers, a case-insensitive mapping."""
     found = [_checksum("Content-MD5", "md5", headers.get("content-md5", ""))]
     for header in ("Digest", "Repr-Digest", "Content-Digest"):
         for name, value in _ITEM.findall(headers.get(header.lower(), "")):
@@ -39,7 +39,7 @@ def expected(headers: Mapping[str, str]) -> list[Checksum]:
 
 
 def _checksum(header: str, algorithm: str, value: str) -> Checksum | None:
-    """From hexadecimal or base64, told apart by the length; None when it is neither."""
+    """From hexadecimal or base64, which differ in length; None when it is neither."""
     if not algorithm or not value:
         return None
     size = _new(algorithm).digest_size
@@ -51,11 +51,11 @@ def _checksum(header: str, algorithm: str, value: str) -> Checksum | None:
 
 
 def _new(algorithm: str) -> "hashlib._Hash":
-    return hashlib.new(algorithm, usedforsecurity=False)  # it finds faults of a network, not forgers
+    return hashlib.new(algorithm, usedforsecurity=False)  # against faults of a network, not against forgery
 
 
 class Hashing:
-    """Passes a stream on and computes its digests meanwhile."""
+    """A stream that computes the digests of what is read from it."""
 
     def __init__(self, content: Readable, checksums: list[Checksum]) -> None:
         self._content = content

@@ -1,16 +1,16 @@
-"""The tests that every source must pass, for authors of plug-ins and for our own three.
+"""The tests that every source must pass, those of plug-ins and the built-in ones.
 
     from archisync.sources.conformance import SourceConformance
 
     class TestSftpSource(SourceConformance):
         def source(self): return SftpSource()
         def template(self): return "sftp://127.0.0.1/{agent}/{type}.csv"
-        def place(self, agent_id, sync_type, content): ...   # make that the export of the pair
-        def remove(self, agent_id, sync_type): ...           # the pair has none any more
+        def place(self, agent_id, sync_type, content): ...   # make content the export of that pair
+        def remove(self, agent_id, sync_type): ...           # take that export away
 
-pytest finds the tests by the class's name; nothing here imports pytest. What the hooks need (a server, a folder) comes from an
-autouse fixture of the subclass. `supports_unchanged = True` when the source returns validators; `variables()` are the settings
-that it needs, and `secrets()` what no message may show.
+pytest finds the tests by the name of the class; nothing here imports pytest. An autouse fixture of the subclass provides what these
+methods need (a server, a folder). Set `supports_unchanged = True` when the source returns validators. `variables()` are the settings that
+it needs, and `secrets()` what no message may show.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SourceConformance:
         raise NotImplementedError
 
     def template(self) -> str:
-        """A template with `{agent}` and `{type}` that `place` serves."""
+        """A template with `{agent}` and `{type}` that reads what `place` writes."""
         raise NotImplementedError
 
     def place(self, agent_id: str, sync_type: str, content: bytes) -> None:
@@ -84,19 +84,19 @@ class SourceConformance:
         assert isinstance(found, Export), f"fetch() returned {found!r}"
         return found
 
-    def raised(self, kind: type[E] | tuple[type[E], ...], request: Request) -> E:
-        """The error of a fetch that must fail, leaving nothing behind in the spool directory."""
+    def raised(self, error_class: type[E] | tuple[type[E], ...], request: Request) -> E:
+        """The error of a fetch that must fail and must leave nothing in the spool directory."""
         before = set(request.spool_dir.iterdir())
         try:
             found = self.source().fetch(request)
-        except kind as exc:
+        except error_class as exc:
             assert set(request.spool_dir.iterdir()) == before, "a failed fetch left a file in the spool directory"
             return exc
         raise AssertionError(f"fetch() returned {found!r} where it should have failed")
 
     # --- tests ----------------------------------------------------------------------------------------------------
 
-    def test_an_export_is_a_private_complete_copy(self, tmp_path: Path) -> None:
+    def test_export_is_a_private_complete_copy(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         export = self.fetched(self.request(tmp_path))
         assert export.path.read_bytes() == CONTENT
@@ -109,7 +109,7 @@ class SourceConformance:
         assert export.suffix == "" or (export.suffix.startswith(".") and export.suffix == export.suffix.lower())
         assert export.origin
 
-    def test_what_happens_to_the_original_later_does_not_touch_the_copy(self, tmp_path: Path) -> None:
+    def test_later_changes_of_the_original_do_not_change_the_copy(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         export = self.fetched(self.request(tmp_path))
         self.place("agent-1", "orders", OTHER_CONTENT)
@@ -130,49 +130,49 @@ class SourceConformance:
         assert self.fetched(self.request(tmp_path, agent_id="agent-2")).path.read_bytes() == OTHER_CONTENT
         assert self.fetched(self.request(tmp_path, sync_type="ddt")).path.read_bytes() != OTHER_CONTENT
 
-    def test_a_new_export_is_seen_at_once(self, tmp_path: Path) -> None:
+    def test_new_export_is_fetched_at_once(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         self.fetched(self.request(tmp_path))
         self.place("agent-1", "orders", OTHER_CONTENT)
         assert self.fetched(self.request(tmp_path)).path.read_bytes() == OTHER_CONTENT
 
-    def test_a_gzipped_export_is_unpacked(self, tmp_path: Path) -> None:
+    def test_gzipped_export_is_unpacked(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", gzip.compress(CONTENT))
         export = self.fetched(self.request(tmp_path))
         assert (export.path.read_bytes(), export.size_bytes) == (CONTENT, len(CONTENT))
         assert export.sha256 == hashlib.sha256(CONTENT).hexdigest(), "the hash is of the unpacked content"
 
-    def test_gzip_that_is_cut_is_no_export(self, tmp_path: Path) -> None:
+    def test_truncated_gzip_is_refused(self, tmp_path: Path) -> None:
         packed = gzip.compress(CONTENT)
         for length in (len(packed) - 1, len(packed) // 2, 3):
             self.place("agent-1", "orders", packed[:length])
             self.raised(ExportError, self.request(tmp_path))
 
-    def test_an_empty_export_is_handed_on_for_the_reader_to_refuse(self, tmp_path: Path) -> None:
+    def test_empty_export_is_fetched_for_the_reader_to_refuse(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", b"")
         assert self.fetched(self.request(tmp_path)).size_bytes == 0
 
-    def test_an_export_of_exactly_the_limit_is_fetched_and_one_byte_more_is_refused(self, tmp_path: Path) -> None:
+    def test_export_of_the_largest_size_is_fetched_and_a_larger_one_is_refused(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         assert self.fetched(self.request(tmp_path, max_bytes=len(CONTENT))).size_bytes == len(CONTENT)
         self.raised(ExportError, self.request(tmp_path, max_bytes=len(CONTENT) - 1))
 
-    def test_the_limit_is_of_the_unpacked_size(self, tmp_path: Path) -> None:
+    def test_limit_applies_to_the_unpacked_size(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", gzip.compress(bytes(20 * MAX_BYTES)))
         self.raised(ExportError, self.request(tmp_path))
 
-    def test_a_missing_export_is_an_error_and_no_empty_export(self, tmp_path: Path) -> None:
+    def test_missing_export_is_an_error_and_not_an_empty_export(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         self.remove("agent-1", "orders")
         error = self.raised((SourceError, TransientSourceError), self.request(tmp_path))
         assert error.message
-        assert error.hint, "an error tells what to do next"
+        assert error.hint, "an error needs a hint"
 
-    def test_an_agent_id_is_never_a_path(self, tmp_path: Path) -> None:
+    def test_agent_id_is_never_a_path(self, tmp_path: Path) -> None:
         for agent_id in ("../agent-1", "agent-1/..", "", "a b", "agent-1\n", "agent-1;id", "%2e%2e"):
             self.raised(UsageError, self.request(tmp_path, agent_id=agent_id))
 
-    def test_an_error_can_be_pickled(self, tmp_path: Path) -> None:
+    def test_error_can_be_pickled(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         self.remove("agent-1", "orders")
         error = self.raised(SyncError, self.request(tmp_path))
@@ -195,7 +195,7 @@ class SourceConformance:
         assert {type(part) for pair in validators.items() for part in pair} <= {str}
         assert sum(len(name) + len(value) for name, value in validators.items()) <= MAX_VALIDATOR_CHARS
 
-    def test_an_unchanged_export_is_said_to_be_so_and_a_changed_one_is_fetched(self, tmp_path: Path) -> None:
+    def test_unchanged_export_is_not_fetched_and_a_changed_one_is(self, tmp_path: Path) -> None:
         if not self.supports_unchanged:
             return
         self.place("agent-1", "orders", CONTENT)
@@ -204,7 +204,7 @@ class SourceConformance:
         self.place("agent-1", "orders", OTHER_CONTENT)
         assert self.fetched(self.request(tmp_path, validators=validators)).path.read_bytes() == OTHER_CONTENT
 
-    def test_validators_of_something_else_never_hide_an_export(self, tmp_path: Path) -> None:
+    def test_validators_of_another_export_never_hide_an_export(self, tmp_path: Path) -> None:
         self.place("agent-1", "orders", CONTENT)
         assert self.fetched(self.request(tmp_path, validators={"foreign": "x"})).path.read_bytes() == CONTENT
         other = dict(self.fetched(self.request(tmp_path)).validators)

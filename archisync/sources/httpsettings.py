@@ -1,4 +1,4 @@
-"""What the environment says about HTTP sources: credentials, trust, addresses."""
+"""The settings of HTTP sources: credentials, trusted authorities, allowed addresses."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from archisync.sources.addresses import Allowed
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-# What we, or the protocol, decide for each request.
+# The protocol, or archisync, sets these for each request.
 _OWN_HEADERS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "te", "upgrade"}
     | {"if-none-match", "if-modified-since"}
@@ -23,7 +23,7 @@ _OWN_HEADERS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpSettings:
-    """`headers` are sent with each request to the template's own host, and to no other."""
+    """`headers` go to the template's own host with each request, and to no other host."""
 
     headers: Mapping[str, str] = field(repr=False)
     cert: str
@@ -96,12 +96,14 @@ def _extra_headers(given: Given) -> dict[str, str]:
 
 
 def tls_context(settings: HttpSettings, *, with_certificate: bool) -> ssl.SSLContext:
-    """Verifies the server against the named authorities, or the system's and certifi's (a slim container has none of its
-    own); shows the client certificate. Raises ConfigurationError."""
+    """A context that verifies the server and shows the client certificate. Raises ConfigurationError.
+
+    Without named authorities, it trusts the system's and certifi's, because a slim container has none.
+    """
     context = _trust(settings.ca)
     if settings.cert and with_certificate:
         try:
-            # An encrypted key would be asked for on a terminal; the empty password makes that an error.
+            # For an encrypted key OpenSSL would prompt on the terminal; the empty password makes it an error.
             context.load_cert_chain(settings.cert, settings.key or None, password="")
         except (OSError, ssl.SSLError) as exc:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What a source is asked for and what it hands back: a private copy of one export, on this machine's disk."""
+"""What a source gets and returns: a request for one export, and a private copy of it on this machine's disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ def _no_config() -> Config:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One export wanted. `spool_dir` is made, and removed, by the caller; `max_bytes` bounds the decompressed size.
+    """A request for one export. The caller makes and removes `spool_dir`; `max_bytes` limits the decompressed size.
 
-    `config` holds the source's settings, credentials among them (it never shows them). `validators` is what the export that
-    was applied last carried, when an answer that it is unchanged is welcome; empty: the export itself is wanted.
+    `config` holds the source's settings, credentials included, and never shows them. `validators` are those of the export that was
+    applied last: the source may answer that it is unchanged. Without validators, the export itself is wanted.
     """
 
     template: str = field(repr=False)  # a command line or a query may hold a password
@@ -33,9 +33,9 @@ class Request:
 class Export:
     """One export, fetched completely: a private regular file in the spool directory, already decompressed.
 
-    `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`.
-    `sha256` is the hex digest of the decompressed content. `validators` are kept with a successful run and come back in the
-    next request (at most `MAX_VALIDATOR_CHARS` in all); `details` go into the run's record, as JSON.
+    `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`. `sha256` is the hex
+    digest of the decompressed content. `validators` are stored with a successful run and come back in the next request; they have at
+    most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unchanged:
-    """The source says that the export is the one that the request's `validators` came with. Nothing was fetched."""
+    """The export is still the one that the request's `validators` belong to. Nothing was fetched."""
 
     origin: str
 
@@ -57,14 +57,14 @@ class Unchanged:
 Fetched: TypeAlias = Export | Unchanged
 
 MAX_VALIDATOR_CHARS = 4096
-"""An ETag is some dozens of characters; more would only bloat the state table."""
+"""An ETag has some dozens of characters; much more would only make the state table large."""
 
 
 class Source(Protocol):
     """Where exports come from."""
 
     def fetch(self, request: Request) -> Fetched:
-        """Fetch the whole export before anything of it is read.
+        """Fetch the whole export, before any of it is read.
 
         Raises UsageError (agent id), ConfigurationError (template, settings), SourceError (no such export, no permission),
         TransientSourceError (may work in a moment) and ExportError (too large, truncated, damaged gzip).
@@ -73,8 +73,8 @@ class Source(Protocol):
 
 
 class CheckedSource(Source, Protocol):
-    """A source of our own: it can say without fetching anything whether a template and its settings make sense."""
+    """A built-in source: without fetching anything, it can check a template and its settings."""
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
-        """Raise ConfigurationError unless they do. Called when a worker starts."""
+        """Raise ConfigurationError unless the template and the settings make sense. Called when a worker starts."""
         ...

@@ -1,7 +1,7 @@
 """The file source: copies an export into the spool directory, so that nobody can change it while it is parsed.
 
-The path's last component must be a regular file and no symbolic link: a link, FIFO or device in a shared folder could
-make a worker read anything, or hang.
+The last component of the path must be a regular file, not a symbolic link: in a shared folder a link, FIFO or device could make a worker
+read any file, or hang.
 """
 
 import errno
@@ -28,7 +28,7 @@ from archisync.sources.template import fill
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 64 * 1024
-"""Enough to see that the rows stand in another order, without reading the rest for it."""
+"""The beginning of the file, which differs at once when the ERP wrote the rows in another order."""
 _CHECK_HINT = "check the path in ARCHISYNC_SOURCE, and that the ERP has written the export"
 
 
@@ -36,12 +36,14 @@ class PathSource:
     """Reads exports from files; a relative path counts from the working directory."""
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
-        """Raises ConfigurationError for a `file:` address that can't be one of this machine's."""
+        """Raise ConfigurationError for a `file:` address that is not of this machine."""
         _local_path(template)
 
     def fetch(self, request: Request) -> Fetched:
-        """Copy one file, unless its bytes are those of the applied export. `PATH.gz` is read when `PATH` is absent. Raises as
-        described at `Source.fetch`."""
+        """Copy one file, unless it has the bytes of the applied export. Reads `PATH.gz` when `PATH` is missing.
+
+        Raises as described at `Source.fetch`.
+        """
         path = export_path(request)
         file, path = _open(path)
         with file:
@@ -59,12 +61,12 @@ class PathSource:
 
 
 def export_path(request: Request) -> Path:
-    """The template with its placeholders filled in. Raises UsageError for an agent id or type that isn't allowed."""
+    """The template with its placeholders filled in. Raises UsageError for an agent id or type that is not allowed."""
     return Path(fill(_local_path(request.template), request))
 
 
 def _local_path(template: str) -> str:
-    """A `file:` address as a path template; any other template as it is."""
+    """The path in a `file:` address; any other template unchanged."""
     if template[:5].lower() != "file:":
         return template
     rest = template[5:]
@@ -88,7 +90,7 @@ def _suffix(path: Path) -> str:
 
 
 def _open(path: Path) -> tuple[BinaryIO, Path]:
-    """The open file and the path that it really has (maybe with `.gz`)."""
+    """The open file and its real path, which may end in `.gz`."""
     packed = path.with_name(path.name + ".gz") if path.name else path
     try:
         return _open_regular(path), path
@@ -116,7 +118,7 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _refusal(exc: OSError, path: Path) -> SyncError:
-    """What an OSError means: most numbers are faults of a disk or network that may pass, a few are final."""
+    """What an OSError means: a few are final, most are faults of a disk or network that may pass."""
     match exc.errno:
         case errno.ENOTDIR:
             return NoExportError(f"no export at {path}: a part of the path is not a directory", hint=_CHECK_HINT)
@@ -144,7 +146,7 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
 
 
 def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> Spooled:
-    """Copy, and refuse a file that somebody wrote to meanwhile: what a torn copy looks like is no evidence."""
+    """Copy the file, and refuse one that changed during the copy: a torn copy proves nothing about the export."""
     before = os.fstat(file.fileno())
     try:
         spooled = spool(
@@ -161,8 +163,10 @@ def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> Spooled:
 
 
 def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
-    """Whether the file, which nobody writes to meanwhile, has the applied export's bytes. Reading it once is cheaper than a copy
-    that nobody needs; what cannot be read is left to the copy to tell."""
+    """Whether the file has the bytes of the applied export, and nobody writes to it in the meantime.
+
+    Reading it once is cheaper than a copy that nobody needs. A file that can't be read is an error of the copy.
+    """
     known = request.validators.get("sha256")
     before = os.fstat(file.fileno())
     if known is None or request.validators.get("path") != _name(path) or before.st_size > request.max_bytes:
@@ -184,12 +188,12 @@ def _validators(path: Path, spooled: Spooled) -> dict[str, str]:
 
 
 def _name(path: Path) -> str:
-    """The path as text that can be kept, whatever bytes it has."""
+    """The path as text that can be stored, whatever bytes it has."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def _sha256(file: BinaryIO, most_bytes: int | None = None) -> str:
-    """Of the whole file, or of its first bytes."""
+    """The digest of the whole file, or of its first bytes."""
     file.seek(0)
     if most_bytes is not None:
         return hashlib.sha256(file.read(most_bytes)).hexdigest()
@@ -200,7 +204,7 @@ def _sha256(file: BinaryIO, most_bytes: int | None = None) -> str:
 
 
 class _Reader:
-    """The file, whose faults come out as errors of archisync."""
+    """The file, with the operating system's errors turned into errors of archisync."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file

@@ -1,11 +1,11 @@
-"""Sources that other packages bring, by an entry point in the group `archisync.sources`.
+"""Plug-ins: sources of other packages, found by an entry point in the group `archisync.sources`.
 
     [project.entry-points."archisync.sources"]
     sftp = "acme_sftp:SftpSource"          # scheme = "module:factory"
 
 The factory is called without arguments and returns a `Source` (see `archisync.sources.interface`).
-`archisync.sources.conformance` has the tests that it must pass. A plug-in is imported only when a template has its scheme; the
-schemes of our own can't be replaced. Whatever a plug-in does wrong becomes a PluginError of the run that uses it.
+`archisync.sources.conformance` has the tests that it must pass. A plug-in is imported only when a template has its scheme, and it can't
+replace a built-in scheme. Any mistake of a plug-in becomes a PluginError of the run that uses it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "archisync.sources"
-BUILT_IN = frozenset({"file", "http", "https", "exec"})
 _HINT = "archisync doctor lists the plug-ins; mend it, update it or uninstall it"
 _EXPECTED = (UsageError, ConfigurationError, SourceError, TransientSourceError, ExportError)
 _BLOCK_BYTES = 1 << 20
@@ -51,12 +51,12 @@ class Plugin:
     error: str
 
 
-def plugins() -> list[Plugin]:
-    """Every installed plug-in, each imported to see whether it works. Never raises because of one."""
+def plugins(*, built_in: Container[str | None]) -> list[Plugin]:
+    """Every installed plug-in, each imported to see whether it works. One that is broken raises nothing."""
     found = []
     for entry in _entry_points():
         scheme = entry.name.lower()
-        error = f"the scheme {scheme}: is built in and can't be replaced" if scheme in BUILT_IN else _error_of(scheme)
+        error = f"the scheme {scheme}: is built in and can't be replaced" if scheme in built_in else _error_of(scheme)
         found.append(
             Plugin(
                 scheme=scheme,
@@ -78,7 +78,7 @@ def _error_of(scheme: str) -> str:
 
 
 def is_installed(scheme: str) -> bool:
-    """Whether a package brings the scheme. Imports nothing of it."""
+    """Whether a package brings the scheme. The plug-in is not imported."""
     return bool(_entries_of(scheme))
 
 
@@ -96,7 +96,7 @@ def _entries_of(scheme: str) -> list[EntryPoint]:
 
 
 def _entry_points() -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # takes milliseconds; only templates of other schemes need it
+    from importlib.metadata import entry_points  # takes milliseconds, and only plug-ins need it
 
     return list(entry_points(group=GROUP))
 
@@ -109,25 +109,26 @@ def _load(scheme: str, entry: EntryPoint) -> Any:
     try:
         source = entry.load()()
     except (Exception, SystemExit) as exc:
-        raise PluginError(f"the source plug-in {scheme}: can't be loaded: {_told(exc)}", hint=_HINT) from exc
+        raise PluginError(f"the source plug-in {scheme}: can't be loaded: {_described(exc)}", hint=_HINT) from exc
     if not callable(getattr(source, "fetch", None)):
         raise PluginError(
-            f"the source plug-in {scheme}: makes no source: its {_kind(source)} has no fetch()", hint=_HINT
+            f"the source plug-in {scheme}: makes no source: its {_class_name(source)} has no fetch()", hint=_HINT
         )
     return source
 
 
-def _told(exc: BaseException) -> str:
+def _described(exc: BaseException) -> str:
     said = printable(redact(str(exc)), limit=_MAX_SHOWN_CHARS)
-    return f"{_kind(exc)}: {said}" if said else _kind(exc)
+    name = type(exc).__name__
+    return f"{name}: {said}" if said else name
 
 
-def _kind(thing: object) -> str:
+def _class_name(thing: object) -> str:
     return type(thing).__name__
 
 
 class _Guarded:
-    """A plug-in's source, held to the contract."""
+    """A plug-in's source whose results are checked against the contract."""
 
     def __init__(self, scheme: str, source: Any) -> None:
         self._name = f"the source plug-in {scheme}:"
@@ -141,7 +142,7 @@ class _Guarded:
             self._check_texts(found.origin)
             return found
         if not isinstance(found, Export):
-            raise self._broken(f"returned {_kind(found)}, not an Export")
+            raise self._broken(f"returned {_class_name(found)}, not an Export")
         self._check_export(found, request)
         return found
 
@@ -153,17 +154,17 @@ class _Guarded:
                 raise self._broken("raised an error without a text") from exc
             raise
         except (Exception, SystemExit) as exc:
-            raise self._broken(f"raised {_told(exc)}") from exc
+            raise self._broken(f"raised {_described(exc)}") from exc
 
     def _broken(self, what: str) -> PluginError:
         return PluginError(f"{self._name} {what}", hint=_HINT)
 
     def _check_export(self, export: Export, request: Request) -> None:
-        """What decides about holding and accepting exports must be true."""
+        """Check what decides about holding and accepting the export."""
         try:
             size_bytes, sha256 = _measured(export.path, request.spool_dir)
         except (OSError, TypeError, ValueError) as exc:
-            raise self._broken(f"returned an export that can't be read: {_told(exc)}") from exc
+            raise self._broken(f"returned an export that can't be read: {_described(exc)}") from exc
         if (size_bytes, sha256) != (export.size_bytes, export.sha256):
             raise self._broken("returned an export whose size or sha256 is not that of its file")
         if size_bytes > request.max_bytes:
@@ -175,17 +176,17 @@ class _Guarded:
             raise self._broken(f"returned validators of more than {MAX_VALIDATOR_CHARS} characters")
 
     def _check_texts(self, *texts: object) -> None:
-        """What goes into the run's record must be JSON that PostgreSQL takes."""
+        """Check that texts for the run's record are JSON that PostgreSQL accepts."""
         try:
             record = json.dumps(texts, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as exc:  # UnicodeEncodeError is a ValueError
-            raise self._broken(f"returned details that can't be recorded: {_told(exc)}") from exc
+            raise self._broken(f"returned details that can't be recorded: {_described(exc)}") from exc
         if b"\\u0000" in record or len(record) > _MAX_RECORD_BYTES:
             raise self._broken("returned details that can't be recorded: a NUL character, or too much")
 
 
 def _measured(path: Path, spool_dir: Path) -> tuple[int, str]:
-    """Size and sha256 of a regular file in the spool directory. Raises ValueError for any other."""
+    """Size and sha256 of a regular file in the spool directory. Raises ValueError for any other file."""
     if path.resolve().parent != spool_dir.resolve() or not stat.S_ISREG(path.lstat().st_mode):
         raise ValueError("it is no regular file in the spool directory")
     digest = hashlib.sha256()

@@ -1,6 +1,6 @@
-"""Copying an export into the spool directory: hashed, bounded, unpacked. Every source does it with this.
+"""Copying an export into the spool directory: unpacked, hashed and limited in size. Every source copies with it.
 
-Gzip is recognised by its first bytes, not by a name or a header that may be wrong.
+Gzip is recognised by its first bytes, not by a name or a header, which may be wrong.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from archisync.sources.interface import Request
 
 BLOCK_BYTES = 256 * 1024
 MAX_UNPACK_RATIO = 200
-"""Exports shrink to a fifth or a thirtieth; what unpacks to more than 200 times its size is a bomb, long before `max_bytes`."""
-_RATIO_FROM_BYTES = 64 * 1024 * 1024  # below it any ratio is harmless: a few rows, many times
+"""Exports shrink to a fifth or a thirtieth. One that unpacks to 200 times its size is a bomb, and is stopped long before `max_bytes`."""
+_RATIO_FROM_BYTES = 64 * 1024 * 1024  # below it any ratio is harmless: the same few rows, many times
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Readable(Protocol):
-    """What an export is read from. Faults of the source must come out of `read` as errors of archisync."""
+    """What an export is read from. Errors of the source must leave `read` as errors of archisync."""
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes; none at the end."""
@@ -44,10 +44,10 @@ class Spooled:
 
 
 def spool(content: Readable, request: Request, *, origin: str, damaged_hint: str = "export it again") -> Spooled:
-    """Copy the content, unpacked, into a new file of mode 0600, hashing it. Leaves no file behind when it raises.
+    """Copy the content, unpacked and hashed, into a new file of mode 0600. Leaves no file when it raises.
 
-    Raises ExportError above the request's `max_bytes`, TruncatedError for cut or damaged gzip, TransientSourceError for a
-    full or missing spool directory, and whatever `content.read` raises.
+    Raises ExportError above the request's `max_bytes`, TruncatedError for cut or damaged gzip, TransientSourceError for a full or missing
+    spool directory, and what `content.read` raises.
     """
     whole = WholeReads(content)
     packed = whole.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
@@ -82,13 +82,15 @@ def too_large(origin: str, max_bytes: int) -> ExportError:
 def _bomb(origin: str, size_bytes: int) -> ExportError:
     return ExportError(
         f"{origin} unpacks to more than {size_bytes} bytes, {MAX_UNPACK_RATIO} times its size",
-        hint="look into it; an export that is really so repetitive can be given unpacked",
+        hint="look into it; an export that is really so repetitive can be written unpacked",
     )
 
 
 class WholeReads:
-    """Reads exactly what is asked for, except at the end: a pipe or a socket hands out what it has, and gzip's reader takes
-    half a header for a damaged one. `read_bytes`: how much the source has given so far."""
+    """Reads exactly as many bytes as asked, except at the end. `read_bytes`: how many the source has returned so far.
+
+    A pipe or socket returns what it has, and gzip's reader would take half a header for a damaged one.
+    """
 
     def __init__(self, content: Readable) -> None:
         self.read_bytes = 0
@@ -105,17 +107,17 @@ class WholeReads:
         return b"".join(parts)
 
     def peek(self, size: int) -> bytes:
-        """The first bytes, which stay to be read. Call it before any `read`."""
+        """The first bytes, which the next `read` returns again. Call it before any `read`."""
         self._ahead = self.read(size)
         return self._ahead
 
 
 class Unzipped:
-    """Gzip unpacked, at most what is asked for at a time, so that a bomb never unfolds in memory, and little of it on the disk."""
+    """Unpacks gzip as far as asked, so that a bomb never fills memory, and puts little on the disk."""
 
     def __init__(self, content: Readable, *, origin: str, damaged_hint: str) -> None:
         self._packed = WholeReads(content)
-        self._file = gzip.GzipFile(fileobj=cast(FileIO, self._packed), mode="rb")  # it needs nothing but `read`
+        self._file = gzip.GzipFile(fileobj=cast(FileIO, self._packed), mode="rb")  # it only calls `read`
         self._size_bytes = 0
         self._origin = origin
         self._hint = damaged_hint
@@ -145,7 +147,7 @@ def _write_all(out: FileIO, block: bytes) -> None:
 
 @contextlib.contextmanager
 def _spool_errors(spool_dir: Path) -> Iterator[None]:
-    """A full or missing spool directory is nobody's export's fault."""
+    """A full or missing spool directory is no fault of the export: the run is tried again."""
     try:
         yield
     except OSError as exc:

@@ -1,7 +1,7 @@
-"""The folder that a process keeps exports in while it works on them: private, and gone again also when the process was killed.
+"""The private folder in which a process keeps exports while it works on them. It is removed even if the process is killed.
 
-Each has its process's lock (flock) on it. A process that makes one first removes those that nobody has locked: they hold customers' data,
-and a killed process can't clean up after itself.
+Each folder is locked (flock) by its process. A process that makes one first removes the folders that nobody has locked: they hold
+customers' data, and a killed process can't remove its own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ PREFIX = "archisync-spool-"
 
 
 class SpoolFolder:
-    """A new empty folder of mode 0700 in Python's temporary directory (TMPDIR), until `remove`; as a context, its path. Raises OSError when
-    it can't be made."""
+    """A new folder of mode 0700 in Python's temporary directory (TMPDIR), until `remove`; a `with` gives its path.
+
+    Raises OSError when it can't be made.
+    """
 
     def __init__(self) -> None:
         remove_abandoned()
@@ -38,7 +40,7 @@ class SpoolFolder:
 def _made() -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        with suppress(FileNotFoundError):  # it was taken for abandoned between the two steps
+        with suppress(FileNotFoundError):  # another process removed it before it was locked
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
@@ -49,7 +51,7 @@ def _made() -> tuple[Path, int]:
 def remove_abandoned() -> None:
     """Remove this user's folders that no process has locked."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # somebody else's, or another process removes it at the same time
+        with suppress(OSError):  # another user's, or another process is removing it
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The one URL template of a source: its scheme, and its placeholders `{agent}` and `{type}`."""
+"""The template of a source: its scheme, and the placeholders `{agent}` and `{type}`."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TOKEN = re.compile(r"\{[^{}]*\}|[{}]")
 _PLACEHOLDER = re.compile(r"\{(agent|type)\}")
 _SHOWABLE = re.compile(r"\{[A-Za-z_]{0,20}(![a-z])?\}")
-"""A slip of the keyboard; other braces may be a part of a key, or JSON with a password in it."""
+"""A typing mistake that may be shown; other braces may be a part of a key, or JSON with a password in it."""
 _HINT = "the placeholders are {agent} and {type}, for example /srv/exports/{agent}/{type}.csv"
 
 
@@ -24,7 +24,7 @@ def scheme_of(template: str) -> str | None:
 
 
 def check_placeholders(template: str) -> None:
-    """Raise ConfigurationError unless the template is non-empty and all its braces are `{agent}` or `{type}`."""
+    """Raise ConfigurationError for an empty template, or for braces other than `{agent}` and `{type}`."""
     if not template.strip():
         raise ConfigurationError("the source is empty", hint=_HINT)
     if "\0" in template:
@@ -46,6 +46,6 @@ def has_placeholder(text: str) -> bool:
 
 
 def fill(text: str, request: Request, encode: Callable[[str], str] = str) -> str:
-    """The text with its placeholders filled in. Raises UsageError for an agent id or type that isn't allowed."""
+    """The text with its placeholders filled in. Raises UsageError for an agent id or type that is not allowed."""
     known = {"agent": check_agent_id(request.agent_id), "type": sync_type(request.sync_type).name}
     return _PLACEHOLDER.sub(lambda found: encode(known[found[1]]), text)

@@ -1,4 +1,4 @@
-"""The HTTP source over TLS: whom it trusts, to whom it shows its certificate, and by which name."""
+"""The HTTP source over TLS: which servers it trusts, and which ones see its client certificate."""
 
 import socket
 import ssl
@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from archisync.base.errors import AuthenticationError, ConfigurationError, SourceError, TransientSourceError
 from archisync.rules.config import Config
 from archisync.sources import check_template
-from archisync.sources.http import _same_host
-from tests.sources.test_http_source import CONTENT, fetched, refused, request_of
-from tests.support.erp import Answer, Erp, Handler, running_erp
+from archisync.sources.httpget import _same_host
+from tests.support.erp import Answer, Erp, Handler, redirect, running_erp
+from tests.support.fetching import CONTENT, fetched, refused, request_of
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +61,17 @@ def erp(authority: trustme.CA) -> Iterator[Erp]:
 
 @pytest.fixture
 def strict_erp(authority: trustme.CA) -> Iterator[Erp]:
-    """It demands a client certificate."""
+    """A server that requires a client certificate."""
     with running_erp(tls=server_context(authority, "127.0.0.1", client_required=True)) as erp:
         erp.answers["/o.csv"] = Answer(body=CONTENT)
         yield erp
 
 
-def test_an_authority_of_one_s_own_is_trusted_when_it_is_named(tmp_path: Path, erp: Erp, ca: str) -> None:
+def test_private_authority_is_trusted_when_it_is_configured(tmp_path: Path, erp: Erp, ca: str) -> None:
     assert fetched(request_of(tmp_path, f"{erp.url}/o.csv", ARCHISYNC_HTTP_CA=ca)).size_bytes == len(CONTENT)
 
 
-def test_an_unknown_authority_is_not_trusted(tmp_path: Path, erp: Erp) -> None:
+def test_unknown_authority_is_not_trusted(tmp_path: Path, erp: Erp) -> None:
     error = refused(request_of(tmp_path, f"{erp.url}/o.csv"))
     assert type(error) is SourceError
     assert error.message == (
@@ -81,14 +81,14 @@ def test_an_unknown_authority_is_not_trusted(tmp_path: Path, erp: Erp) -> None:
     assert erp.asked == []
 
 
-def test_a_certificate_of_another_host_is_not_trusted(tmp_path: Path, authority: trustme.CA, ca: str) -> None:
+def test_certificate_of_another_host_is_not_trusted(tmp_path: Path, authority: trustme.CA, ca: str) -> None:
     with running_erp(tls=server_context(authority, "other.example")) as erp:
         error = refused(request_of(tmp_path, f"{erp.url}/o.csv", ARCHISYNC_HTTP_CA=ca))
     assert type(error) is SourceError
     assert "IP address mismatch" in error.message
 
 
-def test_the_name_is_verified_though_the_checked_address_is_connected_to(
+def test_certificate_is_verified_by_name_though_the_connection_is_to_an_address(
     tmp_path: Path, authority: trustme.CA, ca: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = socket.getaddrinfo
@@ -98,16 +98,16 @@ def test_the_name_is_verified_though_the_checked_address_is_connected_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", known)
     context = server_context(authority, "erp.example")
-    told: list[str] = []
-    context.sni_callback = lambda _socket, name, _context: told.append(name)
+    asked_for: list[str] = []
+    context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
     with running_erp(tls=context) as erp:
         erp.answers["/o.csv"] = Answer(body=CONTENT)
         fetched(request_of(tmp_path, f"https://erp.example:{erp.port}/o.csv", ARCHISYNC_HTTP_CA=ca))
         assert erp.asked[0].headers["host"] == f"erp.example:{erp.port}"
-    assert told == ["erp.example"]
+    assert asked_for == ["erp.example"]
 
 
-def test_a_client_certificate_is_shown_to_a_server_that_asks(
+def test_client_certificate_is_shown_to_a_server_that_asks_for_it(
     tmp_path: Path, strict_erp: Erp, authority: trustme.CA, ca: str
 ) -> None:
     cert, key = client_files(authority, tmp_path)
@@ -117,9 +117,7 @@ def test_a_client_certificate_is_shown_to_a_server_that_asks(
     assert fetched(request).size_bytes == len(CONTENT)
 
 
-def test_a_server_that_misses_our_certificate_is_an_authentication_error(
-    tmp_path: Path, strict_erp: Erp, ca: str
-) -> None:
+def test_missing_client_certificate_is_an_authentication_error(tmp_path: Path, strict_erp: Erp, ca: str) -> None:
     error = refused(request_of(tmp_path, f"{strict_erp.url}/o.csv", ARCHISYNC_HTTP_CA=ca))
     assert (type(error), error.message) == (
         AuthenticationError,
@@ -127,7 +125,7 @@ def test_a_server_that_misses_our_certificate_is_an_authentication_error(
     )
 
 
-def test_a_certificate_that_the_server_does_not_trust_is_an_authentication_error(
+def test_client_certificate_that_the_server_does_not_trust_is_an_authentication_error(
     tmp_path: Path, strict_erp: Erp, ca: str
 ) -> None:
     cert, key = client_files(trustme.CA(), tmp_path)
@@ -137,7 +135,7 @@ def test_a_certificate_that_the_server_does_not_trust_is_an_authentication_error
     assert type(refused(request)) is AuthenticationError
 
 
-def test_a_redirect_to_another_host_is_followed_without_the_client_certificate(
+def test_redirect_to_another_host_is_followed_without_the_client_certificate(
     tmp_path: Path, strict_erp: Erp, authority: trustme.CA, ca: str
 ) -> None:
     cert, key = client_files(authority, tmp_path)
@@ -153,15 +151,15 @@ def test_a_redirect_to_another_host_is_followed_without_the_client_certificate(
     context.verify_mode = ssl.CERT_OPTIONAL
     with running_erp(host="127.0.0.2", tls=context) as other:
         other.answers["/o.csv"] = other.answers["/direct.csv"] = note
-        strict_erp.answers["/o.csv"] = Answer(status=302, headers={"Location": f"{other.url}/o.csv"})
+        strict_erp.answers["/o.csv"] = redirect(f"{other.url}/o.csv")
         for url in (f"{strict_erp.url}/o.csv", f"{other.url}/direct.csv"):
             fetched(request_of(tmp_path, url, ARCHISYNC_HTTP_CA=ca, ARCHISYNC_HTTP_CERT=cert, ARCHISYNC_HTTP_KEY=key))
     assert [bool(certificate) for certificate in shown] == [False, True]
 
 
-def test_a_redirect_from_https_to_http_is_not_followed(tmp_path: Path, erp: Erp, ca: str) -> None:
+def test_redirect_from_https_to_http_is_not_followed(tmp_path: Path, erp: Erp, ca: str) -> None:
     with running_erp() as plain:
-        erp.answers["/o.csv"] = Answer(status=302, headers={"Location": f"{plain.url}/o.csv"})
+        erp.answers["/o.csv"] = redirect(f"{plain.url}/o.csv")
         error = refused(request_of(tmp_path, f"{erp.url}/o.csv", ARCHISYNC_HTTP_CA=ca))
         assert plain.asked == []
     assert (type(error), error.message) == (
@@ -170,14 +168,14 @@ def test_a_redirect_from_https_to_http_is_not_followed(tmp_path: Path, erp: Erp,
     )
 
 
-def test_a_server_that_never_answers_the_handshake_meets_the_limit(tmp_path: Path) -> None:
+def test_server_that_never_answers_the_handshake_meets_the_time_limit(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/o.csv"
         error = refused(request_of(tmp_path, url, ARCHISYNC_FETCH_TIMEOUT_S="1"))
     assert (type(error), error.message) == (TransientSourceError, f"{url} took too long to answer")
 
 
-def test_a_server_that_speaks_no_tls_is_transient(tmp_path: Path) -> None:
+def test_server_without_tls_is_transient(tmp_path: Path) -> None:
     with running_erp() as plain:
         url = f"https://127.0.0.1:{plain.port}/o.csv"
         assert type(refused(request_of(tmp_path, url))) is TransientSourceError
@@ -195,13 +193,13 @@ def test_a_server_that_speaks_no_tls_is_transient(tmp_path: Path) -> None:
         ("https://erp.example/a", "https://www.erp.example/a", False),
     ],
 )
-def test_credentials_go_along_on_the_same_host_and_on_its_step_to_https_only(
+def test_credentials_go_only_to_the_same_host_and_port_or_from_http_to_https_of_it(
     before: str, after: str, same: bool
 ) -> None:
     assert _same_host(httpx.URL(before), httpx.URL(after)) is same
 
 
-def test_an_encrypted_key_is_an_error_and_no_question_on_the_terminal(tmp_path: Path, authority: trustme.CA) -> None:
+def test_encrypted_key_is_an_error_and_not_a_prompt_on_the_terminal(tmp_path: Path, authority: trustme.CA) -> None:
     cert, key = client_files(authority, tmp_path)
     private = serialization.load_pem_private_key(Path(key).read_bytes(), password=None)
     encryption = serialization.BestAvailableEncryption(b"secret")
@@ -214,7 +212,7 @@ def test_an_encrypted_key_is_an_error_and_no_question_on_the_terminal(tmp_path: 
     assert caught.value.hint.endswith("the key is not encrypted")
 
 
-def test_a_worker_with_a_certificate_that_is_not_there_exits_3(tmp_path: Path) -> None:
+def test_worker_with_a_missing_certificate_exits_3(tmp_path: Path) -> None:
     environment = {
         "ARCHISYNC_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
         "ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0",

@@ -1,10 +1,10 @@
-"""Our own sources pass the tests that a plug-in's author runs."""
+"""The built-in sources pass the tests that authors of plug-ins run, and those tests find faults."""
 
 import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from archisync.sources.exec import ExecSource
 from archisync.sources.http import HttpSource
 from archisync.sources.interface import Export, Request, Source
 from archisync.sources.path import PathSource
-from tests.support.erp import Answer, Erp, running_erp
-
-CANARY = "canary-9f3a1c77"
+from tests.support.erp import Answer, Erp
+from tests.support.fetching import CANARY
 
 
 class FolderConformance(SourceConformance):
-    """What a path and a program that reads one have in common."""
+    """Exports in a folder: for the path source, and for a program that reads files."""
 
     folder: Path
 
@@ -69,9 +68,8 @@ class TestHttpSource(SourceConformance):
     erp: Erp
 
     @pytest.fixture(autouse=True)
-    def _erp(self) -> Iterator[None]:
-        with running_erp() as self.erp:
-            yield
+    def _erp(self, erp: Erp) -> None:
+        self.erp = erp
 
     def source(self) -> Source:
         return HttpSource()
@@ -94,7 +92,7 @@ class TestHttpSource(SourceConformance):
 
 
 class Sabotaged(PathSource):
-    """A source that works, but for one thing."""
+    """A source with one fault."""
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
@@ -106,7 +104,7 @@ class Sabotaged(PathSource):
             (request.spool_dir / "left").touch()
         try:
             export = super().fetch(request)
-            assert isinstance(export, Export)  # no request here comes with validators
+            assert isinstance(export, Export)  # no request here has validators
         except SourceError:
             if self.fault != "invents an empty export":
                 raise
@@ -127,16 +125,16 @@ class Sabotaged(PathSource):
 @pytest.mark.parametrize(
     ("fault", "test"),
     [
-        ("ignores the limit", "test_an_export_of_exactly_the_limit_is_fetched_and_one_byte_more_is_refused"),
-        ("leaves a file behind", "test_gzip_that_is_cut_is_no_export"),
-        ("invents an empty export", "test_a_missing_export_is_an_error_and_no_empty_export"),
-        ("wrong sha256", "test_an_export_is_a_private_complete_copy"),
-        ("readable by others", "test_an_export_is_a_private_complete_copy"),
+        ("ignores the limit", "test_export_of_the_largest_size_is_fetched_and_a_larger_one_is_refused"),
+        ("leaves a file behind", "test_truncated_gzip_is_refused"),
+        ("invents an empty export", "test_missing_export_is_an_error_and_not_an_empty_export"),
+        ("wrong sha256", "test_export_is_a_private_complete_copy"),
+        ("readable by others", "test_export_is_a_private_complete_copy"),
         ("shared copy", "test_two_fetches_make_two_files"),
         ("validators that were not announced", "test_validators_are_short_texts"),
     ],
 )
-def test_a_source_with_a_fault_does_not_conform(tmp_path: Path, fault: str, test: str) -> None:
+def test_source_with_a_fault_fails_the_test_of_it(tmp_path: Path, fault: str, test: str) -> None:
     class Faulty(FolderConformance):
         folder = tmp_path
 
@@ -152,6 +150,6 @@ def test_a_source_with_a_fault_does_not_conform(tmp_path: Path, fault: str, test
         getattr(Faulty(), test)(spool)
 
 
-def test_the_conformance_tests_need_no_pytest_to_be_imported() -> None:
+def test_conformance_module_can_be_imported_without_pytest() -> None:
     program = "import sys; sys.modules['pytest'] = None; import archisync.sources.conformance"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,25 +1,24 @@
-"""Plug-in sources: real packages in a folder on the path, working ones and every kind of broken one."""
+"""Source plug-ins: real packages in a folder on the path, working and broken in every way."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from archisync import sources
 from archisync.base.errors import ExportError, PluginError, TransientSourceError
-from archisync.rules.config import Config
 from archisync.sources import Export, Plugin, Request, check_template, plugins
 from tests.conftest import REPOSITORY
+from tests.support import fetching
+from tests.support.fetching import CANARY
 from tests.support.plugins import WORKING, install
-
-CANARY = "canary-9f3a1c77"
 
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder on the path; what was imported from it is forgotten afterwards."""
+    """An empty folder on the path. Modules imported from it are removed afterwards."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
@@ -28,21 +27,11 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def request_of(tmp_path: Path, template: str, **changes: dict[str, str]) -> Request:
-    spool = tmp_path / "spool"
-    spool.mkdir(exist_ok=True)
-    return Request(
-        template=template,
-        agent_id="agent-1",
-        sync_type="orders",
-        spool_dir=spool,
-        max_bytes=1000,
-        config=Config.from_environment({"ACME_CONTENT": "order_id|1|"}),
-        validators=changes.get("validators", {}),
-    )
+def request_of(tmp_path: Path, template: str, *, validators: Mapping[str, str] | None = None) -> Request:
+    return fetching.request_of(tmp_path, template, max_bytes=1000, validators=validators, ACME_CONTENT="order_id|1|")
 
 
-def test_a_plug_in_reads_the_scheme_that_it_brings(tmp_path: Path, packages: Path) -> None:
+def test_plug_in_reads_the_scheme_that_it_brings(tmp_path: Path, packages: Path) -> None:
     install(packages, "acme_one", scheme="acme", code=WORKING)
     for template in ("acme://host/{agent}", "ACME:anything"):
         check_template(template)
@@ -51,7 +40,7 @@ def test_a_plug_in_reads_the_scheme_that_it_brings(tmp_path: Path, packages: Pat
         assert export.path.read_bytes() == b"order_id\n1\n"
 
 
-def test_an_installed_plug_in_is_imported_only_when_its_scheme_is_used(packages: Path) -> None:
+def test_installed_plug_in_is_imported_only_when_its_scheme_is_used(packages: Path) -> None:
     install(packages, "acme_one", scheme="acme", code="raise SystemExit(9)")
     program = (
         "import sys; from archisync import sources\n"
@@ -78,14 +67,16 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-def test_a_plug_in_that_can_t_be_loaded_says_so_and_passes_the_check(tmp_path: Path, packages: Path, name: str) -> None:
-    code, told = BROKEN[name]
+def test_plug_in_that_can_not_be_loaded_fails_its_fetch_and_passes_the_check(
+    tmp_path: Path, packages: Path, name: str
+) -> None:
+    code, message = BROKEN[name]
     install(packages, "acme_broken", scheme="acme", code=code)
-    check_template("acme://host/{agent}")  # a worker starts all the same, and does not even import it
+    check_template("acme://host/{agent}")  # a worker starts nevertheless, and does not import it
     assert "acme_broken" not in sys.modules
     with pytest.raises(PluginError) as caught:
         sources.fetch(request_of(tmp_path, "acme://host/{agent}"))
-    assert caught.value.message == f"the source plug-in acme: {told}"
+    assert caught.value.message == f"the source plug-in acme: {message}"
     assert caught.value.reason == "source-plugin"
     assert plugins() == [
         Plugin(
@@ -93,7 +84,7 @@ def test_a_plug_in_that_can_t_be_loaded_says_so_and_passes_the_check(tmp_path: P
             package="acme_broken 1.0",
             target="acme_broken:Source",
             state="broken",
-            error=f"the source plug-in acme: {told}",
+            error=f"the source plug-in acme: {message}",
         )
     ]
 
@@ -164,21 +155,21 @@ ODD: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", list(ODD))
-def test_a_plug_in_that_behaves_oddly_is_told_by_its_name(tmp_path: Path, packages: Path, name: str) -> None:
-    body, told = ODD[name]
+def test_plug_in_that_breaks_the_contract_is_an_error_with_its_name(tmp_path: Path, packages: Path, name: str) -> None:
+    body, message = ODD[name]
     install(packages, "acme_odd", scheme="acme", code=_fetching(body))
     with pytest.raises(PluginError) as caught:
         sources.fetch(request_of(tmp_path, "acme:x"))
-    assert caught.value.message.startswith(f"the source plug-in acme: {told}")
+    assert caught.value.message.startswith(f"the source plug-in acme: {message}")
     assert [plugin.state for plugin in plugins()] == ["ok"]
 
 
 @pytest.mark.parametrize(
-    ("raised", "kind"),
+    ("raised", "error_class"),
     [("TransientSourceError", TransientSourceError), ("ExportError", ExportError)],
 )
-def test_a_plug_in_s_errors_of_the_contract_pass_as_they_are(
-    tmp_path: Path, packages: Path, raised: str, kind: type[Exception]
+def test_errors_of_the_contract_are_passed_on(
+    tmp_path: Path, packages: Path, raised: str, error_class: type[Exception]
 ) -> None:
     install(
         packages,
@@ -186,12 +177,12 @@ def test_a_plug_in_s_errors_of_the_contract_pass_as_they_are(
         scheme="acme",
         code="import archisync.base.errors as e\n" + _fetching(f"raise e.{raised}('busy')"),
     )
-    with pytest.raises(kind, match="busy"):
+    with pytest.raises(error_class, match="busy"):
         sources.fetch(request_of(tmp_path, "acme:x"))
 
 
 @pytest.mark.parametrize("raised", ["LeaseLostError", "BusyError", "UnreachableError"])
-def test_a_plug_in_can_t_raise_what_is_not_its_business(tmp_path: Path, packages: Path, raised: str) -> None:
+def test_errors_outside_the_contract_are_errors_of_the_plug_in(tmp_path: Path, packages: Path, raised: str) -> None:
     install(
         packages,
         "acme_bold",
@@ -202,13 +193,13 @@ def test_a_plug_in_can_t_raise_what_is_not_its_business(tmp_path: Path, packages
         sources.fetch(request_of(tmp_path, "acme:x"))
 
 
-def test_an_answer_of_unchanged_passes_when_it_was_asked_for(tmp_path: Path, packages: Path) -> None:
+def test_unchanged_is_an_answer_to_a_request_with_validators(tmp_path: Path, packages: Path) -> None:
     install(packages, "acme_same", scheme="acme", code=_fetching("return Unchanged(origin='x')"))
     found = sources.fetch(request_of(tmp_path, "acme:x", validators={"v": "1"}))
     assert found == sources.Unchanged(origin="x")
 
 
-def test_two_packages_with_one_scheme_are_ambiguous_and_harm_no_other_scheme(tmp_path: Path, packages: Path) -> None:
+def test_two_packages_with_one_scheme_are_an_error_of_that_scheme_only(tmp_path: Path, packages: Path) -> None:
     install(packages, "acme_one", scheme="acme", code=WORKING)
     install(packages, "acme_two", scheme="Acme", code=WORKING)
     install(packages, "acme_three", scheme="fine", code=WORKING)
@@ -220,12 +211,12 @@ def test_two_packages_with_one_scheme_are_ambiguous_and_harm_no_other_scheme(tmp
 
 
 @pytest.mark.parametrize("scheme", ["file", "https", "EXEC"])
-def test_our_own_schemes_can_t_be_replaced(packages: Path, scheme: str) -> None:
+def test_built_in_schemes_can_not_be_replaced(packages: Path, scheme: str) -> None:
     install(packages, "acme_thief", scheme=scheme, code=WORKING)
     assert type(sources.source_for(f"{scheme.lower()}://host/x")).__module__.startswith("archisync.sources.")
     assert [plugin.error for plugin in plugins()] == [f"the scheme {scheme.lower()}: is built in and can't be replaced"]
     assert "acme_thief" not in sys.modules
 
 
-def test_without_plug_ins_there_are_none() -> None:
+def test_there_are_no_plug_ins_without_packages() -> None:
     assert plugins() == []

@@ -1,4 +1,4 @@
-"""Exports hold customers' data: whatever kills a process, they don't stay in the temporary directory."""
+"""Exports hold customers' data, so they do not stay in the temporary directory, even when a process is killed."""
 
 import os
 import signal
@@ -27,14 +27,14 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def test_a_folder_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
+def test_folder_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
     with SpoolFolder() as path:
         assert path.stat().st_mode & 0o777 == 0o700
         (path / "customers-x").write_text("C1,Rossi")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+def test_next_process_removes_the_folder_of_a_killed_one_but_not_of_a_living_one(tmp_path: Path) -> None:
     killed, living = (
         subprocess.Popen([sys.executable, "-c", HOLDS_ONE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -51,7 +51,7 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_liv
     living.communicate()
 
 
-def test_what_only_looks_like_a_folder_of_ours_is_left_alone(tmp_path: Path) -> None:
+def test_files_and_links_with_the_same_prefix_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").write_text("kept")
     (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "elsewhere")

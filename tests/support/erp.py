@@ -29,6 +29,10 @@ class Answer:
     etag: str | None = None
 
 
+def redirect(where: str, status: int = 302) -> Answer:
+    return Answer(status=status, headers={"Location": where})
+
+
 class Handler(BaseHTTPRequestHandler):
     erp: "Erp"
     protocol_version = "HTTP/1.1"

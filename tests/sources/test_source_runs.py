@@ -1,8 +1,7 @@
-"""Sources on the whole path: an export unchanged at its source, waits that a server asks for, and what a run's row tells."""
+"""Runs from each source: exports unchanged at the source, waits that a server asks for, and what the row of a run records."""
 
 import io
 import os
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,21 @@ from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
 from tests.conftest import Cli
-from tests.support.erp import Answer, Erp, Handler, running_erp
+from tests.support.erp import Answer, Erp, Handler
+from tests.support.fetching import CANARY
 from tests.support.plugins import WORKING, install
 from tests.support.rows import do_delivery
 from tests.support.samples import SAMPLES
 
 AGENT = "anna.bianchi"
 PATH = f"/{AGENT}/orders.csv"
-CANARY = "canary-9f3a1c77"
 EXPORT = (SAMPLES / AGENT / "orders.csv").read_bytes()
 START = datetime.fromisoformat("2026-05-05T12:00:00+00:00")
 
 
-@pytest.fixture
-def erp() -> Iterator[Erp]:
-    with running_erp() as erp:
-        erp.answers[PATH] = Answer(body=EXPORT, etag='"v1"')
-        yield erp
+@pytest.fixture(autouse=True)
+def _export(erp: Erp) -> None:
+    erp.answers[PATH] = Answer(body=EXPORT, etag='"v1"')
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def variables(erp: Erp, database_url: str, redis_url: str) -> dict[str, str]:
 
 
 class Rounds:
-    """Scheduled runs of the orders of one agent, each a quarter of an hour after the one before."""
+    """Scheduled runs of the orders of one agent, one every quarter of an hour."""
 
     def __init__(self, db: Database, variables: dict[str, str]) -> None:
         self.db = db
@@ -71,15 +68,15 @@ class Rounds:
     def config(self) -> Config:
         return Config.from_environment(self.variables)
 
-    def serve(self, run_id: int) -> Run:
+    def done(self, run_id: int) -> Run:
         do_delivery(self.db, self.config, run_id, history.get(self.db, run_id).fence, EventLog(self.log))
         return history.get(self.db, run_id)
 
     def scheduled(self) -> Run:
-        return self.serve(self.queue())
+        return self.done(self.queue())
 
     def forced(self) -> Run:
-        return self.serve(queued_runs.force(self.db, "orders", AGENT, by="test", why=None).run_id)
+        return self.done(queued_runs.force(self.db, "orders", AGENT, by="test", why=None).run_id)
 
     def state(self) -> dict[str, Any]:
         row = self.db.execute("select * from system.sync_state where sync_type = 'orders'").fetchone()
@@ -87,7 +84,7 @@ class Rounds:
         return row
 
     def table(self) -> list[dict[str, Any]]:
-        """Every row, with the system columns that would show a rewrite."""
+        """Every row, with the system columns that show whether it was written again."""
         return self.db.execute("select xmin::text, ctid::text, * from agents.orders order by order_id").fetchall()
 
 
@@ -99,7 +96,7 @@ def rounds(connection: Database, variables: dict[str, str]) -> Rounds:
 # --- unchanged at the source --------------------------------------------------------------------------------------
 
 
-def test_an_unchanged_export_ends_the_run_without_touching_the_table(rounds: Rounds, erp: Erp) -> None:
+def test_unchanged_export_ends_the_run_without_a_write_to_the_table(rounds: Rounds, erp: Erp) -> None:
     first = rounds.scheduled()
     assert (first.state, first.reason) == ("succeeded", "applied")
     table, state = rounds.table(), rounds.state()
@@ -122,7 +119,7 @@ def test_an_unchanged_export_ends_the_run_without_touching_the_table(rounds: Rou
     assert [asked.headers.get("if-none-match") for asked in erp.asked] == [None, '"v1"', '"v1"']
 
 
-def test_an_export_that_changes_again_is_applied(rounds: Rounds, erp: Erp) -> None:
+def test_export_that_changes_again_is_applied(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     rounds.scheduled()
     erp.answers[PATH] = Answer(body=EXPORT.replace(b"Fatturato", b"Annullato", 1), etag='"v2"')
@@ -132,14 +129,14 @@ def test_an_export_that_changes_again_is_applied(rounds: Rounds, erp: Erp) -> No
     assert changed.counts.updated == 1
 
 
-def test_a_forced_run_fetches_the_export_itself(rounds: Rounds, erp: Erp) -> None:
+def test_forced_run_fetches_an_unchanged_export(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     forced = rounds.forced()
     assert (forced.state, forced.reason) == ("succeeded", "applied")
     assert "if-none-match" not in erp.asked[-1].headers
 
 
-def test_after_a_run_that_did_not_succeed_the_export_itself_is_fetched(rounds: Rounds, erp: Erp) -> None:
+def test_unchanged_export_is_fetched_after_a_failed_run(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     erp.answers[PATH] = Answer(status=401)
     assert rounds.scheduled().state == "failed"
@@ -148,7 +145,7 @@ def test_after_a_run_that_did_not_succeed_the_export_itself_is_fetched(rounds: R
     assert (again.state, again.reason) == ("succeeded", "applied")
 
 
-def test_after_a_held_run_the_export_itself_is_fetched_and_clears_it(rounds: Rounds, erp: Erp) -> None:
+def test_unchanged_export_is_fetched_after_a_held_run_and_clears_the_hold(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     erp.answers[PATH] = Answer(body=EXPORT.split(b"\n")[0] + b"\n", etag='"empty"')
     assert rounds.scheduled().state == "held"
@@ -158,8 +155,8 @@ def test_after_a_held_run_the_export_itself_is_fetched_and_clears_it(rounds: Rou
     assert row == {"decision": "cleared"}
 
 
-def test_a_row_that_vanished_is_confirmed_by_a_second_whole_export(rounds: Rounds, erp: Erp) -> None:
-    """Else an export that is unchanged since the row vanished would keep it for ever."""
+def test_vanished_row_is_confirmed_by_a_second_complete_export(rounds: Rounds, erp: Erp) -> None:
+    """Otherwise an export that does not change any more would keep the row for ever."""
     rounds.scheduled()
     lines = EXPORT.splitlines(keepends=True)
     erp.answers[PATH] = Answer(body=b"".join(lines[:-1]), etag='"v2"')
@@ -170,7 +167,7 @@ def test_a_row_that_vanished_is_confirmed_by_a_second_whole_export(rounds: Round
 
 
 @pytest.mark.parametrize(("name", "value"), [("ARCHISYNC_LOCALE", "it"), ("ARCHISYNC_TIMEZONE", "Europe/Lisbon")])
-def test_an_export_that_would_be_read_otherwise_today_is_fetched_again(
+def test_unchanged_export_is_fetched_when_a_setting_reads_it_differently(
     rounds: Rounds, erp: Erp, name: str, value: str
 ) -> None:
     rounds.scheduled()
@@ -186,7 +183,7 @@ def test_another_address_is_another_export(rounds: Rounds, erp: Erp) -> None:
     assert rounds.scheduled().reason == "applied"
 
 
-def test_without_validators_the_export_is_fetched_each_time_and_compared_as_a_whole(rounds: Rounds, erp: Erp) -> None:
+def test_export_without_validators_is_fetched_each_time_and_compared(rounds: Rounds, erp: Erp) -> None:
     erp.answers[PATH] = Answer(body=EXPORT)
     rounds.scheduled()
     assert rounds.state()["applied_source"]["validators"] == {}
@@ -201,7 +198,7 @@ def test_validators_of_an_export_that_was_not_applied_are_not_kept(rounds: Round
     assert rounds.state()["applied_source"] == kept
 
 
-def test_a_run_without_anything_new_can_be_shown(rounds: Rounds, cli: Cli) -> None:
+def test_run_without_changes_can_be_shown(rounds: Rounds, cli: Cli) -> None:
     rounds.scheduled()
     run = rounds.scheduled()
     shown = cli("show", str(run.run_id))
@@ -214,7 +211,7 @@ def test_a_run_without_anything_new_can_be_shown(rounds: Rounds, cli: Cli) -> No
 # --- waits --------------------------------------------------------------------------------------------------------
 
 
-def test_a_short_wait_that_the_server_asks_for_is_kept_in_place(rounds: Rounds, erp: Erp) -> None:
+def test_worker_waits_as_long_as_a_server_asks_when_that_is_short(rounds: Rounds, erp: Erp) -> None:
     from time import monotonic
 
     times: list[float] = []
@@ -231,7 +228,7 @@ def test_a_short_wait_that_the_server_asks_for_is_kept_in_place(rounds: Rounds, 
 
 
 @pytest.mark.parametrize(("asked", "delay_s"), [("20", 60), ("900", 900), ("999999", 3600)])
-def test_a_long_wait_is_left_to_a_later_tick(rounds: Rounds, erp: Erp, asked: str, delay_s: int) -> None:
+def test_long_wait_is_left_to_a_later_tick(rounds: Rounds, erp: Erp, asked: str, delay_s: int) -> None:
     erp.answers[PATH] = Answer(status=503, headers={"Retry-After": asked})
     run = rounds.scheduled()
     assert (run.state, run.reason, run.attempt) == ("queued", "retry", 2)
@@ -242,14 +239,14 @@ def test_a_long_wait_is_left_to_a_later_tick(rounds: Rounds, erp: Erp, asked: st
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "authentication"), (404, "no-export"), (410, "no-export"), (400, "source-refused")]
 )
-def test_what_asking_again_can_t_change_is_asked_once(rounds: Rounds, erp: Erp, status: int, reason: str) -> None:
+def test_final_answer_is_asked_for_once(rounds: Rounds, erp: Erp, status: int, reason: str) -> None:
     erp.answers[PATH] = Answer(status=status)
     run = rounds.scheduled()
     assert (run.state, run.reason, run.attempt) == ("failed", reason, 1)
     assert len(erp.asked) == 1
 
 
-def test_a_download_that_is_cut_is_held_and_changes_nothing(rounds: Rounds, erp: Erp) -> None:
+def test_truncated_download_is_held_and_changes_nothing(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     table = rounds.table()
     erp.answers[PATH] = Answer(body=EXPORT[:-100], length=len(EXPORT))
@@ -268,7 +265,7 @@ def _program(tmp_path: Path, body: str) -> str:
     return f"exec:{path} {{agent}} {{type}}"
 
 
-def test_a_program_s_export_is_applied_and_what_it_said_is_kept_with_the_run(rounds: Rounds, tmp_path: Path) -> None:
+def test_export_of_a_program_is_applied_and_its_standard_error_recorded(rounds: Rounds, tmp_path: Path) -> None:
     rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f'echo "reading $1" >&2; cat {SAMPLES}/$1/$2.csv')
     run = rounds.scheduled()
     assert (run.state, run.reason) == ("succeeded", "applied")
@@ -276,7 +273,7 @@ def test_a_program_s_export_is_applied_and_what_it_said_is_kept_with_the_run(rou
     assert (run.export["origin"], run.export["stderr"]) == ("exec:export.sh", [f"reading {AGENT}"])
 
 
-def test_a_program_that_fails_after_a_complete_export_changes_nothing(rounds: Rounds, tmp_path: Path) -> None:
+def test_program_that_fails_after_a_complete_export_changes_nothing(rounds: Rounds, tmp_path: Path) -> None:
     rounds.variables["ARCHISYNC_SOURCE"] = _program(tmp_path, f"cat {SAMPLES}/$1/$2.csv; echo no disk >&2; exit 3")
     run = rounds.scheduled()
     assert (run.state, run.reason) == ("failed", "source-refused")
@@ -284,7 +281,7 @@ def test_a_program_that_fails_after_a_complete_export_changes_nothing(rounds: Ro
     assert rounds.table() == []
 
 
-def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
+def test_broken_plug_in_fails_the_runs_of_its_type_and_of_no_other(
     connection: Database, cli: Cli, tmp_path: Path, variables: dict[str, str]
 ) -> None:
     install(tmp_path / "site", "acme_broken", scheme="acme", code="import no_such_module")
@@ -310,7 +307,7 @@ def test_a_broken_plug_in_fails_the_runs_of_its_type_and_no_other(
     )
 
 
-def test_an_error_with_characters_that_no_database_takes_still_ends_its_run(
+def test_error_with_characters_that_postgresql_refuses_still_ends_its_run(
     rounds: Rounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "from archisync.base.errors import SourceError\nclass Source:\n    def fetch(self, r): raise SourceError('a\\0b\\ud800')\n"
@@ -325,7 +322,7 @@ def test_an_error_with_characters_that_no_database_takes_still_ends_its_run(
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])
-def test_no_credential_reaches_the_terminal_the_log_or_the_database(
+def test_credentials_reach_neither_the_terminal_nor_the_log_nor_the_database(
     connection: Database, cli: Cli, erp: Erp, variables: dict[str, str], status: int
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
