@@ -20,7 +20,9 @@ import pytest
 import redis
 from psycopg import sql
 
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database, connected
 from tests.support import properties  # noqa: F401 - loads the profile of hypothesis
 from tests.support.warm import WarmCommand

@@ -28,7 +28,8 @@ def doctor(
     Example, as a probe of a worker: archisync doctor --only worker-here
     """
     from archisync.base.errors import ExitCode
-    from archisync.observe.doctor import Finding, Level, examine, exit_code
+    from archisync.observe.doctor import examine
+    from archisync.observe.doctor.findings import Finding, Level, exit_code
 
     a = app(ctx)
     found: list[Finding] = []

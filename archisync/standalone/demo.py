@@ -1,7 +1,7 @@
-"""`archisync demo`: the whole path on this machine, told in a screenful. Every line that begins with $ is the real command.
+"""`archisync demo`: the whole path on this machine in one screen. A line that begins with $ is a real command, and its output follows.
 
-Embedded PostgreSQL and Valkey in a temporary folder, the sample agents and exports, a tick, two workers; then a changed row, a
-vanished row and an export cut to a third are forced through the queue. Everything is stopped and removed at the end.
+PostgreSQL and Valkey run in a temporary folder with the sample agents and exports; a tick queues every sync and two workers do them. Then a
+changed row, a vanished row and an export that is cut to a third are forced through the queue. At the end everything is stopped and removed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import ArchisyncError, ExitCode
-from archisync.standalone.servers import embedded_servers, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 
 AGENT = "anna.bianchi"
 COMMAND_TIMEOUT_S = 120
 SAMPLES = Path(__file__).with_name("samples")
-"""agents.csv, and exports/{agent}/{type}.csv."""
+"""`agents.csv`, and `exports/{agent}/{type}.csv`."""
 
 Show = Callable[[str], None]
-"""Shows one line to the person at the terminal."""
+"""Prints one line for the user."""
 
 
 class Demo:
-    """One run of the demo in `folder`, which holds a copy of the samples."""
+    """One run of the demo in `folder`, which holds a copy of SAMPLES."""
 
     def __init__(self, show: Show, folder: Path, environment: Mapping[str, str]) -> None:
         self._show = show
@@ -43,19 +45,19 @@ class Demo:
         self._show(f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
 
     def _first_round(self) -> None:
-        self._tell("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
+        self._say("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
         self._type("db", "migrate")
         with (self._exports.parent / "agents.csv").open(newline="", encoding="utf-8") as file:
             ids = [row["id"] for row in csv.DictReader(file) if row["whitelisted"] == "true"]
         self._type("agent", "add", *ids, "--allow")
-        self._tell("What cron does each minute, and two workers until the queue is empty:")
+        self._say("What cron does each minute, and two workers until the queue is empty:")
         self._type("tick")
         self._type("worker", "--processes", "2", "--burst", quiet=True)
         self._type("status")
 
     def _change_exports(self) -> None:
-        self._tell(f"Now the ERP of {AGENT} changes: customers gets a new phone number in one row and loses")
-        self._tell("another row; the export of orders is cut to a third (a broken filter, say).", gap=False)
+        self._say(f"Now the ERP of {AGENT} changes: customers gets a new phone number in one row and loses")
+        self._say("another row; the export of orders is cut to a third (a broken filter, say).", gap=False)
         customers = self._exports / AGENT / "customers.csv"
         with customers.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
@@ -79,19 +81,19 @@ class Demo:
         finally:
             worker.terminate()
             worker.wait(timeout=COMMAND_TIMEOUT_S)
-        self._tell(
+        self._say(
             "The phone number is updated, the vanished customer marked absent (deleted when the next export lacks it"
         )
-        self._tell("too), and no order is lost: the suspicious export waits for a person.", gap=False)
+        self._say("too), and no order is lost: the suspicious export waits for a person.", gap=False)
         self._type("held", "list")
 
-    def _tell(self, text: str, *, gap: bool = True) -> None:
+    def _say(self, text: str, *, gap: bool = True) -> None:
         if gap:
             self._show("")
         self._show(f"# {text}")
 
     def _type(self, *args: str, expect: ExitCode = ExitCode.DONE, quiet: bool = False) -> None:
-        """Run a command as a user would and show what it says; `quiet`: only when it fails."""
+        """Run a command as a user would and show its output, with `quiet` only if it fails."""
         self._show(f"$ archisync {' '.join(args)}")
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "archisync", *args],
@@ -111,14 +113,18 @@ class Demo:
 
 
 def demo(show: Show) -> None:
-    """Run the demo. Raises ConfigurationError when the embedded servers are not installed."""
+    """Run the demo. Raises what `Server.start` raises, and ArchisyncError when a command does not end as it should."""
     show("archisync demo: starting PostgreSQL and Valkey in a temporary folder …")
-    with temporary_folder() as folder, embedded_servers(folder, durable=False) as servers:
+    with (
+        temporary_folder() as folder,
+        EmbeddedPostgres(folder, durable=False) as postgres,
+        EmbeddedValkey(folder, durable=False) as valkey,
+    ):
         work = folder / "demo"
         shutil.copytree(SAMPLES, work)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ARCHISYNC_")} | {
-            "ARCHISYNC_DATABASE_URL": servers.database_url,
-            "ARCHISYNC_REDIS_URL": servers.redis_url,
+            "ARCHISYNC_DATABASE_URL": postgres.url,
+            "ARCHISYNC_REDIS_URL": valkey.url,
             "ARCHISYNC_SOURCE": str(work / "exports" / "{agent}" / "{type}.csv"),
         }
         Demo(show, work, environment).run()

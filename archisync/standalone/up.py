@@ -1,7 +1,7 @@
-"""`archisync up`: the parts of a small installation kept running in a folder of the user's, until Ctrl-C.
+"""`archisync up`: PostgreSQL, Valkey, workers and a tick each minute, kept running with their data in one folder until Ctrl-C.
 
-A part that ends by itself is started again: PostgreSQL and Valkey where they were, so that the others find them. All of them die with
-this process, also when it is killed.
+A part that ends by itself is started again; the servers keep their addresses, so the workers find them. All parts die with this process,
+also when it is killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import end, start
 from archisync.rules.config import Config
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import migrations
 from archisync.store.database import connected
 
@@ -29,26 +30,25 @@ LOOK_EVERY_S = 0.2
 WORKER_RESTART_DELAY_S = 5.0
 
 Say = Callable[[str], None]
-"""Shows one line to the person at the terminal."""
+"""Prints one line for the user."""
 
 
 class _Stop:
-    """How often SIGINT or SIGTERM came. The handler takes note, and no more: it may interrupt any line."""
+    """Counts the SIGINTs and SIGTERMs. The handler does no more than that, because it may interrupt any line."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+            signal.signal(number, self._handle)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked += 1
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
 
 
 def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
-    """Run until SIGINT or SIGTERM.
+    """Run until SIGINT or SIGTERM; a second one ends the workers at once.
 
-    Raises ConfigurationError when the source or the embedded servers are missing, UsageError for a folder that can't be made,
-    UnreachableError for a server that does not start (again).
+    Raises ConfigurationError when ARCHISYNC_SOURCE can't be used, UsageError when the folder can't be made, and what `Server.start` raises.
     """
     sources.check_all(config)
     stop = _Stop()
@@ -58,8 +58,8 @@ def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
         raise UsageError(
             f"the folder {folder} can't be made: {exc.strerror}", hint="archisync up --folder ~/archisync"
         ) from None
-    place = folder.resolve()
-    with EmbeddedPostgres(place, durable=True) as postgres, EmbeddedValkey(place, durable=True) as valkey:
+    home = folder.resolve()
+    with EmbeddedPostgres(home, durable=True) as postgres, EmbeddedValkey(home, durable=True) as valkey:
         environment = dict(os.environ) | {
             "ARCHISYNC_DATABASE_URL": postgres.url,
             "ARCHISYNC_REDIS_URL": valkey.url,
@@ -68,8 +68,7 @@ def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
             migrations.migrate(db, environment)
         settings = folder / "archisync.env"
         _write_environment(settings, environment)
-        typed = f". {shlex.quote(str(settings))}"
-        say(f"running in {folder}; in other terminals: {typed}   (Ctrl-C stops everything)")
+        say(f"running in {folder}; in other terminals: . {shlex.quote(str(settings))}   (Ctrl-C stops everything)")
         try:
             _keep_running(say, stop, environment, servers=(postgres, valkey), processes=processes)
         finally:
@@ -84,23 +83,23 @@ def _keep_running(
     servers: Sequence[EmbeddedPostgres | EmbeddedValkey],
     processes: int,
 ) -> None:
-    words = ["worker", "--processes", str(processes)]
-    worker = _start(words, environment)
+    arguments = ["worker", "--processes", str(processes)]
+    worker = _start(arguments, environment)
     next_tick = monotonic()
     try:
-        while not stop.asked:
+        while not stop.count:
             _restart_ended(say, servers)
             if worker.poll() is not None:
                 say(f"the workers ended with {worker.returncode} and are started again")
                 _pause(stop, WORKER_RESTART_DELAY_S)
-                worker = _start(words, environment)
+                worker = _start(arguments, environment)
             if monotonic() >= next_tick:
                 next_tick = monotonic() + TICK_EVERY_S
                 _start(["tick"], environment).wait()
             _pause(stop, LOOK_EVERY_S)
         say("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
         worker.terminate()
-        while worker.poll() is None and stop.asked == 1:
+        while worker.poll() is None and stop.count == 1:
             _restart_ended(say, servers)
             sleep(LOOK_EVERY_S)
     finally:
@@ -115,19 +114,18 @@ def _restart_ended(say: Say, servers: Sequence[EmbeddedPostgres | EmbeddedValkey
 
 
 def _pause(stop: _Stop, seconds: float) -> None:
-    over_at = monotonic() + seconds
-    while monotonic() < over_at and not stop.asked:
+    until = monotonic() + seconds
+    while monotonic() < until and not stop.count:
         sleep(LOOK_EVERY_S)
 
 
-def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """One of our own commands, out of reach of the terminal's Ctrl-C, which dies with us."""
-    return start([sys.executable, "-m", "archisync", *words], env=environment)
+def _start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """One of archisync's own commands. The terminal's Ctrl-C does not reach it, and it dies with this process."""
+    return start([sys.executable, "-m", "archisync", *arguments], env=environment)
 
 
 def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
-    """A file for `.` in a shell, for nobody else to read: the variables that other terminals need. One that a killed `up` left is
-    replaced."""
+    """Write the variables that other terminals need, for `.` in a shell. Only this user may read the file. An old one is replaced."""
     names = sorted(name for name in environment if name.startswith("ARCHISYNC_"))
     path.unlink(missing_ok=True)
     with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

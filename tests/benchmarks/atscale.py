@@ -12,7 +12,9 @@ from statistics import median
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import history
 from archisync.store.database import connected
 from tests.benchmarks import company

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archisync.rules.config import Config
-from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

@@ -19,7 +19,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

@@ -18,7 +18,9 @@ from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.deliver import DELIVERY_RUNS
 from archisync.schedule.queueing import QUEUE_BATCH
 from archisync.schedule.tick import tick
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents, queued_runs, ticks
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected

@@ -14,7 +14,9 @@ from typing import Any
 
 import psycopg
 
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 
 TYPES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "orders": (

@@ -16,7 +16,9 @@ from rq.serializers import JSONSerializer
 from archisync.queue.client import redis_client
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed

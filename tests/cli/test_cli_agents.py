@@ -216,7 +216,7 @@ def test_doctor_finds_what_replication_wrote_past_the_triggers_and_migrate_mends
     connection.execute("delete from agents.users where id = 'luca'")
     done = cli("doctor", "--only", "agents")
     hint = (
-        f"{'':<21} hint: archisync db migrate   (mends it; if replication writes agents.users:"
+        f"{'':<21} hint: archisync db migrate   (repairs it; if replication writes agents.users:"
         " alter table agents.users enable replica trigger archisync_user_replicated)"
     )
     past = "; agents.users was written past its triggers"

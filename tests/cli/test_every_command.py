@@ -22,7 +22,8 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY, _clean_environment, migrated_copy

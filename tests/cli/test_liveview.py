@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from archisync.cli.liveview import sparkline
-from archisync.standalone.servers import EmbeddedPostgres
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, migrations
 from archisync.store.activity import Point
 from archisync.store.database import Database

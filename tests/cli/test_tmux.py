@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archisync.standalone.servers import temporary_folder
+from archisync.standalone.folders import temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, _clean_environment

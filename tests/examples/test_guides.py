@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, migrations
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY, migrated_copy

@@ -24,7 +24,9 @@ from typing import Self
 
 import redis
 
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents, migrations
 from archisync.store.database import Database, connected
 

@@ -27,7 +27,7 @@ from archisync.base.log import EventLog
 from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.standalone.servers import EmbeddedPostgres
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, held, history, queued_runs, runs
 from archisync.store.database import Database, connected
 from tests.conftest import Cli, migrated_copy

@@ -17,7 +17,7 @@ import redis
 from psycopg import sql
 
 from archisync.base.errors import ExitCode
-from archisync.standalone.servers import EmbeddedValkey
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import Cli

@@ -12,7 +12,7 @@ from archisync.base.errors import UnreachableError
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.standalone.servers import EmbeddedPostgres
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate

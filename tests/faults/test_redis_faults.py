@@ -16,7 +16,8 @@ import redis
 from archisync.queue.client import COMMAND_TIMEOUT_S, redis_client
 from archisync.rules.config import Config
 from archisync.schedule.deadlines import DELIVER_DEADLINE_S, TICK_DEADLINE_S
-from archisync.standalone.servers import EmbeddedValkey, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.queued import (

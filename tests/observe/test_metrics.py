@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from archisync.observe.metrics import parse_address
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.standalone.servers import EmbeddedPostgres, EmbeddedValkey
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli

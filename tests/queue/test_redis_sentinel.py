@@ -18,7 +18,7 @@ import redis
 
 from archisync.base.errors import ExitCode
 from archisync.queue.url import SENTINEL_PORT, _host
-from archisync.standalone.servers import temporary_folder
+from archisync.standalone.folders import temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli

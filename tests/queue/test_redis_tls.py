@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.standalone.servers import temporary_folder
+from archisync.standalone.folders import temporary_folder
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.queued import config_for, env_of, one_due_pair, queued, succeeded

@@ -15,7 +15,7 @@ import redis
 
 from archisync.base.errors import ExitCode
 from archisync.queue.acl import User
-from archisync.standalone.servers import EmbeddedValkey
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded

@@ -9,7 +9,8 @@ import pytest
 
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.standalone.servers import EmbeddedPostgres, temporary_folder
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, queued_runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate

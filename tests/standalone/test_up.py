@@ -1,42 +1,42 @@
-"""`up`: what ends by itself is started again, nothing outlives it, and stopping waits for a run however long it takes."""
+"""`up`: a part that ends is started again, nothing outlives it, and stopping waits for a run however long it takes."""
 
 import os
-import select
 import shlex
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from archisync.standalone.servers import temporary_folder
 from archisync.standalone.up import _write_environment
 from archisync.store import agents
-from archisync.store.database import Database, connected
-from tests.conftest import REPOSITORY, _clean_environment
+from archisync.store.database import connected
+from tests.conftest import REPOSITORY, Cli, _clean_environment
+from tests.support.processes import GONE_TIMEOUT_S, wait_until_gone
 from tests.support.rows import count
 
-GONE_TIMEOUT_S = 30
 RUNNING = "select count(*) from system.sync_runs where state = 'running'"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with temporary_folder() as folder:
-        yield folder
+COMMAND = """
+import sys
+from archisync import __main__
+from archisync.standalone import up
+up.WORKER_RESTART_DELAY_S = 0.0
+sys.exit(__main__.script())
+"""
+"""`archisync`, without the pause before the workers are started again."""
 
 
 class Up:
-    """`archisync up` in a folder whose name a shell must have quoted; `said`: its first line."""
+    """`archisync up` in a folder whose name a shell must have quoted. `first_line` is what it prints when everything runs."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         self.folder, self.process, self.stderr = folder, process, process.stderr
-        self.said = self.line("running in ")
+        self.first_line = self.line("running in ")
         self.settings = dict(shlex.split(line)[1].split("=", 1) for line in self.env_file.read_text().splitlines())
 
     @property
@@ -51,16 +51,24 @@ class Up:
         raise AssertionError(f"it ended with {self.process.wait()} and never said: {beginning}")
 
     def event(self, name: str) -> None:
+        """Wait for the next log line of this event."""
         while f'"event": "{name}"' not in self.line('{"time"'):
             continue
 
     def child(self, words: str) -> int:
-        """The process id of the child whose command line has the words, when there is one."""
+        """The process id of the child with these words in its command line, as soon as there is one."""
         while True:
             assert self.process.poll() is None
             for pid in children(self.process.pid):
-                if words in commandline(pid):
+                if words in command_line(pid):
                     return pid
+
+    def end(self, *numbers: signal.Signals) -> int:
+        """Send the signals. Returns the exit code."""
+        for number in numbers:
+            self.process.send_signal(number)
+        self.stderr.read()
+        return self.process.wait(GONE_TIMEOUT_S)
 
 
 def children(pid: int) -> list[int]:
@@ -70,7 +78,7 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def commandline(pid: int) -> str:
+def command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -79,50 +87,25 @@ def commandline(pid: int) -> str:
 
 @contextmanager
 def running(folder: Path, source: str = "/nowhere/{agent}/{type}.csv") -> Iterator[Up]:
-    place = folder / "our data"
+    home = folder / "our data"
     with subprocess.Popen(
-        [sys.executable, "-m", "archisync", "up", "--folder", str(place), "--processes", "1"], cwd=REPOSITORY,
+        [sys.executable, "-c", COMMAND, "up", "--folder", str(home), "--processes", "1"], cwd=REPOSITORY,
         env=_clean_environment() | {"ARCHISYNC_SOURCE": source}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
-            yield Up(place, process)
+            yield Up(home, process)
         finally:
-            with watched(children(process.pid)) as left:
-                process.kill()
-                wait_gone(left)
+            left = children(process.pid)
+            process.kill()
+            for pid in left:
+                wait_until_gone(pid)
 
 
-@contextmanager
-def watched(pids: Sequence[int]) -> Iterator[list[int]]:
-    """Descriptors of the processes, which become readable when they have ended."""
-    with ExitStack() as stack:
-        found = []
-        for pid in pids:
-            found.append(os.pidfd_open(pid))
-            stack.callback(os.close, found[-1])
-        yield found
-
-
-def wait_gone(left: Sequence[int]) -> None:
-    for descriptor in left:
-        assert select.select([descriptor], [], [], GONE_TIMEOUT_S)[0]
-
-
-def end(up: Up, number: signal.Signals = signal.SIGTERM) -> int:
-    up.process.send_signal(number)
-    return ended(up)
-
-
-def ended(up: Up) -> int:
-    up.stderr.read()
-    return up.process.wait(GONE_TIMEOUT_S)
-
-
-def test_the_file_for_other_terminals_is_nobody_else_s_and_named_as_a_shell_takes_it(folder: Path) -> None:
+def test_the_file_for_other_terminals_is_private_and_its_name_is_quoted_for_a_shell(folder: Path) -> None:
     with running(folder) as up:
         assert stat.S_IMODE(up.env_file.stat().st_mode) == 0o600
-        assert f"in other terminals: . '{up.env_file}'   (Ctrl-C stops everything)" in up.said
-        assert end(up) == 0
+        assert f"in other terminals: . '{up.env_file}'   (Ctrl-C stops everything)" in up.first_line
+        assert up.end(signal.SIGTERM) == 0
         assert not up.env_file.exists()
 
 
@@ -137,26 +120,23 @@ def test_the_file_is_private_from_its_first_moment(folder: Path) -> None:
     assert (folder / "archisync.env").read_text() == "export ARCHISYNC_X='a b'\n"
 
 
-@pytest.mark.parametrize(
-    ("part", "told"),
-    [
-        ("/postgres -D", "PostgreSQL ended and is started again"),
-        ("valkey", "Valkey ended and is started again"),
-        ("archisync worker", "the workers ended with -9 and are started again"),
-    ],
-)
-def test_a_part_that_ends_is_started_again(folder: Path, part: str, told: str) -> None:
+def test_each_part_that_ends_is_started_again(folder: Path) -> None:
     with running(folder) as up:
         up.event("workers-started")
-        os.kill(up.child(part), signal.SIGKILL)
-        up.line(told)
-        if part == "archisync worker":
-            up.event("workers-started")
-        assert up.child(part)
-        assert end(up) == 0
+        for part, message in (
+            ("/postgres -D", "PostgreSQL ended and is started again"),
+            ("valkey", "Valkey ended and is started again"),
+            ("archisync worker", "the workers ended with -9 and are started again"),
+        ):
+            killed = up.child(part)
+            os.kill(killed, signal.SIGKILL)
+            up.line(message)
+            assert up.child(part) != killed
+        up.event("workers-started")
+        assert up.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent has died")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not tell a process that its parent died")
 def test_nothing_outlives_one_that_was_killed(folder: Path) -> None:
     with running(folder) as up:
         up.event("workers-started")
@@ -164,14 +144,14 @@ def test_nothing_outlives_one_that_was_killed(folder: Path) -> None:
         while not (workers := children(supervisor)):
             assert up.process.poll() is None
         pids = [supervisor, *workers, up.child("/postgres -D"), up.child("valkey")]
-        with watched(pids) as left:
-            up.process.kill()
-            wait_gone(left)
+        up.process.kill()
+        for pid in pids:
+            wait_until_gone(pid)
 
 
 @contextmanager
-def in_a_run(folder: Path) -> Iterator[tuple[Up, Path]]:
-    """`up` while its worker fetches an export that never comes until somebody opens the named pipe."""
+def in_a_run(cli: Cli, folder: Path) -> Iterator[tuple[Up, Path]]:
+    """`up` while its worker fetches an export that comes when the test writes it into the named pipe."""
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     program = folder / "export"
@@ -179,33 +159,28 @@ def in_a_run(folder: Path) -> Iterator[tuple[Up, Path]]:
     program.chmod(0o755)
     with running(folder, f"exec:{program} {{agent}}") as up:
         with connected(up.settings["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
-            force_one(db, up)
+            agents.add(db, "anna", name=None, whitelisted=True)
+            assert cli("run", "customers", "--agent", "anna", env=up.settings).returncode == 0
             while count(db, RUNNING) == 0:
                 assert up.process.poll() is None
         yield up, fifo
 
 
-def force_one(db: Database, up: Up) -> None:
-    agents.add(db, "anna", name=None, whitelisted=True)
-    words = [sys.executable, "-m", "archisync", "run", "customers", "--agent", "anna"]
-    subprocess.run(words, env=_clean_environment() | up.settings, cwd=REPOSITORY, check=True, capture_output=True)
-
-
-def test_stopping_waits_for_the_current_run(folder: Path) -> None:
-    with in_a_run(folder) as (up, fifo):
+def test_stopping_waits_for_the_current_run(cli: Cli, folder: Path) -> None:
+    with in_a_run(cli, folder) as (up, fifo):
         up.process.send_signal(signal.SIGINT)
         up.line("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
         up.event("workers-stopping")
         assert up.env_file.exists()
         fifo.write_text("customer_id,name\n1,Ditta\n")
         up.event("run-finished")
-        assert ended(up) == 0
+        assert up.end() == 0
         assert not up.env_file.exists()
 
 
-def test_a_second_ctrl_c_does_not_wait(folder: Path) -> None:
-    with in_a_run(folder) as (up, _):
+def test_a_second_ctrl_c_does_not_wait_for_the_run(cli: Cli, folder: Path) -> None:
+    with in_a_run(cli, folder) as (up, _):
         up.process.send_signal(signal.SIGINT)
         up.event("workers-stopping")
-        assert end(up, signal.SIGINT) == 0
+        assert up.end(signal.SIGINT) == 0
         assert not up.env_file.exists()

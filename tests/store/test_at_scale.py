@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from archisync.standalone.servers import EmbeddedPostgres
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import activity, claims, clock, health, history, pairs, queued_runs, ticks, timetable
 from archisync.store.database import Database, connected
 from archisync.store.runs import State

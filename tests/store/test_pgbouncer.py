@@ -1,12 +1,7 @@
 """PgBouncer between archisync and PostgreSQL: ticks and commands work; whoever needs a session lock refuses, and says why."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -14,19 +9,15 @@ import pytest
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.standalone.servers import temporary_folder
 from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected, is_pooled
 from archisync.work.job import sync
 from tests.conftest import Cli
+from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import count
 from tests.support.samples import SAMPLES
 
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-pytestmark = [
-    pytest.mark.check,
-    pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)"),
-]
+pytestmark = [pytest.mark.check, needs_pgbouncer]
 
 AGENT = "anna.bianchi"
 REFUSED = (
@@ -34,49 +25,6 @@ REFUSED = (
     "hint: give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler\n"
 )
 Pooled = Callable[..., str]
-
-
-@contextmanager
-def pgbouncer(database_url: str, *, mode: str, ignore: str = "") -> Iterator[str]:
-    """The URL of `database_url`'s database behind a PgBouncer of our own with two server connections."""
-    assert PGBOUNCER is not None
-    where = urlsplit(database_url)
-    server, name = parse_qs(where.query), where.path.strip("/")
-    with temporary_folder() as folder:
-        folder.chmod(0o777)  # it drops root, and makes its socket here
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\n{name} = host={server['host'][0]} port={server['port'][0]} dbname={name} user=postgres\n"
-            f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\nauth_type = any\n"
-            f"pool_mode = {mode}\ndefault_pool_size = 2\nignore_startup_parameters = {ignore}\n",
-            "utf-8",
-        )
-        # The server's socket folder may be closed to others, so it runs as whoever owns it.
-        owner = Path(server["host"][0]).stat().st_uid
-        with subprocess.Popen(
-            [PGBOUNCER, "--quiet", folder / "pgbouncer.ini"],
-            user=owner if os.geteuid() == 0 else None,
-            group=owner if os.geteuid() == 0 else None,
-            extra_groups=[] if os.geteuid() == 0 else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            url = f"postgresql://postgres@/{name}?host={folder}&port=6432"
-            try:
-                _await(url, process)
-                yield url
-            finally:
-                process.kill()
-
-
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    while True:
-        try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
-            assert process.poll() is None
-            continue
-        return
 
 
 @pytest.fixture

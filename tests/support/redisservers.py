@@ -18,7 +18,7 @@ from time import monotonic
 import redis
 import trustme
 
-from archisync.standalone.servers import _valkey_binary
+from archisync.standalone.valkey import valkey_binary
 from tests.support.proxy import CHUNK
 
 START_TIMEOUT_S = 20.0
@@ -39,7 +39,7 @@ class Server:
         self._config = folder / "conf"
         lines = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(folder), "daemonize": "no"} | dict(options)
         self._config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
-        command = [program or str(_valkey_binary()), str(self._config), *(["--sentinel"] if sentinel else [])]
+        command = [program or str(valkey_binary()), str(self._config), *(["--sentinel"] if sentinel else [])]
         self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
         self._await()
 

@@ -1,0 +1,180 @@
+"""`doctor` in PostgreSQL: each check is made to fail on a real server."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from archisync.base.errors import ExitCode
+from archisync.observe.doctor.in_database import judge_postgresql, judge_skew
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.store.database import Database
+from tests.conftest import Cli
+from tests.support.doctor import examine, only
+from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.support.rows import record_tick
+from tests.support.users import logged_in_as
+
+
+def test_database_fails_with_4_when_it_is_out_of_reach_and_redis_is_still_checked(
+    cli: Cli, own_postgres: EmbeddedPostgres
+) -> None:
+    own_postgres.kill()
+    code, found = examine(cli, env={"ARCHISYNC_DATABASE_URL": own_postgres.url})
+    assert code == ExitCode.UNREACHABLE
+    assert found["database"][0].message.startswith("PostgreSQL is out of reach: ")
+    assert "schema" not in found
+    assert found["eviction"][0].level == "ok"
+
+
+def test_an_old_postgresql_and_a_standby_fail() -> None:
+    old, standby = judge_postgresql(140_012, standby=False), judge_postgresql(180_001, standby=True)
+    assert (old.level, old.message) == ("failed", "PostgreSQL 14.12 is too old")
+    assert old.hint == "PostgreSQL 15 or newer is needed"
+    assert (standby.level, standby.message) == ("failed", "PostgreSQL 18.1 answers, but as a read-only standby")
+
+
+@needs_pgbouncer
+def test_pooler_warns_of_pgbouncer(cli: Cli, database_url: str) -> None:
+    with pgbouncer(database_url) as url:
+        assert only(cli, "pooler", {"ARCHISYNC_DATABASE_URL": url}) == (
+            0,
+            (
+                "warning",
+                "a pooler (PgBouncer?) stands between this process and PostgreSQL",
+                "ticks may go through it; workers need an ARCHISYNC_DATABASE_URL of PostgreSQL itself",
+            ),
+        )
+
+
+def test_schema_fails_when_migrations_are_missing_and_ends_the_checks_of_the_database(
+    cli: Cli, empty_database_url: str
+) -> None:
+    code, found = examine(cli, env={"ARCHISYNC_DATABASE_URL": empty_database_url})
+    [(level, message, hint)] = found["schema"]
+    assert (code, level, hint) == (ExitCode.CONFIGURATION, "failed", "archisync db migrate")
+    assert message == "the schema lacks 0001 schema"
+    assert "ticks" not in found
+
+
+def test_rights_fails_and_names_what_the_role_lacks(cli: Cli, connection: Database, database_url: str) -> None:
+    hint = "archisync db grants   (SQL to run as the owner of the schema)"
+    with logged_in_as(connection, database_url, "poor") as url:
+        code, found = examine(cli, env={"ARCHISYNC_DATABASE_URL": url})
+        assert code == ExitCode.CONFIGURATION
+        message = "the role poor lacks: usage on schema agents, usage on schema shared, usage on schema system"
+        assert found["rights"] == [("failed", message, hint)]
+        connection.execute("grant usage on schema system, agents, shared to poor")
+        connection.execute("grant select on all tables in schema system, agents to poor")
+        code, finding = only(cli, "rights", {"ARCHISYNC_DATABASE_URL": url})
+    assert code == ExitCode.CONFIGURATION
+    assert finding.message.startswith("the role poor lacks: update on system.sync_state, ")
+
+
+def test_clock_fails_when_it_stands_still(cli: Cli) -> None:
+    code, (level, message, hint) = only(cli, "clock", {"PGOPTIONS": "-c archisync.now=2026-03-01T12:00:00Z"})
+    assert (code, level) == (1, "failed")
+    assert message.startswith("this host's clock is ")
+    assert message.endswith(" s ahead of PostgreSQL's")
+    assert hint == "PostgreSQL's clock decides what is due: check NTP on both, and that no role has archisync.now set"
+
+
+def test_clocks_may_differ_by_seconds_and_not_by_a_minute() -> None:
+    levels = [judge_skew(timedelta(seconds=s)).level for s in (5, -5, 6, -60, 61, -61)]
+    assert levels == ["ok", "ok", "warning", "warning", "failed", "failed"]
+    assert judge_skew(timedelta(seconds=-61)).message == "this host's clock is 61 s behind PostgreSQL's"
+
+
+def test_ticks_fails_without_a_recent_tick_that_could_deliver(cli: Cli, connection: Database) -> None:
+    hint = "crontab: * * * * * archisync tick   (examples/ has systemd and Kubernetes too)"
+    never = "no tick has ever run: is cron calling archisync tick?"
+    assert only(cli, "ticks") == (1, ("failed", never, hint))
+    record_tick(connection, ago="10 min")
+    silent = "no tick for 10 minutes: is cron calling archisync tick?"
+    assert only(cli, "ticks") == (1, ("failed", silent, hint))
+    record_tick(connection, error="Redis is out of reach: timeout")
+    message = "the last tick could not deliver: Redis is out of reach: timeout"
+    assert only(cli, "ticks") == (1, ("failed", message, "archisync tick"))
+
+
+def test_runs_fails_for_an_expired_lease_and_for_a_long_wait(cli: Cli, connection: Database) -> None:
+    connection.execute(
+        "insert into system.sync_runs (sync_type, agent_id, trigger, state, worker, lease_until, queued_at, started_at)"
+        " values ('orders', 'anna', 'scheduled', 'running', 'host-1:7', system.clock() - interval '181 s',"
+        " system.clock(), system.clock()),"
+        " ('orders', 'luca', 'scheduled', 'running', 'host-1:8', system.clock() - interval '170 s', system.clock(),"
+        " system.clock()),"
+        " ('ddt', 'bea', 'scheduled', 'queued', null, null, system.clock() - interval '901 s', null),"
+        " ('ddt', 'ugo', 'scheduled', 'queued', null, null, system.clock() - interval '890 s', null),"
+        " ('ddt', 'anna', 'scheduled', 'queued', null, null, system.clock() - interval '901 s', null)"
+    )
+    waiting_hint = "archisync worker --processes 4   (are enough workers alive? archisync status)"
+    assert examine(cli, "--only", "runs") == (
+        1,
+        {
+            "runs": [
+                ("failed", "the lease of run 1 on host-1:7 expired, and no tick took it back", "archisync tick"),
+                ("failed", "run 3 (ddt of bea) waited more than 15 min", waiting_hint),
+            ]
+        },
+    )
+
+
+def test_agents_fails_for_an_id_that_no_source_accepts(cli: Cli, connection: Database) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('../etc', true), ('anna', true)")
+    assert only(cli, "agents") == (
+        ExitCode.CONFIGURATION,
+        ("failed", "not an agent id: '../etc'", "correct agents.users: their syncs fail"),
+    )
+
+
+def test_exports_fails_and_names_the_missing_files(cli: Cli, connection: Database, exports: Path) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('../etc', true), ('anna', true)")
+    (exports / "anna").mkdir()
+    (exports / "anna" / "orders.csv").write_text("")
+    assert only(cli, "exports") == (
+        1,
+        (
+            "failed",
+            "no export for customers of anna, ddt of anna, invoices of anna and 2 more",
+            "check ARCHISYNC_SOURCE and the ERP; run doctor where the workers run, as their account",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "finding"),
+    [
+        (None, 0, ("ok", "no notice waits", "")),
+        ("", 0, ("ok", "the next tick sends 1 notice", "")),
+        (
+            ", attempts = 1, outcome = 'the address answered 503'",
+            1,
+            (
+                "failed",
+                "1 notice could not be delivered, the oldest about orders of anna: the address answered 503",
+                "check ARCHISYNC_HOOK; each is tried again for a day",
+            ),
+        ),
+        (
+            ", next_attempt_at = '2096-01-01'",
+            0,
+            (
+                "warning",
+                "1 notice dated in the future: was PostgreSQL's clock set back?",
+                "archisync tick   (sends them now)",
+            ),
+        ),
+    ],
+    ids=["none", "one-waits", "refused", "in-the-future"],
+)
+def test_notices_fails_when_the_hook_refuses_and_warns_of_a_wrong_clock(
+    cli: Cli, connection: Database, columns: str | None, code: int, finding: tuple[str, str, str]
+) -> None:
+    if columns is not None:
+        connection.execute(
+            "insert into system.notices (event, sync_type, agent_id, message) values ('held', 'orders', 'anna', '-')"
+        )
+        connection.execute(f"update system.notices set event = event{columns}".encode())
+    assert only(cli, "notices", {"ARCHISYNC_HOOK": "https://chat.example/hook"}) == (code, finding)
+    assert examine(cli, "--only", "notices") == (0, {})
