@@ -1,29 +1,27 @@
-"""`archisync agent`: who is synced."""
+"""`archisync agent`: the registry of agents, and who of them is synced."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from archisync.base.errors import UsageError
-from archisync.cli import complete
-from archisync.cli.context import App, Json, app
-from archisync.cli.pause import ReasonOption, UntilOption, apply_pause, apply_resume
+from archisync.cli import completion
+from archisync.cli.arguments import Json
+from archisync.cli.context import App, app
+from archisync.cli.pause import ReasonOption, UntilOption, pause_scope, resume_scope
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
-if TYPE_CHECKING:
-    from archisync.store.agents import Agent
-
-commands = typer.Typer(help="The agent registry.", no_args_is_help=True, rich_markup_mode=None)
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.agent_ids)]
-Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.agent_ids)]
+commands = typer.Typer(help="The registry of agents.", no_args_is_help=True, rich_markup_mode=None)
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=completion.agent_ids)]
+Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.agent_ids)]
 
 
 @commands.command("list")
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """Show every agent.
+    """Show all agents.
 
     Example: archisync agent list
     """
@@ -43,7 +41,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
 @commands.command()
 def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
-    """Show one agent, with what is decided about each of its types.
+    """Show one agent, and whether each of its types is due.
 
     Example: archisync agent show anna.bianchi
     """
@@ -54,30 +52,28 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
     a = app(ctx)
     with a.database("agent show") as db:
         found, now = agents.agent(db, agent_id), clock.now(db)
-        kinds = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
-        decisions = [(t.name, decide(pairs.state(db, t, agent_id), now)) for t in kinds]
+        types = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
+        decisions = [(t.name, decide(pairs.state(db, t, agent_id), now)) for t in types]
     rows: list[list[Any]] = [[name, d.reason.value, d.next_at, d.sentence] for name, d in decisions]
     if json:
         keys = ("sync_type", "reason", "next_at", "message")
         a.output.json(agent=found, types=[dict(zip(keys, row, strict=True)) for row in rows])
         return
-    a.output.fields(_fields(found))
+    a.output.fields(
+        {"agent": found.agent_id, "name": found.name, "whitelisted": found.whitelisted, "paused": found.paused}
+    )
     a.output.line()
     if a.output.terminal:
         rows = [[name, word, Ago(at, now) if at else None, sentence] for name, word, at, sentence in rows]
     a.output.table(["type", "decision", "next", "because"], rows, less=["next", "decision"], folds="because")
 
 
-def _fields(found: Agent) -> dict[str, Any]:
-    return {"agent": found.agent_id, "name": found.name, "whitelisted": found.whitelisted, "paused": found.paused}
-
-
 @commands.command()
 def add(
     ctx: typer.Context,
     agent_ids: Ids,
-    name: Annotated[str | None, typer.Option("--name", help="Full name (with one ID).")] = None,
-    allow: Annotated[bool, typer.Option("--allow", help="Put on the whitelist at once.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="The full name; with one ID only.")] = None,
+    allow: Annotated[bool, typer.Option("--allow", help="Also put them on the whitelist.")] = False,
 ) -> None:
     """Register agents.
 
@@ -99,30 +95,30 @@ def add(
             added[agent_id] = agents.add(db, agent_id, name=name, whitelisted=allow)
             if allow and not added[agent_id]:
                 agents.set_whitelisted(db, agent_id, True)
-    for agent_id, new in added.items():
-        state = "on the whitelist" if allow else "not on the whitelist" if new else "left as it is"
-        a.output.line(f"{agent_id}: {'added' if new else 'was there already'}, {state}")
+    for agent_id, is_new in added.items():
+        state = "on the whitelist" if allow else "not on the whitelist" if is_new else "left as it is"
+        a.output.line(f"{agent_id}: {'added' if is_new else 'already registered'}, {state}")
 
 
 @commands.command()
 def allow(ctx: typer.Context, agent_ids: Ids) -> None:
-    """Put agents on the whitelist; the next tick schedules them.
+    """Put agents on the whitelist. The next tick schedules them.
 
     Example: archisync agent allow anna.bianchi
     """
-    _set(app(ctx), agent_ids, True)
+    _set_whitelisted(app(ctx), agent_ids, True)
 
 
 @commands.command()
 def deny(ctx: typer.Context, agent_ids: Ids) -> None:
-    """Take agents off the whitelist; their queued runs end skipped, their data stays.
+    """Take agents off the whitelist. Their queued runs end as skipped, their data stays.
 
     Example: archisync agent deny anna.bianchi
     """
-    _set(app(ctx), agent_ids, False)
+    _set_whitelisted(app(ctx), agent_ids, False)
 
 
-def _set(a: App, agent_ids: list[str], whitelisted: bool) -> None:
+def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool) -> None:
     from archisync.store import agents
 
     with a.database("agent allow" if whitelisted else "agent deny") as db, db.transaction():
@@ -138,13 +134,13 @@ def pause_(ctx: typer.Context, agent_id: Id, until: UntilOption = None, reason: 
 
     Example: archisync agent pause anna.bianchi --until 1d
     """
-    apply_pause(app(ctx), None, agent_id, until, reason)
+    pause_scope(app(ctx), None, agent_id, until, reason)
 
 
 @commands.command("resume")
 def resume_(ctx: typer.Context, agent_id: Id) -> None:
-    """Lift an agent's pause.
+    """End the pause of one agent.
 
     Example: archisync agent resume anna.bianchi
     """
-    apply_resume(app(ctx), None, agent_id)
+    resume_scope(app(ctx), None, agent_id)

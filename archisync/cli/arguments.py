@@ -1,36 +1,88 @@
-"""Arguments and options that several commands take: one help text, one completion."""
+"""Arguments and options that several commands take: their help texts, their completion, and what their values mean."""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Annotated, TypeAlias
 
 import typer
 
-from archisync.cli import complete
-from archisync.rules.synctypes import SYNC_TYPES
+from archisync.base.errors import UsageError
+from archisync.cli import completion
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
+
+TypeArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=completion.sync_types)
+]
+TypeArguments: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="TYPE...", help=", ".join(SYNC_TYPES), autocompletion=completion.sync_types)
+]
+OptionalType: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="[TYPE]", help="Only this type.", autocompletion=completion.sync_types)
+]
+TypeOption: TypeAlias = Annotated[
+    str | None, typer.Option("--type", "-t", help="Only this type.", autocompletion=completion.sync_types)
+]
+AgentOption: TypeAlias = Annotated[
+    str | None, typer.Option("--agent", "-a", help="Only this agent.", autocompletion=completion.agent_ids)
+]
+DataAgentOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--agent", "-a", help="The agent; not for products and prices.", autocompletion=completion.agent_ids),
+]
+RunId: TypeAlias = Annotated[
+    int, typer.Argument(metavar="RUN", help="The number of the run.", autocompletion=completion.run_ids)
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 
 
 def finite(seconds: float | None) -> float | None:
-    """For options with a range: `nan` is inside of every one, and `inf` of one without an end."""
+    """A callback for options with a range: every range contains `nan`, and one without an end contains `inf`."""
     if seconds is not None and not isfinite(seconds):
         raise typer.BadParameter(f"{seconds} is not a number of seconds.")
     return seconds
 
 
-TypeArgument: TypeAlias = Annotated[
-    str,
-    typer.Argument(metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types),
-]
-TypeArguments: TypeAlias = Annotated[
-    list[str],
-    typer.Argument(metavar="TYPE...", help=", ".join(SYNC_TYPES), autocompletion=complete.sync_types),
-]
-OptionalType: TypeAlias = Annotated[str | None, typer.Argument(metavar="[TYPE]", autocompletion=complete.sync_types)]
-TypeOption: TypeAlias = Annotated[
-    str | None, typer.Option("--type", "-t", help="Only this type.", autocompletion=complete.sync_types)
-]
-AgentOption: TypeAlias = Annotated[
-    str | None, typer.Option("--agent", "-a", help="Only this agent.", autocompletion=complete.agent_ids)
-]
-RunId: TypeAlias = Annotated[int, typer.Argument(metavar="RUN", help="Its number.", autocompletion=complete.run_ids)]
+def parse_span(text: str) -> timedelta:
+    """30s, 30m, 2h or 90d as a timedelta. Raises UsageError."""
+    span = _span(text)
+    if span is None:
+        raise UsageError(
+            f"{ascii(text)[:40]} is not a span of time", hint="allowed: a number and s, m, h or d, as in 90d"
+        )
+    return span
+
+
+def parse_moment(text: str, now: datetime, *, sign: int) -> datetime:
+    """An ISO 8601 time (in UTC unless it names a zone), or a span from `now`: ahead with sign 1, back with -1. Raises UsageError."""
+    try:
+        if (span := _span(text)) is not None:
+            return now + sign * span
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{ascii(text)[:40]} is not a time",
+            hint="allowed: a span like 30m, 2h, 1d, or a time like 2026-01-31T08:00:00Z",
+        ) from None
+
+
+def _span(text: str) -> timedelta | None:
+    found = _SPAN.fullmatch(text.strip())
+    return timedelta(seconds=int(found[1]) * _UNIT_S[found[2]]) if found else None
+
+
+def data_agent(type_: SyncType, agent: str | None) -> str:
+    """The agent id under which the type's data is kept. Raises UsageError if --agent is missing, or given for a shared type."""
+    if type_.scope is Scope.SHARED:
+        if agent is not None:
+            raise UsageError(f"{type_.name} are shared by all agents", hint="leave --agent out")
+        return SHARED_AGENT
+    if agent is None:
+        raise UsageError(f"which agent's {type_.name}?", hint="--agent ID (archisync agent list)")
+    return agent

@@ -1,12 +1,13 @@
-"""What every command gets: where to write, the configuration, a connection."""
+"""What every command works with: the output, the configuration, a database connection, the name of the person who types."""
 
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,19 +17,17 @@ from archisync.rules.config import Config
 if TYPE_CHECKING:
     from archisync.store.database import Database
 
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """The invocation's context; commands get it with `app(ctx)`."""
+    """The root command makes one; the other commands get it with `app(ctx)`."""
 
     output: Output
     config: Config
 
     @contextmanager
     def database(self, purpose: str, *, answer_timeout_s: int | None = None) -> Iterator[Database]:
-        """A connection for one command; database errors come out as archisync errors."""
+        """A connection for one command. `purpose` is its name in pg_stat_activity. Raises database errors as archisync errors."""
         from archisync.store.database import connected
 
         seconds = answer_timeout_s or self.config.database_timeout_s
@@ -43,10 +42,8 @@ def app(ctx: typer.Context) -> App:
 
 
 def user_name() -> str:
-    """Who types: recorded with decisions and forced runs."""
+    """The account that runs the command; recorded with decisions and forced runs."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no passwd entry for this uid, as in many containers
-        import os
-
         return f"uid {os.getuid()}"

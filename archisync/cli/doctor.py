@@ -1,4 +1,4 @@
-"""`archisync doctor`: is everything there that archisync needs."""
+"""`archisync doctor`: checks everything that archisync needs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.context import Json, app
+from archisync.cli.arguments import Json
+from archisync.cli.context import app
 
 
 def doctor(
     ctx: typer.Context,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this check; may be repeated.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Also look at the disk of `archisync up --folder`.")
+        Path | None, typer.Option("--folder", help="Also check the disk of `archisync up --folder`.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning, too.")] = False,
     json: Json = False,
 ) -> None:
-    """Check database, schema, rights, clock, Redis, workers, ticks, runs, agents and sources; say how to mend what is wrong.
+    """Check everything that archisync needs, and say how to fix it. Looks at PostgreSQL, Redis, workers, ticks, agents and sources.
 
     Exits 4 when a server is out of reach, 3 when a setting or the schema is wrong, 1 for any other failure.
 

@@ -1,4 +1,4 @@
-"""`archisync guard`: how much of the known data an export may take away or rewrite before a person is asked."""
+"""`archisync guard`: the shares of its known rows that an export may lose or change before it is held."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import OptionalType, TypeArgument
-from archisync.cli.context import Json, app
+from archisync.cli.arguments import Json, OptionalType, TypeArgument
+from archisync.cli.context import app
 from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
-commands = typer.Typer(help="When an export is held for a person.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(help="When an export is held.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class Share(StrEnum):
@@ -22,7 +22,7 @@ class Share(StrEnum):
 
 @commands.command("list")
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """Show the guard's thresholds: more than that share of the known rows dropped, deleted or rewritten holds an export.
+    """Show the guard's thresholds. An export that drops, deletes or rewrites a larger share of the known rows is held.
 
     Example: archisync guard list
     """
@@ -56,19 +56,16 @@ def set_(
     from archisync.store import settings
 
     a = app(ctx)
-    kind, value = sync_type(type_name), settings.check_percent(percent)
+    type_, value = sync_type(type_name), settings.check_percent(percent)
     with a.database("guard set") as db, db.transaction():
-        limits = replace(settings.all_limits(db)[kind.name], **{share.value: value})
-        settings.set_limits(db, kind, limits)
-    a.output.line(f"{kind.name}: an export is held above {value} % ({share.value})")
+        limits = replace(settings.all_limits(db)[type_.name], **{share.value: value})
+        settings.set_limits(db, type_, limits)
+    a.output.line(f"{type_.name}: an export is held above {value} % ({share.value})")
 
 
 @commands.command()
-def reset(
-    ctx: typer.Context,
-    type_name: OptionalType = None,
-) -> None:
-    """Put the thresholds of one type, or of all, back to their defaults.
+def reset(ctx: typer.Context, type_name: OptionalType = None) -> None:
+    """Put the thresholds of one type, or of all, back to the defaults.
 
     Example: archisync guard reset prices
     """
@@ -76,9 +73,9 @@ def reset(
     from archisync.store import settings
 
     a = app(ctx)
-    kinds = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
+    types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
     with a.database("guard reset") as db, db.transaction():
-        for kind in kinds:
-            settings.set_limits(db, kind, Limits())
-    for kind in kinds:
-        a.output.line(f"{kind.name}: default thresholds")
+        for type_ in types:
+            settings.set_limits(db, type_, Limits())
+    for type_ in types:
+        a.output.line(f"{type_.name}: default thresholds")

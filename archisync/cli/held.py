@@ -1,4 +1,4 @@
-"""`archisync held`: exports that wait for a person to decide."""
+"""`archisync held`: suspicious exports, and the decision about them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.base.errors import UsageError
-from archisync.cli import complete
-from archisync.cli.context import App, Json, app, user_name
+from archisync.cli import completion
+from archisync.cli.arguments import Json
+from archisync.cli.context import App, app, user_name
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
     from archisync.store.held import Held
 
 commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
-RunId = Annotated[
-    int, typer.Argument(metavar="RUN", help="The run that was held.", autocompletion=complete.held_run_ids)
+HeldRunId = Annotated[
+    int, typer.Argument(metavar="RUN", help="The run that was held.", autocompletion=completion.held_run_ids)
 ]
-Why = Annotated[str, typer.Option("--why", help="Recorded with your name.")]
+Why = Annotated[str, typer.Option("--why", help="Your reason; recorded with your name.")]
+
+_PLANNED = {
+    "vanishing": "that would vanish",
+    "deleted": "that would be deleted",
+    "restored": "that would be restored",
+    "rewritten": "that would be rewritten",
+    "changed": "that would change",
+    "new": "that would be new",
+}
 
 
 @commands.command("list")
 def list_(
     ctx: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show exports that are decided.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the held exports.
+    """Show held exports.
 
     Example: archisync held list
     """
@@ -49,8 +59,8 @@ def list_(
 
 
 @commands.command()
-def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
-    """Show why an export was held, what would vanish, and the commands to decide.
+def show(ctx: typer.Context, run_id: HeldRunId, json: Json = False) -> None:
+    """Show why an export was held, and how to decide. Names rows that would vanish or change.
 
     Example: archisync held show 42
     """
@@ -77,34 +87,28 @@ def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
         }
     )
     show_outlook(a.output, h.sample, h.changes)
+    _show_what_to_type(a.output, h)
+
+
+def _show_what_to_type(output: Output, h: Held) -> None:
     if h.decision is None:
         if h.acceptable:
-            a.output.line(f'to apply it all the same:  archisync held accept {run_id} --why "…"')
+            output.line(f'to apply it all the same:  archisync held accept {h.run_id} --why "…"')
         else:
-            a.output.line("it can't be accepted: nobody can say what a whole, readable export would have held")
-        a.output.line(f'to refuse it:              archisync held reject {run_id} --why "…"')
-        a.output.line("a later good export clears it by itself")
+            output.line("it can't be accepted: nobody can know what the complete, readable export contains")
+        output.line(f'to refuse it:              archisync held reject {h.run_id} --why "…"')
+        output.line("a later good export clears it by itself")
     elif h.decision == "rejected" and h.acceptable:
-        a.output.line(f'to accept it after all:    archisync held accept {run_id} --why "…"')
-
-
-_PLANNED = {
-    "vanishing": "that would vanish",
-    "deleted": "that would be deleted",
-    "restored": "that would be restored",
-    "rewritten": "that would be rewritten",
-    "changed": "that would change",
-    "new": "that would be new",
-}
+        output.line(f'to accept it after all:    archisync held accept {h.run_id} --why "…"')
 
 
 def planned(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts of a plan, each under a name to show."""
+    """The counts of a plan by the name to show them under."""
     return {f"rows {what}": counts[name] for name, what in _PLANNED.items() if name in counts}
 
 
 def show_outlook(output: Output, vanishing: Sequence[Sequence[str]], changes: Sequence[Mapping[str, Any]]) -> None:
-    """Keys of rows that would vanish, and old and new values of rows that would change."""
+    """Print keys of rows that would vanish, and old and new values of rows that would change."""
     if vanishing:
         output.line("keys of known rows that would vanish (some):")
         for key in vanishing:
@@ -119,27 +123,22 @@ def show_outlook(output: Output, vanishing: Sequence[Sequence[str]], changes: Se
 def _decision(h: Held) -> str:
     if h.decision is None:
         return "open"
-    told = f"{h.decision} by {h.decided_by}: {h.decided_why}" if h.decided_by else h.decision
+    text = f"{h.decision} by {h.decided_by}: {h.decided_why}" if h.decided_by else h.decision
     if h.used_by_run:
-        return f"{told} (applied by run {h.used_by_run})"
-    return f"{told} (expired)" if h.expired else told
-
-
-def _check_why(why: str) -> None:
-    if not why.strip():
-        raise UsageError("--why is empty", hint="say in a few words why; it is recorded with your name")
+        return f"{text} (applied by run {h.used_by_run})"
+    return f"{text} (expired)" if h.expired else text
 
 
 @commands.command()
 def accept(
     ctx: typer.Context,
-    run_id: RunId,
+    run_id: HeldRunId,
     why: Why,
-    no_run: Annotated[bool, typer.Option("--no-run", help="Record it only; the next sync applies it.")] = False,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Only record it; the next sync applies it.")] = False,
 ) -> None:
-    """Let this very export be applied: once, within 24 hours, and only if neither it nor the data changes meanwhile.
+    """Allow this export to be applied once, within 24 hours. It is not applied if the export or the data changes before.
 
-    It may be rejected again until it is applied.
+    Until it is applied, it can still be rejected.
 
     Example: archisync held accept 42 --why "the branch in Torino was closed"
     """
@@ -149,23 +148,23 @@ def accept(
     _check_why(why)
     with a.database("held accept") as db, db.transaction():
         h = held.held_export(db, run_id)
-        # The run first, as an apply locks them: neither waits for the other in a ring.
+        # The run first, in the order of an apply's locks: so no deadlock.
         forced = None if no_run else queued_runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
         h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
         state = history.get(db, forced.run_id).state if forced else None
-    _say_where(a, h, run_id)
+    _note_other_run(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is accepted for 24 hours")
     if forced is not None and state == "running":
-        a.output.line(f"run {forced.run_id} has begun already: if it is held again, the next sync applies it")
+        a.output.line(f"run {forced.run_id} has already begun: if it is held again, the next sync applies the export")
     elif forced is not None:
         a.output.line(f"run {forced.run_id} will apply it; the next tick delivers it to a worker")
 
 
 @commands.command()
-def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
-    """Refuse this export, now and when it comes again; the known rows stay.
+def reject(ctx: typer.Context, run_id: HeldRunId, why: Why) -> None:
+    """Refuse this export, now and whenever it comes again. The known rows stay.
 
-    It may be accepted later all the same.
+    It can still be accepted later.
 
     Example: archisync held reject 42 --why "a filter was set in the ERP"
     """
@@ -175,10 +174,15 @@ def reject(ctx: typer.Context, run_id: RunId, why: Why) -> None:
     _check_why(why)
     with a.database("held reject") as db:
         h = held.decide(db, run_id, accept=False, by=user_name(), why=why)
-    _say_where(a, h, run_id)
+    _note_other_run(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is rejected")
 
 
-def _say_where(a: App, decided: Held, asked: int) -> None:
+def _check_why(why: str) -> None:
+    if not why.strip():
+        raise UsageError("--why is empty", hint="say in a few words why; it is recorded with your name")
+
+
+def _note_other_run(a: App, decided: Held, asked: int) -> None:
     if decided.run_id != asked:
         a.output.say(f"note: the same export as in run {asked} was held again in run {decided.run_id}")

@@ -1,4 +1,4 @@
-"""`archisync history`, `show`, `prune`: what ran, and what became of it."""
+"""`archisync history`, `show`, `prune`: the runs and their outcomes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.base.errors import UsageError
-from archisync.cli.arguments import AgentOption, OptionalType, RunId
-from archisync.cli.context import Json, app
+from archisync.base.text import counted
+from archisync.cli.arguments import AgentOption, Json, OptionalType, RunId, parse_moment, parse_span
+from archisync.cli.context import app
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from archisync.store.runs import Run, State
 
 _COUNTS = ("seen", "inserted", "updated", "unchanged", "absent", "restored", "deleted", "quarantined")
-_LESS_TELLING = (
+_LESS_IMPORTANT = (
     "unchanged", "restored", "trigger", "absent", "updated", "inserted", "quarantined", "deleted", "seen", "seconds", "reason", "queued",
 )  # fmt: skip
-"""Left out where a terminal is narrow, the first one first."""
+"""Columns that a narrow terminal leaves out, the first one first."""
 
 
 def history(
@@ -32,7 +33,7 @@ def history(
         str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")
     ] = None,
     since: Annotated[str | None, typer.Option("--since", help="A span like 2h, or an ISO time.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Newest so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many runs to show.")] = 20,
     json: Json = False,
 ) -> None:
     """Show runs, newest first.
@@ -40,7 +41,6 @@ def history(
     Example: archisync history orders --state failed --since 1d
     """
     from archisync.cli.output import Ago
-    from archisync.cli.times import parse_moment
     from archisync.store import agents, clock, history
 
     a = app(ctx)
@@ -51,12 +51,13 @@ def history(
         start = parse_moment(since, now, sign=-1) if since is not None else None
         found = history.newest(db, sync_type=name, agent_id=agent, state=wanted, since=start, limit=limit)
         if not found and agent is not None and agent != SHARED_AGENT:
-            _ = agents.agent(db, agent)  # one that never existed is a mistake, not an empty history
+            agents.agent(db, agent)  # an unknown agent is a mistake, not an empty history
     if json:
         a.output.json(runs=found)
         return
     heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS]
-    a.output.table(heads, [_row(run, Ago(run.queued_at, now)) for run in found], empty="no runs", less=_LESS_TELLING)
+    rows = [_row(run, Ago(run.queued_at, now)) for run in found]
+    a.output.table(heads, rows, empty="no runs", less=_LESS_IMPORTANT)
 
 
 def _state(text: str | None) -> State | None:
@@ -75,12 +76,8 @@ def _row(run: Run, queued: Ago) -> list[Any]:
     return [*head, queued, run.duration_s, *(counts.get(name) for name in _COUNTS)]
 
 
-def show(
-    ctx: typer.Context,
-    run_id: RunId,
-    json: Json = False,
-) -> None:
-    """Show one run in full.
+def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:
+    """Show everything about one run.
 
     Example: archisync show 42
     """
@@ -92,44 +89,45 @@ def show(
     if json:
         a.output.json(run=run)
         return
-    counts = run.counts.as_dict() if run.counts else {}
-    export, steps = run.export or {}, run.steps or {}
-    a.output.fields(
-        {
-            "run": run.run_id,
-            "sync": f"{run.sync_type} of {run.agent_id}",
-            "state": run.state.value,
-            "reason": run.reason,
-            "message": run.message,
-            "trigger": run.trigger.value,
-            "requested by": run.requested_by,
-            "request reason": run.request_reason,
-            "slot": run.slot_at,
-            "attempt": run.attempt,
-            "not before": run.not_before,
-            "queued": run.queued_at,
-            "delivered": run.delivered_at,
-            "started": run.started_at,
-            "lease until": run.lease_until,
-            "finished": run.finished_at,
-            "worker": run.worker,
-            **{f"rows {name}": counts.get(name) for name in _COUNTS},
-            **{f"export {name}": _in_words(value) for name, value in export.items()},
-            **{f"{name} ms": value for name, value in steps.items()},
-        }
-    )
+    a.output.fields(_fields(run))
     show_warnings(a.output, run.warnings)
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    counts = run.counts.as_dict() if run.counts else {}
+    return {
+        "run": run.run_id,
+        "sync": f"{run.sync_type} of {run.agent_id}",
+        "state": run.state.value,
+        "reason": run.reason,
+        "message": run.message,
+        "trigger": run.trigger.value,
+        "requested by": run.requested_by,
+        "request reason": run.request_reason,
+        "slot": run.slot_at,
+        "attempt": run.attempt,
+        "not before": run.not_before,
+        "queued": run.queued_at,
+        "delivered": run.delivered_at,
+        "started": run.started_at,
+        "lease until": run.lease_until,
+        "finished": run.finished_at,
+        "worker": run.worker,
+        **{f"rows {name}": counts.get(name) for name in _COUNTS},
+        **{f"export {name}": _in_words(value) for name, value in (run.export or {}).items()},
+        **{f"{name} ms": value for name, value in (run.steps or {}).items()},
+    }
 
 
 def _in_words(value: Any) -> Any:
     """A nested value as a person reads it: format csv, encoding utf-8."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {told}" for name, told in value.items() if told is not None)
+        return ", ".join(f"{name} {inner}" for name, inner in value.items() if inner is not None)
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None:
-    """Each with the lines that it is about."""
+    """Print each warning with the lines of the export that it is about."""
     for warning in warnings:
         output.line(f"warning: {warning['message']}")
         for row in warning.get("rows", []):
@@ -138,15 +136,14 @@ def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None
 
 def prune(
     ctx: typer.Context,
-    older_than: Annotated[str, typer.Option("--older-than", help="Days, as in 90d.")] = "90d",
+    older_than: Annotated[str, typer.Option("--older-than", help="Whole days, as in 90d.")] = "90d",
 ) -> None:
-    """Delete finished runs older than that, in batches (each tick does some of it too).
+    """Delete runs that finished long ago. Each tick deletes some, too.
 
-    Kept are the last success of each pair and held exports that wait for a decision.
+    The last success of each pair stays, and so do held exports that wait for a decision.
 
     Example: archisync prune --older-than 90d
     """
-    from archisync.cli.times import parse_span
     from archisync.store import history
 
     a = app(ctx)
@@ -154,5 +151,5 @@ def prune(
     if days < 1:
         raise UsageError(f"{ascii(older_than)[:40]} is less than a day", hint="archisync prune --older-than 90d")
     with a.database("prune") as db:
-        total = history.prune_for(db, days=days, seconds=math.inf)
-    a.output.line(f"{total} run(s) deleted")
+        number = history.prune_for(db, days=days, seconds=math.inf)
+    a.output.line(f"deleted {counted(number, 'run')}")

@@ -1,4 +1,4 @@
-"""`archisync interval`, `enable`, `disable`: how often each type is fetched, and whether at all."""
+"""`archisync interval`, `enable`, `disable`: how often each type is fetched, and whether it is scheduled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import OptionalType, TypeArgument, TypeArguments
-from archisync.cli.context import App, Json, app
+from archisync.cli.arguments import Json, OptionalType, TypeArgument, TypeArguments
+from archisync.cli.context import App, app
 from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
@@ -15,7 +15,7 @@ commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=T
 
 @commands.command("list")
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """Show every type's interval.
+    """Show the interval of each type.
 
     Example: archisync interval list
     """
@@ -40,37 +40,34 @@ def set_(
     type_name: TypeArgument,
     minutes: Annotated[str, typer.Argument(metavar="MINUTES", help="5 to 1440")],
 ) -> None:
-    """Change one type's interval; it counts from the next tick, and no other type changes.
+    """Change the interval of one type, from the next tick on. Other types keep theirs.
 
     Example: archisync interval set orders 15
     """
     from archisync.store import settings
 
     a = app(ctx)
-    kind, every = sync_type(type_name), settings.check_interval(minutes)
+    type_, every = sync_type(type_name), settings.check_interval(minutes)
     with a.database("interval set") as db:
-        settings.set_interval(db, kind, every)
-    a.output.line(f"{kind.name}: every {every} min")
+        settings.set_interval(db, type_, every)
+    a.output.line(f"{type_.name}: every {every} min")
 
 
 @commands.command()
-def reset(
-    ctx: typer.Context,
-    type_name: OptionalType = None,
-) -> None:
-    """Put one type, or all, back to the default interval.
+def reset(ctx: typer.Context, type_name: OptionalType = None) -> None:
+    """Put the interval of one type, or of all, back to the default.
 
     Example: archisync interval reset orders
     """
     from archisync.store import settings
 
     a = app(ctx)
-    kinds = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
+    types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
     with a.database("interval reset") as db, db.transaction():
-        for kind in kinds:
-            settings.set_interval(db, kind, a.config.seed_interval(kind))
-    for kind in kinds:
-        a.output.line(f"{kind.name}: every {a.config.seed_interval(kind)} min")
+        for type_ in types:
+            settings.set_interval(db, type_, a.config.seed_interval(type_))
+    for type_ in types:
+        a.output.line(f"{type_.name}: every {a.config.seed_interval(type_)} min")
 
 
 def enable(ctx: typer.Context, type_names: TypeArguments) -> None:
@@ -92,9 +89,9 @@ def disable(ctx: typer.Context, type_names: TypeArguments) -> None:
 def _set_enabled(a: App, type_names: list[str], enabled: bool) -> None:
     from archisync.store import settings
 
-    kinds = [sync_type(name) for name in type_names]
+    types = [sync_type(name) for name in type_names]
     with a.database("enable" if enabled else "disable") as db, db.transaction():
-        for kind in kinds:
-            settings.set_enabled(db, kind, enabled)
-    for kind in kinds:
-        a.output.line(f"{kind.name}: {'enabled' if enabled else 'disabled'}")
+        for type_ in types:
+            settings.set_enabled(db, type_, enabled)
+    for type_ in types:
+        a.output.line(f"{type_.name}: {'enabled' if enabled else 'disabled'}")

@@ -1,8 +1,8 @@
-"""The live view of `status --watch`: look, draw, wait for a key. Drawn on the terminal's other screen, which is left as it was found.
+"""The live view of `status --watch`: read, draw, wait for a key. It uses the terminal's alternate screen and restores the terminal.
 
-Each look has a connection of its own, so that a database that restarts is a line on the screen and not the end. A frame is written
-over the last one without clearing it, between the marks of synchronized output (DEC mode 2026): nothing flickers, and a terminal that
-knows the marks never shows half a frame; one that doesn't ignores them.
+Each update opens its own connection, so that a restart of PostgreSQL is a line on the screen and not the end. A frame is written over the
+last one without clearing it, between the marks of synchronized output (DEC mode 2026), so nothing flickers: a terminal that knows the marks
+shows only whole frames, any other ignores them.
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ from archisync.store.ticks import Heartbeat
 
 TREND_RUNS = 24
 NARROW_TREND_RUNS = 8
+"""Runs in the trend of a type: as many as there is room for, between these two."""
 LISTED = 100
+"""Runs, held exports or pairs that one update reads: more than any screen has lines."""
 _COLUMNS = (
     "type", "health", "every", "agents", "queued", "running", "stale", "failing", "degraded", "resting", "held", "last ok", "took",
     "next", "trend",
 )  # fmt: skip
-_FIGURES = _COLUMNS[2:11]
-_LESS_TELLING = (
+_NUMBERS = _COLUMNS[2:11]
+_LESS_IMPORTANT = (
     "resting", "failing", "every", "degraded", "queued", "running", "agents", "stale", "held", "took", "trend", "next", "last ok",
 )  # fmt: skip
-"""Left out where a terminal is narrow, the first one first."""
+"""Columns that a narrow terminal leaves out, the first one first."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ALERTS = {"failed": ("x", "red"), "held": ("!", "yellow")}
 _NAME_WIDTH = 40
@@ -60,7 +62,7 @@ _NAME_WIDTH = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
-    """What Redis tells; `error` in its place when it can't be asked."""
+    """What Redis says about the workers. `error`: why it can't be asked."""
 
     alive: int = 0
     busy: int = 0
@@ -71,36 +73,36 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """One look at everything."""
+    """Everything that one frame shows."""
 
     now: datetime
-    health: Sequence[TypeHealth]
+    types: Sequence[TypeHealth]
     trends: dict[str, list[Point]]
-    beat: Heartbeat | None
+    last_tick: Heartbeat | None
     running: Sequence[Run]
     held: Sequence[Held]
-    ailing: Sequence[UnhealthyPair]
+    unhealthy: Sequence[UnhealthyPair]
     pauses: Sequence[Pause]
     workers: Workers
 
 
-def look(config: Config) -> Snapshot:
-    """Raises what a connection raises; Redis may be away."""
+def read_snapshot(config: Config) -> Snapshot:
+    """Read everything anew. Raises errors of PostgreSQL; those of Redis are in the snapshot."""
     with connected(config.database_url, purpose="status --watch") as db:
         return Snapshot(
             now=clock.now(db),
-            health=health.type_health(db),
+            types=health.type_health(db),
             trends=activity.trends(db, limit=TREND_RUNS),
-            beat=ticks.last(db),
+            last_tick=ticks.last(db),
             running=claims.running(db, limit=LISTED),
             held=held.held_exports(db, limit=LISTED),
-            ailing=health.unhealthy_pairs(db, limit=LISTED),
+            unhealthy=health.unhealthy_pairs(db, limit=LISTED),
             pauses=settings.pauses(db),
-            workers=_workers(config),
+            workers=_read_workers(config),
         )
 
 
-def _workers(config: Config) -> Workers:
+def _read_workers(config: Config) -> Workers:
     from archisync.queue.client import redis_client
     from archisync.queue.joblist import queue_length
     from archisync.queue.workers import live_workers
@@ -122,11 +124,11 @@ def _workers(config: Config) -> Workers:
 
 
 def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = None) -> RenderableType:
-    """The whole frame; what does not fit into the height is counted in its last line."""
-    lines = [*_head(snapshot, problem, width)]
-    table = _types(snapshot, width=width)
+    """The whole frame. Its last line counts what the height has no room for. `problem`: why the snapshot is an old one."""
+    lines = [*_head(snapshot, width), *_problem(problem)]
+    table = _table(snapshot, width)
     details = _details(snapshot)
-    room = max(1, height - len(lines) - len(snapshot.health) - 4)
+    room = max(1, height - len(lines) - len(snapshot.types) - 4)
     if len(details) > room:
         details = [*details[: room - 1], Text(f"… and {len(details) - room + 1} more", style="dim")]
     for line in (*lines, *details):
@@ -134,40 +136,48 @@ def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = N
     return Group(*lines, table, *details, Text("q ends", style="dim"))
 
 
-def _head(s: Snapshot, problem: str | None, width: int) -> Iterator[Text]:
-    note = ticks.overdue_note(s.beat)
-    tick = note or (
-        f"last tick {s.beat.age_s:.0f} s ago on {printable(s.beat.host, limit=_NAME_WIDTH)}" if s.beat else ""
-    )
-    style = "red" if note or (s.beat and s.beat.error) else "green"
+def _head(s: Snapshot, width: int) -> Iterator[Text]:
     title = Text.assemble(("archisync", "bold"), f"  {s.now:%Y-%m-%d %H:%M:%S} UTC  ")
-    if cell_len(title.plain) + cell_len(tick) <= width:
-        yield title.append(tick, style=style)
+    tick = _last_tick(s)
+    if cell_len(title.plain) + cell_len(tick.plain) <= width:
+        yield title.append(tick)
     else:
-        yield from (title, Text(tick, style=style))
+        yield from (title, tick)
     w = s.workers
     if w.error:
         yield Text(printable(w.error), style="red")
     else:
-        told = f"queue {w.queue_length}, workers {w.alive}: {w.busy} busy, {w.alive - w.busy} idle"
-        yield Text(told, style="" if w.alive else "red")
+        counts = f"queue {w.queue_length}, workers {w.alive}: {w.busy} busy, {w.alive - w.busy} idle"
+        yield Text(counts, style="" if w.alive else "red")
+
+
+def _last_tick(s: Snapshot) -> Text:
+    tick = s.last_tick
+    if note := ticks.overdue_note(tick):
+        return Text(note, style="red")
+    if tick is None:
+        return Text()
+    host = printable(tick.host, limit=_NAME_WIDTH)
+    return Text(f"last tick {tick.age_s:.0f} s ago on {host}", style="red" if tick.error else "green")
+
+
+def _problem(problem: str | None) -> Iterator[Text]:
     if problem:
-        yield Text(f"{printable(problem)} (trying again; this is the last look)", style="bold red")
+        yield Text(f"{printable(problem)} (this is the last view; trying again)", style="bold red")
 
 
-def _types(s: Snapshot, *, width: int) -> Table:
-    rows = [_row(s, h) for h in s.health]
+def _table(s: Snapshot, width: int) -> Table:
+    rows = [_row(s, h) for h in s.types]
     widths = [max(len(name), *(cell_len(row[i].plain) for row in rows)) for i, name in enumerate(_COLUMNS)]
     trend = len(_COLUMNS) - 1
     widths[trend] = min(widths[trend], NARROW_TREND_RUNS)
-    found = fit(_COLUMNS, widths, room=width, less=_LESS_TELLING)
-    shown = found.shown or (0, 1)
+    shown = fit(_COLUMNS, widths, room=width, less=_LESS_IMPORTANT).shown or (0, 1)
     spare = width - sum(widths[i] for i in shown) - GAP * (len(shown) - 1)
+    runs = max(NARROW_TREND_RUNS, min(TREND_RUNS, NARROW_TREND_RUNS + spare))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for i in shown:
-        table.add_column(_COLUMNS[i], justify="right" if _COLUMNS[i] in _FIGURES else "left", no_wrap=True)
-    for row, h in zip(rows, s.health, strict=True):
-        runs = max(NARROW_TREND_RUNS, min(TREND_RUNS, NARROW_TREND_RUNS + spare))
+        table.add_column(_COLUMNS[i], justify="right" if _COLUMNS[i] in _NUMBERS else "left", no_wrap=True)
+    for row, h in zip(rows, s.types, strict=True):
         row[trend] = sparkline(s.trends.get(h.sync_type, [])[-runs:])
         table.add_row(*(row[i] for i in shown))
     return table
@@ -175,13 +185,13 @@ def _types(s: Snapshot, *, width: int) -> Table:
 
 def _row(s: Snapshot, h: TypeHealth) -> list[Text]:
     points = s.trends.get(h.sync_type, [])
-    last = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
-    following = relative(h.next_due_at, s.now) if h.next_due_at else "-"
+    last_ok = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
+    next_due = relative(h.next_due_at, s.now) if h.next_due_at else "-"
     succeeded = [p.seconds for p in points if p.state == "succeeded"]
     cells = [
         h.sync_type, Text(h.word, style=STYLES.get(h.word, "")), f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"),
         h.shown("running"), _alert(h, "stale", "yellow"), _alert(h, "failing", "yellow"), _alert(h, "degraded", "red"),
-        h.shown("backing_off"), _alert(h, "held", "yellow"), last, seconds(succeeded[-1]) if succeeded else "-", following,
+        h.shown("backing_off"), _alert(h, "held", "yellow"), last_ok, seconds(succeeded[-1]) if succeeded else "-", next_due,
         sparkline(points),
     ]  # fmt: skip
     return [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
@@ -192,7 +202,7 @@ def _alert(h: TypeHealth, name: str, style: str) -> Text:
 
 
 def sparkline(points: Sequence[Point]) -> Text:
-    """A block for each run, as high as it was long; x for a failed one, ! for a held one."""
+    """A block for each run, as high as the run was long. A failed run is an x, a held one a !."""
     longest = max((p.seconds for p in points), default=0.0)
     text = Text()
     for point in points:
@@ -213,12 +223,12 @@ def _details(s: Snapshot) -> list[Text]:
         found.append(_line("idle", ", ".join(s.workers.idle)))
     for h in s.held:
         found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {h.message}"))
-    for pair in s.ailing:
-        word, _, told = pair.describe(lambda moment: relative(moment, s.now)).partition(": ")
-        found.append(_line(word, told))
+    for pair in s.unhealthy:
+        word, _, sentence = pair.describe(lambda moment: relative(moment, s.now)).partition(": ")
+        found.append(_line(word, sentence))
     for p in s.pauses:
-        about = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"
-        found.append(_line("paused", f"{about}{': ' + p.reason if p.reason else ''}"))
+        scope = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"
+        found.append(_line("paused", f"{scope}{': ' + p.reason if p.reason else ''}"))
     return found
 
 
@@ -234,19 +244,19 @@ def _line(word: str, text: str) -> Text:
 
 
 def watch(config: Config, *, every_s: float, colour: bool) -> bool:
-    """Show until q or Ctrl-C (then True). Raises what the first look raises: a wrong setting is no live view."""
-    snapshot, problem = look(config), None
+    """Show the view until q (False) or Ctrl-C (True). An error of the first update is raised: a wrong setting needs no live view."""
+    snapshot, problem = read_snapshot(config), None
     console = Console(no_color=not colour, highlight=False, markup=False)
-    with _terminated_by_sigterm(), _keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
+    with _sigterm_as_ctrl_c(), _raw_keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
         try:
             while True:
                 frame = draw(snapshot, width=console.width, height=console.height, problem=problem)
-                with _at_once(console):
+                with _whole_frame(console):
                     screen.update(frame, refresh=True)
                 if _quit_within(keys, every_s):
                     return False
                 try:
-                    snapshot, problem = look(config), None
+                    snapshot, problem = read_snapshot(config), None
                 except ArchisyncError as exc:
                     problem = exc.message
         except KeyboardInterrupt:
@@ -254,8 +264,8 @@ def watch(config: Config, *, every_s: float, colour: bool) -> bool:
 
 
 @contextmanager
-def _at_once(console: Console) -> Iterator[None]:
-    """What is written in here is to be shown as a whole."""
+def _whole_frame(console: Console) -> Iterator[None]:
+    """The terminal shows what the block writes all at once."""
     console.file.write("\x1b[?2026h")
     try:
         yield
@@ -264,9 +274,9 @@ def _at_once(console: Console) -> Iterator[None]:
         console.file.flush()
 
 
-def _quit_within(keys: int, seconds_left: float) -> bool:
-    """Whether q was typed, among other keys perhaps; waits so long if it was not. Escape and a closed terminal count as q."""
-    until = monotonic() + seconds_left
+def _quit_within(keys: int, timeout_s: float) -> bool:
+    """Wait for q, even among other keys, and say whether it was typed. Escape and a closed terminal count as q."""
+    until = monotonic() + timeout_s
     while (left := until - monotonic()) > 0:
         if select.select([keys], [], [], left)[0]:
             typed = os.read(keys, 64).lower()
@@ -276,20 +286,20 @@ def _quit_within(keys: int, seconds_left: float) -> bool:
 
 
 @contextmanager
-def _keys() -> Iterator[int]:
-    """The terminal's keys as they are typed, not shown; Ctrl-C still is one."""
-    number = sys.stdin.fileno()
-    before = termios.tcgetattr(number)
-    tty.setcbreak(number)
+def _raw_keys() -> Iterator[int]:
+    """The file descriptor of the terminal's keys, which arrive as they are typed and are not echoed. Ctrl-C still interrupts."""
+    stdin = sys.stdin.fileno()
+    before = termios.tcgetattr(stdin)
+    tty.setcbreak(stdin)
     try:
-        yield number
+        yield stdin
     finally:
-        termios.tcsetattr(number, termios.TCSADRAIN, before)
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
 @contextmanager
-def _terminated_by_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the terminal as Ctrl-C does."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM restores the terminal too."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,8 +1,8 @@
-"""Everything that archisync shows: stdout is data, stderr is talk. The one module that prints.
+"""Everything that archisync prints: data to stdout, talk to stderr.
 
 On a terminal: tables, colour, "3 min ago". In a pipe: plain columns, no colour, no wrapping, ISO 8601 UTC. With `--json`: one JSON
-document with a `schema` number. Text from the database, the ERP or the command line passes `printable` first, so that a hostile
-name can't move the cursor. rich is imported only where a terminal shows a table.
+document with a `schema` number. Text from the database, the ERP or the command line first goes through `printable`, so that a hostile name
+can't move the cursor. rich is imported only to draw a table on a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from archisync.base import stdio
 from archisync.base.errors import ArchisyncError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from archisync.cli.tablefit import Fit
 
 JSON_SCHEMA = 1
-"""Rises when a field of any --json output changes its meaning or goes away; new fields don't raise it."""
+"""Rises when a field of any --json output changes its meaning or goes away, but not for a new field."""
 
 STYLES = {
     "succeeded": "green", "healthy": "green", "running": "cyan", "queued": "blue", "held": "yellow", "failed": "red",
@@ -33,27 +33,26 @@ STYLES = {
 }  # fmt: skip
 
 
-class Ago:
-    """A time that a terminal shows relative to `now` (PostgreSQL's), and a pipe and JSON as ISO 8601 UTC."""
+class Ago(NamedTuple):
+    """A time in a table: a terminal shows it relative to `now` (PostgreSQL's clock), a pipe gets it as ISO 8601 UTC."""
 
-    def __init__(self, moment: datetime | None, now: datetime) -> None:
-        self.moment = moment
-        self.now = now
+    moment: datetime | None
+    now: datetime
 
 
 class Output:
-    """Where a command writes. `quiet` silences talk, never data or errors."""
+    """Where a command writes. `quiet` silences talk, but never data or errors."""
 
     def __init__(self, *, quiet: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self.quiet = quiet
         if not self.unicode and isinstance(self._stdout, io.TextIOWrapper):
-            self._stdout.reconfigure(errors="replace")  # a name that the locale can't spell must not end the command
+            self._stdout.reconfigure(errors="replace")  # a character that the locale lacks must not end the command
 
     @property
     def unicode(self) -> bool:
-        """Whether standard output takes any character; in an old locale (ISO-8859-1, or C without Python's UTF-8 mode) it does not."""
+        """Whether standard output takes any character. In an old locale (ISO-8859-1, or C without Python's UTF-8 mode) it does not."""
         return (self._stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
     @property
@@ -62,7 +61,7 @@ class Output:
 
     @property
     def columns(self) -> int:
-        """Of the terminal; 80 where there is none."""
+        """The width of the terminal; 80 without one."""
         return shutil.get_terminal_size().columns
 
     @property
@@ -73,7 +72,9 @@ class Output:
 
     def json(self, **document: Any) -> None:
         """One JSON document on stdout: `schema` and the given fields."""
-        text = json.dumps({"schema": JSON_SCHEMA, **document}, default=_plain, ensure_ascii=not self.unicode, indent=2)
+        text = json.dumps(
+            {"schema": JSON_SCHEMA, **document}, default=_to_json, ensure_ascii=not self.unicode, indent=2
+        )
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def line(self, text: str = "") -> None:
@@ -89,10 +90,10 @@ class Output:
         less: Sequence[str] = (),
         folds: str | None = None,
     ) -> None:
-        """Rows under headers. A cell may be None, a datetime, an `Ago`, a bool, a number or text.
+        """Rows under headers, or the remark `empty`. A cell may be None, a datetime, an `Ago`, a bool, a number or text.
 
-        On a terminal that is too narrow, the columns named in `less` are left out, the first one first, and the text of the column
-        `folds` goes over several lines; see `archisync.cli.tablefit`. A pipe always gets all of it.
+        On a narrow terminal, the column `folds` breaks its text into several lines, and columns named in `less` are left out, the first
+        one first; see `archisync.cli.tablefit`. A pipe always gets every column.
         """
         if not rows:
             self.say(empty)
@@ -104,16 +105,16 @@ class Output:
             self._plain_table(headers, cells)
 
     def fields(self, pairs: Mapping[str, Any]) -> None:
-        """One thing in full: a name and a value a line; empty values are left out."""
-        self._pairs([(name, self._cell(value)) for name, value in pairs.items() if value is not None and value != ""])
+        """One thing in full, a name and a value on each line. Empty values are left out."""
+        self._fields([(name, self._cell(value)) for name, value in pairs.items() if value is not None and value != ""])
 
-    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def _fields(self, pairs: Sequence[tuple[str, str]]) -> None:
         width = max((len(name) for name, _ in pairs), default=0)
         for name, value in pairs:
             self._write(f"{name:<{width}}  {value}\n")
 
     def moment(self, moment: datetime, now: datetime) -> str:
-        """Relative for a person at a terminal, exact for whatever reads a pipe."""
+        """The time as text: relative on a terminal, exact in a pipe."""
         return relative(moment, now) if self.terminal else iso(moment)
 
     def _cell(self, value: Any) -> str:
@@ -155,15 +156,18 @@ class Output:
         widths = [max(cell_len(line[i]) for line in [headers, *cells]) for i in range(len(headers))]
         found = fit(headers, widths, room=self.columns, less=less, folds=folds)
         if found.records:
-            for number, line in enumerate(cells):
-                if number:
-                    self._write("\n")
-                self._pairs(list(zip(headers, line, strict=True)))
+            self._records(headers, cells)
             return
         numeric = [_numeric([row[i] for row in rows]) for i in range(len(headers))]
         self._rich_table(headers, cells, numeric, found, folds)
         if found.left_out:
             self.say(f"no room for {', '.join(found.left_out)} (a wider terminal or --json shows them)")
+
+    def _records(self, headers: Sequence[str], cells: list[list[str]]) -> None:
+        for number, line in enumerate(cells):
+            if number:
+                self._write("\n")
+            self._fields(list(zip(headers, line, strict=True)))
 
     def _rich_table(
         self, headers: Sequence[str], cells: list[list[str]], numeric: list[bool], found: Fit, folds: str | None
@@ -175,10 +179,13 @@ class Output:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         for i in found.shown:
-            text = headers[i] == folds
-            width = found.text if text else None
+            folding = headers[i] == folds
             table.add_column(
-                headers[i], justify="right" if numeric[i] else "left", no_wrap=not text, width=width, overflow="fold"
+                headers[i],
+                justify="right" if numeric[i] else "left",
+                no_wrap=not folding,
+                width=found.folded_width if folding else None,
+                overflow="fold",
             )
         for line in cells:
             table.add_row(*(Text(line[i], style=STYLES.get(line[i], "")) for i in found.shown))
@@ -193,27 +200,25 @@ class Output:
     # --- talk -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """A remark for the person: on stderr, silenced by --quiet."""
+        """A remark for a person, on stderr; --quiet silences it."""
         if not self.quiet:
             stdio.write(self._stderr, printable(text) + "\n")
 
     def error(self, exc: ArchisyncError) -> None:
         """`error: what happened`, then `hint: the command to type`."""
-        told = f"error: {printable(redact(exc.message))}\n"
+        text = f"error: {printable(redact(exc.message))}\n"
         if exc.hint:
-            told += f"hint: {printable(redact(exc.hint))}\n"
-        stdio.write(self._stderr, told)
+            text += f"hint: {printable(redact(exc.hint))}\n"
+        stdio.write(self._stderr, text)
 
 
 def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in values)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, datetime):
         return iso(value)
-    if isinstance(value, Ago):
-        return iso(value.moment) if value.moment else None
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     raise TypeError(f"no JSON for {type(value).__name__}")

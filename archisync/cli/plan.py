@@ -1,27 +1,31 @@
-"""`archisync plan`: the coming runs and the load."""
+"""`archisync plan`: the coming runs, the load of the workers, and where they can't keep up."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archisync.base.errors import ConfigurationError, UnreachableError, UsageError
-from archisync.cli.arguments import AgentOption, TypeOption
-from archisync.cli.context import App, Json, app
+from archisync.base.text import counted, seconds
+from archisync.cli.arguments import AgentOption, Json, TypeOption, parse_span
+from archisync.cli.context import App, app
+from archisync.rules.synctypes import sync_type
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
-    from archisync.rules.forecast import Hour, Plan
+    from archisync.rules.forecast import Forecast, Hour
 
-_LONGEST_DAYS = 31
+_LONGEST = timedelta(days=31)
 _HOURS_LISTED = 48
+"""A terminal gets a longer forecast by days: a week of hours would scroll off the screen."""
 _ONE_PER_CENT = 0.01
 _BLOCKS = "·▁▂▃▄▅▆▇█"
-_BAR = 30
+_BAR_IN_A_PIPE = 30
 _SHORTEST_BAR, _LONGEST_BAR = 8, 60
 _BESIDE_BAR = 55
-"""Columns of the other figures, and the gaps between them."""
+"""Columns of a terminal that the other figures and the gaps take."""
 
 
 def plan(
@@ -30,47 +34,47 @@ def plan(
     type_name: TypeOption = None,
     agent: AgentOption = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-n", min=1, max=100_000, help="As if there were so many workers.")
+        int | None, typer.Option("--workers", "-n", min=1, max=100_000, help="Calculate with so many workers.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the coming runs and the load by hour, from the settings and measured durations; say where workers don't keep up.
+    """Show the coming runs, and whether the workers can keep up. Calculated from the settings and measured durations.
 
     Example: archisync plan --for 24h
 
-    Example, before an interval is shortened: archisync plan --workers 8 --type orders
+    Example, before you shorten an interval: archisync plan --workers 8 --type orders
     """
-    from datetime import timedelta
-
-    from archisync.cli.times import parse_span
-    from archisync.rules.forecast import make_plan
-    from archisync.rules.synctypes import sync_type
-    from archisync.store import agents, clock, timetable
-
     a = app(ctx)
     ahead = parse_span(span)
-    if not timedelta(0) < ahead <= timedelta(days=_LONGEST_DAYS):
-        raise UsageError(f"--for {span} is out of range", hint=f"allowed: up to {_LONGEST_DAYS}d")
-    kind = sync_type(type_name).name if type_name else None
+    if not timedelta(0) < ahead <= _LONGEST:
+        raise UsageError(f"--for {span} is out of range", hint=f"allowed: up to {_LONGEST.days}d")
+    name = sync_type(type_name).name if type_name else None
+    found = _forecast(a, name, agent, ahead, workers)
+    if json:
+        a.output.json(
+            now=found.now, workers=found.workers, durations_s=found.durations_s, assumed=found.assumed,
+            queued=found.queued, queued_s=found.queued_s, hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
+        )  # fmt: skip
+        return
+    _show(a.output, found)
+
+
+def _forecast(a: App, type_name: str | None, agent: str | None, ahead: timedelta, workers: int | None) -> Forecast:
+    from archisync.rules.forecast import make_forecast
+    from archisync.store import agents, clock, timetable
+
     with a.database("plan") as db:
         if agent:
             agents.agent(db, agent)
         now = clock.now(db)
-        groups = timetable.due_groups(db, sync_type=kind, agent_id=agent)
-        queued = timetable.queued(db, sync_type=kind, agent_id=agent)
+        groups = timetable.due_groups(db, sync_type=type_name, agent_id=agent)
+        queued = timetable.queued(db, sync_type=type_name, agent_id=agent)
         measured = timetable.durations(db)
-    alive = _alive(a) if workers is None else workers
-    found = make_plan(groups, measured, now=now, span=ahead, workers=alive, queued=queued)
-    if json:
-        a.output.json(
-            now=now, workers=found.workers, durations_s=found.durations_s, assumed=found.assumed,
-            queued=found.queued, queued_s=found.queued_s, hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
-        )  # fmt: skip
-        return
-    _show(a, found)
+    alive = _workers_alive(a) if workers is None else workers
+    return make_forecast(groups, measured, now=now, span=ahead, workers=alive, queued=queued)
 
 
-def _alive(a: App) -> int:
+def _workers_alive(a: App) -> int:
     from archisync.queue.client import redis_client
     from archisync.queue.workers import live_workers
 
@@ -79,41 +83,37 @@ def _alive(a: App) -> int:
             return len(live_workers(client, a.config.queue))
     except (UnreachableError, ConfigurationError) as exc:
         if isinstance(exc, ConfigurationError) and a.config.text("ARCHISYNC_REDIS_URL"):
-            raise  # a setting that is wrong has a hint of its own
+            raise  # a wrong setting has its own hint
         raise exc.with_hint("archisync plan --workers 2   (asks no Redis how many are alive)") from None
 
 
-def _show(a: App, found: Plan) -> None:
-    from archisync.base.text import seconds
-
-    if a.output.terminal and a.output.unicode and len(found.hours) > _HOURS_LISTED:
-        _show_days(a.output, found)
+def _show(output: Output, found: Forecast) -> None:
+    if output.terminal and output.unicode and len(found.hours) > _HOURS_LISTED:
+        _show_days(output, found)
     else:
-        _show_hours(a.output, found)
-    told = ", ".join(f"{name} {seconds(mean_s)}" for name, mean_s in found.durations_s.items())
-    a.output.line(f"{found.workers} worker(s); a run takes: {told or 'nothing is scheduled'}")
+        _show_hours(output, found)
+    durations = ", ".join(f"{name} {seconds(mean_s)}" for name, mean_s in found.durations_s.items())
+    output.line(f"{counted(found.workers, 'worker')}; a run takes: {durations or 'nothing is scheduled'}")
     if found.queued:
         waiting = ", ".join(f"{number} {name}" for name, number in found.queued.items())
-        a.output.line(
-            f"queued already: {waiting}; {found.queued_s / 60:.1f} min of work, which the first hours have to do as well"
-        )
+        output.line(f"already queued: {waiting}; {found.queued_s / 60:.1f} min of work for the first hours")
     if found.assumed:
-        a.output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
+        output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
     for note in found.notes:
-        a.output.line(f"warning: {note}")
+        output.line(f"warning: {note}")
     if found.keeps_up:
-        a.output.line("the workers keep up")
+        output.line("the workers keep up")
 
 
-def _show_hours(output: Output, found: Plan) -> None:
+def _show_hours(output: Output, found: Forecast) -> None:
     terminal = output.terminal
     most = max((h.total for h in found.hours), default=0)
-    width = min(_LONGEST_BAR, max(_SHORTEST_BAR, output.columns - _BESIDE_BAR)) if terminal else _BAR
-    plain = not (terminal and output.unicode)
+    width = min(_LONGEST_BAR, max(_SHORTEST_BAR, output.columns - _BESIDE_BAR)) if terminal else _BAR_IN_A_PIPE
+    ascii_only = not (terminal and output.unicode)
     rows = [
         [
             f"{h.at:%a %d %H:%M}" if terminal else h.at, h.total, f"{h.work_s / 60:.1f}", _load(h.load), f"{h.left_s / 60:.1f}",
-            bar(h.total, most, width, ascii_only=plain),
+            bar(h.total, most, width, ascii_only=ascii_only),
         ]
         for h in found.hours
     ]  # fmt: skip
@@ -121,24 +121,19 @@ def _show_hours(output: Output, found: Plan) -> None:
     output.table(heads, rows, less=["minutes of work", "left over"])
 
 
-def _show_days(output: Output, found: Plan) -> None:
-    """A line a day, with a block for each of its hours: a week of hours scrolls away before anybody has read it."""
+def _show_days(output: Output, found: Forecast) -> None:
+    """A line for each day, with a block for each of its hours."""
     most = max(h.total for h in found.hours)
     days: dict[str, list[Hour]] = {}
     for hour in found.hours:
         days.setdefault(f"{hour.at:%a %d %b}", []).append(hour)
     rows = []
     for day, hours in days.items():
-        loads = [h.load for h in hours if h.load is not None]
+        work_s = sum(h.work_s for h in hours)
+        peak = max((h.load for h in hours if h.load is not None), default=None)
+        chart = " " * hours[0].at.hour + "".join(block(h.total, most) for h in hours)
         left = f"{hours[-1].left_s / 60:.1f}"
-        row = [
-            day,
-            sum(h.total for h in hours),
-            f"{sum(h.work_s for h in hours) / 60:.1f}",
-            _load(max(loads, default=None)),
-            left,
-        ]
-        rows.append([*row, " " * hours[0].at.hour + "".join(block(h.total, most) for h in hours)])
+        rows.append([day, sum(h.total for h in hours), f"{work_s / 60:.1f}", _load(peak), left, chart])
     heads = ["day (UTC)", "runs", "minutes of work", "peak load", "left over", "runs from 0 to 24 h"]
     output.table(heads, rows, less=["minutes of work", "left over"])
 
@@ -150,11 +145,11 @@ def _load(share: float | None) -> str:
 
 
 def block(value: int, most: int) -> str:
-    """One block, an eighth to a whole one high; a dot for nothing."""
+    """One block, from an eighth to the full height; a dot for 0."""
     return _BLOCKS[max(1, round(value / most * (len(_BLOCKS) - 1)))] if value else _BLOCKS[0]
 
 
 def bar(value: int, most: int, width: int, *, ascii_only: bool) -> str:
-    """A bar of at most `width` characters; anything above nothing shows."""
+    """A bar of at most `width` characters; only 0 has none."""
     length = 0 if not value else max(1, round(value / most * width))
     return ("#" if ascii_only else "█") * length

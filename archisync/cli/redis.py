@@ -1,4 +1,4 @@
-"""`archisync redis`: what concerns the queue's server."""
+"""`archisync redis`: the server of the queue."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import typer
 
 from archisync.cli.context import app
 
-commands = typer.Typer(help="The queue's server.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(help="The Redis server of the queue.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @commands.callback()
 def redis() -> None:
-    """The queue's server."""
+    """The Redis server of the queue."""
 
 
 @commands.command()
 def acl(
     ctx: typer.Context,
-    prefix: Annotated[str, typer.Option("--prefix", help="What the names of the users begin with.")] = "archisync",
+    prefix: Annotated[str, typer.Option("--prefix", help="The beginning of the users' names.")] = "archisync",
 ) -> None:
-    """Print Redis commands that make least-privilege users for ticks and workers. Needs no connection.
+    """Print Redis commands that make users with few rights. One for ticks and one for workers; needs no connection.
 
-    They are made without a password and off; running the commands again, after an upgrade, changes neither.
+    The users have no password and are switched off. After an upgrade, run the commands again: they change neither.
 
     Example: archisync redis acl | redis-cli
     """

@@ -1,4 +1,4 @@
-"""`archisync report`: a page for people who never see a terminal."""
+"""`archisync report`: an HTML page for people who never see a terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from archisync.cli.context import App, app
 
 _FILE_MODE = 0o644
 _LISTED = 50
-_BARS = 56
 _SLOWEST = 10
+_BARS = 56
 
 
 def report(
@@ -20,9 +20,9 @@ def report(
     html: Annotated[
         Path, typer.Option("--html", help="The file to write, replaced in one step; - for standard output.")
     ],
-    days: Annotated[int, typer.Option("--days", min=1, max=90, help="How far back runs and failures go.")] = 7,
+    days: Annotated[int, typer.Option("--days", min=1, max=90, help="How many days of runs to show.")] = 7,
 ) -> None:
-    """Write one self-contained page: freshness of each type, runs and failures over time, held exports, slowest syncs.
+    """Write one HTML page about the last days. Shows freshness, runs, failures, held exports and the slowest syncs; needs no other file.
 
     Example: archisync report --html /var/www/archisync.html
     """
@@ -50,7 +50,7 @@ def _page(a: App, days: int) -> str:
     step = span / _BARS
     with a.database("report") as db:
         now = clock.now(db)
-        until = now + timedelta(seconds=1)  # the clock has whole seconds, and the last of them counts
+        until = now + timedelta(seconds=1)  # the clock has whole seconds, and the current one counts
         since = until - span
         return htmlreport.page(
             htmlreport.Facts(

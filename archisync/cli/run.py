@@ -1,4 +1,4 @@
-"""`archisync run`: force a resync."""
+"""`archisync run`: force a sync."""
 
 from __future__ import annotations
 
@@ -7,93 +7,107 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.base.errors import ArchisyncError, BusyError, ExitCode, UsageError, WaitTimeoutError
-from archisync.cli import complete
-from archisync.cli.arguments import finite
-from archisync.cli.context import App, Json, app, user_name
+from archisync.cli import completion
+from archisync.cli.arguments import Json, finite
+from archisync.cli.context import App, app, user_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from archisync.cli.output import Output
     from archisync.store.database import Database
     from archisync.store.queued_runs import Forced
     from archisync.store.runs import Run
+
+_COUNTS = ("seen", "inserted", "updated", "absent", "deleted", "quarantined")
+_LESS_IMPORTANT = ("seen", "absent", "quarantined", "deleted", "updated", "inserted", "reason")
 
 
 def run(
     ctx: typer.Context,
     type_name: Annotated[
-        str, typer.Argument(metavar="TYPE|all", help="A sync type, or all.", autocompletion=complete.sync_types_or_all)
+        str,
+        typer.Argument(metavar="TYPE|all", help="A sync type, or all.", autocompletion=completion.sync_types_or_all),
     ],
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="Only this agent; may be repeated.", autocompletion=complete.agent_ids),
+        typer.Option("--agent", "-a", help="Only this agent; may be repeated.", autocompletion=completion.agent_ids),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and exit with its code.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", min=0, callback=finite, help="Seconds to wait (with --wait); then exit 124."),
     ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Run it here: needs no Redis and no worker.")] = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Run it in this process, without Redis or a worker.")
+    ] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Recorded in the history.")] = None,
     json: Json = False,
 ) -> None:
-    """Force a resync: to the front of the queue, also of a disabled type or a paused agent.
+    """Sync now: the run goes to the front of the queue. Works for disabled types and paused agents, too.
 
-    An unfinished run of the same agent and type is joined, not doubled. Ctrl-C while waiting does not cancel the run.
+    If the agent already has an unfinished run of the type, that run is used. Ctrl-C stops waiting, not the run.
 
     Example: archisync run orders --agent anna.bianchi --wait --timeout 60
     """
     from archisync.schedule import force
 
     a = app(ctx)
-    force.select_types(type_name)  # a slip of the keyboard is told before a missing setting
-    if timeout is not None and not wait:
-        raise UsageError("--timeout goes with --wait", hint="add --wait, or leave --timeout out")
-    if inline:
-        if wait:
-            raise UsageError("--inline waits by itself", hint="leave --wait out")
-    else:
-        _ = a.config.redis_url
+    force.select_types(type_name)  # report a wrong type before a missing setting
+    _check_options(a, wait=wait, timeout=timeout, inline=inline)
     with a.database("run", answer_timeout_s=a.config.run_timeout_s if inline else None) as db:
-        if inline:
-            _require_direct(db)
-        chosen = force.select_pairs(db, type_name, agent or [])
-        for pair in chosen if inline else []:
-            a.config.source(pair.sync_type)
-        for sentence in force.overridden(db, chosen):
-            a.output.say(f"note: {sentence}")
-        forced = force.force(db, chosen, by=user_name(), why=reason)
-        for one in forced:
-            _say_queued(a, one)
-        shown, problem = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
+        forced = _force(a, db, type_name, agent or [], reason=reason, inline=inline)
+        ended, problem = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
     if json:
-        by_id = {run.run_id: run for run in shown}
+        by_id = {run.run_id: run for run in ended}
         a.output.json(runs=[_as_json(one, by_id.get(one.run_id)) for one in forced])
-    elif shown:
-        _table(a, shown)
+    elif ended:
+        _show_table(a.output, ended)
     else:
         for one in forced:
             a.output.line(f"{one.run_id}")
     if problem is not None:
         raise problem
-    if shown:
-        raise typer.Exit(force.exit_code(shown))
+    if ended:
+        raise typer.Exit(force.exit_code(ended))
 
 
-def _require_direct(db: Database) -> None:
-    from archisync.store.database import require_direct
+def _check_options(a: App, *, wait: bool, timeout: float | None, inline: bool) -> None:
+    if timeout is not None and not wait:
+        raise UsageError("--timeout goes with --wait", hint="add --wait, or leave --timeout out")
+    if inline and wait:
+        raise UsageError("--inline waits by itself", hint="leave --wait out")
+    if not inline:
+        _ = a.config.redis_url
 
-    require_direct(db)
 
+def _force(
+    a: App, db: Database, type_name: str, agents: Sequence[str], *, reason: str | None, inline: bool
+) -> list[Forced]:
+    """Queue the runs, and say what they override and join."""
+    from archisync.schedule import force
 
-def _say_queued(a: App, one: Forced) -> None:
-    what = "joins the unfinished run" if one.joined else "queued as run"
-    a.output.say(f"{one.sync_type} of {one.agent_id}: {what} {one.run_id}")
+    if inline:
+        from archisync.store.database import require_direct
+
+        require_direct(db)
+    pairs = force.select_pairs(db, type_name, agents)
+    if inline:
+        for pair in pairs:
+            a.config.source(pair.sync_type)
+    for sentence in force.overridden(db, pairs):
+        a.output.say(f"note: {sentence}")
+    forced = force.force(db, pairs, by=user_name(), why=reason)
+    for one in forced:
+        how = "joins the unfinished run" if one.joined else "queued as run"
+        a.output.say(f"{one.sync_type} of {one.agent_id}: {how} {one.run_id}")
+    return forced
 
 
 def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
 ) -> tuple[list[Run], ArchisyncError | None]:
-    """The runs as they are then, and why some are not finished; no runs when nobody waits for them."""
-    from archisync.schedule import force
+    """Deliver the runs, or do them here. Returns them with the reason why some are unfinished; no runs if nobody waits for them."""
     from archisync.store import history
 
     if not inline:
@@ -102,59 +116,68 @@ def _finish(
         deliver_now(db, a.config)
         if not wait:
             return [], None
-        _say_whether_ticks_come(a, db)
+        _warn_without_ticks(a.output, db)
     ended: dict[int, Run] = {}
 
-    def changed(run: Run) -> None:
-        ended[run.run_id] = _told(a, run)
+    def on_end(run: Run) -> None:
+        ended[run.run_id] = run
+        _say_outcome(a.output, run)
 
     problem: ArchisyncError | None = None
     try:
-        if inline:
-            from archisync.work.inline import run_inline
-
-            run_inline(db, a.config, forced, changed=changed)
-        else:
-            force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=changed)
+        _run_or_wait(a, db, forced, on_end, timeout_s=timeout_s, inline=inline)
     except (BusyError, WaitTimeoutError) as exc:
         problem = exc
     except KeyboardInterrupt:
-        first = next((one.run_id for one in forced if one.run_id not in ended), forced[-1].run_id)
-        a.output.say(f"{_INTERRUPTED[inline]} (archisync show {first})")
+        unfinished = next((one.run_id for one in forced if one.run_id not in ended), forced[-1].run_id)
+        what = "interrupted; unfinished runs are back in the queue" if inline else "no longer waiting; the run goes on"
+        a.output.say(f"{what} (archisync show {unfinished})")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     return [ended.get(one.run_id) or history.get(db, one.run_id) for one in forced], problem
 
 
-_INTERRUPTED = {False: "no longer waiting; the run goes on", True: "interrupted; what is not done is back in the queue"}
+def _run_or_wait(
+    a: App,
+    db: Database,
+    forced: list[Forced],
+    on_end: Callable[[Run], None],
+    *,
+    timeout_s: float | None,
+    inline: bool,
+) -> None:
+    """Block until all runs have ended, and call `on_end` with each. Raises BusyError, WaitTimeoutError."""
+    if inline:
+        from archisync.work.inline import run_inline
+
+        run_inline(db, a.config, forced, changed=on_end)
+    else:
+        from archisync.schedule import force
+
+        force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=on_end)
 
 
-def _say_whether_ticks_come(a: App, db: Database) -> None:
+def _warn_without_ticks(output: Output, db: Database) -> None:
     from archisync.store import ticks
 
     if note := ticks.overdue_note(ticks.last(db)):
-        a.output.say(f"note: {note}")
+        output.say(f"note: {note}")
 
 
-def _told(a: App, run: Run) -> Run:
-    a.output.say(f"run {run.run_id}: {run.sync_type} of {run.agent_id} {run.state} ({run.message})")
+def _say_outcome(output: Output, run: Run) -> None:
+    output.say(f"run {run.run_id}: {run.sync_type} of {run.agent_id} {run.state} ({run.message})")
     if run.state == "held":
-        a.output.say(f"hint: archisync held show {run.run_id}")
-    return run
+        output.say(f"hint: archisync held show {run.run_id}")
 
 
-def _table(a: App, shown: list[Run]) -> None:
+def _show_table(output: Output, runs: list[Run]) -> None:
     rows: list[list[Any]] = []
-    for run in shown:
+    for run in runs:
         counts = run.counts.as_dict() if run.counts else {}
         rows.append(
             [run.run_id, run.sync_type, run.agent_id, run.state.value, run.reason]
-            + [counts.get(name) for name in ("seen", "inserted", "updated", "absent", "deleted", "quarantined")]
+            + [counts.get(name) for name in _COUNTS]
         )
-    a.output.table(
-        ["run", "type", "agent", "state", "reason", "seen", "inserted", "updated", "absent", "deleted", "quarantined"],
-        rows,
-        less=["seen", "absent", "quarantined", "deleted", "updated", "inserted", "reason"],
-    )
+    output.table(["run", "type", "agent", "state", "reason", *_COUNTS], rows, less=_LESS_IMPORTANT)
 
 
 def _as_json(one: Forced, run: Run | None) -> dict[str, Any]:

@@ -1,87 +1,139 @@
-"""`archisync status`: is everything fresh, and if not, what stands in the way."""
+"""`archisync status`: whether everything is fresh, and if not, why."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archisync.base.errors import ExitCode, UsageError
-from archisync.cli.arguments import finite
-from archisync.cli.context import App, Json, app
+from archisync.cli.arguments import Json, finite
+from archisync.cli.context import App, app
+from archisync.cli.output import Ago, Output
 from archisync.cli.pause import scope
 
-_LESS_TELLING = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
-_AILING = 5
-"""Pairs that are named: a table of the types must not scroll away above the pairs of a broken ERP."""
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from archisync.store.health import TypeHealth, UnhealthyPair
+    from archisync.store.held import Held
+    from archisync.store.runs import Run
+    from archisync.store.settings import Pause
+    from archisync.store.ticks import Heartbeat
+
+_HEADS = (
+    "type", "health", "minutes", "agents", "queued", "running", "stale", "failing", "resting", "held", "last success", "next due",
+)  # fmt: skip
 _COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "held")
+_LESS_IMPORTANT = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
+_PAIRS_NAMED = 5
+"""Unhealthy pairs listed at most: when the ERP is broken, they must not push the table of types off the screen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Status:
+    """What the database says at one moment. `unhealthy` has one pair more than is shown, if there are more."""
+
+    now: datetime
+    types: Sequence[TypeHealth]
+    last_tick: Heartbeat | None
+    tick_note: str | None
+    running: Sequence[Run]
+    held: Sequence[Held]
+    unhealthy: Sequence[UnhealthyPair]
+    pauses: Sequence[Pause]
 
 
 def status(
     ctx: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view; q or Ctrl-C ends it.")] = False,
     every: Annotated[
-        float, typer.Option("--every", min=0.5, max=3600, callback=finite, help="Seconds between looks (--watch).")
+        float,
+        typer.Option("--every", min=0.5, max=3600, callback=finite, help="Seconds between updates (with --watch)."),
     ] = 2.0,
     json: Json = False,
 ) -> None:
-    """Show the health of each type, running syncs, held exports, pauses and the last tick.
+    """Show whether each type is fresh, and if not, why. Also shows running syncs, held exports, pauses and the last tick.
 
     Example: archisync status
 
     Example, on a screen on the wall: archisync status --watch
     """
-    from archisync.cli.output import Ago
-    from archisync.store import claims, clock, health, held, settings, ticks
-
     a = app(ctx)
     if watch:
         _watch(a, every, json)
         return
-    with a.database("status") as db:
-        now, types, beat = clock.now(db), health.type_health(db), ticks.last(db)
-        running, waiting, pauses = claims.running(db), held.held_exports(db), settings.pauses(db)
-        ailing = health.unhealthy_pairs(db, limit=_AILING + 1)
-        note = ticks.overdue_note(beat)
+    found = _read(a)
     if json:
-        shown = [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in types]
         a.output.json(
-            now=now, types=shown, last_tick=beat, tick_note=note, running=running, held=waiting, ailing=ailing[:_AILING],
-            pauses=pauses,
-        )  # fmt: skip
+            now=found.now,
+            types=[{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in found.types],
+            last_tick=found.last_tick,
+            tick_note=found.tick_note,
+            running=found.running,
+            held=found.held,
+            ailing=found.unhealthy[:_PAIRS_NAMED],
+            pauses=found.pauses,
+        )
         return
-    rows: list[list[Any]] = [
-        [
-            h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS),
-            Ago(h.newest_success_at, now), Ago(h.next_due_at, now) if h.next_due_at else None,
-        ]
-        for h in types
-    ]  # fmt: skip
-    heads = ["type", "health", "minutes", "agents", "queued", "running", "stale", "failing", "resting", "held"]
-    a.output.table([*heads, "last success", "next due"], rows, less=_LESS_TELLING)
-    if beat is not None and note is None:
-        a.output.line(f"last tick: {round(beat.age_s)} s ago on {beat.host}{': ' + beat.error if beat.error else ''}")
-    if note:
-        a.output.line(f"warning: {note}")
-    for run in running:
-        a.output.line(f"running: {run.sync_type} of {run.agent_id} on {run.worker} (run {run.run_id})")
-    for h in waiting:
-        a.output.line(f"held: {h.sync_type} of {h.agent_id}: {h.message} (archisync held show {h.run_id})")
-    if note:
-        ailing = [pair for pair in ailing if pair.backoff_until]  # all the rest is stale for that one reason
-    for pair in ailing[:_AILING]:
-        told = pair.describe(lambda moment: a.output.moment(moment, now))
-        a.output.line(f"{told} (archisync why {pair.sync_type} {pair.agent_id})")
-    if len(ailing) > _AILING:
-        a.output.line("… and more: archisync status --json, archisync history --state failed")
-    for p in pauses:
-        a.output.line(f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}")
+    a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT)
+    for line in _lines(found, a.output):
+        a.output.line(line)
+
+
+def _read(a: App) -> _Status:
+    from archisync.store import claims, clock, health, held, settings, ticks
+
+    with a.database("status") as db:
+        last_tick = ticks.last(db)
+        return _Status(
+            now=clock.now(db),
+            types=health.type_health(db),
+            last_tick=last_tick,
+            tick_note=ticks.overdue_note(last_tick),
+            running=claims.running(db),
+            held=held.held_exports(db),
+            unhealthy=health.unhealthy_pairs(db, limit=_PAIRS_NAMED + 1),
+            pauses=settings.pauses(db),
+        )
+
+
+def _row(h: TypeHealth, now: datetime) -> list[Any]:
+    next_due = Ago(h.next_due_at, now) if h.next_due_at else None
+    return [h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS), Ago(h.newest_success_at, now), next_due]
+
+
+def _lines(found: _Status, output: Output) -> Iterator[str]:
+    """What stands below the table."""
+    tick = found.last_tick
+    if found.tick_note:
+        yield f"warning: {found.tick_note}"
+    elif tick:
+        yield f"last tick: {round(tick.age_s)} s ago on {tick.host}{': ' + tick.error if tick.error else ''}"
+    for run in found.running:
+        yield f"running: {run.sync_type} of {run.agent_id} on {run.worker} (run {run.run_id})"
+    for h in found.held:
+        yield f"held: {h.sync_type} of {h.agent_id}: {h.message} (archisync held show {h.run_id})"
+    yield from _unhealthy_lines(found, output)
+    for p in found.pauses:
+        yield f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}"
+
+
+def _unhealthy_lines(found: _Status, output: Output) -> Iterator[str]:
+    # Without ticks every pair becomes stale, and the warning has said so: then only pairs that rest are named.
+    pairs = [pair for pair in found.unhealthy if pair.backoff_until or not found.tick_note]
+    for pair in pairs[:_PAIRS_NAMED]:
+        sentence = pair.describe(lambda moment: output.moment(moment, found.now))
+        yield f"{sentence} (archisync why {pair.sync_type} {pair.agent_id})"
+    if len(pairs) > _PAIRS_NAMED:
+        yield "… and more: archisync status --json, archisync history --state failed"
 
 
 def _watch(a: App, every_s: float, json: bool) -> None:
-    import os
-    import sys
-
     if json:
         raise UsageError("--watch and --json exclude each other", hint="watch -n 5 archisync status --json")
     if not (a.output.terminal and sys.stdin.isatty()):
@@ -91,7 +143,7 @@ def _watch(a: App, every_s: float, json: bool) -> None:
             "--watch needs a terminal that can move its cursor (TERM)",
             hint="archisync status   (or set TERM, to xterm for example)",
         )
-    from archisync.cli.liveview import watch as run
+    from archisync.cli.liveview import watch
 
-    if run(a.config, every_s=every_s, colour=a.output.colour):
+    if watch(a.config, every_s=every_s, colour=a.output.colour):
         raise typer.Exit(ExitCode.INTERRUPTED)

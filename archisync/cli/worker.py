@@ -1,4 +1,4 @@
-"""`archisync worker`: run the syncs."""
+"""`archisync worker`: runs the syncs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from archisync.cli.context import app
 
 def worker(
     ctx: typer.Context,
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=256, help="Workers on this host.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", "-n", min=1, max=256, help="Number of workers on this host.")
+    ] = 1,
     burst: Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")] = False,
     single: Annotated[bool, typer.Option("--single", hidden=True)] = False,
 ) -> None:
-    """Run syncs from the queue, until SIGTERM or Ctrl-C (the current run is finished first).
+    """Run syncs from the queue until SIGTERM or Ctrl-C. Each worker finishes its current run first.
 
     Example: archisync worker --processes 4
     """
-    a = app(ctx)
     from archisync import sources
 
+    a = app(ctx)
     a.config.require_all()
     sources.check_all(a.config)
     if single:

@@ -1,7 +1,8 @@
-"""The coming timetable: how many runs each hour brings, how much work that is, and whether the workers keep up. Pure.
+"""The coming hours: how many runs each brings, how much work that is, and whether the workers keep up. Pure.
 
 Slots follow `archisync.rules.due`: a pair is due at its next slot and every interval after it. Work is counted in seconds of a worker, from
-the mean duration of the type's last runs; what an hour can't do is carried into the next, and what is queued already into the first.
+the mean duration of the type's last runs. Work that an hour can't do is carried into the next one; work that is already queued is carried
+into the first one.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 
+from archisync.base.text import counted
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 
 HOUR = timedelta(hours=1)
-FALLBACK_S = 5.0
-"""Assumed of a type that never ran; the plan says that it is assumed."""
+ASSUMED_S = 5.0
+"""Duration of a run of a type that never ran; the forecast says that it is assumed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,7 @@ class DueGroup:
 
 @dataclass(kw_only=True)
 class Hour:
-    """One hour of the plan, from `at`. `work_s`: seconds of a worker that its runs take; `left_s`: not done by its end."""
+    """One hour, or a part of one, from `at`. `work_s`: seconds of a worker that its runs take. `left_s`: seconds not done at its end."""
 
     at: datetime
     length_s: float
@@ -44,10 +47,11 @@ class Hour:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """`queued`: runs that wait already, and `queued_s` their work, which is carried into the first hour. `assumed`: types whose
-    duration is a guess. `notes`: where workers don't keep up, as sentences."""
+class Forecast:
+    """`queued`: runs that already wait, by type; `queued_s`: their work. `assumed`: types whose duration is a guess. `notes`: sentences
+    that say where the workers can't keep up."""
 
+    now: datetime
     hours: Sequence[Hour]
     queued: Mapping[str, int]
     queued_s: float
@@ -61,7 +65,7 @@ class Plan:
         return not self.notes
 
 
-def make_plan(
+def make_forecast(
     groups: Sequence[DueGroup],
     measured_s: Mapping[str, float | None],
     *,
@@ -69,34 +73,29 @@ def make_plan(
     span: timedelta,
     workers: int,
     queued: Mapping[str, int],
-) -> Plan:
-    """The plan from `now` on. `queued`: runs that wait already, by type. `workers`: processes that run syncs; with 0 nothing is done."""
+) -> Forecast:
+    """The forecast for `span` from `now` on. `queued`: runs that already wait, by type. `workers`: with 0, no work is done."""
     types = sorted({g.sync_type for g in groups} | set(queued), key=list(SYNC_TYPES).index)
-    durations = {name: measured_s.get(name) or FALLBACK_S for name in types}
+    durations = {name: measured_s.get(name) or ASSUMED_S for name in types}
     hours = _hours(now, span)
     for group in groups:
-        _spread(group, hours, now, now + span)
-    left = queued_s = sum(runs * durations[name] for name, runs in queued.items())
-    for hour in hours:
-        hour.work_s = sum(runs * durations[name] for name, runs in hour.runs.items())
-        capacity = workers * hour.length_s
-        hour.load = (hour.work_s + left) / capacity if capacity else None
-        hour.left_s = left = max(0.0, left + hour.work_s - capacity)
-    assumed = [name for name in types if measured_s.get(name) is None]
-    notes = [*_overload_notes(hours, workers, queued_s), *_serial_notes(groups, durations)]
-    return Plan(
+        _add_slots(hours, group, now, now + span)
+    queued_s = sum(runs * durations[name] for name, runs in queued.items())
+    _add_work(hours, durations, workers, queued_s)
+    return Forecast(
+        now=now,
         hours=hours,
         queued=queued,
         queued_s=queued_s,
         workers=workers,
         durations_s=durations,
-        assumed=assumed,
-        notes=notes,
+        assumed=[name for name in types if measured_s.get(name) is None],
+        notes=[*_overload_notes(hours, workers, queued_s), *_interval_notes(groups, durations)],
     )
 
 
 def _hours(now: datetime, span: timedelta) -> list[Hour]:
-    """Hours by the clock; the first and the last may be shorter."""
+    """Hours of the clock; the first and the last may be shorter."""
     found, at = [], now
     while at < now + span:
         after = min(at.replace(minute=0, second=0, microsecond=0) + HOUR, now + span)
@@ -105,7 +104,7 @@ def _hours(now: datetime, span: timedelta) -> list[Hour]:
     return found
 
 
-def _spread(group: DueGroup, hours: Sequence[Hour], now: datetime, end: datetime) -> None:
+def _add_slots(hours: Sequence[Hour], group: DueGroup, now: datetime, end: datetime) -> None:
     first = hours[0].at.replace(minute=0, second=0, microsecond=0)
     every = timedelta(minutes=group.interval_minutes)
     slot = max(group.due_at, now)
@@ -115,38 +114,47 @@ def _spread(group: DueGroup, hours: Sequence[Hour], now: datetime, end: datetime
         slot += every
 
 
+def _add_work(hours: Sequence[Hour], durations: Mapping[str, float], workers: int, left_s: float) -> None:
+    """Fill in work, load and what is left of each hour. `left_s`: the work left before the first hour."""
+    for hour in hours:
+        hour.work_s = sum(runs * durations[name] for name, runs in hour.runs.items())
+        capacity_s = workers * hour.length_s
+        hour.load = (hour.work_s + left_s) / capacity_s if capacity_s else None
+        hour.left_s = left_s = max(0.0, left_s + hour.work_s - capacity_s)
+
+
 def _overload_notes(hours: Sequence[Hour], workers: int, queued_s: float) -> list[str]:
-    """One sentence for each stretch of hours that ends with work left over."""
+    """A sentence for each stretch of hours that end with work left."""
     if not workers:
-        return ["no worker is alive: nothing of this would run"] if queued_s or any(h.total for h in hours) else []
+        return ["no worker is alive: none of this would run"] if queued_s or any(h.total for h in hours) else []
     notes, stretch = [], list[Hour]()
     for hour in [*hours, None]:
         if hour is not None and hour.left_s > 0:
             stretch.append(hour)
         elif stretch:
-            worst = max(h.left_s for h in stretch)
-            needed = workers + _ceil(worst / sum(h.length_s for h in stretch))
-            until = f"{hour.at:%a %d %H:%M} UTC" if hour is not None else "the end of the plan"
-            notes.append(
-                f"{workers} worker(s) don't keep up from {stretch[0].at:%a %d %H:%M} to {until}: up to {worst / 60:.0f} min of work "
-                f"wait; {needed} would do"
-            )
+            end = f"{hour.at:%a %d %H:%M} UTC" if hour is not None else "the end of the plan"
+            notes.append(_overload_note(stretch, end, workers))
             stretch = []
     return notes
 
 
-def _ceil(number: float) -> int:
-    return max(1, int(-(-number // 1)))
+def _overload_note(stretch: Sequence[Hour], end: str, workers: int) -> str:
+    left_s = max(h.left_s for h in stretch)
+    enough = workers + max(1, ceil(left_s / sum(h.length_s for h in stretch)))
+    return (
+        f"{counted(workers, 'worker')} can't keep up from {stretch[0].at:%a %d %H:%M} to {end}: "
+        f"up to {left_s / 60:.0f} min of work waits; {enough} workers are enough"
+    )
 
 
-def _serial_notes(groups: Sequence[DueGroup], durations: Mapping[str, float]) -> list[str]:
-    """An agent's runs never overlap: if they take longer than their intervals, no number of workers helps."""
+def _interval_notes(groups: Sequence[DueGroup], durations: Mapping[str, float]) -> list[str]:
+    """An agent's runs never overlap: if they take longer than their intervals, more workers don't help."""
     every_s = {g.sync_type: g.interval_minutes * 60 for g in groups}
     notes = []
     for scope, whose in ((Scope.AGENT, "an agent's"), (Scope.SHARED, "the shared")):
         share = sum(durations[n] / every_s[n] for n in every_s if SYNC_TYPES[n].scope is scope)
         if share > 1:
             notes.append(
-                f"{whose} types take {share:.1f} times as long as their intervals allow, one after the other: lengthen intervals"
+                f"{whose} types take {share:.1f} times as long as their intervals allow, one after the other: set longer intervals"
             )
     return notes

@@ -96,7 +96,7 @@ PEAK = """
 import re, sys
 from archisync.__main__ import main
 try:
-    main()
+    sys.exit(main())
 finally:
     print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1]) * 1024, file=sys.stderr)
 """

@@ -37,9 +37,9 @@ def test_an_agent_is_added_off_the_whitelist_unless_asked(cli: Cli, connection: 
 def test_adding_an_agent_twice_leaves_it_as_it_is(cli: Cli, connection: Database) -> None:
     cli("agent", "add", "anna", "--name", "Anna Bianchi")
     done = cli("agent", "add", "anna", "--name", "Somebody else")
-    assert (done.returncode, done.stdout) == (0, "anna: was there already, left as it is\n")
+    assert (done.returncode, done.stdout) == (0, "anna: already registered, left as it is\n")
     assert _users(connection) == [("anna", "Anna Bianchi", False)]
-    assert cli("agent", "add", "anna", "--allow").stdout == "anna: was there already, on the whitelist\n"
+    assert cli("agent", "add", "anna", "--allow").stdout == "anna: already registered, on the whitelist\n"
     assert _users(connection) == [("anna", "Anna Bianchi", True)]
 
 

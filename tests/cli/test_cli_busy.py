@@ -176,7 +176,7 @@ def test_ctrl_c_gives_the_run_back_that_was_being_done_inline(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
-    assert err == "interrupted; what is not done is back in the queue (archisync show 1)\n"
+    assert err == "interrupted; unfinished runs are back in the queue (archisync show 1)\n"
     run = history.get(connection, 1)
     assert (run.state, run.reason, run.message, run.attempt) == ("queued", "interrupted", "interrupted with Ctrl-C", 1)
     with inline(env) as process:

@@ -174,7 +174,7 @@ def test_why_adds_that_its_last_runs_failed(cli: Cli, noon: Database) -> None:
     _tick(noon)
     _state(noon, consecutive_failures=1)
     assert _why(cli, "orders", "anna")[1].splitlines()[1:] == [
-        "note: its last 1 run(s) failed: archisync history orders --agent anna"
+        "note: its last run failed: archisync history orders --agent anna"
     ]
 
 
@@ -431,7 +431,7 @@ def test_a_run_that_does_not_exist_is_not_found(cli: Cli, run_id: str) -> None:
 def test_prune_deletes_finished_runs_that_are_older(cli: Cli, noon: Database) -> None:
     _run(noon, finished_at="2025-01-01T00:00:00Z")
     kept = [_run(noon, finished_at="2026-02-01T00:00:00Z"), _run(noon, "queued", queued_at="2025-01-01T00:00:00Z")]
-    assert cli("prune", "--older-than", "90d", env=AT_NOON).stdout == "1 run(s) deleted\n"
+    assert cli("prune", "--older-than", "90d", env=AT_NOON).stdout == "deleted 1 run\n"
     assert [r["id"] for r in noon.execute("select id from system.sync_runs order by id").fetchall()] == kept
 
 

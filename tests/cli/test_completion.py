@@ -23,7 +23,7 @@ def offered(words: str, env: dict[str, str], shell: str = "bash") -> list[str]:
         if shell == "fish":
             said["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv[0] = 'archisync'; from archisync.__main__ import main; main()"],
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'archisync'; from archisync.__main__ import main; sys.exit(main())"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "_ARCHISYNC_COMPLETE": f"complete_{shell}"} | said | env,
         capture_output=True, text=True, check=False,
     )  # fmt: skip

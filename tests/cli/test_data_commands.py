@@ -126,7 +126,7 @@ def test_diff_waits_for_nobody(deliver: Deliver, cli: Cli, database_url: str, en
         (
             ("clear", "customers", "--agent", "anna"),
             2,
-            "3 row(s) of customers of anna would be deleted; nothing was done",
+            "3 rows of customers of anna would be deleted; nothing was done",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_clear_empties_one_agent_and_the_next_sync_loads_again(
     done = cli("clear", "customers", "--agent", "anna", "--yes", env=env)
     assert (done.returncode, done.stdout) == (
         0,
-        "10 row(s) of customers of anna deleted; the next sync loads the export again\n",
+        "deleted 10 rows of customers of anna; the next sync loads the export again\n",
     )
     assert count(connection, "select count(*) from agents.customers where agent_id = 'anna'") == 0
     assert count(connection, "select count(*) from agents.customers where agent_id = 'luca'") == 5

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from archisync.cli.main import root
+from archisync.cli.root import root_command
 from archisync.rules.config import Config
 from archisync.store import claims, history
 from archisync.store.database import Database
@@ -279,7 +279,7 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
     for command, document in documents(site, empty_database_url):
         shown.add(command)
         compare_keys(document, SECTIONS[command], command, seen)
-    assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root())))
+    assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root_command())))
     never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
     assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
     # a run and a held export are one thing wherever they are shown
@@ -305,7 +305,7 @@ ONE_COMMAND_IS_ENOUGH = (
 
 
 def test_each_command_that_takes_json_is_documented() -> None:
-    commands = set(json_commands(typer.main.get_command(root())))
+    commands = set(json_commands(typer.main.get_command(root_command())))
     assert set(SECTIONS) - set(SHARED.values()) - {"archisync tick --dry-run"} == commands
 
 

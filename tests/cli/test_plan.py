@@ -37,7 +37,7 @@ def test_plan_shows_a_chart_by_hour_and_that_workers_keep_up(cli: Cli, noon: Dat
         "HOUR (UTC)            RUNS  MINUTES OF WORK  LOAD  LEFT OVER  CHART\n"
         f"2026-03-01T12:00:00Z  12    6.0              10%   0.0        {bar}\n"
         f"2026-03-01T13:00:00Z  12    6.0              10%   0.0        {bar}\n"
-        "1 worker(s); a run takes: orders 30 s\n"
+        "1 worker; a run takes: orders 30 s\n"
         "the workers keep up\n"
     )
     assert not noon.closed
@@ -71,12 +71,12 @@ def test_plan_counts_what_is_queued_and_says_so(cli: Cli, noon: Database) -> Non
     done = cli("plan", "--for", "1h", "--type", "orders", "--workers", "1", env=AT_NOON)
     assert done.stdout.splitlines()[1:] == [
         "2026-03-01T12:00:00Z  12    6.0              344%  146.5      " + "#" * 30,
-        "1 worker(s); a run takes: orders 30 s",
-        "queued already: 401 orders; 200.5 min of work, which the first hours have to do as well",
-        "warning: 1 worker(s) don't keep up from Sun 01 12:00 to the end of the plan: up to 146 min of work wait; 4 would do",
+        "1 worker; a run takes: orders 30 s",
+        "already queued: 401 orders; 200.5 min of work for the first hours",
+        "warning: 1 worker can't keep up from Sun 01 12:00 to the end of the plan: up to 146 min of work waits; 4 workers are enough",
     ]
     cli("pause", "--type", "orders", env=AT_NOON)  # all but the forced one will be skipped
-    assert "queued already: 1 orders; 0.5 min of work" in cli("plan", "--workers", "1", env=AT_NOON).stdout
+    assert "already queued: 1 orders; 0.5 min of work" in cli("plan", "--workers", "1", env=AT_NOON).stdout
     told = json.loads(cli("plan", "--agent", "anna", "--json", env=AT_NOON).stdout)
     assert (told["queued"], told["queued_s"]) == ({"orders": 1}, 30)
 
@@ -84,7 +84,7 @@ def test_plan_counts_what_is_queued_and_says_so(cli: Cli, noon: Database) -> Non
 def test_plan_counts_the_workers_that_live_and_says_when_there_is_none(cli: Cli, noon: Database) -> None:
     done = cli("plan", "--for", "1h", env=AT_NOON)
     assert done.returncode == 0
-    assert "warning: no worker is alive: nothing of this would run\n" in done.stdout
+    assert "warning: no worker is alive: none of this would run\n" in done.stdout
     assert "note: customers, products, prices, ddt, invoices never ran: their duration is assumed\n" in done.stdout
     assert not noon.closed
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.cli.tablefit import GAP, NARROWEST_TEXT, fit
+from archisync.cli.tablefit import GAP, NARROWEST_FOLD, fit
 
 NAMES = ["run", "type", "agent", "why"]
 WIDTHS = [3, 6, 12, 90]
@@ -11,18 +11,18 @@ WIDTHS = [3, 6, 12, 90]
 
 def test_what_fits_is_shown_as_it_is() -> None:
     found = fit(NAMES, WIDTHS, room=200, less=["type"], folds="why")
-    assert (found.shown, found.left_out, found.text) == ([0, 1, 2, 3], [], 90)
+    assert (found.shown, found.left_out, found.folded_width) == ([0, 1, 2, 3], [], 90)
 
 
 def test_the_long_text_folds_before_a_column_gives_way() -> None:
     found = fit(NAMES, WIDTHS, room=80, less=["type"], folds="why")
-    assert (found.shown, found.left_out, found.text) == ([0, 1, 2, 3], [], 80 - 21 - 3 * GAP)
+    assert (found.shown, found.left_out, found.folded_width) == ([0, 1, 2, 3], [], 80 - 21 - 3 * GAP)
 
 
 def test_the_least_telling_columns_give_way_in_order() -> None:
-    exactly = 3 + 12 + NARROWEST_TEXT + 2 * GAP
+    exactly = 3 + 12 + NARROWEST_FOLD + 2 * GAP
     found = fit(NAMES, WIDTHS, room=exactly, less=["type", "run"], folds="why")
-    assert (found.shown, found.left_out, found.text) == ([0, 2, 3], ["type"], NARROWEST_TEXT)
+    assert (found.shown, found.left_out, found.folded_width) == ([0, 2, 3], ["type"], NARROWEST_FOLD)
     assert fit(NAMES, WIDTHS, room=exactly - 1, less=["type", "run"], folds="why").left_out == ["type", "run"]
 
 
@@ -46,6 +46,6 @@ def test_what_is_shown_always_has_room(widths: list[int], room: int, given_up: i
     found = fit(names, widths, room=room, less=names[:given_up][: len(names) - 1], folds=folds)
     if found.records:
         return
-    used = sum(found.text or 0 if names[i] == folds else widths[i] for i in found.shown)
+    used = sum(found.folded_width or 0 if names[i] == folds else widths[i] for i in found.shown)
     assert used + GAP * (len(found.shown) - 1) <= room
     assert sorted([*found.left_out, *(names[i] for i in found.shown)]) == sorted(names)

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from archisync.base.errors import ExitCode
-from archisync.cli.main import root
+from archisync.cli.root import root_command
 from archisync.rules.config import Config, variable_names
 from archisync.sources import check_all
 from archisync.work.worker import WORKER_TTL_S
@@ -192,7 +192,7 @@ def test_the_workflow_s_script_runs_and_hands_on_the_exit_code(cli: Cli, tmp_pat
 
 
 def test_every_command_in_the_examples_exists() -> None:
-    known = set(typer.main.get_command(root()).commands)  # type: ignore[attr-defined]
+    known = set(typer.main.get_command(root_command()).commands)  # type: ignore[attr-defined]
     files = [*MANIFESTS, *UNITS, EXAMPLES / "github/resync.yml", EXAMPLES / "Containerfile", EXAMPLES / "crontab"]
     for path in files:
         code = "\n".join(line.split("#", 1)[0] for line in path.read_text("utf-8").splitlines())

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from archisync.base.errors import EXIT_CODE_MEANING
-from archisync.cli.main import root
+from archisync.cli.root import root_command
 from archisync.rules.config import SETTINGS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def commands(group: Any, prefix: str = "archisync") -> list[tuple[str, str]]:
     return found
 
 
-COMMANDS = commands(typer.main.get_command(root()))
+COMMANDS = commands(typer.main.get_command(root_command()))
 
 
 @pytest.mark.parametrize(("words", "text"), COMMANDS, ids=[words for words, _ in COMMANDS])

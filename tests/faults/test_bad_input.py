@@ -103,7 +103,7 @@ def db(shared_url: str) -> Iterator[Database]:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    code: object
+    code: int
     stdout: str
     stderr: str
 
@@ -116,10 +116,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = main()
         out, err = capsys.readouterr()
-        return Said(code=ended.value.code, stdout=out, stderr=err)
+        return Said(code=code, stdout=out, stderr=err)
 
     return run
 
@@ -244,7 +243,7 @@ import sys
 from pathlib import Path
 from archisync.__main__ import main
 try:
-    main()
+    sys.exit(main())
 finally:
     status = Path("/proc/self/status").read_text()
     print(status.split("VmHWM:")[1].split()[0], file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The plan's arithmetic: slots by the hour, work that is carried on, and what is said about it."""
+"""The forecast: slots by the hour, work that is carried on, and the notes about it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.cli.plan import bar
-from archisync.rules.forecast import DueGroup, Plan, make_plan
+from archisync.rules.forecast import DueGroup, Forecast, make_forecast
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ORDERS_S: dict[str, float | None] = {"orders": 6.0}
@@ -18,18 +18,18 @@ def group(pairs: int = 10, *, minutes: int = 10, due: datetime = NOW, name: str 
     return DueGroup(sync_type=name, interval_minutes=minutes, due_at=due, pairs=pairs)
 
 
-def plan(
+def forecast(
     *groups: DueGroup,
     workers: int = 1,
     hours: float = 3,
     now: datetime = NOW,
     queued: Mapping[str, int] = MappingProxyType({}),
-) -> Plan:
-    return make_plan(groups, ORDERS_S, now=now, span=timedelta(hours=hours), workers=workers, queued=queued)
+) -> Forecast:
+    return make_forecast(groups, ORDERS_S, now=now, span=timedelta(hours=hours), workers=workers, queued=queued)
 
 
 def test_a_ten_minute_type_runs_six_times_an_hour_for_each_pair() -> None:
-    found = plan(group(10))
+    found = forecast(group(10))
     assert [h.total for h in found.hours] == [60, 60, 60]
     assert [h.work_s for h in found.hours] == [360, 360, 360]
     assert [h.load for h in found.hours] == [0.1, 0.1, 0.1]
@@ -37,59 +37,59 @@ def test_a_ten_minute_type_runs_six_times_an_hour_for_each_pair() -> None:
 
 
 def test_the_first_and_the_last_hour_may_be_parts() -> None:
-    found = plan(group(1, due=NOW + timedelta(minutes=45)), hours=1, now=NOW + timedelta(minutes=40))
+    found = forecast(group(1, due=NOW + timedelta(minutes=45)), hours=1, now=NOW + timedelta(minutes=40))
     assert [(f"{h.at:%H:%M}", h.length_s, h.total) for h in found.hours] == [("12:40", 1200, 2), ("13:00", 2400, 4)]
 
 
-def test_what_is_overdue_runs_now() -> None:
-    assert plan(group(1, minutes=1440, due=NOW - timedelta(days=3))).hours[0].total == 1
+def test_an_overdue_pair_runs_in_the_first_hour() -> None:
+    assert forecast(group(1, minutes=1440, due=NOW - timedelta(days=3))).hours[0].total == 1
 
 
-def test_work_that_an_hour_can_t_do_is_carried_on_and_the_needed_workers_are_told() -> None:
+def test_work_that_an_hour_can_t_do_is_carried_on_and_a_note_says_how_many_workers_are_enough() -> None:
     late = group(1200, minutes=180)  # 7200 s of work at 12:00, nothing until 15:00
-    found = plan(late)
+    found = forecast(late)
     assert [h.left_s for h in found.hours] == [3600, 0, 0]
     assert [h.load for h in found.hours] == [2, 1, 0]
     assert found.notes == [
-        "1 worker(s) don't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 60 min of work wait; 2 would do"
+        "1 worker can't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 60 min of work waits; 2 workers are enough"
     ]
-    assert plan(late, workers=2).keeps_up
+    assert forecast(late, workers=2).keeps_up
 
 
-def test_what_is_queued_already_is_the_first_hours_work() -> None:
-    found = plan(group(10), queued={"orders": 900})
+def test_runs_that_already_wait_are_work_for_the_first_hours() -> None:
+    found = forecast(group(10), queued={"orders": 900})
     assert (found.queued_s, [h.total for h in found.hours]) == (5400, [60, 60, 60])
     assert [(h.load, h.left_s) for h in found.hours] == [(1.6, 2160), (0.7, 0), (0.1, 0)]
     assert found.notes == [
-        "1 worker(s) don't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 36 min of work wait; 2 would do"
+        "1 worker can't keep up from Sun 01 12:00 to Sun 01 13:00 UTC: up to 36 min of work waits; 2 workers are enough"
     ]
-    assert plan(group(10), queued={"orders": 100}).keeps_up
-    assert plan(workers=0, queued={"orders": 1}).notes == ["no worker is alive: nothing of this would run"]
-    assert plan(queued={"orders": 1}).durations_s == {"orders": 6.0}  # forced runs of a type that is disabled
+    assert forecast(group(10), queued={"orders": 100}).keeps_up
+    assert forecast(workers=0, queued={"orders": 1}).notes == ["no worker is alive: none of this would run"]
+    assert forecast(queued={"orders": 1}).durations_s == {"orders": 6.0}  # forced runs of a type that is disabled
 
 
-def test_work_that_only_grows_is_told_to_the_end() -> None:
-    assert plan(group(200)).notes == [
-        "1 worker(s) don't keep up from Sun 01 12:00 to the end of the plan: up to 180 min of work wait; 2 would do"
+def test_work_that_only_grows_waits_until_the_end_of_the_plan() -> None:
+    assert forecast(group(200)).notes == [
+        "1 worker can't keep up from Sun 01 12:00 to the end of the plan: up to 180 min of work waits; 2 workers are enough"
     ]
 
 
-def test_without_workers_nothing_runs_and_that_is_said() -> None:
-    assert plan(group(1), workers=0).notes == ["no worker is alive: nothing of this would run"]
-    assert plan(workers=0).notes == []
+def test_without_workers_nothing_runs_and_a_note_says_so() -> None:
+    assert forecast(group(1), workers=0).notes == ["no worker is alive: none of this would run"]
+    assert forecast(workers=0).notes == []
 
 
-def test_an_agent_whose_runs_take_longer_than_their_intervals_is_told() -> None:
+def test_runs_that_take_longer_than_their_intervals_are_noted() -> None:
     measured: dict[str, float | None] = {"orders": 400.0, "ddt": 480.0}
     groups = [group(1), group(1, name="ddt", minutes=20)]
-    found = make_plan(groups, measured, now=NOW, span=timedelta(hours=1), workers=9, queued={})
+    found = make_forecast(groups, measured, now=NOW, span=timedelta(hours=1), workers=9, queued={})
     assert found.notes == [
-        "an agent's types take 1.1 times as long as their intervals allow, one after the other: lengthen intervals"
+        "an agent's types take 1.1 times as long as their intervals allow, one after the other: set longer intervals"
     ]
 
 
-def test_a_type_that_never_ran_is_said_to_be_assumed() -> None:
-    assert plan(group(1), group(1, name="prices")).assumed == ["prices"]
+def test_the_duration_of_a_type_that_never_ran_is_assumed() -> None:
+    assert forecast(group(1), group(1, name="prices")).assumed == ["prices"]
 
 
 @given(
@@ -105,7 +105,7 @@ def test_no_slot_is_lost_and_no_work_vanishes(
 ) -> None:
     now = NOW + timedelta(seconds=start)
     due, end = max(now + timedelta(minutes=late), now), now + timedelta(hours=hours)
-    found = plan(
+    found = forecast(
         group(pairs, minutes=minutes, due=now + timedelta(minutes=late)), hours=hours, now=now, workers=workers
     )
     slots = 0 if due >= end else (end - due - timedelta(microseconds=1)) // timedelta(minutes=minutes) + 1
@@ -116,6 +116,6 @@ def test_no_slot_is_lost_and_no_work_vanishes(
     assert done <= workers * hours * 3600 + 1e-6
 
 
-def test_a_bar_shows_whatever_is_more_than_nothing() -> None:
+def test_a_bar_is_never_empty_unless_the_value_is_0() -> None:
     assert [bar(n, 1000, 10, ascii_only=True) for n in (0, 1, 500, 1000)] == ["", "#", "#####", "##########"]
     assert bar(1, 1, 2, ascii_only=False) == "██"

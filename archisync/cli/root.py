@@ -1,4 +1,4 @@
-"""The root command: global options and the list of commands."""
+"""The root command: its options, and the commands and groups below it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ COMMANDS = {
     "report": "report",
     "worker": "worker",
     "prune": "history",
-    "diff": "data",
-    "clear": "data",
+    "diff": "diff",
+    "clear": "clear",
 }
-"""Command → module of `archisync.cli` with a function of the command's name, in the order of --help."""
+"""Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""
 GROUPS = {
     "interval": "interval",
     "agent": "agent",
@@ -44,50 +44,50 @@ GROUPS = {
     "db": "database",
     "redis": "redis",
 }
-"""Group of commands → module of `archisync.cli` with its `commands`."""
+"""Each group of commands and the module of `archisync.cli` that has its `commands`."""
 
 
-def _version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"archisync {__version__}")
         raise typer.Exit
 
 
-def main(
+def _set_app(
     ctx: typer.Context,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data, errors and log events.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only data, errors and log events.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     ctx.obj = App(output=Output(quiet=quiet), config=Config.from_environment())
 
 
-def root(only: str | None = None) -> typer.Typer:
-    """The command line: all of it, or the root with one of its commands or groups.
+def root_command(only: str | None = None) -> typer.Typer:
+    """The root command with all commands, or with only one command or group.
 
-    Importing and describing every command to typer takes longer than most of them run.
+    Importing all commands and describing them to typer takes longer than most commands run.
     """
-    app = typer.Typer(
+    root = typer.Typer(
         name="archisync",
         help="Keeps PostgreSQL copies of ERP data fresh, and never harms them.\n\nFirst time? Try: archisync demo",
         no_args_is_help=True,
-        rich_markup_mode=None,  # rich costs more than the rest of --help
+        rich_markup_mode=None,  # rich takes longer than the rest of --help
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(main)
+    root.callback()(_set_app)
     for name, module in COMMANDS.items():
         if only in (None, name):
-            app.command(name)(getattr(import_module(f"archisync.cli.{module}"), name))
+            root.command(name)(getattr(import_module(f"archisync.cli.{module}"), name))
     for name, module in GROUPS.items():
         if only in (None, name):
-            app.add_typer(import_module(f"archisync.cli.{module}").commands, name=name)
-    return app
+            root.add_typer(import_module(f"archisync.cli.{module}").commands, name=name)
+    return root
 
 
-def named(arguments: Sequence[str]) -> str | None:
-    """The command or group that is certainly meant; None where the whole command line has to answer: help, completion, a wrong name."""
+def named_command(arguments: Sequence[str]) -> str | None:
+    """The command or group that the arguments name. None for help, completion and a wrong name, which need the whole command line."""
     word = next((argument for argument in arguments if argument not in ("--quiet", "-q")), "")
     return word if word in COMMANDS or word in GROUPS else None

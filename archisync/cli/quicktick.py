@@ -1,8 +1,7 @@
-"""What `archisync tick` does and prints, without the command-line library.
+"""`archisync tick` without typer.
 
-A tick with nothing to do takes a few milliseconds and is started each minute; typer and the other commands' modules take ten times
-as long to import. So `archisync.__main__` comes here at once when it is typed as in a crontab, and `archisync.cli.tick` in all other
-cases.
+Cron starts a tick each minute, and one with nothing to do takes a few milliseconds; importing typer and the commands takes ten times as
+long. So `archisync.__main__` comes straight here for `tick` and `tick --json`; `archisync.cli.tick` does it for all other options.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from archisync.schedule.tick import tick
 from archisync.store.database import connected
 
 
-def typed_plainly(arguments: Sequence[str]) -> ExitCode | None:
-    """Run `tick` or `tick --json`; None for anything else."""
+def run_plain_tick(arguments: Sequence[str]) -> ExitCode | None:
+    """Run `tick` or `tick --json`. None: `arguments` are something else."""
     match arguments:
         case ["tick"]:
-            return run(Output(), Config.from_environment(), json=False)
+            return run_tick(Output(), Config.from_environment(), json=False)
         case ["tick", "--json"]:
-            return run(Output(), Config.from_environment(), json=True)
+            return run_tick(Output(), Config.from_environment(), json=True)
         case _:
             return None
 
 
-def run(output: Output, config: Config, *, json: bool) -> ExitCode:
-    """One tick, told on `output`. Raises what `tick` raises."""
-    _ = config.redis_url  # a missing variable is told now, not by the first tick that has something to deliver
+def run_tick(output: Output, config: Config, *, json: bool) -> ExitCode:
+    """Run one tick and show what it did. Raises what `tick` raises."""
+    _ = config.redis_url  # report a missing setting now, not only when there is something to deliver
     late = UnreachableError(
         f"the tick did not end within {TICK_DEADLINE_S:g} s and was stopped: PostgreSQL or Redis answers too slowly",
         hint="archisync status; the next tick goes on with what is left",

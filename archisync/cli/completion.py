@@ -1,0 +1,86 @@
+"""What the shell offers when TAB is pressed: sync types, agent ids, run ids.
+
+A person in the middle of a command wants no error there: without a database that answers at once, nothing is offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from archisync.rules.synctypes import SYNC_TYPES
+
+if TYPE_CHECKING:
+    from archisync.store.database import Database
+
+T = TypeVar("T")
+OFFERED = 50
+ANSWER_TIMEOUT_S = 2
+
+_ZSH_FIRST_TAB = """
+if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s "$@"; fi
+"""
+
+
+def sync_types(incomplete: str) -> list[str]:
+    return [name for name in SYNC_TYPES if name.startswith(incomplete)]
+
+
+def sync_types_or_all(incomplete: str) -> list[str]:
+    return [name for name in (*SYNC_TYPES, "all") if name.startswith(incomplete)]
+
+
+def agent_ids(incomplete: str) -> list[str]:
+    def query(db: Database) -> list[str]:
+        from archisync.store import agents
+
+        return agents.ids_beginning_with(db, incomplete, limit=OFFERED)
+
+    return _from_database(query)
+
+
+def run_ids(incomplete: str) -> list[tuple[str, str]]:
+    """The newest runs, each with a description."""
+
+    def query(db: Database) -> list[tuple[str, str]]:
+        from archisync.store import history
+
+        return [(str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in history.newest(db, limit=OFFERED)]
+
+    return [(number, text) for number, text in _from_database(query) if number.startswith(incomplete)]
+
+
+def held_run_ids(incomplete: str) -> list[tuple[str, str]]:
+    """Runs whose export waits for a decision, each with a description."""
+
+    def query(db: Database) -> list[tuple[str, str]]:
+        from archisync.store import held
+
+        found = held.held_exports(db, include_decided=False)[:OFFERED]
+        return [(str(h.run_id), f"{h.sync_type} of {h.agent_id}: {h.rule}") for h in found]
+
+    return [(number, text) for number, text in _from_database(query) if number.startswith(incomplete)]
+
+
+def _from_database(query: Callable[[Database], list[T]]) -> list[T]:
+    """The query's result; nothing if the database is not configured, out of reach or slow."""
+    from archisync.base.errors import ArchisyncError
+    from archisync.rules.config import Config
+    from archisync.store.database import connected
+
+    with suppress(ArchisyncError):
+        url = Config.from_environment().database_url
+        with connected(url, purpose="completion", answer_timeout_s=ANSWER_TIMEOUT_S) as db:
+            return query(db)
+    return []
+
+
+def mend_zsh_script() -> None:
+    """Make the first TAB of a zsh session work. typer's script only defines a function when zsh loads it; now it also calls the function,
+    unless the script is being sourced. cobra's scripts do the same."""
+    from typer import _completion_shared as shared
+
+    scripts = shared._completion_scripts
+    if _ZSH_FIRST_TAB not in scripts["zsh"]:
+        scripts["zsh"] += _ZSH_FIRST_TAB

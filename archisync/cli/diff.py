@@ -1,0 +1,84 @@
+"""`archisync diff`: what a sync would change now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from archisync.base.errors import BusyError, ExitCode
+from archisync.cli.arguments import DataAgentOption, Json, TypeArgument, data_agent
+from archisync.cli.context import App, app
+from archisync.cli.held import planned, show_outlook
+from archisync.cli.history import show_warnings
+from archisync.rules.synctypes import Scope, SyncType, sync_type
+
+if TYPE_CHECKING:
+    from archisync.cli.output import Output
+    from archisync.sync.preview import Preview
+
+
+def diff(ctx: typer.Context, type_name: TypeArgument, agent: DataAgentOption = None, json: Json = False) -> None:
+    """Show what a sync would change now. Fetches and checks the export as a sync does, and writes nothing.
+
+    Exit code 6 when the export would be held.
+
+    Example: archisync diff customers --agent anna.bianchi
+    """
+    a = app(ctx)
+    type_ = sync_type(type_name)
+    agent_id = data_agent(type_, agent)
+    found = _preview(a, type_, agent_id)
+    if json:
+        a.output.json(sync_type=type_.name, agent_id=agent_id, **_as_json(found))
+    else:
+        _show(a.output, found)
+    if found.hold:
+        raise typer.Exit(ExitCode.HELD)
+
+
+def _preview(a: App, type_: SyncType, agent_id: str) -> Preview:
+    from archisync.store import agents
+    from archisync.store.database import require_direct
+    from archisync.store.locks import agent_lock
+    from archisync.sync.preview import preview
+
+    _ = a.config.source(type_)  # report a missing setting first
+    with a.database("diff", answer_timeout_s=a.config.run_timeout_s) as db:
+        require_direct(db)
+        if type_.scope is Scope.AGENT:
+            agents.agent(db, agent_id)
+        with agent_lock(db, agent_id) as locked:
+            if not locked:
+                raise BusyError(f"a run of {agent_id} is in progress", hint="archisync status; then try again")
+            a.output.say(f"fetching {type_.name} of {agent_id} …")
+            return preview(db, a.config, type_, agent_id)
+
+
+def _as_json(found: Preview) -> dict[str, object]:
+    return {
+        "origin": found.origin,
+        "seen": found.seen,
+        "quarantined": found.quarantined,
+        "plan": asdict(found.outlook.plan),
+        "vanishing": found.outlook.vanishing,
+        "changes": found.outlook.changes,
+        "warnings": found.warnings,
+        "would_be_held": asdict(found.hold) if found.hold else None,
+    }
+
+
+def _show(output: Output, found: Preview) -> None:
+    output.fields(
+        {
+            "export": found.origin,
+            "it would be": f"held ({found.hold.rule}): {found.hold.message}" if found.hold else "applied",
+            "rows in the export": found.seen,
+            "rows quarantined": found.quarantined,
+            "rows known": found.outlook.plan.known,
+            **planned(asdict(found.outlook.plan)),
+        }
+    )
+    show_outlook(output, found.outlook.vanishing, found.outlook.changes)
+    show_warnings(output, found.warnings)
