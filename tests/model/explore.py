@@ -1,8 +1,8 @@
-"""Breadth-first search of everything that can happen in a `Model`, and the shortest way to what must not.
+"""Breadth-first search of everything that can happen in a `Model`; it gives the shortest way to a violation.
 
-Safety (applied twice, overlapping, late) is asked of each step and state as it is found. Liveness is asked of the whole graph: from
-every state the steps of ticks and workers, and time, must be able to lead to one in which nobody waits, without another fault.
-Since that holds for every state on the way as well, a fair order of these steps gets there however unlucky it is.
+Safety (applied twice, overlapping, late) is checked in each step and state as it is found. Liveness is checked in the whole graph: from
+every state, steps of ticks, workers and time must be able to lead to a state in which nobody waits, without another fault. That
+holds for every state on the way as well, so any fair order of these steps gets there.
 """
 
 from __future__ import annotations
@@ -12,22 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.model.protocol import (
-    WORLD,
-    Action,
-    Kind,
-    Model,
-    Property,
-    State,
-    canonical,
-    pending,
-    waits_for_redelivery,
-)
+from tests.model.protocol import Action, Kind, Property
+from tests.model.states import WORLD, State, canonical, pending, waits_for_redelivery
+from tests.model.steps import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """What does not hold, and the shortest story that ends there."""
+    """A property that does not hold, and the shortest sequence of steps that breaks it."""
 
     broken: Property
     trace: tuple[str, ...]
@@ -38,7 +30,7 @@ class Violation:
 
 @dataclass(frozen=True, kw_only=True)
 class Exploration:
-    """`transitions`: steps between the states, faults included."""
+    """`transitions`: the steps between the states, faults included."""
 
     states: int
     transitions: int
@@ -46,7 +38,7 @@ class Exploration:
 
 
 def explore(model: Model, *, tolerated: frozenset[Property] = frozenset()) -> Exploration:
-    """Walk through every state, or up to the first unsafe step that is not tolerated."""
+    """Walk through every state, or until the first violation of safety that is not tolerated."""
     with _no_garbage():
         graph = _Graph(model, tolerated)
         violation = graph.walk() or graph.first_cut_off()
@@ -55,7 +47,7 @@ def explore(model: Model, *, tolerated: frozenset[Property] = frozenset()) -> Ex
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Python does not look for garbage among the millions of tuples meanwhile; it would take a sixth of the time and find none."""
+    """No garbage collection: looking through millions of tuples would take a sixth of the time and find nothing."""
     gc.disable()
     try:
         yield
@@ -64,7 +56,7 @@ def _no_garbage() -> Iterator[None]:
 
 
 class _Graph:
-    """States in the order in which they are found, each with the one that it was found from; steps backwards."""
+    """States in the order in which they are found, the state that each was found from, and all steps backwards."""
 
     def __init__(self, model: Model, tolerated: frozenset[Property]) -> None:
         self._model = model
@@ -83,14 +75,14 @@ class _Graph:
                 self.transitions += 1
                 state = canonical(raw)
                 if broken is not None and broken not in self._tolerated:
-                    return Violation(broken=broken, trace=self._story(number, (action, state)))
+                    return Violation(broken=broken, trace=self._trace(number, (action, state)))
                 then = numbers.setdefault(state, len(self.states))
                 if then == len(self.states):
                     self.states.append(state)
                     self._found_from.append(number)
                     self._before.append([])
                     if not self._model.bounds.faults and waits_for_redelivery(state):
-                        return Violation(broken=Property.LATE, trace=self._story(then))
+                        return Violation(broken=Property.LATE, trace=self._trace(then))
                 self._remember(number, action, then)
             number += 1
         return None
@@ -102,7 +94,7 @@ class _Graph:
             self._before_by_slot.append((then, number))
 
     def first_cut_off(self) -> Violation | None:
-        """After `walk` has seen everything: the first state whose slot or run can't come to an end."""
+        """The first state whose slot or run can never end; call it after `walk`."""
         lost = self._cut_off()
         if not lost:
             return None
@@ -110,11 +102,11 @@ class _Graph:
             self._before[then].append(number)
         blocked = self._cut_off()
         if blocked:
-            return Violation(broken=Property.BLOCKED, trace=self._story(blocked[0]))
-        return Violation(broken=Property.LOST, trace=self._story(lost[0]))
+            return Violation(broken=Property.BLOCKED, trace=self._trace(blocked[0]))
+        return Violation(broken=Property.LOST, trace=self._trace(lost[0]))
 
     def _cut_off(self) -> list[int]:
-        """The states from which no way back to a state that is not pending is remembered."""
+        """The states from which no known step leads, over any number of states, to one that is not pending."""
         ends = [not pending(state) for state in self.states]
         todo = [number for number, end in enumerate(ends) if end]
         while todo:
@@ -124,10 +116,10 @@ class _Graph:
                     todo.append(number)
         return [number for number, end in enumerate(ends) if not end]
 
-    # --- telling the story ----------------------------------------------------------------------------------------
+    # --- the trace of a violation -------------------------------------------------------------------------------------
 
-    def _story(self, number: int, last: tuple[Action, State] | None = None) -> tuple[str, ...]:
-        """The shortest way to a state, told with the same names for the same tick and worker from end to end."""
+    def _trace(self, number: int, last: tuple[Action, State] | None = None) -> tuple[str, ...]:
+        """The shortest way to a state, in which each tick and worker keeps its name from the first step to the last."""
         way: list[State] = []
         while number > 0:
             way.append(self.states[number])
@@ -135,17 +127,17 @@ class _Graph:
         way.reverse()
         state, lines = self._model.start, []
         for then in way:
-            state, line = self._retell(state, then, None)
+            state, line = self._repeat(state, then, None)
             lines.append(line)
         if last is not None:
-            lines.append(self._retell(state, last[1], last[0])[1])
+            lines.append(self._repeat(state, last[1], last[0])[1])
         return tuple(lines)
 
-    def _retell(self, state: State, then: State, known: Action | None) -> tuple[State, str]:
+    def _repeat(self, state: State, then: State, known: Action | None) -> tuple[State, str]:
         for action, who, raw, _ in self._model.steps(state):
             if canonical(raw) == then and known in (None, action):
                 return raw, _line(action, who)
-        raise AssertionError("a step that was found is not found again")
+        raise AssertionError("a step that was found once is not found again")
 
 
 def _line(action: Action, who: int) -> str:

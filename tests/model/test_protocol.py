@@ -1,6 +1,6 @@
-"""The protocol keeps its promises in every order of steps and faults, and each of its parts is needed for that.
+"""The protocol keeps its promises in every order of steps and faults, and it needs each of its parts to do so.
 
-On one slow core the whole world (two ticks, two workers, every fault) takes about 30 s; figures are printed (`pytest -s`).
+`pytest -s` shows how many states each world has.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import pytest
 from archisync.store import applied_exports, claims, clock, deliveries, history, locks, migrations, queued_runs
 from tests.model.explore import Exploration, explore
 from tests.model.mutants import MUTANTS, Mutant
-from tests.model.protocol import Action, Bounds, Kind, Model, Property, Protocol
+from tests.model.protocol import Action, Bounds, Kind, Property, Protocol
+from tests.model.steps import Model
 
 WHOLE_WORLD = Bounds()
 LEAST_STATES = 500_000
-LONGEST_STORY = 25
+LONGEST_TRACE = 25
 MUTANTS_WORLDS = tuple(dict.fromkeys(mutant.bounds for mutant in MUTANTS))
 
 
@@ -33,15 +34,16 @@ def explored(
     return found
 
 
-def test_no_violation() -> None:
-    """677,588 states and 7.2 million steps in about 25 s when this was written."""
+@pytest.mark.slow
+def test_the_protocol_breaks_nothing_in_the_whole_world() -> None:
+    """Two ticks, two workers, every fault: 677,588 states and 7.2 million steps."""
     found = explored("the whole world", Protocol(), WHOLE_WORLD)
 
     assert found.violation is None, str(found.violation)
     assert found.states >= LEAST_STATES
 
 
-def test_nothing_waits_for_a_redelivery_while_nothing_breaks() -> None:
+def test_no_run_waits_to_be_delivered_again_while_nothing_breaks() -> None:
     found = explored("a world without faults", Protocol(), Bounds(faults=False))
 
     assert found.violation is None, str(found.violation)
@@ -61,7 +63,7 @@ def test_a_mutant_breaks_its_promise(mutant: Mutant) -> None:
     assert found.violation is not None
     print(found.violation)
     assert found.violation.broken is mutant.broken
-    assert len(found.violation.trace) <= LONGEST_STORY
+    assert len(found.violation.trace) <= LONGEST_TRACE
 
 
 @pytest.mark.parametrize("bounds", MUTANTS_WORLDS, ids=str)
@@ -80,8 +82,8 @@ def test_every_part_of_the_protocol_has_a_mutant() -> None:
     assert {mutant.broken for mutant in MUTANTS} == set(Property)
 
 
-def test_redelivery_hides_a_push_before_the_commit() -> None:
-    """Why `late` is a property: no run is lost to this mutant, each only may come minutes late."""
+def test_redelivery_repairs_a_push_before_the_commit() -> None:
+    """So `late` is a property of its own: this mutant loses no run, but may delay each by minutes."""
     found = explored("push before commit", Protocol(commit_before_push=False), Bounds(ticks=1, workers=1))
 
     assert found.violation is None
@@ -89,7 +91,7 @@ def test_redelivery_hides_a_push_before_the_commit() -> None:
 
 def test_a_cut_session_is_the_limit_of_the_agent_lock() -> None:
     """A worker that stands still in the ERP for longer than its lease, and whose PostgreSQL session ends meanwhile, can't know that
-    another one may enter: the lock went with the session. Its data is refused all the same, and nothing is lost or stuck."""
+    another one may enter: the lock ended with the session. Its data is refused, and nothing is lost or stuck."""
     bounds = Bounds(ticks=1, forced=False, sessions_cut_in_erp=True)
 
     limit = explored("sessions are cut", Protocol(), bounds)
@@ -102,7 +104,7 @@ def test_a_cut_session_is_the_limit_of_the_agent_lock() -> None:
     assert rest.violation is None, str(rest.violation)
 
 
-def test_a_story_is_told_with_the_same_names_to_its_end() -> None:
+def test_a_trace_names_the_same_tick_from_beginning_to_end() -> None:
     found = explore(Model(Protocol(one_unfinished_a_pair=False), Bounds(ticks=1, workers=1)))
 
     assert str(found.violation).splitlines() == [
@@ -119,7 +121,7 @@ def test_a_story_is_told_with_the_same_names_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("mirror", sorted({mirror for action in Action for mirror in action.mirrors}))
-def test_what_an_action_stands_for_exists(mirror: str) -> None:
+def test_the_code_has_what_an_action_stands_for(mirror: str) -> None:
     module, _, name = mirror.partition(":")
 
     found = reduce(getattr, name.split("."), importlib.import_module(f"archisync.{module}"))
@@ -134,8 +136,8 @@ def test_every_step_stands_for_something_in_the_code() -> None:
     assert all(action.kind is Kind.FAULT for action in Action if action.name in without)
 
 
-def test_every_statement_of_the_tick_and_of_the_worker_is_a_step() -> None:
-    """A new statement that changes a run or a slot must be thought through in the model as well."""
+def test_every_statement_of_ticks_and_workers_is_a_step() -> None:
+    """A new statement that changes a run or a slot needs a step in the model."""
     changing = {
         name
         for module in (claims, deliveries, queued_runs, applied_exports, history, clock)
@@ -191,5 +193,5 @@ ONE_UNFINISHED = (
         pytest.param(locks.SQL_TRY_AGENT, "pg_try_advisory_lock(", id="agent lock"),
     ],
 )
-def test_what_the_model_relies_on_stands_in_the_statement(text: str, relied_on: str) -> None:
+def test_a_statement_has_the_condition_that_the_model_relies_on(text: str, relied_on: str) -> None:
     assert relied_on in " ".join(text.split())
