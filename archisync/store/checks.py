@@ -33,11 +33,12 @@ select st.sync_type, st.agent_id from system.sync_state st join system.sync_sett
 """
 # Purpose: ids to check, since plain SQL may have written any. Caller: whitelisted_ids. No locks.
 SQL_WHITELISTED_IDS = "select id from agents.users where whitelisted order by id limit %(limit)s"
-# Purpose: agents on which agents.users and system.sync_state disagree, among the first of each. Caller: out_of_step. No locks.
+# Purpose: agents on the whitelist that are not scheduled, among the first. Caller: out_of_step. No locks.
 SQL_NOT_SCHEDULED = """
 select u.id as agent_id from (select id from agents.users where whitelisted order by id limit %(limit)s) u
  where not exists (select from system.sync_state p where p.agent_id = u.id and p.active)
 """
+# Purpose: agents that are scheduled but not on the whitelist, among the first. Caller: out_of_step. No locks.
 SQL_STILL_SCHEDULED = """
 select p.agent_id from (select distinct agent_id from system.sync_state where active and agent_id <> %(shared)s
                          order by agent_id limit %(limit)s) p

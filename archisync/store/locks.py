@@ -20,7 +20,7 @@ SQL_TRY_AGENT = "select pg_try_advisory_lock(hashtextextended('archisync.agent.'
 # Purpose: the same, when another session has the lock: it may have finished its run, and be about to release it. Caller: agent_lock,
 # after `set local lock_timeout`. Locks: the agent.
 SQL_WAIT_FOR_AGENT = "select pg_advisory_lock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
-# Purpose: release the lock. Caller: agent_lock.
+# Purpose: release the agent. Caller: agent_lock. No locks.
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
 # Purpose: end a session that holds the agent's lock and has been silent for longer than any run may take: a process that stands still

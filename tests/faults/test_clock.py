@@ -46,7 +46,7 @@ CHANGES = [
     ("America/New_York", "2026-11-01T06:00:00Z"),
     ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),  # half an hour back
     ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
-    ("Pacific/Apia", "2011-12-30T10:00:00Z"),  # a whole day that was not
+    ("Pacific/Apia", "2011-12-30T10:00:00Z"),  # skips a whole day
     ("Asia/Kathmandu", "1985-12-31T18:30:00Z"),  # a quarter of an hour
     ("UTC", "2026-03-29T01:00:00Z"),
 ]
@@ -72,7 +72,7 @@ def state_now(db: Database) -> tuple[PairState, datetime]:
 # --- the host's clock -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_reads_the_host_s_clock_but_the_log_and_the_doctor_who_judges_it() -> None:
+def test_only_the_log_and_doctor_read_the_host_s_clock() -> None:
     reads = re.compile(
         r"datetime\.(now|today|utcnow)|date\.today|time\.(time|localtime|gmtime)\(|import time\b.*\btime\b"
     )
@@ -90,7 +90,7 @@ def test_a_host_whose_clock_is_ten_years_off_decides_and_works_as_any_other(
     cli: Cli, connection: Database, config: Config, offset: str
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    # No RQ worker: libfaketime may break a wait of 0.2 s for a lock, which redis-py's thread lives on.
+    # Without an RQ worker: libfaketime can break short waits for a lock, which a thread of redis-py relies on.
     wrong = dict(config.environment) | {"LD_PRELOAD": str(FAKETIME), "FAKETIME": offset}
     assert "enqueued 6" in cli("tick", env=wrong).stdout
     assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
@@ -169,7 +169,7 @@ def test_a_date_style_of_the_database_changes_nothing(cli: Cli, connection: Data
 
 
 @pytest.mark.parametrize(("column", "latest"), [("last_slot_at", FUTURE_SLOT), ("backoff_until", LONGEST_BACKOFF)])
-def test_a_pair_whose_time_is_far_in_the_future_runs_by_the_next_tick_and_why_says_so(
+def test_a_pair_whose_time_is_far_in_the_future_is_run_by_the_next_tick_and_why_agrees(
     one_pair: Database, config: Config, column: str, latest: timedelta
 ) -> None:
     for future, due in ((latest, False), (latest + SECOND, True), (TEN_YEARS, True)):
@@ -180,9 +180,7 @@ def test_a_pair_whose_time_is_far_in_the_future_runs_by_the_next_tick_and_why_sa
         assert tick(one_pair, config).due == due
 
 
-def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
-    one_pair: Database, config: Config
-) -> None:
+def test_a_retry_beyond_the_longest_delay_is_delivered_by_the_next_tick(one_pair: Database, config: Config) -> None:
     run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     for future, delivered in ((LONGEST_RETRY, 0), (LONGEST_RETRY + SECOND, 1), (TEN_YEARS, 1)):
         one_pair.execute(
@@ -194,7 +192,7 @@ def test_a_retry_that_is_further_away_than_any_is_delivered_by_the_next_tick(
         assert tick(one_pair, config).enqueued == delivered
 
 
-def test_a_delivery_and_a_lease_in_the_future_hold_nothing_up(one_pair: Database, config: Config) -> None:
+def test_a_delivery_and_a_lease_in_the_future_delay_nothing(one_pair: Database, config: Config) -> None:
     run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     assert tick(one_pair, config).enqueued == 1
     with redis_client(config.redis_url) as client:
@@ -216,7 +214,7 @@ def test_a_tick_with_a_smaller_lease_than_a_worker_s_leaves_its_runs_alone(one_p
     assert claims.claim(one_pair, run, 1, worker="slow", lease_s=longest.lease_s) is not None
     assert (tick(one_pair, shortest).reaped, history.get(one_pair, run).state) == (0, "running")
     set_clock(one_pair, NOW - timedelta(minutes=1, seconds=1))
-    assert tick(one_pair, shortest).reaped == 1  # no setting gives so long a lease
+    assert tick(one_pair, shortest).reaped == 1  # no setting allows such a long lease
 
 
 def test_a_pause_of_ten_years_is_obeyed_because_a_person_said_so(one_pair: Database, config: Config) -> None:
@@ -264,7 +262,7 @@ def test_runs_of_a_wrong_clock_hide_no_later_ones(one_pair: Database, leap: time
 
 
 def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, config: Config) -> None:
-    """Its age is not known: it is kept for as long as a run of the day on which a tick finds it."""
+    """Its age is unknown: it is kept as long as a run that finished on the day when a tick finds it."""
     set_clock(one_pair, NOW + TEN_YEARS)
     for _ in range(2):
         queued_runs.force(one_pair, "orders", AGENT, by="test", why=None)
@@ -272,7 +270,7 @@ def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, conf
     set_clock(one_pair, NOW)
     tick(one_pair, config)
     assert drain(one_pair, config) == 1
-    for day, left in ((89, [1, 2, 3]), (91, [2, 3])):  # the last two are what the pair's state names
+    for day, left in ((89, [1, 2, 3]), (91, [2, 3])):  # the pair's state names the last two
         set_clock(one_pair, NOW + timedelta(days=day))
         one_pair.execute("update system.sync_state set last_slot_at = system.clock()")
         tick(one_pair, config)
@@ -280,7 +278,7 @@ def test_history_of_the_future_is_pruned_like_any_other(one_pair: Database, conf
         assert (day, [row["id"] for row in rows]) == (day, left)
 
 
-def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database, config: Config) -> None:
+def test_status_does_not_call_a_pair_healthy_for_a_success_in_the_future(one_pair: Database, config: Config) -> None:
     tick(one_pair, config)
     drain(one_pair, config)
     assert next(h for h in health.type_health(one_pair) if h.sync_type == "orders").word == "healthy"
@@ -294,11 +292,9 @@ def test_status_does_not_take_times_of_the_future_for_health(one_pair: Database,
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("zone", ["Europe/Rome"])
-def test_the_tick_and_the_rule_in_words_agree_on_any_times(
-    abroad: Database, config: Config, zone: str, seed: int
-) -> None:
+def test_a_tick_and_decide_agree_on_any_times(abroad: Database, config: Config, zone: str, seed: int) -> None:
     random = Random(seed)
-    now = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # half an hour after the clocks in Rome were set forward
+    now = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)  # half an hour after the clocks went forward in Rome
     set_clock(abroad, now)
     abroad.execute("insert into agents.users (id, whitelisted) select 'b' || g, true from generate_series(1, 150) g")
     edges = [

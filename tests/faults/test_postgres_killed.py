@@ -1,5 +1,5 @@
-"""PostgreSQL killed and its connections reset all along a tick and an apply: the table is as before or as after, and the
-next tick mends the rest."""
+"""PostgreSQL is killed, and connections are reset, at points all along a tick and an apply: the table is as before or as after, and the
+next tick repairs the rest."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,13 +23,13 @@ from tests.support.versions import AGENT, Versions, only_customers
 KILLS = 20
 RESETS = 30
 VARYING_BYTES = 32
-"""No round may be shorter than the furthest point: durations have more digits or fewer."""
+"""How much shorter than the first round a later one may be: durations have more digits or fewer. No point may lie beyond its end."""
 END_BYTES = 5000
-"""The finish of a run, its commit, and what a worker asks afterwards."""
+"""The conversation from the end of a run on: its commit, and what a worker asks afterwards."""
 
 
 class Rounds:
-    """A tick and an apply of a new version each hour; each can be broken anywhere along its conversation."""
+    """Each round is one hour: a tick and an apply of a new version, which can be broken anywhere along their conversation."""
 
     def __init__(self, url: str, redis_url: str, folder: Path, proxy: Proxy) -> None:
         self._url, self._proxy = url, proxy
@@ -48,10 +48,10 @@ class Rounds:
 
     def next(self) -> None:
         self._hour += 1
-        self._versions.write(1000 + self._hour)  # four digits always: each round is of the same length
+        self._versions.write(1000 + self._hour)  # always four digits, so that all rounds have the same length
 
     def through_proxy(self) -> None:
-        """Raises UnreachableError when it is broken."""
+        """Raises UnreachableError when the connection is broken."""
         with connected(self._proxy.url(self._url), purpose="broken") as db:
             self._set_clock(db, 0)
             tick(db, self._config)
@@ -69,7 +69,7 @@ class Rounds:
             return count(db, "select count(*) from system.sync_runs where state = 'succeeded'")
 
     def mend(self) -> None:
-        """What the next ticks and workers do, once the lease of a broken one is over."""
+        """Do what the next ticks and workers do, once the lease of a broken run has expired."""
         with connected(self._url, purpose="test") as db:
             self._set_clock(db, 14)
             tick(db, self._config)
@@ -77,8 +77,8 @@ class Rounds:
             assert count(db, "select count(*) from system.sync_runs where state in ('queued', 'running')") == 0
 
     def break_at_each_part(self, parts: int, action: Callable[[], object], repair: Callable[[], object]) -> list[str]:
-        """What the table was like after each round when everything was up again; "third" must be absent."""
-        for _ in range(2):  # the first load is another conversation than what follows it
+        """Whether the table was as "before" or as "after" once everything was up again, for each round; "third" is a bug."""
+        for _ in range(2):  # the first load is a longer conversation than the ones that follow
             self.next()
             self._proxy.after(1 << 40, lambda: None)
             self.through_proxy()
@@ -107,7 +107,7 @@ class Rounds:
 
 
 def _points(length: int, count: int) -> list[int]:
-    """Half of them evenly along the conversation, half around the commit and what follows it."""
+    """`count` points: half of them evenly along the conversation, half around the commit and what follows it."""
     half = count // 2
     along = [length * (2 * part + 1) // (2 * half) for part in range(half)]
     return along + [length - END_BYTES * part // half for part in range(count - half)]

@@ -1,4 +1,4 @@
-"""`db grants`: its SQL is applied, and a tick, a worker, an operator and a reader get by with it, and with no more."""
+"""`db grants`: with its roles a tick, a worker, an operator and a reader can do their work, and nothing else."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ def accounts(connection: Database, cli: Cli, database_url: str) -> Iterator[dict
         connection.execute(f"drop role {PREFIX}_{role}".encode())
 
 
-def test_a_tick_a_worker_an_operator_and_a_reader_get_by_with_their_roles(
+def test_each_role_has_the_rights_for_its_work(
     cli: Cli, connection: Database, accounts: dict[Role, dict[str, str]]
 ) -> None:
     def does(role: Role, *words: str, code: int = 0) -> None:
@@ -63,14 +63,14 @@ def test_a_tick_a_worker_an_operator_and_a_reader_get_by_with_their_roles(
     assert connection.execute("select used_by_run from system.held_exports").fetchone() == {"used_by_run": 8}
 
 
-def test_doctor_knows_whether_an_account_is_enough(cli: Cli, accounts: dict[Role, dict[str, str]]) -> None:
-    told = {role: cli("doctor", "--only", "rights", env=accounts[role]).stdout.splitlines()[0] for role in Role}
+def test_doctor_says_for_what_an_account_has_the_rights(cli: Cli, accounts: dict[Role, dict[str, str]]) -> None:
+    printed = {role: cli("doctor", "--only", "rights", env=accounts[role]).stdout.splitlines()[0] for role in Role}
     name = f"{PREFIX}_{{}}_1"
     ok = "ok       rights       the role "
-    assert told[Role.TICK] == f"{ok}{name.format('tick')} has the rights of a tick"
-    assert told[Role.WORKER] == f"{ok}{name.format('worker')} has the rights of a worker"
-    assert told[Role.OPERATOR] == f"{ok}{name.format('operator')} has the rights of a tick and a worker"
-    assert told[Role.READER].startswith(f"failed   rights       the role {name.format('reader')} lacks: ")
+    assert printed[Role.TICK] == f"{ok}{name.format('tick')} has the rights of a tick"
+    assert printed[Role.WORKER] == f"{ok}{name.format('worker')} has the rights of a worker"
+    assert printed[Role.OPERATOR] == f"{ok}{name.format('operator')} has the rights of a tick and a worker"
+    assert printed[Role.READER].startswith(f"failed   rights       the role {name.format('reader')} lacks: ")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_doctor_knows_whether_an_account_is_enough(cli: Cli, accounts: dict[Role
         (Role.OPERATOR, "drop table agents.orders"),
     ],
 )
-def test_a_role_may_do_no_more(accounts: dict[Role, dict[str, str]], role: Role, statement: str) -> None:
+def test_a_role_may_do_nothing_else(accounts: dict[Role, dict[str, str]], role: Role, statement: str) -> None:
     with (
         psycopg.connect(accounts[role]["ARCHISYNC_DATABASE_URL"]) as db,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -97,7 +97,7 @@ def test_a_role_may_do_no_more(accounts: dict[Role, dict[str, str]], role: Role,
         db.execute(statement.encode())
 
 
-def test_granting_again_takes_away_what_a_role_no_longer_needs(
+def test_granting_again_revokes_rights_that_a_role_no_longer_needs(
     connection: Database, accounts: dict[Role, dict[str, str]]
 ) -> None:
     connection.execute(f"grant delete on agents.orders to {PREFIX}_tick".encode())
@@ -110,7 +110,7 @@ def test_granting_again_takes_away_what_a_role_no_longer_needs(
 
 
 @pytest.mark.parametrize("prefix", ["", "Big", "a; drop table x", "x" * 41])
-def test_a_prefix_that_is_no_name_is_refused(cli: Cli, prefix: str) -> None:
+def test_a_prefix_that_is_not_a_name_is_refused(cli: Cli, prefix: str) -> None:
     done = cli("db", "grants", "--prefix", prefix)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
@@ -119,7 +119,7 @@ def test_a_prefix_that_is_no_name_is_refused(cli: Cli, prefix: str) -> None:
     )
 
 
-def test_every_table_is_named_so_that_none_is_forgotten(connection: Database) -> None:
+def test_the_reader_may_read_every_table(connection: Database) -> None:
     rows = connection.execute(
         "select schemaname || '.' || tablename as t from pg_tables where schemaname in ('system', 'agents', 'shared')"
     ).fetchall()

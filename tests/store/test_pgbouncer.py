@@ -1,4 +1,4 @@
-"""PgBouncer between archisync and PostgreSQL: ticks and commands work; whoever needs a session lock refuses, and says why."""
+"""PgBouncer between archisync and PostgreSQL: ticks and commands work; what needs a session lock refuses and says why."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,6 +24,9 @@ REFUSED = (
     "error: a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it\n"
     "hint: give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler\n"
 )
+DELIVERED = """
+select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null
+"""
 Pooled = Callable[..., str]
 
 
@@ -44,7 +47,7 @@ def registered(connection: Database) -> Database:
     return connection
 
 
-def test_ticks_and_commands_work_through_transaction_pooling_and_a_direct_worker_does_the_runs(
+def test_ticks_and_commands_work_through_transaction_pooling_with_a_direct_worker(
     registered: Database, pooled: Pooled, cli: Cli, env: dict[str, str]
 ) -> None:
     through = env | {"ARCHISYNC_DATABASE_URL": pooled("transaction")}
@@ -66,31 +69,19 @@ def test_ticks_and_commands_work_through_transaction_pooling_and_a_direct_worker
     ):
         done = cli(*words, env=through)
         assert (words, done.returncode, done.stderr if done.returncode else "") == (words, 0, "")
-    assert (
-        count(
-            registered,
-            "select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null",
-        )
-        == 6
-    )
+    assert count(registered, DELIVERED) == 6
     worked = cli("worker", "--burst", env=env)
     assert worked.returncode == 0, worked.stderr
     assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
 
 
-def test_nothing_of_a_tick_is_left_in_a_server_connection_that_others_will_use(
+def test_a_tick_leaves_nothing_in_a_server_connection_that_others_use(
     registered: Database, pooled: Pooled, env: dict[str, str]
 ) -> None:
     url = pooled("transaction")
     with connected(url, purpose="test") as db:
         tick(db, Config.from_environment(env))
-        assert (
-            count(
-                registered,
-                "select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null",
-            )
-            == 6
-        )
+        assert count(registered, DELIVERED) == 6
     with psycopg.connect(url, autocommit=True) as other:
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
             assert other.execute(f"show {name}".encode()).fetchone() == ("0",)
@@ -103,7 +94,7 @@ def test_a_direct_connection_is_not_taken_for_a_pooled_one(connection: Database)
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
-def test_a_pooler_is_seen_in_every_mode_and_every_time(registered: Database, pooled: Pooled, mode: str) -> None:
+def test_a_pooler_is_detected_in_every_mode_every_time(registered: Database, pooled: Pooled, mode: str) -> None:
     url = pooled(mode)
     for _ in range(20):
         with connected(url, purpose="test") as db:
@@ -139,7 +130,7 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
         ("options", REFUSED.splitlines()[0].removeprefix("error: ")),
     ],
 )
-def test_a_job_behind_a_pooler_is_refused_also_under_a_plain_rq_worker(
+def test_a_job_behind_a_pooler_is_refused_under_a_plain_rq_worker_too(
     registered: Database,
     pooled: Pooled,
     env: dict[str, str],

@@ -1,4 +1,4 @@
-"""Pruning deletes history and nothing that anybody needs, and stands in nobody's way."""
+"""Pruning deletes history that nobody needs, and blocks nobody."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def seen_kept_gone(db: Database) -> tuple[int, int, int]:
     return batch.seen, batch.kept, batch.gone
 
 
-def test_the_last_success_of_each_pair_stays_however_old_and_earlier_ones_go(connection: Database) -> None:
+def test_the_last_success_of_each_pair_is_kept_however_old_and_earlier_ones_are_deleted(connection: Database) -> None:
     old(connection, days=300)
     last = old(connection, days=200)
     old(connection, "failed", days=150)
@@ -64,7 +64,7 @@ def test_the_last_success_of_each_pair_stays_however_old_and_earlier_ones_go(con
     assert left(connection) == [last, other_type, other_agent]
 
 
-def test_a_newer_success_lets_the_kept_one_go_a_retention_later(connection: Database) -> None:
+def test_a_kept_success_is_deleted_one_retention_time_after_a_newer_one(connection: Database) -> None:
     kept = old(connection, days=300)
     assert seen_kept_gone(connection) == (1, 1, 0)
     newer = old(connection, days=1)
@@ -74,13 +74,13 @@ def test_a_newer_success_lets_the_kept_one_go_a_retention_later(connection: Data
     assert left(connection) == [newer]
 
 
-def test_unfinished_runs_stay_however_old(connection: Database) -> None:
+def test_unfinished_runs_are_kept_however_old(connection: Database) -> None:
     waiting, running = old(connection, "queued"), old(connection, "running", sync_type="ddt")
     assert history.prune_for(connection, days=90, seconds=60) == 0
     assert left(connection) == [waiting, running]
 
 
-def test_runs_that_are_not_old_enough_stay(connection: Database) -> None:
+def test_runs_that_are_not_old_enough_are_kept(connection: Database) -> None:
     young = old(connection, "failed", days=89)
     old(connection, "failed", days=91)
     assert history.prune_for(connection, days=90, seconds=60) == 1
@@ -102,7 +102,7 @@ OVER: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("decision", PENDING)
-def test_a_held_export_that_waits_stays(connection: Database, decision: dict[str, Any]) -> None:
+def test_a_held_export_that_waits_is_kept(connection: Database, decision: dict[str, Any]) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
     run_id = old(connection, "held")
     held(connection, run_id, **decision)
@@ -112,14 +112,14 @@ def test_a_held_export_that_waits_stays(connection: Database, decision: dict[str
 
 
 @pytest.mark.parametrize("decision", OVER)
-def test_a_held_export_that_is_decided_goes_with_its_run(connection: Database, decision: dict[str, Any]) -> None:
+def test_a_decided_held_export_is_deleted_with_its_run(connection: Database, decision: dict[str, Any]) -> None:
     held(connection, old(connection, "held"), **decision)
     assert history.prune_for(connection, days=90, seconds=60) == 1
     assert left(connection) == []
     assert count(connection, "select count(*) from system.held_exports") == 0
 
 
-def test_an_unchanged_export_is_still_known_after_its_history_was_pruned(connection: Database, config: Config) -> None:
+def test_an_unchanged_export_is_recognised_after_its_history_was_pruned(connection: Database, config: Config) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
     applied = sync(connection, config, "customers", AGENT, trigger="scheduled")
     sync(connection, config, "customers", AGENT, trigger="scheduled")
@@ -140,7 +140,7 @@ def many(db: Database, number: int) -> None:
     )
 
 
-def test_batches_follow_one_another_until_all_is_gone_or_the_time_is_up(connection: Database) -> None:
+def test_batches_follow_until_all_is_deleted_or_the_time_is_up(connection: Database) -> None:
     many(connection, 2 * history.PRUNE_BATCH + 5)
     assert history.prune_for(connection, days=90, seconds=0) == history.PRUNE_BATCH
     assert history.prune_for(connection, days=90, seconds=600) == history.PRUNE_BATCH + 5
@@ -148,7 +148,7 @@ def test_batches_follow_one_another_until_all_is_gone_or_the_time_is_up(connecti
 
 
 def test_a_tick_a_worker_and_another_pruning_wait_for_no_batch(connection: Database, config: Config) -> None:
-    """The batch stays open for as long as they work: whoever waited for a lock of it would never come to an end."""
+    """The batch stays open while they work: one that waited for its locks would never end."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
     many(connection, history.PRUNE_BATCH + 7)
     with connected(config.database_url, purpose="pruning") as other, other.transaction():

@@ -44,6 +44,17 @@ def test_every_statement_prepares_on_a_real_server(connection: Database, name: s
     assert name
 
 
+def test_every_statement_says_its_purpose_its_caller_and_its_locks() -> None:
+    written = re.compile(r"((?:^#.*\n)*)^(SQL_\w+) = ", re.M)
+    silent = [
+        f"{path.stem}.{name}"
+        for path in Path(archisync.store.__path__[0]).glob("*.py")
+        for comment, name in written.findall(path.read_text("utf-8"))
+        if not re.search(r"Purpose: [^$]+Caller: [^$]+ (Locks: |No locks\.)", comment.replace("\n# ", " "))
+    ]
+    assert silent == []
+
+
 def test_the_default_intervals_are_seeded(connection: Database) -> None:
     found = {s.sync_type: s.interval_minutes for s in settings.all_settings(connection)}
     assert found == {"orders": 10, "customers": 15, "products": 30, "prices": 60, "ddt": 20, "invoices": 20}
@@ -87,11 +98,14 @@ def test_existing_users_and_settings_are_kept(empty_database_url: str) -> None:
     assert [(p["agent_id"], p["n"]) for p in pairs] == [("a", 4), ("service-account", 2)]
 
 
-def test_an_existing_interval_out_of_bounds_is_refused_and_changes_nothing(empty_database_url: str) -> None:
+@pytest.mark.parametrize("minutes", [3, None])
+def test_an_existing_interval_out_of_bounds_is_refused_and_changes_nothing(
+    empty_database_url: str, minutes: int | None
+) -> None:
     with connected(empty_database_url, purpose="test") as db:
         db.execute("create schema system")
         db.execute("create table system.sync_settings (sync_type text primary key, interval_minutes int)")
-        db.execute("insert into system.sync_settings values ('orders', 3)")
+        db.execute("insert into system.sync_settings values ('orders', %s)", [minutes])
         with pytest.raises(SchemaError, match="can't be applied to what is in this database"):
             migrations.migrate(db, {})
         assert migrations.applied(db) == {}

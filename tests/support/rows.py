@@ -20,6 +20,13 @@ def count(db: Database, statement: str, *values: Any) -> int:
     return int(next(iter(row.values())))
 
 
+def whitelist_agents(db: Database, number: int) -> None:
+    """Add the agents a1, a2 … to the registry."""
+    db.execute(
+        "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n", [number]
+    )
+
+
 def do_delivery(db: Database, config: Config, run_id: int, fence: int, log: EventLog | None = None) -> int:
     """Do a delivery in this process, as a worker would. Returns the number of runs done."""
     with Runner(db, config, log or EventLog(io.StringIO())) as runner:

@@ -1,4 +1,4 @@
-"""A tick moves slots as the rule says, at the edges and everywhere between."""
+"""A tick moves each slot as the rule says, at the edges and between."""
 
 import random
 from datetime import UTC, datetime, timedelta
