@@ -40,11 +40,11 @@ def write(target: Target, staged: Staged, plan: Plan) -> Counts:
 
 def _delete(target: Target) -> int:
     """Delete the rows that were marked absent and are missing again."""
-    return target.run("delete from {table} t where {mine} and t.absent_since is not null and not {present}")
+    return target.execute("delete from {table} t where {mine} and t.absent_since is not null and not {present}")
 
 
 def _mark_absent(target: Target) -> int:
-    return target.run(
+    return target.execute(
         "update {table} t set absent_since = system.clock(), line_digest = null, run_id = %(run_id)s"
         " where {mine} and t.absent_since is null and not {present}"
     )
@@ -54,7 +54,7 @@ def _insert(target: Target) -> int:
     agent_column, agent_value = sql.SQL(""), sql.SQL("")
     if target.type.scope is Scope.AGENT:
         agent_column, agent_value = sql.SQL("agent_id, "), sql.SQL("%(agent_id)s, ")
-    return target.run(
+    return target.execute(
         "insert into {table} ({agent_column}{names}, line_digest, run_id)"
         " select {agent_value}{values}, s.line_digest, %(run_id)s from {stage} s"
         " where s.ok and not exists (select from {table} t where {mine} and {same})",
@@ -68,7 +68,7 @@ def _insert(target: Target) -> int:
 def _update(target: Target, *, every_row_changes: bool) -> int:
     """The plan has compared the rows; where all of them change, they are not compared again."""
     compared = {"changed": sql.SQL("true")} if every_row_changes else {}
-    return target.run(
+    return target.execute(
         "update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
         " run_id = %(run_id)s"
         " from {stage} s, (select system.clock() as now offset 0) c"
@@ -82,7 +82,7 @@ def _update(target: Target, *, every_row_changes: bool) -> int:
 
 def _restore(target: Target) -> None:
     """Unmark the rows that are back with the same values; the update has unmarked those that changed."""
-    target.run(
+    target.execute(
         "update {table} t set absent_since = null, line_digest = s.line_digest, updated_at = system.clock(),"
         " run_id = %(run_id)s from {stage} s where {mine} and t.absent_since is not null and {same}"
     )
@@ -97,10 +97,10 @@ def renew_digests(target: Target, staged: Staged) -> None:
     if staged.loaded:
         return
     assert not staged.known
-    target.run(
+    target.execute(
         "update {table} t set line_digest = s.line_digest from {stage} s"
         " where {mine} and {same} and t.line_digest is distinct from s.line_digest"
     )
-    target.run(  # rows that are missing and not marked, because the export has a row without a readable key
+    target.execute(  # rows that are missing and not marked, because the export has a row without a readable key
         "update {table} t set line_digest = null where {mine} and t.line_digest is not null and not {present}"
     )

@@ -91,6 +91,7 @@ class Sync:
     # --- the steps --------------------------------------------------------------------------------------------
 
     def _take_steps(self) -> Outcome:
+        """From the export to the end of the run. Raises HeldExport, and what stops a run on its way."""
         fetched = self._fetch()
         if (unchanged := self._end_unchanged(fetched)) is not None:
             return unchanged
@@ -150,8 +151,9 @@ class Sync:
                 f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
             )
         elif fetched.sha256 == applied.get("sha256"):
+            reason = "unchanged"
             seen = counted(applied["seen"], "row")
-            reason, message = "unchanged", f"{seen} seen: as it was in run {applied['run_id']}; nothing was compared"
+            message = f"{seen} seen: the export is the one of run {applied['run_id']}; nothing was compared"
         else:
             return None
         self._record.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
@@ -210,12 +212,11 @@ class Sync:
         self._record.warn_about_orders(target, staged)
 
     def _finish(self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts) -> Outcome:
-        """Record what the pair's next run asks for, and end the run."""
+        """Record what the pair's next run needs to know, and end the run."""
         held.clear(self._db, self._claim.sync_type, self._claim.agent_id)
         outcome = self._applied_outcome(staged)
-        complete = (
-            not staged.lacking
-        )  # the same incomplete export gives a warning each time, so it is never taken as unchanged
+        # The same incomplete export must give its warning again, so it is never taken as unchanged.
+        complete = not staged.lacking
         applied_exports.record_success(
             self._db,
             self._claim,

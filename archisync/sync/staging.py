@@ -88,7 +88,7 @@ def _drop_repeated(target: Target, staged: Staged) -> None:
     twice = "select count(*) as n from (select from {stage} d group by {keys} having count(*) > 1 limit 1) r"
     if not target.count(twice, keys=keys):
         return
-    staged.repeated = target.run(
+    staged.repeated = target.execute(
         """
         delete from {stage} s using (
           select ctid, ok, row_number() over (partition by {keys}, ok, {row} order by ctid) as n,

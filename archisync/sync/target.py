@@ -46,7 +46,7 @@ class Target:
         places = sql.SQL(" and t.ctid = any (array(select o.version from {} o))").format(OTHERS)
         self._compared = self.mine("t") + places
 
-    def run(self, template: str, **parts: sql.Composable) -> int:
+    def execute(self, template: str, **parts: sql.Composable) -> int:
         """Execute a statement. Returns the number of rows."""
         return self.db.execute(self.statement(template, **parts), self.params).rowcount
 

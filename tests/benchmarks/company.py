@@ -32,7 +32,7 @@ select case when n %% 5000 = 0 then 'prices' when n %% 2500 = 0 then 'products'
             else (array['orders', 'customers', 'ddt', 'invoices'])[1 + n %% 4] end,
        case when n %% 2500 = 0 then 'service-account' else 'agent-' || lpad((1 + n %% %(agents)s)::text, 8, '0') end,
        case when n %% 1000 = 1 then 'failed' else 'succeeded' end, case when n %% 1000 = 1 then 'no-export' else 'unchanged' end,
-       '40 rows seen: as it was in the run before; nothing was compared', 'scheduled', at.t, at.t, at.t,
+       '40 rows seen: the export is the one of the run before; nothing was compared', 'scheduled', at.t, at.t, at.t,
        at.t + interval '2 seconds', 'host:123', at.t + interval '3 seconds', 40, 0, 0, 40, 0, 0, 0, 0,
        '{"origin": "/exports/agent/orders.csv", "bytes": 4096}', '{"fetch": 1, "compare": 1, "total": 3}'
   from generate_series(1, %(runs)s) n

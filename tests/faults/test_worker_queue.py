@@ -39,6 +39,8 @@ from tests.support.rows import count
 
 Payload = bytes | list[object]
 NOW = "2026-03-01T12:00:00.000000Z"
+FUNCTION = "archisync.work.job.sync"
+OURS: list[object] = [FUNCTION, None, [1, 1], {}]
 
 
 def write_job(
@@ -91,27 +93,26 @@ def names_like_ours(marker: Path) -> list[Payload]:
         ["archisync.work.worker.os.system", None, [touch], {}],
         ["archisync.work.job.sync.__globals__", None, [1, 1], {}],
         ["archisync.work.job.sync ", None, [1, 1], {}],
-        [["archisync.work.job.sync"], None, [1, 1], {}],
+        [[FUNCTION], None, [1, 1], {}],
         [None, None, [1, 1], {}],
     ]
 
 
 def arguments_not_ours(marker: Path) -> list[Payload]:
-    ours = "archisync.work.job.sync"
     return [
-        [ours, None, [], {}],
-        [ours, None, [1], {}],
-        [ours, None, [1, 1, 1], {}],
-        [ours, None, [True, True], {}],
-        [ours, None, ["1", "1"], {}],
-        [ours, None, "11", {}],
-        [ours, None, [[1], {"a": 1}], {}],
-        [ours, None, [1.0, 1.0], {}],
-        [ours, None, {"run_id": 1, "fence": 1}, {}],
-        [ours, None, [1, 1], {"run_id": 1}],
-        [ours, None, [1, 1], []],
-        [ours, None, [1, 1], None],
-        [ours, None, [1, 1]],
+        [FUNCTION, None, [], {}],
+        [FUNCTION, None, [1], {}],
+        [FUNCTION, None, [1, 1, 1], {}],
+        [FUNCTION, None, [True, True], {}],
+        [FUNCTION, None, ["1", "1"], {}],
+        [FUNCTION, None, "11", {}],
+        [FUNCTION, None, [[1], {"a": 1}], {}],
+        [FUNCTION, None, [1.0, 1.0], {}],
+        [FUNCTION, None, {"run_id": 1, "fence": 1}, {}],
+        [FUNCTION, None, [1, 1], {"run_id": 1}],
+        [FUNCTION, None, [1, 1], []],
+        [FUNCTION, None, [1, 1], None],
+        [FUNCTION, None, [1, 1]],
         {},  # type: ignore[list-item]
         [],
     ]
@@ -121,14 +122,14 @@ def methods(marker: Path) -> list[Payload]:
     touch = f"touch {marker}"
     return [
         ["system", "os", [touch], {}],
-        ["archisync.work.job.sync", {"py/object": "os.system"}, [1, 1], {}],
+        [FUNCTION, {"py/object": "os.system"}, [1, 1], {}],
         ["__call__", ["os.system"], [touch], {}],
-        ["archisync.work.job.sync", 0, [1, 1], {}],
+        [FUNCTION, 0, [1, 1], {}],
     ]
 
 
 def oversized(marker: Path) -> list[Payload]:
-    return [os.urandom(10_000), b"[" * 900_000, json.dumps(["archisync.work.job.sync", None, [1, 1], {}, "x"]).encode()]
+    return [os.urandom(10_000), b"[" * 900_000, json.dumps([FUNCTION, None, [1, 1], {}, "x"]).encode()]
 
 
 FORGERIES = [foreign_functions, pickles, names_like_ours, arguments_not_ours, methods, oversized]
@@ -177,7 +178,7 @@ CALLBACKS = {
 def test_our_job_with_more_than_a_run_is_set_aside(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, what: str
 ) -> None:
-    write_job(client, "forged", ["archisync.work.job.sync", None, [1, 1], {}], CALLBACKS[what])
+    write_job(client, "forged", OURS, CALLBACKS[what])
     done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == [f"ForeignJobError: it brings {what}"]
     assert succeeded(connection) == 1
@@ -210,7 +211,7 @@ def test_our_job_with_a_webhook_sends_nothing(
 ) -> None:
     with listening() as (url, requests):
         hook = json.dumps([{"url": url, "job_status": "finished", "method": "POST", "headers": {}, "timeout": 5}])
-        write_job(client, "forged", ["archisync.work.job.sync", None, [1, 1], {}], {"webhooks": hook})
+        write_job(client, "forged", OURS, {"webhooks": hook})
         done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it brings webhooks"]
     assert requests == []
@@ -234,8 +235,6 @@ def test_housekeeping_does_not_call_what_an_abandoned_job_names(
 
 
 # --- damaged job hashes -------------------------------------------------------------------------------------------
-
-OURS: list[object] = ["archisync.work.job.sync", None, [1, 1], {}]
 
 
 def no_hash(client: redis.Redis) -> None:
@@ -355,7 +354,7 @@ def test_a_stale_or_invented_run_id_does_nothing(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     for number, args in enumerate(([1, 0], [1, 2], [-1, 1], [99, 1], [10**30, 1], [2**63, 2**63])):
-        write_job(client, f"stale-{number}", ["archisync.work.job.sync", None, args, {}])
+        write_job(client, f"stale-{number}", [FUNCTION, None, args, {}])
     done = run_behind(cli, connection, config)
     assert len(events(done, "delivery-ignored")) == 6
     assert len(events(done, "run-started")) == succeeded(connection) == 1
