@@ -47,15 +47,12 @@ def _serve(a: App, address: str) -> None:
     import signal
     from threading import Event
 
-    from archisync.observe import metrics as prometheus
+    from archisync.observe import scrapes
 
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    host, port = prometheus.parse_address(address)
-    server, thread, port = prometheus.serve(a.config, host, port)
-    a.output.say(f"metrics at http://{host}:{port}/metrics   (Ctrl-C stops)")
-    stop.wait()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    host, port = scrapes.parse_address(address)
+    with scrapes.answered(a.config, host, port) as port:
+        a.output.say(f"metrics at http://{host}:{port}/metrics   (Ctrl-C stops)")
+        stop.wait()

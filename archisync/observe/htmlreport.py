@@ -1,32 +1,29 @@
-"""`report --html`: one page for people who never see a terminal. No script, no request to anywhere, nothing but this file.
+"""A report as one HTML page: no script, no request, no other file.
 
-The page is built as a tree, so that whatever a name or a message contains is text and stays text.
+The page is built as a tree of elements, so a name or a message is always text, whatever it contains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
 from archisync.base.text import duration, iso, printable, redact, relative, seconds
-from archisync.store.activity import Point, Slow, Step
+from archisync.observe.report import TREND_RUNS, Report
+from archisync.store.activity import Point
 from archisync.store.health import TypeHealth
-from archisync.store.held import Held
-from archisync.store.runs import Run
 
-TREND_RUNS = 40
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _WORDS = {
     "healthy": "Everything is up to date.",
-    "running": "Being refreshed right now.",
+    "running": "A sync is running.",
     "held": "A suspicious export waits for a decision.",
-    "degraded": "Failing again and again.",
+    "degraded": "The last three attempts failed, or more.",
     "failing": "The last attempt failed; it is tried again.",
     "stale": "Older than it should be.",
-    "paused": "Stopped on purpose for a while.",
+    "paused": "Paused by a person.",
     "disabled": "Switched off.",
     "no agents": "No agent is on the whitelist.",
 }
@@ -61,38 +58,22 @@ summary{cursor:pointer;color:var(--mark);font-size:.9rem;margin-top:.4rem}
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What the page tells. `step` is the width of a bar; `tick_note` is a sentence when nothing calls tick any more."""
-
-    now: datetime
-    since: datetime
-    step: timedelta
-    health: Sequence[TypeHealth]
-    trends: dict[str, list[Point]]
-    steps: Sequence[Step]
-    held: Sequence[Held]
-    failures: Sequence[Run]
-    slowest: Sequence[Slow]
-    tick_note: str | None
-
-
-def page(facts: Facts) -> str:
-    """The whole document."""
+def page(report: Report) -> str:
+    """The whole HTML document."""
     html = Element("html", lang="en")
     head = SubElement(html, "head")
     SubElement(head, "meta", charset="utf-8")
     SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY})
     SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    _add(head, "title", f"archisync report, {facts.now:%d %B %Y}")
+    _add(head, "title", f"archisync report, {report.now:%d %B %Y}")
     _add(head, "style", _STYLE)
     main = SubElement(SubElement(html, "body"), "main")
-    _headline(main, facts)
-    _freshness(main, facts)
-    _activity(main, facts)
-    _held(main, facts)
-    _failures(main, facts)
-    _slowest(main, facts)
+    _headline(main, report)
+    _freshness(main, report)
+    _activity(main, report)
+    _held(main, report)
+    _failures(main, report)
+    _slowest(main, report)
     _add(main, "p", f"Made by archisync {__version__}. Times are UTC.", "soft")
     return "<!DOCTYPE html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
 
@@ -103,28 +84,28 @@ def _add(parent: Element, name: str, text: str = "", style: str = "") -> Element
     return child
 
 
-def _headline(main: Element, facts: Facts) -> None:
+def _headline(main: Element, report: Report) -> None:
     _add(main, "h1", "Is the sales data fresh?")
-    wrong = [h.sync_type for h in facts.health if h.word not in _GOOD | _QUIET]
-    if facts.tick_note:
-        _add(main, "p", f"Nobody refreshes anything: {facts.tick_note}", "bad")
+    wrong = [h.sync_type for h in report.health if h.word not in _GOOD | _QUIET]
+    if report.tick_note:
+        _add(main, "p", f"Nothing is refreshed: {report.tick_note}", "bad")
     if wrong:
         _add(main, "p", f"Not all of it: look at {_listed(wrong)}.", "bad")
-    elif not facts.tick_note:
+    elif not report.tick_note:
         _add(main, "p", "Yes. Everything that is switched on is as fresh as it should be.", "good")
-    span = duration(facts.now - facts.since)
-    _add(main, "p", f"As of {facts.now:%d %B %Y, %H:%M}. Runs and failures are those of the last {span}.", "soft")
+    span = duration(report.now - report.since)
+    _add(main, "p", f"As of {report.now:%d %B %Y, %H:%M}. Runs and failures are those of the last {span}.", "soft")
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _freshness(main: Element, facts: Facts) -> None:
+def _freshness(main: Element, report: Report) -> None:
     _add(main, "h2", "Freshness of each type")
     cards = _add(main, "div", style="cards")
-    for h in facts.health:
-        _card(cards, h, facts)
+    for h in report.health:
+        _card(cards, h, report)
 
 
 def _tone(word: str) -> str:
@@ -133,18 +114,18 @@ def _tone(word: str) -> str:
     return "quiet" if word in _QUIET else "bad" if word in {"degraded", "held"} else "warn"
 
 
-def _card(cards: Element, h: TypeHealth, facts: Facts) -> None:
+def _card(cards: Element, h: TypeHealth, report: Report) -> None:
     card = _add(cards, "section", style="card")
     title = _add(card, "h3", h.sync_type)
     _add(title, "span", h.word, _tone(h.word))
     _add(card, "p", _WORDS[h.word], "soft")
     oldest = h.oldest_success_at
     if h.pairs:
-        _age(card, h, facts.now)
+        _age(card, h, report.now)
     rows = [
         ("refreshed every", f"{h.interval_minutes} min"),
-        ("newest", relative(h.newest_success_at, facts.now) if h.newest_success_at else "never"),
-        ("oldest", relative(oldest, facts.now) if oldest else "never" if h.pairs else "-"),
+        ("newest", relative(h.newest_success_at, report.now) if h.newest_success_at else "never"),
+        ("oldest", relative(oldest, report.now) if oldest else "never" if h.pairs else "-"),
         ("agents", str(h.shown("pairs"))),
         ("stale, failing, held", ", ".join(str(h.shown(name)) for name in ("stale", "failing", "held"))),
     ]
@@ -152,18 +133,18 @@ def _card(cards: Element, h: TypeHealth, facts: Facts) -> None:
     for name, value in rows:
         _add(details, "dt", name)
         _add(details, "dd", value)
-    _trend(card, h.sync_type, facts.trends.get(h.sync_type, []))
+    _trend(card, h.sync_type, report.trends.get(h.sync_type, []))
 
 
 def _age(card: Element, h: TypeHealth, now: datetime) -> None:
-    """How old the oldest copy is: the bar is full at two intervals, where it counts as stale."""
+    """A bar for the age of the oldest copy. It is full at two intervals, when the copy is stale."""
     allowed = timedelta(minutes=2 * h.interval_minutes)
     share = 1.0 if h.oldest_success_at is None else min(max((now - h.oldest_success_at) / allowed, 0.0), 1.0)
-    told = "never refreshed" if h.oldest_success_at is None else f"{share:.0%} of the age at which it is stale"
-    svg = _svg(card, "age", 100, 8, f"{h.sync_type}: the oldest copy is {told}")
+    age = "never refreshed" if h.oldest_success_at is None else f"{share:.0%} of the age at which it is stale"
+    svg = _svg(card, "age", 100, 8, f"{h.sync_type}: the oldest copy is {age}")
     _rectangle(svg, 0, 0, 100, 8, "s-line")
     tone = "s-good" if share <= 0.5 else "s-warn" if share < 1 else "s-bad"
-    _rectangle(svg, 0, 0, 100 * share, 8, "s-quiet" if h.word in _QUIET else tone)  # old on purpose is no alarm
+    _rectangle(svg, 0, 0, 100 * share, 8, "s-quiet" if h.word in _QUIET else tone)  # a person wants it to be old
 
 
 def _trend(card: Element, sync_type: str, points: Sequence[Point]) -> None:
@@ -171,14 +152,14 @@ def _trend(card: Element, sync_type: str, points: Sequence[Point]) -> None:
         return
     longest = max(point.seconds for point in points) or 1.0
     failed = sum(point.state != "succeeded" for point in points)
-    told = "the last run" if len(points) == 1 else f"the last {len(points)} runs"
-    svg = _svg(card, "trend", 10 * TREND_RUNS, 100, f"{sync_type}: {told}, {failed} not succeeded")
+    runs = "the last run" if len(points) == 1 else f"the last {len(points)} runs"
+    svg = _svg(card, "trend", 10 * TREND_RUNS, 100, f"{sync_type}: {runs}, {failed} not succeeded")
     first = TREND_RUNS - len(points)
     for i, point in enumerate(points):
         height = max(100 * point.seconds / longest, 6.0)
         tone = {"succeeded": "s-mark", "held": "s-warn"}.get(point.state, "s-bad")
         _rectangle(svg, 10 * (first + i) + 1, 100 - height, 8, height, tone)
-    _add(card, "p", f"{told}; the longest took {seconds(longest)}", "soft")
+    _add(card, "p", f"{runs}; the longest took {seconds(longest)}", "soft")
 
 
 def _svg(parent: Element, style: str, width: float, height: float, title: str) -> Element:
@@ -196,14 +177,14 @@ def _rectangle(svg: Element, x: float, y: float, width: float, height: float, st
     SubElement(svg, "rect", box)
 
 
-def _activity(main: Element, facts: Facts) -> None:
-    totals = {name: sum(getattr(s, name) for s in facts.steps) for name in ("succeeded", "held", "failed")}
+def _activity(main: Element, report: Report) -> None:
+    totals = {name: sum(getattr(s, name) for s in report.steps) for name in ("succeeded", "held", "failed")}
     _add(main, "h2", "Runs and failures over time")
     plot = _add(main, "div", style="plot")
-    most = max((s.total for s in facts.steps), default=0)
-    told = ", ".join(f"{count:,} {name}" for name, count in totals.items())
-    svg = _svg(plot, "bars", 10 * len(facts.steps), 100, f"Runs over time: {told}")
-    for i, s in enumerate(facts.steps):
+    most = max((s.total for s in report.steps), default=0)
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in totals.items())
+    svg = _svg(plot, "bars", 10 * len(report.steps), 100, f"Runs over time: {outcomes}")
+    for i, s in enumerate(report.steps):
         below = 100.0
         for count, tone in ((s.succeeded, "s-good"), (s.held, "s-warn"), (s.failed, "s-bad")):
             height = 100 * count / most if most else 0.0
@@ -211,7 +192,7 @@ def _activity(main: Element, facts: Facts) -> None:
             if count:
                 _rectangle(svg, 10 * i + 1, below, 8, height, tone)
     ends = _add(plot, "p", style="soft ends")
-    _add(ends, "span", f"{facts.since:%d %b, %H:%M}")
+    _add(ends, "span", f"{report.since:%d %b, %H:%M}")
     _add(ends, "span", "now")
     key = _add(plot, "p", style="soft key")
     for name, tone in (("succeeded", "k-good"), ("held", "k-warn"), ("failed", "k-bad")):
@@ -220,33 +201,35 @@ def _activity(main: Element, facts: Facts) -> None:
     _add(
         plot,
         "p",
-        f"Each bar is {duration(facts.step)}; the highest has {most:,} {'run' if most == 1 else 'runs'}.",
+        f"Each bar is {duration(report.step)}; the highest has {most:,} {'run' if most == 1 else 'runs'}.",
         "soft",
     )
     details = _add(plot, "details")
     _add(details, "summary", "The same as numbers")
-    busy = [[f"{s.at:%d %b, %H:%M}", s.succeeded, s.held, s.failed] for s in facts.steps if s.total]
+    busy = [[f"{s.at:%d %b, %H:%M}", s.succeeded, s.held, s.failed] for s in report.steps if s.total]
     _table(details, ["from", "succeeded", "held", "failed"], busy, "No run in this time.")
 
 
-def _held(main: Element, facts: Facts) -> None:
+def _held(main: Element, report: Report) -> None:
     _add(main, "h2", "Exports that wait for a decision")
-    rows = [[h.sync_type, h.agent_id, iso(h.held_at), h.message, f"archisync held show {h.run_id}"] for h in facts.held]
+    rows = [
+        [h.sync_type, h.agent_id, iso(h.held_at), h.message, f"archisync held show {h.run_id}"] for h in report.held
+    ]
     _table(main, ["type", "agent", "since", "why", "to look at it"], rows, "None: nothing waits for a person.")
 
 
-def _failures(main: Element, facts: Facts) -> None:
+def _failures(main: Element, report: Report) -> None:
     _add(main, "h2", "Newest failures")
     rows = [
         [run.sync_type, run.agent_id, iso(run.finished_at) if run.finished_at else "-", run.message or "-"]
-        for run in facts.failures
+        for run in report.failures
     ]
     _table(main, ["type", "agent", "when", "why"], rows, "None in this time.")
 
 
-def _slowest(main: Element, facts: Facts) -> None:
+def _slowest(main: Element, report: Report) -> None:
     _add(main, "h2", "Slowest syncs")
-    rows = [[s.sync_type, s.agent_id, iso(s.finished_at), seconds(s.seconds)] for s in facts.slowest]
+    rows = [[s.sync_type, s.agent_id, iso(s.finished_at), seconds(s.seconds)] for s in report.slowest]
     _table(main, ["type", "agent", "when", "took"], rows, "No sync ended in this time.")
 
 

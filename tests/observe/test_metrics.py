@@ -1,4 +1,4 @@
-"""`metrics`: read by the official parser, written in one step, served; and the example alerts name what there is."""
+"""`metrics`: read by the official parser, written in one step, served; the example alerts name metrics that exist."""
 
 import re
 import subprocess
@@ -10,21 +10,21 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from archisync.observe.metrics import parse_address
+from archisync.observe.scrapes import parse_address
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
-from tests.support.rows import count
+from tests.support.rows import count, record_tick
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 ALERTS = yaml.safe_load((REPOSITORY / "examples/prometheus/alerts.yml").read_text("utf-8"))
 
 
 def read(text: str) -> Samples:
-    """(name, label values): value, as Prometheus itself would read it."""
+    """(name, label values) → value, as Prometheus reads the text."""
     return {
         (s.name.removeprefix("archisync_"), tuple(s.labels.values())): s.value
         for family in text_string_to_metric_families(text)
@@ -34,7 +34,7 @@ def read(text: str) -> Samples:
 
 @pytest.fixture
 def busy(connection: Database) -> Database:
-    """Three agents of which one is fresh, one failing, one new; a held export; a tick 100 s ago."""
+    """Three agents, one fresh, one failing, one new; a tick 100 s ago."""
     for name in ("a", "b", "c"):
         agents.add(connection, name, name=None, whitelisted=True)
     connection.execute(
@@ -44,14 +44,11 @@ def busy(connection: Database) -> Database:
     connection.execute(
         "update system.sync_state set last_success_at = system.clock() where sync_type = 'orders' and agent_id = 'b'"
     )
-    connection.execute(
-        "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
-        " values (system.clock() - interval '100 s', 250, 'h', 0, 0, 0, 0, '{}')"
-    )
+    record_tick(connection, ago="100 s", duration_ms=250)
     return connection
 
 
-def test_metrics_are_what_the_database_and_the_queue_hold(cli: Cli, busy: Database) -> None:
+def test_metrics_show_what_the_database_and_the_queue_hold(cli: Cli, busy: Database) -> None:
     assert cli("run", "orders", "--agent", "a").returncode == 0
     done = cli("metrics")
     assert (done.returncode, done.stderr) == (0, "")
@@ -69,12 +66,12 @@ def test_metrics_are_what_the_database_and_the_queue_hold(cli: Cli, busy: Databa
     assert (found["schema_current", ()], found["up", ("postgresql",)], found["up", ("redis",)]) == (1, 1, 1)
 
 
-def test_the_oldest_success_is_told_when_every_pair_has_one(cli: Cli, busy: Database) -> None:
+def test_the_oldest_success_is_there_when_every_pair_has_one(cli: Cli, busy: Database) -> None:
     busy.execute("update system.sync_state set last_success_at = '2026-03-02T12:00:00Z' where agent_id <> 'a'")
     assert read(cli("metrics").stdout)["oldest_success_timestamp_seconds", ("orders",)] == 1772366400
 
 
-def test_a_server_that_is_away_is_told_and_the_other_is_still_asked(
+def test_a_server_out_of_reach_is_shown_and_the_other_is_still_read(
     cli: Cli, own_postgres: EmbeddedPostgres, own_valkey: EmbeddedValkey, busy: Database
 ) -> None:
     own_valkey.kill()
@@ -87,15 +84,24 @@ def test_a_server_that_is_away_is_told_and_the_other_is_still_asked(
     assert busy.closed is False
 
 
-def test_an_old_schema_is_told(cli: Cli, empty_database_url: str) -> None:
+def test_a_missing_library_is_an_error_with_the_command_to_type(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError")
+    done = cli("metrics", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (
+        3,
+        "error: metrics need prometheus_client, which is not installed\nhint: pip install 'archisync[metrics]'\n",
+    )
+
+
+def test_an_old_schema_is_shown(cli: Cli, empty_database_url: str) -> None:
     found = read(cli("metrics", env={"ARCHISYNC_DATABASE_URL": empty_database_url}).stdout)
     assert (found["schema_current", ()], found["up", ("postgresql",)]) == (0, 1)
 
 
-def test_a_file_is_replaced_in_one_step_and_may_be_read_by_others(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_is_replaced_in_one_step_and_other_users_may_read_it(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "archisync.prom"
     path.write_text("old")
-    with path.open() as reader:  # whoever has it open still reads what it was
+    with path.open() as reader:  # a reader that has it open reads the old text
         done = cli("metrics", "--output", str(path))
         assert reader.read() == "old"
     assert (done.returncode, done.stdout) == (0, "")
@@ -103,7 +109,7 @@ def test_a_file_is_replaced_in_one_step_and_may_be_read_by_others(cli: Cli, tmp_
     assert (path.stat().st_mode & 0o777, [p.name for p in tmp_path.glob("*prom*")]) == (0o644, ["archisync.prom"])
 
 
-def test_a_folder_that_does_not_exist_is_told(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(cli: Cli, tmp_path: Path) -> None:
     done = cli("metrics", "--output", f"{tmp_path}/no/x.prom")
     assert (done.returncode, done.stderr) == (
         2,
@@ -129,14 +135,14 @@ def test_a_scrape_is_answered_until_sigterm(database_url: str, redis_url: str) -
         assert process.stderr.read() == ""
 
 
-def test_where_to_listen_is_read_strictly() -> None:
+def test_an_address_has_a_port_and_may_have_a_host() -> None:
     assert parse_address("9464") == ("127.0.0.1", 9464)
     assert parse_address("0.0.0.0:1") == ("0.0.0.0", 1)  # noqa: S104
     assert parse_address("[::1]:1") == ("::1", 1)
 
 
 @pytest.mark.parametrize("words", ["", "x", "h:", "h:65536", "h:-1", "1000000000"])
-def test_an_address_that_is_none_is_wrong_usage(cli: Cli, words: str) -> None:
+def test_a_wrong_address_is_wrong_usage(cli: Cli, words: str) -> None:
     done = cli("metrics", "--serve", words)
     assert (done.returncode, done.stderr) == (
         2,

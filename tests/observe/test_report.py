@@ -1,4 +1,4 @@
-"""`archisync report --html`: one page that needs nothing else, tells what is wrong, and looks right in a browser."""
+"""`archisync report --html`: one page that needs no other file, shows what is wrong, and looks right in a browser."""
 
 import os
 import re
@@ -23,7 +23,7 @@ HOSTILE = '</td><script src="https://evil.example/x.js">alert(1)</script><img sr
 
 @pytest.fixture
 def history(connection: Database, database_url: str, exports: Path) -> None:
-    """Runs that succeeded, one that was held, one that failed; what the ERP says is hostile."""
+    """A run that succeeded, one that was held and one that failed. Names and messages are hostile."""
     agents.add(connection, AGENT, name=HOSTILE, whitelisted=True)
     config = Config.from_environment(
         {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv"}
@@ -43,7 +43,7 @@ def history(connection: Database, database_url: str, exports: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """What the page consists of, as a browser would read it."""
+    """The tags and texts of a page, as a browser reads them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def page(cli: Cli, *options: str) -> str:
 
 
 @pytest.mark.usefixtures("history")
-def test_the_page_tells_what_is_wrong_and_asks_the_network_for_nothing(cli: Cli) -> None:
+def test_the_page_shows_what_is_wrong_and_requests_nothing(cli: Cli) -> None:
     text = page(cli)
     found = _Page(text)
     shown = " ".join(" ".join(found.text).split())
@@ -76,8 +76,10 @@ def test_the_page_tells_what_is_wrong_and_asks_the_network_for_nothing(cli: Cli)
     assert "1 held" in shown
     assert "1 failed" in shown
     assert {tag for tag, _ in found.tags} & {"script", "img", "link", "iframe", "object"} == set()
-    asked = [name for _, attributes in found.tags for name in attributes if name in ("src", "href", "srcset", "data")]
-    assert asked == []
+    requests = [
+        name for _, attributes in found.tags for name in attributes if name in ("src", "href", "srcset", "data")
+    ]
+    assert requests == []
     assert (
         "meta",
         {"http-equiv": "Content-Security-Policy", "content": "default-src 'none'; style-src 'unsafe-inline'"},
@@ -94,7 +96,7 @@ def test_a_page_without_any_run(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_what_is_switched_off_is_old_on_purpose_and_not_in_red(cli: Cli, connection: Database) -> None:
+def test_a_disabled_type_may_be_old_and_is_not_red(cli: Cli, connection: Database) -> None:
     def fills(type_name: str) -> list[str | None]:
         text = page(cli)
         card = next(part for part in text.split("<section") if f"{type_name}<span" in part)
@@ -108,7 +110,7 @@ def test_what_is_switched_off_is_old_on_purpose_and_not_in_red(cli: Cli, connect
 
 
 @pytest.mark.usefixtures("history")
-def test_short_runs_are_told_in_milliseconds(cli: Cli, connection: Database) -> None:
+def test_short_runs_are_shown_in_milliseconds(cli: Cli, connection: Database) -> None:
     connection.execute("update system.sync_runs set steps = '{\"total\": 28}'")
     shown = " ".join(_Page(page(cli)).text)
     assert "the longest took 28 ms" in shown
@@ -116,7 +118,7 @@ def test_short_runs_are_told_in_milliseconds(cli: Cli, connection: Database) -> 
 
 
 @pytest.mark.usefixtures("history")
-def test_every_run_of_the_span_is_in_one_bar(connection: Database) -> None:
+def test_every_run_of_the_days_is_in_one_bar(connection: Database) -> None:
     now = clock.now(connection) + timedelta(seconds=1)
     since, step = now - timedelta(days=7), timedelta(hours=3)
     connection.execute("update system.sync_runs set queued_at = %s where id = 1", [since + timedelta(hours=4)])
