@@ -12,7 +12,7 @@ STUCK_AFTER_S = 15 * 60
 EXPIRED_AFTER_S = 180
 """Three ticks should have taken the run back by then."""
 
-# Purpose: what the server is, and as whom we are connected. Needs no schema of ours. Caller: server. No locks.
+# Purpose: the version and state of the server, and our role in it. Needs no schema of ours. Caller: server. No locks.
 SQL_SERVER = """
 select current_setting('server_version_num')::int as version, current_user as role,
        pg_is_in_recovery() as standby, pg_backend_pid() as backend_pid

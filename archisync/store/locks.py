@@ -24,7 +24,7 @@ SQL_WAIT_FOR_AGENT = "select pg_advisory_lock(hashtextextended('archisync.agent.
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
 # Purpose: end a session that holds the agent's lock and has been silent for longer than any run may take: a process that stands still
-# (SIGSTOP, a frozen host) must not keep the agent locked for good. The process can't write any more, since its fence has moved on. The age
+# (SIGSTOP, a frozen host) must not keep the agent locked for ever. The process can't write any more, since its fence has moved on. The age
 # of a session is PostgreSQL's own time, not system.clock(). Caller: end_silent_holder. No locks.
 SQL_END_SILENT_HOLDER = """
 select pg_terminate_backend(a.pid, 5000) as ended

@@ -161,8 +161,8 @@ def test_a_date_style_of_the_database_changes_nothing(cli: Cli, connection: Data
         "do $$ begin execute format('alter database %I set datestyle to German', current_database()); end $$"
     )
     assert cli("tick").returncode == 0
-    told = cli("why", "orders", AGENT)
-    assert re.match(r"orders of anna\.bianchi: run \d+ is queued since \d{4}-\d\d-\d\dT", told.stdout), told
+    why = cli("why", "orders", AGENT)
+    assert re.match(r"orders of anna\.bianchi: run \d+ is queued since \d{4}-\d\d-\d\dT", why.stdout), why
 
 
 # --- times in the future ----------------------------------------------------------------------------------------------
@@ -186,9 +186,9 @@ def test_a_retry_beyond_the_longest_delay_is_delivered_by_the_next_tick(one_pair
         one_pair.execute(
             "update system.sync_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
         )
-        told = decide(*state_now(one_pair))
-        assert told.reason is Reason.QUEUED
-        assert ("begins after" in told.sentence) == (not delivered)
+        decision = decide(*state_now(one_pair))
+        assert decision.reason is Reason.QUEUED
+        assert ("begins after" in decision.sentence) == (not delivered)
         assert tick(one_pair, config).enqueued == delivered
 
 

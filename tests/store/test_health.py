@@ -106,5 +106,5 @@ def test_stale_agents_that_are_paused_hide_no_other(cli: Cli, connection: Databa
     for number in range(1, 7):
         scope = ["--agent", f"a{number}"] + (["--type", "orders"] if number % 2 else [])
         assert cli("pause", *scope).returncode == 0
-    told = json.loads(cli("status", "--json").stdout)["ailing"]
-    assert [(pair["sync_type"], pair["agent_id"]) for pair in told] == [("orders", "a7")]
+    unhealthy = json.loads(cli("status", "--json").stdout)["ailing"]
+    assert [(pair["sync_type"], pair["agent_id"]) for pair in unhealthy] == [("orders", "a7")]

@@ -1,5 +1,5 @@
--- Everything that archisync keeps in PostgreSQL, in the order in which one asks: what shall run, for whom, what waits, what ran, where
--- each pair of sync type and agent stands, which exports are held, what is to be told; then the triggers, and the data itself.
+-- Everything that archisync keeps in PostgreSQL, in the order in which a reader asks: what runs and how often, for which agents, what
+-- waits, what ran, the state of each pair of sync type and agent, held exports, notices; then the triggers, and the data itself.
 -- Caller: archisync.store.migrations, in one transaction under an advisory lock.
 -- The database may already have agents.users (with other columns) and system.sync_settings (with changed intervals): their rows are kept.
 -- Until release 1.0 this file may change; whoever changes it renames it, so that a database made by an earlier text is recognised. From
@@ -22,7 +22,7 @@ create function system.or_never(at timestamptz) returns timestamptz
 language sql immutable parallel safe
 as $$ select coalesce(at, '-infinity'::timestamptz) $$;
 
--- ======== Settings: what shall run, and how often ========
+-- ======== Settings: what runs, and how often ========
 
 -- The sync types. A test compares them with archisync.rules.synctypes.
 create table system.sync_types (
