@@ -1,4 +1,4 @@
-"""examples/crontab under Debian's cron daemon for three real minutes, apart from the machine's own crontabs."""
+"""examples/crontab under Debian's cron daemon for three real minutes, away from the machine's own crontabs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.samples import SAMPLES
 CRON = shutil.which("cron", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MINUTES = 3
 PUNCTUAL_S = 10
-"""cron starts a job in the first seconds of its minute; a busy machine takes a few more."""
+"""Cron starts a job in the first seconds of its minute; a busy machine needs a few more."""
 
 
 def why_not() -> str:
-    """Why the daemon can't be tried here; empty when it can."""
+    """The reason why this machine can't run the daemon; empty when it can."""
     if CRON is None:
         return "cron is not installed (apt-get install cron)"
     if os.geteuid() != 0:
@@ -42,7 +42,7 @@ def why_not() -> str:
 
 @contextmanager
 def cron_with(crontab: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Debian's cron with root's crontab and no other: spool, pid file and /etc/crontab are its own, in a mount namespace."""
+    """Debian's cron with this crontab of root and no other: a mount namespace has its own spool, pid file and /etc/crontab."""
     (folder / "crontab").write_text(crontab)
     script = (
         "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/cron.d && mount --bind /dev/null /etc/crontab"
@@ -58,7 +58,7 @@ def cron_with(crontab: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def example(values: dict[str, str]) -> str:
-    """examples/crontab as it is, with these values for its variables."""
+    """examples/crontab with these values for its variables."""
     text = (REPOSITORY / "examples/crontab").read_text("utf-8")
     for name, value in values.items():
         text, found = re.subn(rf"^{name}=.*$", lambda _, line=f"{name}={value}": line, text, flags=re.M)  # type: ignore[misc]
@@ -81,7 +81,7 @@ def test_cron_calls_tick_each_minute_and_everything_due_runs(
     programs, log = tmp_path / "bin", tmp_path / "log"
     programs.mkdir()
     script(programs / "archisync", f'cd {REPOSITORY} && exec {sys.executable} -m archisync "$@"')
-    script(programs / "logger", f'exec sed "s/^/$2: /" >> {log}')  # no syslog here: its place is taken
+    script(programs / "logger", f'exec sed "s/^/$2: /" >> {log}')  # in place of syslog
     source = f"{SAMPLES}/{{agent}}/{{type}}.csv"
     crontab = example(
         {

@@ -1,4 +1,4 @@
-"""The files in examples/ are what they claim to be, and what they type works."""
+"""The files in examples/ are valid, and the commands in them work."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def named(kind: str, name: str = "archisync") -> dict[str, Any]:
-    """The document of a kind whose name begins with `name`."""
+    """The document of that kind whose name begins with `name`."""
     return next(
         d for path in MANIFESTS for d in documents(path)
         if d["kind"] == kind and d["metadata"]["name"].startswith(name)
@@ -86,7 +86,7 @@ def test_a_worker_pod_may_finish_its_run() -> None:
     assert workers()["spec"]["selector"]["matchLabels"] == workers()["spec"]["template"]["metadata"]["labels"]  # fmt: skip
 
 
-def test_the_settings_are_ones_that_archisync_knows_and_accepts() -> None:
+def test_archisync_knows_and_accepts_the_settings() -> None:
     given = named("ConfigMap")["data"] | named("Secret")["stringData"]
     assert set(given) <= set(variable_names())
     config = Config.from_environment(given)
@@ -124,12 +124,12 @@ def test_every_pod_has_the_same_settings() -> None:
             assert given == [named("ConfigMap")["metadata"]["name"], named("Secret")["metadata"]["name"]], name
 
 
-def test_the_liveness_probe_forgives_a_redis_that_is_away_and_nothing_else(cli: Cli) -> None:
+def test_the_liveness_probe_fails_unless_only_redis_is_away(cli: Cli) -> None:
     probe = workers()["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
     command = probe["exec"]["command"]
     assert command[:2] == ["sh", "-c"]
     assert f"[ $? -eq {ExitCode.UNREACHABLE.value} ]" in command[2]
-    # A worker that is in the middle of its wait for Redis has WORKER_TTL_S to tell again that it lives.
+    # A worker that waits for Redis may take WORKER_TTL_S to report that it lives.
     assert probe["periodSeconds"] * probe["failureThreshold"] > WORKER_TTL_S
     words = re.search(r"archisync ([^>|]+)", command[2])
     assert words is not None
@@ -143,7 +143,7 @@ def test_the_liveness_probe_forgives_a_redis_that_is_away_and_nothing_else(cli: 
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd-analyze is not installed")
 def test_systemd_accepts_each_unit(path: Path, tmp_path: Path) -> None:
     assert SYSTEMD_ANALYZE is not None
-    for unit in UNITS:  # the program must exist for systemd, so that of this machine's true(1) stands in
+    for unit in UNITS:  # systemd wants the program to exist: true(1) takes its place
         text = re.sub(r"/opt/archisync/bin/archisync", "/bin/true", unit.read_text("utf-8"))
         (tmp_path / unit.name).write_text(text)
     done = subprocess.run(
@@ -153,7 +153,7 @@ def test_systemd_accepts_each_unit(path: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_units_give_a_run_the_time_that_it_may_take() -> None:
+def test_the_units_give_a_run_as_long_as_it_may_take() -> None:
     worker = (EXAMPLES / "systemd/archisync-worker.service").read_text("utf-8")
     stop = re.search(r"^TimeoutStopSec=(\d+)$", worker, re.M)
     assert stop is not None
@@ -167,13 +167,13 @@ def test_the_workflow_waits_and_fails_with_the_outcome() -> None:
     job = workflow["jobs"]["resync"]
     script = job["steps"][0]["run"]
     assert "--wait --timeout 1800" in script
-    assert "${{" not in "".join(step["run"] for step in job["steps"])  # an input in a script is an injection
+    assert "${{" not in "".join(step["run"] for step in job["steps"])  # an input in a script would be an injection
     assert "continue-on-error" not in job["steps"][0]
     assert job["timeout-minutes"] * 60 > 1800
     assert workflow["permissions"] == {}
 
 
-def test_the_workflow_s_script_runs_and_hands_on_the_exit_code(cli: Cli, tmp_path: Path) -> None:
+def test_the_script_of_the_workflow_ends_with_the_exit_code(cli: Cli, tmp_path: Path) -> None:
     workflow = yaml.safe_load((EXAMPLES / "github/resync.yml").read_text("utf-8"))
     script = workflow["jobs"]["resync"]["steps"][0]["run"]
     (tmp_path / "archisync").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$OUT"\nexit 6\n')

@@ -1,7 +1,7 @@
-"""README and guides are typed, command by command, into a shell with real servers: what they show must be what happens.
+"""Every command of README and guides, typed into a shell with real servers: what a document shows must be what happens.
 
-`tests/support/guides.py` says how a block is read. Each document has its own folder, home and database. The cron of these tests is a
-`crontab` that runs the lines of each minute once, when it is given them, as cron would: by /bin/sh, with next to no environment.
+`tests/support/guides.py` says how a block is read. Each document has its own folder, home and database. Cron is replaced by a program
+`crontab` that runs the lines of each minute once, when it gets them, as cron would: with /bin/sh and almost no environment.
 """
 
 import os
@@ -30,7 +30,7 @@ GUIDES = REPOSITORY / "examples" / "guides"
 DOCUMENTS = [REPOSITORY / "README.md", *sorted(GUIDES.glob("*.md"))]
 AGENTS = "anna.bianchi luca.ferrari giulia.romano"
 
-# Why a block may be left out, and all that such a block may type. Nothing of archisync is among it.
+# The reasons for which a block may be left out, and the only commands that such a block may have. None of them is archisync's.
 NOT_RUN = {
     "pip downloads from a package index": r"python3 -m venv \S+|\. \S+/bin/activate|pip install (--upgrade )?'\.\[[a-z,]+\]'",
     "installs Debian packages and makes a role in the system's PostgreSQL, as root": r"sudo apt install [a-z -]+"
@@ -60,7 +60,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def erp() -> Iterator[Erp]:
-    """Serves the sample exports at /exports/{agent}/{type}.csv, to whoever has the token."""
+    """An ERP that serves the sample exports at /exports/{agent}/{type}.csv to clients with the token."""
     with running_erp() as erp:
         for path in SAMPLES.rglob("*.csv"):
             erp.answers[f"/exports/{path.parent.name}/{path.name}"] = _with_token(path.read_bytes())
@@ -81,14 +81,14 @@ def _with_token(body: bytes) -> Callable[..., None]:
 
 @pytest.fixture
 def environment(folder: Path) -> dict[str, str]:
-    """What a person's shell has: a home, and a PATH on which archisync is installed."""
+    """A person's shell: a home, and a PATH with archisync on it."""
     programs = folder / "erp" / "venv" / "bin"
     programs.mkdir(parents=True)
     scripts = {
         "archisync": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} -m archisync "$@"',
         "python3": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} "$@"',
         "crontab": CRONTAB,
-        "make": 'test "$*" = demo && exec archisync demo',  # what the Makefile's target does once it has installed
+        "make": 'test "$*" = demo && exec archisync demo',  # the Makefile's target does this once it has installed
         "psql": f'exec {postgresql_program("psql")} "$@"',
         "pg_dump": f'exec {postgresql_program("pg_dump")} "$@"',
     }
@@ -107,7 +107,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def at_work(environment: dict[str, str], folder: Path, empty_database_url: str, redis_url: str) -> dict[str, str]:
-    """The environment of a site that runs: servers, and the sample exports in ./exports."""
+    """The environment of a running site: servers, and the sample exports in ./exports."""
     shutil.copytree(SAMPLES, folder / "exports")
     return environment | {
         "ARCHISYNC_DATABASE_URL": empty_database_url,
@@ -117,7 +117,7 @@ def at_work(environment: dict[str, str], folder: Path, empty_database_url: str, 
 
 
 def started(shell: Shell) -> None:
-    """Type what the guides start from: three agents, synced once, and a worker."""
+    """Type what the guides start from: three agents whose data has been synced once, and a worker."""
     synced(shell)
     script(shell, "archisync worker &")
 
@@ -173,7 +173,7 @@ def test_a_guide_at_a_running_site(at_work: dict[str, str], folder: Path, name: 
 
 @pytest.mark.check
 def test_stale(at_work: dict[str, str], folder: Path) -> None:
-    """An hour ago the ERP stopped writing one agent's orders; two slots have failed since."""
+    """The ERP stopped writing one agent's orders an hour ago; two slots have failed since."""
     with Shell(folder=folder, environment=at_work) as shell:
         synced(shell)
         (folder / "exports/luca.ferrari/orders.csv").rename(folder / "orders-of-luca.csv")
@@ -267,7 +267,7 @@ def test_each_link_leads_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.stem)
-def test_what_is_not_run_has_an_accepted_reason_and_types_nothing_else(document: Path) -> None:
+def test_a_block_that_is_not_run_has_an_accepted_reason_and_only_its_commands(document: Path) -> None:
     for block in blocks(document.read_text("utf-8")):
         if block.language not in SHELL_LANGUAGES:
             assert not re.search(r"^\s*\$ |^archisync ", "\n".join(block.lines), re.M) or block.language == "crontab"
@@ -281,7 +281,7 @@ def test_what_is_not_run_has_an_accepted_reason_and_types_nothing_else(document:
 
 
 def _check_names(line: str) -> None:
-    """What a command that is not run names exists in this repository."""
+    """The extras, units and manifests that a command names exist in this repository."""
     project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
     for extras in re.findall(r"'\.\[([a-z,]+)\]'", line):
         assert all(re.search(rf"^{name} = \[", project, re.M) for name in extras.split(",")), line
@@ -297,16 +297,16 @@ def test_make_demo_is_the_demo_command() -> None:
     assert recipe[1] == "@$(BIN)/archisync demo"
 
 
-def test_the_table_of_fields_is_the_registry_s() -> None:
+def test_the_table_of_fields_matches_the_registry() -> None:
     text = (GUIDES / "connect.md").read_text("utf-8")
-    for kind in SYNC_TYPES.values():
-        told = [
-            ("**" if f.name in kind.key else "") + f.name + ("**" if f.name in kind.key else "")
+    for sync_type in SYNC_TYPES.values():
+        shown = [
+            ("**" if f.name in sync_type.key else "") + f.name + ("**" if f.name in sync_type.key else "")
             + {"text": "", "identifier": ""}.get(f.kind.value, f" {f.kind.value}")
-            + (" (required)" if f.required and f.name not in kind.key else "")
-            for f in kind.fields
+            + (" (required)" if f.required and f.name not in sync_type.key else "")
+            for f in sync_type.fields
         ]  # fmt: skip
-        assert f"| {kind.name} | {', '.join(told)} |" in text
+        assert f"| {sync_type.name} | {', '.join(shown)} |" in text
 
 
 # --- a document that is wrong fails ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The manifests in examples/ against the schemas of the Kubernetes API, and that those schemas notice a mistake."""
+"""The manifests in examples/ follow the schemas of the Kubernetes API, and these schemas notice mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.check
 
 MANIFESTS = sorted((REPOSITORY / "examples/kubernetes").glob("*.yaml"))
 OLDEST = "1.27"
-"""The oldest release that the manifests are written for; seccompProfile, autoscaling/v2 and batch/v1 are older."""
+"""The oldest release that the manifests are for; seccompProfile, autoscaling/v2 and batch/v1 are older."""
 OF_KEDA = "keda.sh/v1alpha1"
 DOCUMENTS = {
     f"{d['kind']} {d['metadata']['name']}": d for path in MANIFESTS for d in yaml.safe_load_all(path.read_text("utf-8"))
@@ -27,7 +27,7 @@ Step = str | int
 
 
 def refusal(document: dict[str, Any], version: str | None = None) -> kubernetes_validate.ValidationError | None:
-    """What the API server would say; None when it takes the document. Unknown fields count, as with `kubectl --validate=strict`."""
+    """The API server's complaint; None when it accepts the document. Unknown fields count, as with `kubectl --validate=strict`."""
     try:
         kubernetes_validate.validate(document, version or kubernetes_validate.latest_version(), strict=True)
     except kubernetes_validate.ValidationError as exc:
@@ -35,7 +35,7 @@ def refusal(document: dict[str, Any], version: str | None = None) -> kubernetes_
     return None
 
 
-def test_only_what_keda_brings_has_no_schema_in_the_api() -> None:
+def test_only_the_documents_of_keda_have_no_schema_in_the_api() -> None:
     assert {name.split()[0] for name in OURS} == {
         "ConfigMap", "CronJob", "Deployment", "HorizontalPodAutoscaler", "Secret",
     }  # fmt: skip
@@ -49,7 +49,7 @@ def test_each_manifest_follows_the_schema_of_the_kubernetes_api(name: str, versi
 
 
 def _places(value: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
-    """Each object in a document that has named fields: not the maps of labels, selectors, settings and limits, where any name goes."""
+    """Each object in the document whose fields have fixed names; maps of labels, selectors, settings and limits take any name."""
     free = {"labels", "annotations", "matchLabels", "data", "stringData", "requests", "limits"}
     if isinstance(value, dict):
         if path and path[-1] in free:
@@ -84,7 +84,7 @@ def test_an_unknown_field_is_refused_wherever_it_stands(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "field", "value", "told"),
+    ("name", "path", "field", "value", "message"),
     [
         ("CronJob archisync-tick", ("spec",), "schedule", 1, "1 is not of type 'string'"),
         ("CronJob archisync-tick", ("spec",), "startingDeadlineSeconds", "50", "'50' is not of type 'integer'"),
@@ -103,11 +103,11 @@ def test_an_unknown_field_is_refused_wherever_it_stands(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_value_of_a_wrong_type_is_refused(
-    name: str, path: tuple[Step, ...], field: str, value: object, told: str
+    name: str, path: tuple[Step, ...], field: str, value: object, message: str
 ) -> None:
     found = refusal(_broken(OURS[name], path, lambda inner: inner.update({field: value})))
     assert found is not None
-    assert found.message.removesuffix(", 'null'") == told  # the schemas let most fields be null
+    assert found.message.removesuffix(", 'null'") == message  # the schemas let most fields be null
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_value_of_a_wrong_type_is_refused(
         ("HorizontalPodAutoscaler archisync-worker", ("spec",), "scaleTargetRef"),
     ],
 )
-def test_a_field_that_the_api_requires_may_not_be_left_out(name: str, path: tuple[Step, ...], field: str) -> None:
+def test_a_missing_field_that_the_api_requires_is_refused(name: str, path: tuple[Step, ...], field: str) -> None:
     found = refusal(_broken(OURS[name], path, lambda inner: inner.pop(field)))
     assert found is not None
     assert found.message == f"'{field}' is a required property"

@@ -1,10 +1,10 @@
-"""A soak: real ticks and workers under random faults, at a hundred and more a minute, and an account of what became of it.
+"""A soak: real ticks and workers under random faults, more than a hundred a minute, and an account of the outcome.
 
     python -m tests.faults.soak --seconds 3600        an hour, as `make soak` does; `make test` takes twenty seconds
 
-The database's clock runs CLOCK_SPEED times as fast as the host's (system.clock() is replaced in this database), so that an interval of
-five minutes passes in ten seconds. The ERP is a program that holds a lock for the agent while it "works": it sees whether two
-runs of an agent ever talk to it at once. Triggers note each success and each transaction that wrote rows for a run.
+The database's clock is CLOCK_SPEED times as fast as the host's (system.clock() is replaced in this database), so an interval of five
+minutes takes ten seconds. The ERP is a program that locks the agent while it works, so it notices when two runs of an agent talk to it at
+once. Triggers record each success and each transaction that wrote rows for a run.
 """
 
 import argparse
@@ -84,7 +84,7 @@ esac
 
 @dataclass(kw_only=True)
 class Figures:
-    """The account of one soak. `violations` must be empty."""
+    """The account of a soak. `violations` must be empty."""
 
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
@@ -106,12 +106,12 @@ class Figures:
 
     def __str__(self) -> str:
         faults = sum(self.faults.values())
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.faults.items()))
+        by_name = ", ".join(f"{n} {name}" for name, n in sorted(self.faults.items()))
         states = ", ".join(f"{n} {state}" for state, n in sorted(self.states.items()))
         ticks = ", ".join(f"{n} {end}" for end, n in sorted(self.ticks.items()))
         fresh = "never" if self.fresh_after_intervals is None else f"{self.fresh_after_intervals:.1f} intervals"
         return (
-            f"soak of {self.seconds:.0f} s: {faults} faults ({faults * 60 / max(self.seconds, 1):.0f} a minute: {kinds})\n"
+            f"soak of {self.seconds:.0f} s: {faults} faults ({faults * 60 / max(self.seconds, 1):.0f} a minute: {by_name})\n"
             f"  runs: {states}; {self.attempts} attempts; ticks: {ticks}\n"
             f"  lost {self.lost}, applied twice {self.applied_twice}, overlapping {self.overlapping}; "
             f"every pair fresh {fresh} after the last fault"
@@ -119,7 +119,7 @@ class Figures:
 
 
 class Soak:
-    """One soak with servers of its own. Everything happens in one thread: the servers die with the thread that started them."""
+    """A soak with its own servers. Everything happens in one thread, because the servers die with the thread that started them."""
 
     def __init__(self, *, seconds: float, seed: int) -> None:
         self._seconds = seconds
@@ -175,7 +175,7 @@ class Soak:
 
     def run(self) -> Figures:
         begun = time.monotonic()
-        next_fault = begun + 2 * TICK_EVERY_S  # something to break first
+        next_fault = begun + 2 * TICK_EVERY_S  # there must be something to break first
         while (now := time.monotonic()) < begun + self._seconds:
             self._keep_going(now)
             if now >= next_fault:
@@ -189,7 +189,7 @@ class Soak:
         return self.figures
 
     def _keep_going(self, now: float) -> None:
-        """What cron, systemd or Kubernetes do: a tick each minute (of the clock), workers that are started again."""
+        """Do what cron, systemd or Kubernetes do: start a tick each minute (of the clock), and workers that have ended."""
         for when, pid in [s for s in self._stopped if s[0] <= now]:
             self._stopped.remove((when, pid))
             _signal(pid, signal.SIGCONT)
@@ -229,13 +229,12 @@ class Soak:
             "PostgreSQL connection cut": self._cut_postgres,
         }
         weights = dict(zip(faults, (4, 3, 5, 4, 2, 2, 1, 4), strict=True))
-        while faults:  # what is not there can't be broken: take another
-            left = [name for name in faults if name not in self.figures.faults] or list(
-                faults
-            )  # each kind once, then by chance
-            kind = self._random.choices(left, [weights[name] for name in left])[0]
-            if faults.pop(kind)(now):
-                self.figures.faults[kind] += 1
+        while faults:  # a fault that finds nothing to break gives way to another
+            new = [name for name in faults if name not in self.figures.faults]
+            names = new or list(faults)  # each fault once, then by chance
+            name = self._random.choices(names, [weights[name] for name in names])[0]
+            if faults.pop(name)(now):
+                self.figures.faults[name] += 1
                 return
 
     def _kill(self, processes: list[subprocess.Popen[bytes]]) -> bool:
@@ -296,7 +295,7 @@ class Soak:
         return int(next(iter(row.values())))
 
     def _recover(self) -> None:
-        """No more faults: until every pair has succeeded with an export fetched since, four intervals at most."""
+        """Go on without faults until every pair has succeeded with a newer export, for four intervals at most."""
         ended = time.monotonic()
         newest = self._number("select coalesce(max(id), 0) from system.sync_runs")
         while (passed := (time.monotonic() - ended) / INTERVAL_S) < 4:

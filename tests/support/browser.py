@@ -1,7 +1,7 @@
-"""Chromium without a window, driven over a pipe: what a page looks like, measured where it is shown.
+"""Chromium without a window, driven over a pipe, to see what a page looks like.
 
-Source: the Chrome DevTools Protocol; with --remote-debugging-pipe the browser reads messages from descriptor 3 and writes them to
-descriptor 4, each ended by a NUL.
+It speaks the Chrome DevTools Protocol: with --remote-debugging-pipe the browser reads messages from descriptor 3 and writes messages to
+descriptor 4. A NUL ends each message.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 
 def chromium() -> str | None:
-    """The browser's program, if there is one on this machine."""
+    """The path of the browser, if this machine has one."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 class Browser:
-    """One browser with one page. `requests` are the addresses that the page asked for, `problems` what the console complained of."""
+    """One browser with one page. `requests` are the addresses that the page asked for, `problems` the complaints on its console."""
 
     def __init__(self, requests: int, answers: int) -> None:
         self._into, self._out = requests, answers
@@ -96,11 +96,11 @@ class Browser:
 
 @contextmanager
 def browser(program: str, folder: Path) -> Iterator[Browser]:
-    """A running browser with a profile in the folder."""
+    """A running browser with its profile in the folder."""
     their_in, our_out = os.pipe()
     our_in, their_out = os.pipe()
 
-    def descriptors() -> None:  # first out of the way: the pipes' own numbers may be 3 and 4
+    def descriptors() -> None:  # in two steps, because the pipes' own numbers may be 3 and 4
         into, out = os.dup2(their_in, 60), os.dup2(their_out, 61)
         os.dup2(into, 3)
         os.dup2(out, 4)

@@ -1,4 +1,4 @@
-"""An ERP that serves exports by HTTP, in a thread of the test: real sockets, programmable answers, a record of what was asked."""
+"""An ERP that serves exports by HTTP from a thread of the test: real sockets, answers that the test chooses, a record of the requests."""
 
 import ssl
 import threading
@@ -20,7 +20,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """`length`: what Content-Length says, if not the truth. `etag`: answered with 304 when the request has it already."""
+    """`length`: Content-Length, when it is not the body's. `etag`: a request that has it already is answered with 304."""
 
     body: bytes = b""
     status: int = 200
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def reset(self) -> None:
-        """Cut the connection the hard way, so that the client sees a reset and not an end."""
+        """Reset the connection, so that the client does not see an orderly end."""
         self.wfile.flush()
         self.connection.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
         self.connection.close()
@@ -75,7 +75,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False  # closing the server waits for them
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up, or never gets through the TLS handshake, is what these tests are about."""
+        """A client that hangs up or fails the TLS handshake is no error here: the tests want it."""
 
 
 @dataclass(kw_only=True)
@@ -84,7 +84,9 @@ class Erp:
     scheme: str
     answers: dict[str, Answer | Callable[[Handler], None]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    released: threading.Event = field(default_factory=threading.Event)  # ends answers that wait for the end of the test
+    released: threading.Event = field(
+        default_factory=threading.Event
+    )  # set when the test ends; slow answers wait for it
 
     @property
     def port(self) -> int:
@@ -97,7 +99,7 @@ class Erp:
 
 @contextmanager
 def running_erp(*, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Erp]:
-    """A server on `host`; https with `tls`."""
+    """An ERP on `host`; it speaks https when `tls` is given."""
     handler = type("BoundHandler", (Handler,), {})
     server = _Server((host, port), handler)
     if tls is not None:

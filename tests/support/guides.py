@@ -1,16 +1,15 @@
-"""Documentation that is typed into a real shell: the blocks of a markdown file, one shell for the whole file, and the comparison
-of what is shown with what was printed.
+"""Documents whose commands a test types into a real shell, comparing what they print with what the document shows.
 
-A ```console block is a transcript. `$ ` begins a command, `> ` continues it, the rest is exactly what it prints (stdout and stderr
-as a terminal mixes them); a command shown without output prints nothing. In it
-  * a time (2026-11-24T02:12:03Z) stands for any time, `…` for anything within the line, a line of `…` alone for any lines;
-  * blanks count as one, so that a table may be narrower than the real one;
-  * `# exit code 6` after a command is the exit code that it must have; without it, 0.
-A ```sh block is a script: each of its commands must succeed; its output is not compared.
-Words after the language: `one`: only the first line is a command, whatever the others begin with. `later` repeats the block's only
-command until it shows what is shown (what cron or a worker does takes a moment). `stays` leaves its last command running, in the
-foreground of another terminal, until the file's end, and then types Ctrl-C.
-`<!-- not run: REASON -->` before a block: it can't run in a test. Whoever reads documents decides which reasons are accepted.
+A ```console block is a transcript. `$ ` begins a command, `> ` continues it, and the other lines are exactly what it prints (stdout and
+stderr together, as on a terminal). A command without such lines prints nothing. In these lines
+  * a time (2026-11-24T02:12:03Z) stands for any time, `…` for anything within a line, and a line of `…` alone for any number of lines;
+  * any number of blanks is one, so a table may be narrower than the real one;
+  * `# exit code 6` after a command is its exit code; without it, the exit code is 0.
+A ```sh block is a script: each of its commands must succeed, and its output is not compared.
+A word after the language changes how a block is typed. `one`: only its first line is a command, however the others begin. `later`: its only
+command is repeated until it prints what is shown, since cron or a worker needs a moment. `stays`: its last command goes on in another
+terminal until the document ends, and then gets Ctrl-C.
+`<!-- not run: REASON -->` before a block: a test can't run it. The test that reads the document decides which reasons it accepts.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
-LATER_TRIES = 200  # each starts a process, about half a second: far beyond what a worker or a minute of cron needs
+LATER_TRIES = 200  # each starts a process, so this is far longer than a worker or a minute of cron needs
 SHELL_LANGUAGES = ("console", "sh")
 OTHER_LANGUAGES = ("crontab", "yaml", "json", "sql", "python", "text")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -32,12 +31,12 @@ _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
 
 
 class WrongDocument(AssertionError):
-    """The document shows something else than what happens."""
+    """The document does not show what happens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block. `line`: where its first line is in the file; `not_run`: why it can't run in a test."""
+    """A fenced block. `line`: the number of its first line in the file; `not_run`: why a test can't run it."""
 
     language: str
     words: tuple[str, ...]
@@ -48,7 +47,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What is typed, what it must print (None: anything), and its exit code."""
+    """A command, what it must print (None: anything), and the exit code that it must have."""
 
     text: str
     shown: tuple[str, ...] | None
@@ -57,7 +56,7 @@ class Command:
 
 
 def blocks(text: str) -> list[Block]:
-    """Every fenced block of a markdown text. Raises WrongDocument for a fence without a known language."""
+    """All fenced blocks of a Markdown text. Raises WrongDocument for one without a known language."""
     found: list[Block] = []
     lines = text.splitlines()
     number, reason = 0, None
@@ -80,7 +79,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """The commands of a shell block: each of a transcript, or the whole script."""
+    """The commands of a shell block: each one of a transcript, or the whole script."""
     if block.language == "sh":
         return [Command(text="\n".join(block.lines), shown=None, exit_code=0, line=block.line)]
     if "one" in block.words:
@@ -117,7 +116,7 @@ def _command(typed: Sequence[str], shown: Sequence[str], line: int) -> Command:
 
 
 def difference(shown: Sequence[str], printed: str) -> str:
-    """How what was printed differs from what is shown; empty when it does not."""
+    """The difference between what is shown and what was printed; empty when there is none."""
     wanted, got = _plain(shown), _plain(printed.splitlines())
     pattern = "".join("(?:[^\n]*\n)*?" if line == "…" else f"{_pattern(line)}\n" for line in wanted)
     if re.fullmatch(pattern, "".join(f"{line}\n" for line in got)):
@@ -136,7 +135,7 @@ def _pattern(line: str) -> str:
 
 @dataclass(kw_only=True)
 class Staying:
-    """A command in another terminal: it runs until the document's end."""
+    """A command that goes on in another terminal until the document ends."""
 
     command: Command
     lines: list[str]
@@ -146,10 +145,9 @@ class Staying:
 
 @dataclass(kw_only=True)
 class Shell:
-    """One bash for a whole document: what is exported and where one has gone to stays from block to block.
+    """One bash for a whole document: exported variables and the current folder stay from block to block.
 
-    `stands_for`: names in the document (a host that nobody has) → what this test has in its place; what is printed is
-    translated back.
+    `stands_for`: a name in the document, such as a host that does not exist → what the test has instead. Output is translated back.
     """
 
     folder: Path
@@ -167,11 +165,11 @@ class Shell:
             env=dict(self.environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # job control's remarks
+            stderr=subprocess.DEVNULL,  # for the messages of job control
             text=True,
             start_new_session=True,
         )
-        self._send("set -m")  # as in a terminal: each background command is a group of its own, and takes Ctrl-C
+        self._send("set -m")  # as on a terminal: each background command has its own process group, which takes Ctrl-C
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,7 +194,7 @@ class Shell:
             self._stay(last)
 
     def close_terminals(self) -> None:
-        """Type Ctrl-C into the other terminals, newest first. Raises WrongDocument when one ends otherwise than shown."""
+        """Type Ctrl-C into the other terminals, newest first. Raises WrongDocument when a command ends with another exit code."""
         while self._staying:
             one = self._staying.pop()
             self._send(f"kill -INT -- -{one.pid}; wait {one.pid}; echo $?")
@@ -213,7 +211,7 @@ class Shell:
         self._check(command, code, printed)
 
     def _type(self, command: Command) -> tuple[int, str]:
-        """(exit code, what it printed)."""
+        """Type it; gives its exit code and what it printed."""
         self._number += 1
         script, output = self._files(command)
         self._send(f". {script} > {output} 2>&1 < /dev/null; code=$?; trap - ERR; echo $code")
@@ -228,7 +226,7 @@ class Shell:
             raise WrongDocument(f"{where}\n{found}")
 
     def _stay(self, command: Command) -> None:
-        """Start it, and go on once it has printed everything that is shown."""
+        """Start it, and return once it has printed everything that is shown."""
         self._number += 1
         script, output = self._files(command)
         os.mkfifo(output)
@@ -258,7 +256,7 @@ class Shell:
             text = text.replace(name, real)
         self.typed.append(command.text)
         script = self.folder / ".shell" / f"{self._number}.sh"
-        # ERR sees each command of a script, also one in the middle; `return` gives up as a careful script would.
+        # A failing command in the middle of a script ends the script, as `set -e` would.
         careful = "trap 'return $?' ERR\n" if command.shown is None else ""
         script.write_text(f"{careful}{text}\n", "utf-8")
         return script, self.folder / ".shell" / f"{self._number}.out"

@@ -16,7 +16,7 @@ class Source:
 
 
 def install(folder: Path, name: str, *, scheme: str, code: str, target: str = "Source", version: str = "1.0") -> None:
-    """A package `name` whose plug-in for `scheme` is `target` of a module with that code."""
+    """Install the package `name`: its only module has this code, and `target` in it is the plug-in for `scheme`."""
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.py").write_text(code)
     info = folder / f"{name}-{version}.dist-info"

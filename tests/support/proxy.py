@@ -1,12 +1,12 @@
-"""A TCP proxy that breaks a connection on purpose: cut, hang, slow down, reset or act after so many bytes.
+"""A TCP proxy that breaks a connection on purpose: it cuts, hangs, slows down or resets it, or acts after some bytes.
 
     with Proxy(host, port) as proxy:          # a host that begins with "/" is a Unix socket (a folder for PostgreSQL)
         url = proxy.url(real_url)             # the same URL, through the proxy
         proxy.hang()                          # nothing is passed on any more, in either direction
-        proxy.resume()                        # what was held back is passed on now
+        proxy.resume()                        # what was held back is passed on
 
-What is said holds for the connections that exist and for those to come, until `resume`. Bytes are counted from the client to
-the server, over all connections, since the last `reset_after` or `after`. `when` looks for words, as `after` for bytes.
+A call holds for the connections that exist and for later ones, until `resume`. Bytes count from the client to the server, over all
+connections, since the last `reset_after` or `after`. `when` waits for words as `after` waits for bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
 
 
 class Proxy:
-    """Listens on 127.0.0.1 as long as the block lasts; see the module's text."""
+    """Listens on 127.0.0.1 for as long as the block lasts."""
 
     def __init__(self, target_host: str, port: int) -> None:
         self._target = (target_host, port)
@@ -41,7 +41,7 @@ class Proxy:
 
     @classmethod
     def of(cls, url: str) -> Proxy:
-        """A proxy to where `url` (postgresql:// or redis://, unix://) leads."""
+        """A proxy to the server of `url` (postgresql://, redis:// or unix://)."""
         parts = urlsplit(url)
         if parts.scheme == "unix":
             return cls(parts.path, 0)
@@ -64,14 +64,14 @@ class Proxy:
         for thread in self._threads:
             thread.join(10)
 
-    # --- what tests say ---------------------------------------------------------------------------------------
+    # --- what tests call --------------------------------------------------------------------------------------
 
     @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
     def url(self, real: str) -> str:
-        """`real` through this proxy: user, password, database and further parameters stay."""
+        """The URL `real`, through this proxy, with the same user, password, database and parameters."""
         parts = urlsplit(real)
         if parts.scheme == "unix":
             database = parse_qs(parts.query).get("db", ["0"])[0]
@@ -83,7 +83,7 @@ class Proxy:
 
     @property
     def sent(self) -> int:
-        """Bytes that clients have sent to the server."""
+        """The bytes that clients have sent to the server."""
         return self._sent
 
     @property
@@ -91,47 +91,47 @@ class Proxy:
         return len(self._open) // 2
 
     def cut(self) -> None:
-        """Reset every connection and those to come, as a host that is gone for its network does."""
+        """Reset every connection, and every later one, as when a host has left the network."""
         with self._lock:
             self._refusing = True
         self._close_all(reset=True)
 
     def reset(self) -> None:
-        """Reset every connection once; the next ones work."""
+        """Reset every connection once; later ones work."""
         self._close_all(reset=True)
 
     def hang(self) -> None:
-        """Accept everything, answer nothing."""
+        """Accept every connection and answer nothing."""
         with self._lock:
             self._hanging = True
 
     def slow(self, bytes_per_s: int) -> None:
-        """Pass on so little a second, in each direction of each connection."""
+        """Pass on that much in a second, in each direction of each connection."""
         with self._lock:
             self._bytes_per_s = bytes_per_s
 
     def reset_after(self, n: int) -> None:
-        """`reset` once clients have sent `n` bytes from now on; the byte n is not passed on."""
+        """`reset` once clients have sent `n` more bytes; byte n is not passed on."""
         self.after(n, self.reset)
 
     def after(self, n: int, action: Callable[[], object]) -> None:
-        """Call `action` once clients have sent `n` bytes from now on, before they are passed on."""
+        """Call `action` once clients have sent `n` more bytes, before these are passed on."""
         with self._lock:
             self._sent, self._armed = 0, (lambda _: self._sent >= n, action)
 
     def when(self, words: bytes, action: Callable[[], object]) -> None:
-        """Call `action` once a client sends something with these words in it, before it is passed on."""
+        """Call `action` once a client sends these words, before they are passed on."""
         with self._lock:
             self._armed = (lambda chunk: words in chunk, action)
 
     def resume(self) -> None:
-        """All is well again; what was held back goes on."""
+        """Work normally again; pass on what was held back."""
         with self._lock:
             self._refusing = self._hanging = False
             self._bytes_per_s, self._armed = None, None
             self._lock.notify_all()
 
-    # --- how it is done ---------------------------------------------------------------------------------------
+    # --- threads ----------------------------------------------------------------------------------------------
 
     def _start(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args, name="proxy", daemon=True)
@@ -193,7 +193,7 @@ class Proxy:
             self._lock.wait_for(lambda: self._over or not self._hanging)
             rate = self._bytes_per_s
         if rate is not None:
-            time.sleep(size / rate)  # the slowness itself, not a wait for something
+            time.sleep(size / rate)  # this is the slowness itself; nothing is waited for
 
     def _close_all(self, *, reset: bool) -> None:
         with self._lock:
@@ -203,7 +203,7 @@ class Proxy:
 
 
 def _close(end: socket.socket, *, reset: bool) -> None:
-    """Wakes whoever reads from it: closing alone would not."""
+    """Shut it down first: closing alone would not wake a thread that reads from it."""
     with suppress(OSError):
         if reset and end.family != socket.AF_UNIX:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

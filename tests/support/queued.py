@@ -1,4 +1,4 @@
-"""One agent with one due type, its deliveries, and what a worker says: shared by the tests that break the queue."""
+"""One agent with one due type, its deliveries, and what a worker logs; for the tests that break the queue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUEUE_KEY = f"rq:queue:{QUEUE}"
 INTERMEDIATE_KEY = f"{QUEUE_KEY}:intermediate"
 LOCKED = """select count(*) from pg_locks l join pg_database d on d.oid = l.database
              where l.locktype = 'advisory' and d.datname = current_database()"""
-"""Locks of agents: how many processes talk to the ERP."""
+"""The number of locked agents, which is the number of processes that talk to the ERP."""
 
 
 def config_for(database_url: str, redis_url: str) -> Config:
@@ -35,19 +35,19 @@ def config_for(database_url: str, redis_url: str) -> Config:
 
 
 def env_of(config: Config, *, later_s: float = 0) -> Mapping[str, str]:
-    """The command's environment; `later_s` steps its clock."""
+    """The command's environment; `later_s` moves its clock ahead."""
     now = (datetime.now(UTC) + timedelta(seconds=later_s)).isoformat()
     return {**config.environment, **({"PGOPTIONS": f"-c archisync.now={now}"} if later_s else {})}
 
 
 def one_due_pair(db: Database) -> None:
-    """The agent's customers are due, and nothing else ever is."""
+    """Make the agent's customers due, and nothing else, ever."""
     agents.add(db, AGENT, name=None, whitelisted=True)
     db.execute("update system.sync_settings set enabled = sync_type = 'customers'")
 
 
 def push_due_run(db: Database, config: Config) -> None:
-    """One due pair, queued and pushed by a tick."""
+    """Have a tick queue and push the run of one due pair."""
     one_due_pair(db)
     assert tick(db, config).enqueued == 1
 
@@ -61,6 +61,6 @@ def queued(db: Database) -> int:
 
 
 def events(done: CompletedProcess[str], name: str) -> list[dict[str, Any]]:
-    """The log lines of that name in what a command said."""
+    """The log lines of that name on a command's standard error."""
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('{"time"')]
     return [line for line in lines if line["event"] == name]

@@ -1,6 +1,6 @@
-"""Redis servers on TCP ports of this machine: Valkey, Debian's redis-server if it is installed, Sentinels, and TLS before a server.
+"""Redis servers on TCP ports of this machine: Valkey, Debian's redis-server if it is installed, Sentinels, and TLS in front of a server.
 
-`own_valkey` (tests/conftest.py) is enough wherever a Unix socket without TLS will do.
+Where a Unix socket without TLS will do, `own_valkey` (tests/conftest.py) is simpler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REDIS_SERVER = shutil.which("redis-server")
 
 
 class Server:
-    """A server process in `folder`, from its first answer until `kill`; `client()` is an administrator's, on a plain port."""
+    """A running server process in `folder`. `client()` is an administrator's client, without TLS."""
 
     def __init__(
         self, folder: Path, options: Mapping[str, str], *, program: str | None = None, sentinel: bool = False
@@ -91,13 +91,13 @@ def make_certificates(folder: Path) -> None:
 
 
 def tls_options(folder: Path, port: int) -> dict[str, str]:
-    """What makes redis-server speak TLS on `port` to whoever has a certificate of the authority."""
+    """Options with which redis-server speaks TLS on `port` to clients that have a certificate of the authority."""
     files = {"ca-cert": "ca.pem", "cert": "server.pem", "key": "server.key"}
     return {"tls-port": str(port)} | {f"tls-{name}-file": str(folder / file) for name, file in files.items()}
 
 
 def client_tls(folder: Path) -> dict[str, str]:
-    """The options of ARCHISYNC_REDIS_URL for it."""
+    """The options of an ARCHISYNC_REDIS_URL for such a server."""
     return {
         "ssl_ca_certs": f"{folder}/ca.pem",
         "ssl_certfile": f"{folder}/client.pem",
@@ -107,7 +107,7 @@ def client_tls(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def tls_before(port: int, context: ssl.SSLContext) -> Iterator[int]:
-    """The port of a TLS server that hands what it decrypts to the server on `port`: what stunnel does."""
+    """The port of a TLS server that passes what it decrypts to the server on `port`, as stunnel does."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, port, context), daemon=True).start()
         yield listener.getsockname()[1]
@@ -124,7 +124,7 @@ def _accept(listener: socket.socket, port: int, context: ssl.SSLContext) -> None
 
 
 def _serve(client: socket.socket, port: int, context: ssl.SSLContext) -> None:
-    """One connection. An SSLSocket can't be read and written by two threads at once, so that both ends are asked in turn."""
+    """Serve one connection. Two threads can't read and write an SSLSocket at once, so this reads both ends in turn."""
     with (
         suppress(OSError),
         client,

@@ -1,4 +1,4 @@
-"""What tests ask a database: a number, a hash of the data itself; and a worker in this process."""
+"""What tests read from a database (a number, a hash of the data), and a worker in this process."""
 
 import io
 from typing import Any
@@ -14,7 +14,7 @@ BOOKKEEPING = ("inserted_at", "updated_at", "run_id", "absent_since", "line_dige
 
 
 def count(db: Database, statement: str, *values: Any) -> int:
-    """The one number that the statement gives."""
+    """The single number that the statement gives."""
     row = db.execute(statement, list(values) or None).fetchone()
     assert row is not None
     return int(next(iter(row.values())))
@@ -44,7 +44,7 @@ def drain(db: Database, config: Config) -> int:
 
 
 def sync(db: Database, config: Config, sync_type: str, agent_id: str, *, trigger: str = "forced") -> runs.Run:
-    """One run of the pair in this process, as it ended."""
+    """Run a sync of the pair in this process; gives the run as it ended."""
     forced = queued_runs.force(db, sync_type, agent_id, by="test", why=None)
     db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
     do_delivery(db, config, forced.run_id, history.get(db, forced.run_id).fence)
@@ -61,23 +61,23 @@ def record_tick(db: Database, *, ago: str = "10 s", duration_ms: int = 5, error:
 
 
 def every_table() -> tuple[str, ...]:
-    return tuple(kind.table for kind in SYNC_TYPES.values())
+    return tuple(sync_type.table for sync_type in SYNC_TYPES.values())
 
 
-def fingerprint(db: Database, *kinds: SyncType) -> str:
-    """A hash over every row of the types' tables (default: all), whatever run wrote it and when; whether a row is marked
-    absent counts, since when does not."""
+def fingerprint(db: Database, *sync_types: SyncType) -> str:
+    """A hash over every row of the tables of these types (default: of all). Which run wrote a row, and when, does not count; whether it is
+    marked absent does."""
     parts = []
-    for kind in kinds or tuple(SYNC_TYPES.values()):
+    for sync_type in sync_types or tuple(SYNC_TYPES.values()):
         row = db.execute(
             f"""
             select md5(coalesce(string_agg(line, chr(10) order by line), '')) as hash
               from (select ((to_jsonb(t) - %(bookkeeping)s::text[])
                             || jsonb_build_object('absent', t.absent_since is not null))::text as line
-                      from {kind.table} t) lines
+                      from {sync_type.table} t) lines
             """,
             {"bookkeeping": list(BOOKKEEPING)},
         ).fetchone()
         assert row is not None
-        parts.append(f"{kind.name}:{row['hash']}")
+        parts.append(f"{sync_type.name}:{row['hash']}")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""An export in numbered versions, and the proof that its table holds exactly one of them."""
+"""An export in numbered versions."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ ROWS = 500
 
 
 class Versions:
-    """Exports of customers: every version has the same keys and another name and phone in every row."""
+    """Exports of customers. All versions have the same keys; each has its own name and phone in every row."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / AGENT / "customers.csv"
