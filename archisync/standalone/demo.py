@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,12 +17,14 @@ from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import ArchisyncError, ExitCode
+from archisync.base.processes import end, start
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 
 AGENT = "anna.bianchi"
-COMMAND_TIMEOUT_S = 120
+COMMAND = (sys.executable, "-m", "archisync")
+COMMAND_TIMEOUT_S = 120.0
 SAMPLES = Path(__file__).with_name("samples")
 """`agents.csv`, and `exports/{agent}/{type}.csv`."""
 
@@ -42,7 +45,7 @@ class Demo:
         self._first_round()
         self._change_exports()
         self._second_round()
-        self._show(f"All of it in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
+        self._show(f"Done in {monotonic() - started:.0f} s; the servers stop now and nothing is left behind.")
 
     def _first_round(self) -> None:
         self._say("A fresh PostgreSQL and Valkey are running. Make the schema, register three agents:")
@@ -70,21 +73,16 @@ class Demo:
         orders.write_text("".join(lines[: len(lines) // 3]), encoding="utf-8")
 
     def _second_round(self) -> None:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "archisync", "worker"],
-            env=self._environment,
-            stderr=subprocess.DEVNULL,
-        )
+        worker = start([*COMMAND, "worker"], env=self._environment, stderr=subprocess.DEVNULL)
         try:
             self._type("run", "customers", "--agent", AGENT, "--wait", "--timeout", "60")
             self._type("run", "orders", "--agent", AGENT, "--wait", "--timeout", "60", expect=ExitCode.HELD)
         finally:
-            worker.terminate()
-            worker.wait(timeout=COMMAND_TIMEOUT_S)
+            end(worker, (signal.SIGTERM, COMMAND_TIMEOUT_S))
         self._say(
-            "The phone number is updated, the vanished customer marked absent (deleted when the next export lacks it"
+            "The phone number is updated. The vanished customer is marked absent, and deleted if the next export lacks it"
         )
-        self._say("too), and no order is lost: the suspicious export waits for a person.", gap=False)
+        self._say("too. No order is lost: the suspicious export waits for a person.", gap=False)
         self._type("held", "list")
 
     def _say(self, text: str, *, gap: bool = True) -> None:
@@ -96,7 +94,7 @@ class Demo:
         """Run a command as a user would and show its output, with `quiet` only if it fails."""
         self._show(f"$ archisync {' '.join(args)}")
         done = subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-m", "archisync", *args],
+            [*COMMAND, *args],
             env=self._environment,
             capture_output=True,
             text=True,

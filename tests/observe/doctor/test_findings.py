@@ -38,7 +38,7 @@ def test_a_healthy_installation_has_no_failure(
     (exports / "service-account").mkdir()
     for name in ("products.csv.gz", "prices.csv"):  # a packed file is a file too
         (exports / "service-account" / name).write_text("")
-    with working(redis_url, database_url):
+    with working(redis_url, database_url, "--single"):
         done = cli("doctor")
         code, found = examine(cli)
     assert (done.returncode, done.stderr) == (0, "")
