@@ -21,6 +21,9 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 COMMAND_TIMEOUT_S = 10
 """A server that accepts the connection and never answers is given up after this long; the same tick doesn't ask it again."""
+FIRST_RETRY_S = 0.25
+LONGEST_RETRY_S = 2.0
+"""A worker finds a Redis that is back, or a new primary, within this time."""
 
 
 class _Retry(Retry):
@@ -45,7 +48,7 @@ def redis_client(url: str, *, retries: int = 0) -> Iterator[redis.Redis]:
         url,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=COMMAND_TIMEOUT_S,
-        retry=_Retry(ExponentialWithJitterBackoff(base=1, cap=10), retries),
+        retry=_Retry(ExponentialWithJitterBackoff(base=FIRST_RETRY_S, cap=LONGEST_RETRY_S), retries),
         health_check_interval=30,
         client_name="archisync",
     )

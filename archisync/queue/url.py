@@ -36,14 +36,19 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class PrimaryConnection(SentinelManagedConnection):
-    """A connection that is closed when a signal interrupts the reading of an answer.
+    """A connection to the primary, without two faults of redis-py's own class."""
 
-    redis-py's own class goes on using it: the next command of a worker that is stopping would take the rest of that answer for its own.
-    """
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """redis-py's connects again to the server of before, without asking the Sentinels: a waiting worker would miss a failover."""
+        if not self._sock:
+            self.connect()  # type: ignore[no-untyped-call]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
     def read_response(
         self, disable_decoding: bool = False, *, disconnect_on_error: bool | None = True, **how: Any
     ) -> Any:
+        """redis-py's keeps a connection after a signal has interrupted the reading of an answer: the next command of a worker that is
+        stopping would take the rest of that answer for its own."""
         return super().read_response(disable_decoding, disconnect_on_error=disconnect_on_error, **how)
 
 

@@ -44,7 +44,7 @@ from archisync.work.child import Child, CurrentDelivery
 
 WORKER_TTL_S = 75
 """RQ waits 15 s less than this for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""
-CONNECTION_RETRIES = 3
+CONNECTION_RETRIES = 5
 """A worker waits for a Redis that restarts in a moment; a tick leaves that to the next tick."""
 LONGEST_RECONNECT_WAIT_S = 10.0
 """RQ's own 60 s are a long wait after Redis is back."""

@@ -106,7 +106,7 @@ def watch(*, with_replica: bool) -> Iterator[Watched]:
 def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]:
     rules = {
         "monitor": f"{NAME} 127.0.0.1 {primary_port} 2", "auth-pass": f"{NAME} {PASSWORD}",
-        "down-after-milliseconds": f"{NAME} 500", "failover-timeout": f"{NAME} 3000",
+        "down-after-milliseconds": f"{NAME} 1000", "failover-timeout": f"{NAME} 3000",
         "sentinel-pass": SENTINEL_PASSWORD,
     }  # fmt: skip
     lines = {f"sentinel {name}": value for name, value in rules.items()} | {"requirepass": SENTINEL_PASSWORD}
@@ -159,7 +159,8 @@ def test_a_tick_during_a_failover_keeps_what_is_due_and_a_waiting_worker_finds_t
         assert during.returncode in (ExitCode.DONE, ExitCode.UNREACHABLE)  # the Sentinels may be quicker
         assert count(connection, "select count(*) from system.sync_runs") == 1
         watched.wait_for_successor(old.port)
-        assert cli("tick", env=env_of(config)).returncode == 0
+        tick = cli("tick", env=env_of(config))
+        assert tick.returncode == 0, tick.stderr
         while not succeeded(connection):
             assert worker.poll() is None
     finally:
