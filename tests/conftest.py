@@ -201,7 +201,7 @@ def cli(database_url: str, redis_url: str, exports: Path, warm_command: WarmComm
     def run(
         *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S
     ) -> subprocess.CompletedProcess[str]:
-        whole = _clean_environment() | own | dict(env or {})
+        whole = clean_environment() | own | dict(env or {})
         return warm_command.run(args, env=whole, stdin=stdin, timeout_s=timeout_s)
 
     return run
@@ -217,7 +217,7 @@ def northwind() -> Path:
     return folder
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from archisync.base.text import counted
 from archisync.cli.arguments import Json
 from archisync.cli.context import App, app
 
@@ -56,4 +57,4 @@ def _dry_run(a: App, json: bool) -> None:
             total += 1
             due += d["reason"] == "due"
             a.output.line(f"{d['reason']:<14} {d['sync_type']:<10} {d['agent_id']:<24} {d['message']}")
-    a.output.say(f"{due} of {total} pairs are due; nothing was written (dry run)")
+    a.output.say(f"due: {due} of {counted(total, 'pair')}; nothing was written (dry run)")

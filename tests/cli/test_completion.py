@@ -1,34 +1,35 @@
-"""What the three shells are offered when TAB is pressed, and that nothing but offers comes out."""
+"""What the three shells are offered when TAB is pressed, and that nothing else is printed."""
 
 import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, queued_runs
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY
+from tests.conftest import COMMAND_TIMEOUT_S
+from tests.support.warm import WarmCommand
+
+Offered = Callable[..., list[str]]
 
 
-def offered(words: str, env: dict[str, str], shell: str = "bash") -> list[str]:
-    """The first column of what is offered for the last of the words (which a blank ends)."""
-    typed = words.split(" ")
-    if shell == "bash":
-        said = {"COMP_WORDS": words, "COMP_CWORD": str(len(typed) - 1)}
-    else:
-        said = {"_TYPER_COMPLETE_ARGS": words}
-        if shell == "fish":
-            said["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv[0] = 'archisync'; from archisync.__main__ import main; sys.exit(main())"],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "_ARCHISYNC_COMPLETE": f"complete_{shell}"} | said | env,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split("\n") if shell == "bash" else [done.stdout]
+@pytest.fixture
+def offered(warm_command: WarmCommand) -> Offered:
+    def offer(words: str, env: dict[str, str], shell: str = "bash") -> list[str]:
+        """What is offered for the last of the words (which a blank ends); for bash, one by one."""
+        asked = {
+            "bash": {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
+            "zsh": {"_TYPER_COMPLETE_ARGS": words},
+            "fish": {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        }[shell]
+        own = {"PATH": os.environ["PATH"], "_ARCHISYNC_COMPLETE": f"complete_{shell}"}
+        done = warm_command.run([], env=own | asked | env, timeout_s=COMMAND_TIMEOUT_S)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split("\n") if shell == "bash" else [done.stdout]
+
+    return offer
 
 
 @pytest.fixture
@@ -53,12 +54,12 @@ def env(connection: Database, database_url: str) -> dict[str, str]:
         ("archisync held accept ", set()),
     ],
 )
-def test_bash_is_offered_what_fits(env: dict[str, str], words: str, expected: set[str]) -> None:
+def test_bash_is_offered_what_fits(offered: Offered, env: dict[str, str], words: str, expected: set[str]) -> None:
     assert set(offered(words, env)) - {""} == expected
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_zsh_and_fish_are_offered_the_same(env: dict[str, str], shell: str) -> None:
+def test_zsh_and_fish_are_offered_the_same(offered: Offered, env: dict[str, str], shell: str) -> None:
     text = "".join(offered("archisync run orders --agent an", env, shell))
     assert "anna.bianchi" in text
     assert "anna.verdi" in text
@@ -68,7 +69,7 @@ def test_zsh_and_fish_are_offered_the_same(env: dict[str, str], shell: str) -> N
 
 @pytest.mark.parametrize("url", ["", "postgresql://nobody@127.0.0.1:9/none", "nonsense"])
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_without_a_database_types_are_offered_and_nothing_is_said(shell: str, url: str) -> None:
+def test_without_a_database_types_are_offered_and_no_error_is_printed(offered: Offered, shell: str, url: str) -> None:
     env = {"ARCHISYNC_DATABASE_URL": url}
     nothing = "_files" if shell == "zsh" else ""  # zsh then offers what it would without us
     assert "".join(offered("archisync agent show a", env, shell)).strip() == nothing

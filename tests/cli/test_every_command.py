@@ -1,22 +1,23 @@
-"""What holds for every command alike: a closed pipe, a full disk, NO_COLOR, --quiet, Ctrl-C, and an argument that is not UTF-8.
+"""What is true of every command: a closed pipe, a full disk, NO_COLOR, --quiet, Ctrl-C, an argument that is not UTF-8.
 
-`CALLS` has a call of each command that ends by itself; a command that is new must be added to it.
+`CALLS` has a call of each command that ends by itself. Add every new command to it. Ctrl-C is tried on commands that start from nothing,
+the rest on commands that start warm.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -26,9 +27,11 @@ from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import connected
-from tests.conftest import REPOSITORY, _clean_environment, migrated_copy
+from tests.conftest import COMMAND_TIMEOUT_S, REPOSITORY, clean_environment, migrated_copy
 from tests.examples.test_readme import COMMANDS
 from tests.support.samples import SAMPLES
+from tests.support.terminal import run_on_terminal
+from tests.support.warm import WarmCommand
 
 AGENT = "anna.bianchi"
 HELD = "1"
@@ -74,10 +77,10 @@ CALLS: dict[str, str] = {
     "redis acl": "redis acl",
 }
 RUN_UNTIL_STOPPED = {"demo", "up"}
-"""They start servers of their own: tried at the end."""
+"""They start their own servers, and have tests of their own at the end."""
 WITHOUT_SERVER = {"db grants", "redis acl"}
 LEFT_WITH_1 = {"doctor"}
-"""No tick has ever run in this installation, and no worker."""
+"""No tick and no worker has ever run in this installation."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
 EVERY = pytest.mark.parametrize("name", CALLS)
 
@@ -87,16 +90,19 @@ def test_every_command_has_a_call_here() -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(admin: psycopg.Connection, session_postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+def prepared(
+    admin: psycopg.Connection, session_postgres: EmbeddedPostgres, template: str, warm_command: WarmCommand
+) -> Iterator[str]:
     """The name of a database to copy: one agent, whose export of orders is held as run 1."""
     with migrated_copy(admin, session_postgres, template, "prepared") as url:
         with connected(url, purpose="test") as db:
             agents.add(db, AGENT, name=None, whitelisted=True)
             db.execute("update system.sync_state set known_rows = 100000 where sync_type = 'orders'")
-        done = subprocess.run(
-            command("run", "orders", "--agent", AGENT, "--inline"), env=environment(url, "redis://127.0.0.1:9/0"),
-            cwd=REPOSITORY, capture_output=True, check=False,
-        )  # fmt: skip
+        done = warm_command.run(
+            ["run", "orders", "--agent", AGENT, "--inline"],
+            env=environment(url, "redis://127.0.0.1:9/0"),
+            timeout_s=COMMAND_TIMEOUT_S,
+        )
         assert done.returncode == ExitCode.HELD
         yield "prepared"
 
@@ -119,34 +125,65 @@ def environment(database_url: str, redis_url: str) -> dict[str, str]:
         "ARCHISYNC_REDIS_URL": redis_url,
         "ARCHISYNC_SOURCE": f"{SAMPLES}/{{agent}}/{{type}}.csv",
     }
-    mine = {name: value for name, value in _clean_environment().items() if name != "TERM"}
+    mine = {name: value for name, value in clean_environment().items() if name != "TERM"}
     return mine | own
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "archisync", *words]
 
 
 def usual_code(name: str) -> int:
     return 1 if name in LEFT_WITH_1 else 0
 
 
-def run_unread(words: list[str], env: dict[str, str], *, both: bool) -> tuple[int, str]:
-    """Exit code and what was said, when nobody reads standard output, or standard error either (`2>&1 | true`)."""
+class Run(Protocol):
+    """Types a command in this test's environment, to which `env` is added: its exit code, standard output and standard error.
+
+    `stdout` and `stderr` are descriptors to write to instead; what is written there is not returned.
+    """
+
+    def __call__(
+        self, words: str, *more: str, env: Mapping[str, str] = {}, stdout: int | None = None, stderr: int | None = None
+    ) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def run(warm_command: WarmCommand, env: dict[str, str]) -> Run:
+    whole = env
+
+    def run(
+        words: str, *more: str, env: Mapping[str, str] = {}, stdout: int | None = None, stderr: int | None = None
+    ) -> tuple[int, str, str]:
+        with Path(os.devnull).open() as nothing, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            code = warm_command.run_on(
+                (
+                    nothing.fileno(),
+                    out.fileno() if stdout is None else stdout,
+                    err.fileno() if stderr is None else stderr,
+                ),
+                [*words.split(), *more],
+                env={**whole, **env},
+                timeout_s=COMMAND_TIMEOUT_S,
+            )
+            out.seek(0)
+            err.seek(0)
+            return code, out.read(), err.read()
+
+    return run
+
+
+# --- output that nobody reads -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe whose reader has gone, as with `| head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        command(*words), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=writer,
-        stderr=writer if both else subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+    yield writer
     os.close(writer)
-    return done.returncode, done.stderr or ""
 
 
 @EVERY
-def test_a_reader_that_has_gone_changes_nothing_about_the_outcome(name: str, env: dict[str, str]) -> None:
-    """As with `| head -1`: whatever the command does it has done, and it says nothing of the pipe."""
-    code, said = run_unread(CALLS[name].split(), env, both=False)
+def test_a_reader_that_has_gone_does_not_change_the_outcome(name: str, run: Run, unread: int) -> None:
+    code, _, said = run(CALLS[name], stdout=unread)
     assert code == usual_code(name), said
     for word in ("Traceback", "BrokenPipe", "Broken pipe", "Exception ignored", "a bug"):
         assert word not in said
@@ -155,21 +192,22 @@ def test_a_reader_that_has_gone_changes_nothing_about_the_outcome(name: str, env
 @pytest.mark.parametrize(
     "words", ["tick", "status --json", "worker --burst", f"run customers --agent {AGENT} --inline"]
 )
-def test_a_reader_of_both_that_has_gone_changes_nothing_either(words: str, env: dict[str, str]) -> None:
-    assert run_unread(words.split(), env, both=True)[0] == 0
+def test_a_reader_of_both_streams_that_has_gone_does_not_change_the_outcome(words: str, run: Run, unread: int) -> None:
+    """As with `2>&1 | true`."""
+    assert run(words, stdout=unread, stderr=unread)[0] == 0
 
 
-def test_the_outcome_of_a_resync_is_told_though_nobody_reads(env: dict[str, str]) -> None:
-    words = f"run orders --agent {AGENT} --inline".split()
-    assert run_unread(words, env, both=True)[0] == ExitCode.HELD
+def test_a_held_export_exits_6_though_nobody_reads(run: Run, unread: int) -> None:
+    assert run(f"run orders --agent {AGENT} --inline", stdout=unread, stderr=unread)[0] == ExitCode.HELD
 
 
 @pytest.mark.parametrize("words", ["--help", "held --help", "tick --help", "--version"])
-def test_help_that_nobody_reads_is_no_error(words: str, env: dict[str, str]) -> None:
-    assert run_unread(words.split(), env, both=False) == (0, "")
+def test_help_that_nobody_reads_is_no_error(words: str, run: Run, unread: int) -> None:
+    assert run(words, stdout=unread) == (0, "", "")
 
 
-FULL = "/dev/full"
+# --- a full disk --------------------------------------------------------------------------------------------------
+
 UNWRITTEN = (
     "error: standard output can't be written: No space left on device\n"
     "hint: df -h   (the command itself has done its work)\n"
@@ -178,102 +216,133 @@ SHOWS_NOTHING = {"worker"}
 """On standard output."""
 
 
-def run_on_full_disk(
-    words: list[str], env: dict[str, str], *, out: str | None = None, err: str | None = None
-) -> tuple[int, str]:
-    """Exit code and what was said, with standard output or standard error on a disk without room."""
-    with Path(out or os.devnull).open("w") as stdout, Path(err or os.devnull).open("w") as stderr:
-        done = subprocess.run(
-            command(*words), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=stdout,
-            stderr=stderr if err else subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
-    return done.returncode, done.stderr or ""
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A file on a disk without room."""
+    with Path("/dev/full").open("w") as file:
+        yield file.fileno()
 
 
 @EVERY
-def test_a_full_disk_under_standard_output_is_told_when_all_else_is_done(name: str, env: dict[str, str]) -> None:
-    code, said = run_on_full_disk(CALLS[name].split(), env, out=FULL)
+def test_a_full_disk_under_standard_output_is_reported_after_everything_is_done(name: str, run: Run, full: int) -> None:
+    code, _, said = run(CALLS[name], stdout=full)
     for word in ("Traceback", "OSError", "Exception ignored", "a bug"):
         assert word not in said
-    told = said.endswith(UNWRITTEN)
-    assert told or name in SHOWS_NOTHING
-    assert code == (usual_code(name) or (ExitCode.OUTPUT if told else ExitCode.DONE))
+    reported = said.endswith(UNWRITTEN)
+    assert reported or name in SHOWS_NOTHING
+    assert code == (usual_code(name) or (ExitCode.OUTPUT if reported else ExitCode.DONE))
 
 
 @pytest.mark.parametrize("name", ["tick", "run", "worker", "status", "doctor"])
-def test_a_full_disk_under_standard_error_changes_nothing_about_the_outcome(name: str, env: dict[str, str]) -> None:
-    assert run_on_full_disk(CALLS[name].split(), env, err=FULL)[0] == usual_code(name)
+def test_a_full_disk_under_standard_error_does_not_change_the_outcome(name: str, run: Run, full: int) -> None:
+    assert run(CALLS[name], stderr=full)[0] == usual_code(name)
 
 
 @pytest.mark.parametrize("words", ["--help", "held --help", "tick --help", "--version"])
-def test_help_that_finds_no_room_is_told_like_any_data(words: str, env: dict[str, str]) -> None:
-    assert run_on_full_disk(words.split(), env, out=FULL) == (ExitCode.OUTPUT, UNWRITTEN)
+def test_help_on_a_full_disk_is_reported_like_any_data(words: str, run: Run, full: int) -> None:
+    assert run(words, stdout=full) == (ExitCode.OUTPUT, "", UNWRITTEN)
 
 
 @pytest.mark.parametrize("words", ["nope", "--debug run nope", "agent"])
-def test_an_error_that_finds_no_room_keeps_its_exit_code(words: str, env: dict[str, str]) -> None:
-    assert run_on_full_disk(words.split(), env, out=FULL, err=FULL)[0] == ExitCode.USAGE
+def test_an_error_on_a_full_disk_keeps_its_exit_code(words: str, run: Run, full: int) -> None:
+    assert run(words, stdout=full, stderr=full)[0] == ExitCode.USAGE
 
 
-def test_a_sync_s_exit_code_outlives_the_loss_of_all_that_is_said(env: dict[str, str]) -> None:
-    words = f"run orders --agent {AGENT} --inline".split()
-    assert run_on_full_disk(words, env, out=FULL, err=FULL)[0] == ExitCode.HELD
-    assert run_on_full_disk(words, env, err=FULL)[0] == ExitCode.HELD
+def test_a_held_export_exits_6_though_its_output_is_lost(run: Run, full: int) -> None:
+    words = f"run orders --agent {AGENT} --inline"
+    assert run(words, stdout=full, stderr=full)[0] == ExitCode.HELD
+    assert run(words, stderr=full)[0] == ExitCode.HELD
 
 
-def test_a_worker_whose_log_finds_no_room_does_its_runs(env: dict[str, str]) -> None:
+def test_a_worker_does_its_runs_though_its_log_is_lost(run: Run, env: dict[str, str], full: int) -> None:
     with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
         db.execute("update system.sync_settings set enabled = sync_type in ('customers', 'ddt')")
-        assert run_on_full_disk(["tick"], env, out=FULL, err=FULL)[0] == ExitCode.OUTPUT
-        assert run_on_full_disk(["worker", "--burst", "--single"], env, out=FULL, err=FULL)[0] == ExitCode.DONE
+        assert run("tick", stdout=full, stderr=full)[0] == ExitCode.OUTPUT
+        assert run("worker --burst --single", stdout=full, stderr=full)[0] == ExitCode.DONE
         rows = db.execute("select state, attempt from system.sync_runs where sync_type <> 'orders'").fetchall()
     assert [(row["state"], row["attempt"]) for row in rows] == [("succeeded", 1), ("succeeded", 1)]
 
 
+# --- --quiet, colours, locales ------------------------------------------------------------------------------------
+
+
 @EVERY
-def test_quiet_leaves_data_and_takes_talk(name: str, env: dict[str, str]) -> None:
-    done = subprocess.run(
-        command(*CALLS[name].split(), "-q"), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == usual_code(name)
-    for line in done.stderr.splitlines():  # what a worker and a run log are events, not talk
+def test_quiet_leaves_data_and_silences_talk(name: str, run: Run) -> None:
+    code, _, said = run(CALLS[name], "-q")
+    assert code == usual_code(name)
+    for line in said.splitlines():  # what a worker and a run log are events, not talk
         assert json.loads(line)["event"]
-    talkers = {"run", "worker"}
-    assert bool(done.stderr) == (name in talkers)
+    assert bool(said) == (name in {"run", "worker"})
 
 
-def on_a_terminal(words: list[str], env: dict[str, str]) -> str:
-    """What the command writes to a terminal of 100 columns."""
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        command(*words), env={"TERM": "xterm-256color", "COLUMNS": "100"} | env, cwd=REPOSITORY,
-        stdin=slave, stdout=slave, stderr=slave,
-    ) as process:  # fmt: skip
-        os.close(slave)
-        written = b""
-        try:
-            while part := os.read(master, 65536):
-                written += part
-        except OSError:  # Linux tells so that the other side is closed
-            pass
-        process.wait()
-    os.close(master)
-    return written.decode()
+@pytest.fixture
+def on_a_terminal(warm_command: WarmCommand, env: dict[str, str]) -> Callable[..., str]:
+    """Types a command on a terminal of 100 columns: what it writes."""
+
+    def run(words: str, **more: str) -> str:
+        whole = {"TERM": "xterm-256color"} | env | more
+        return run_on_terminal(warm_command, words.split(), env=whole, columns=100, timeout_s=COMMAND_TIMEOUT_S)[1]
+
+    return run
 
 
 @EVERY
-def test_no_color_is_obeyed_on_a_terminal(name: str, env: dict[str, str]) -> None:
-    written = on_a_terminal(CALLS[name].split(), env | {"NO_COLOR": "1"})
+def test_no_color_is_obeyed_on_a_terminal(name: str, on_a_terminal: Callable[..., str]) -> None:
+    written = on_a_terminal(CALLS[name], NO_COLOR="1")
     assert written
     assert not COLOUR.search(written)
     assert "Traceback" not in written
 
 
-def test_without_no_color_a_terminal_gets_colours(env: dict[str, str]) -> None:
-    assert COLOUR.search(on_a_terminal(["status"], env))
-    assert not COLOUR.search(on_a_terminal(["status"], env | {"TERM": "dumb"}))
-    assert COLOUR.search(on_a_terminal(["status"], env | {"NO_COLOR": ""}))  # no-color.org: empty counts as unset
+def test_without_no_color_a_terminal_gets_colours(on_a_terminal: Callable[..., str]) -> None:
+    assert COLOUR.search(on_a_terminal("status"))
+    assert not COLOUR.search(on_a_terminal("status", TERM="dumb"))
+    assert COLOUR.search(on_a_terminal("status", NO_COLOR=""))  # no-color.org: empty counts as unset
+
+
+OLD_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""As with an ISO-8859-1 or C locale of old: standard output takes ASCII only."""
+
+
+def test_a_name_that_the_locale_can_t_spell_ends_no_command(run: Run, env: dict[str, str]) -> None:
+    with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
+        agents.add(db, "a.rossi", name="Niccolò", whitelisted=True)
+    assert "Niccol?" in run("agent list", env=OLD_LOCALE)[1]
+    assert json.loads(run("agent list --json", env=OLD_LOCALE)[1])["agents"][0]["name"] == "Niccolò"
+
+
+def test_a_chart_is_drawn_in_ascii_if_the_locale_has_nothing_else(on_a_terminal: Callable[..., str]) -> None:
+    shown = on_a_terminal("plan --for 3d --workers 2", **OLD_LOCALE, NO_COLOR="1")
+    assert "####" in shown
+    assert "a bug" not in shown
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, run: Run) -> None:
+    number = len(CALLS[name].split()) + 1
+    assert run(CALLS[name], os.fsdecode(b"Citt\xe0")) == (
+        ExitCode.USAGE,
+        "",
+        f"error: argument {number} is not valid UTF-8\nhint: type it in UTF-8\n",
+    )
+
+
+def test_a_folder_that_can_t_be_made_is_no_bug(run: Run) -> None:
+    assert run("up --folder /proc/nowhere") == (
+        ExitCode.USAGE,
+        "",
+        "error: the folder /proc/nowhere can't be made: No such file or directory\nhint: archisync up --folder ~/archisync\n",
+    )
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "archisync", *words]
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT_SERVER])
@@ -293,23 +362,6 @@ def test_ctrl_c_ends_it_without_a_traceback(name: str) -> None:
     assert process.returncode == (ExitCode.DONE if name == "worker" else ExitCode.INTERRUPTED), said
     for word in ("Traceback", "KeyboardInterrupt", "a bug", "error:"):
         assert word not in said
-
-
-@EVERY
-def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, env: dict[str, str]) -> None:
-    words = CALLS[name].split()
-    done: subprocess.CompletedProcess[Any] = subprocess.run(
-        [os.fsencode(word) for word in command(*words)] + [b"Citt\xe0"],
-        env=env,
-        cwd=REPOSITORY,
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (
-        ExitCode.USAGE,
-        b"",
-        f"error: argument {len(words) + 1} is not valid UTF-8\nhint: type it in UTF-8\n".encode(),
-    )
 
 
 @pytest.mark.parametrize(
@@ -352,36 +404,3 @@ def servers_in(folder: Path) -> set[int]:
             if os.fsencode(folder) in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
     return found
-
-
-OLD_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-"""As with an ISO-8859-1 or C locale of old: standard output takes ASCII only."""
-
-
-def test_a_name_that_the_locale_can_t_spell_ends_no_command(env: dict[str, str]) -> None:
-    with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
-        agents.add(db, "a.rossi", name="Niccolò", whitelisted=True)
-    old = env | OLD_LOCALE
-    table = subprocess.run(
-        command("agent", "list"), env=old, cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert "Niccol?" in table.stdout
-    document = subprocess.run(command("agent", "list", "--json"), env=old, cwd=REPOSITORY, capture_output=True, check=True)  # fmt: skip
-    assert json.loads(document.stdout)["agents"][0]["name"] == "Niccolò"
-
-
-def test_a_chart_is_drawn_in_ascii_where_the_locale_has_nothing_else(env: dict[str, str]) -> None:
-    shown = on_a_terminal(["plan", "--for", "3d", "--workers", "2"], env | OLD_LOCALE | {"NO_COLOR": "1"})
-    assert "####" in shown
-    assert "a bug" not in shown
-
-
-def test_a_folder_that_can_t_be_made_is_no_bug(env: dict[str, str]) -> None:
-    done = subprocess.run(
-        command("up", "--folder", "/proc/nowhere"), env=env, cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (
-        ExitCode.USAGE,
-        "",
-        "error: the folder /proc/nowhere can't be made: No such file or directory\nhint: archisync up --folder ~/archisync\n",
-    )

@@ -1,12 +1,43 @@
-"""The console script's own part: arguments that no command could use, wrong usage, help."""
+"""The console script: what it imports, its arguments, wrong usage, help."""
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 
 from archisync.__main__ import check_arguments, main, quiet_first
-from archisync.base.errors import UsageError
+from archisync.base.errors import EXIT_CODE_MEANING, ExitCode, UsageError
+from archisync.cli.root import root_command
+from tests.conftest import Cli
+
+SLOW_TO_IMPORT = {"archisync.schedule.steps", "redis", "rq", "rich.table", "rich.console", "httpx", "pypdfium2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "has_typer", "has_psycopg"),
+    [("--help", True, False), ("--version", False, False), ("tick", False, True), ("tick --json", False, True)],
+)
+def test_help_and_an_idle_tick_import_nothing_that_is_slow(
+    cli: Cli, database_url: str, redis_url: str, words: str, has_typer: bool, has_psycopg: bool
+) -> None:
+    code = (
+        "import sys\nfrom archisync.__main__ import main\nmain()\n"
+        "print(','.join(m for m in sys.modules), file=sys.stderr)"
+    )
+    env = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url, "PATH": "/usr/bin:/bin"}
+    cli("disable", "products", "prices")  # nothing is due
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], env=env, capture_output=True, text=True, check=True
+    )
+    imported = set(done.stderr.splitlines()[-1].split(","))
+    assert ("typer" in imported, "psycopg" in imported) == (has_typer, has_psycopg)
+    assert not imported & SLOW_TO_IMPORT
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -17,7 +48,7 @@ from archisync.base.errors import UsageError
         (["run", "--reason=\ud800"], "argument 2 is not valid UTF-8"),
     ],
 )
-def test_an_argument_that_no_command_could_use_is_named_by_its_number(arguments: list[str], message: str) -> None:
+def test_an_argument_that_no_command_can_use_is_refused_by_its_number(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as refused:
         check_arguments(arguments)
     assert refused.value.message == message
@@ -26,38 +57,6 @@ def test_an_argument_that_no_command_could_use_is_named_by_its_number(arguments:
 
 def test_any_other_argument_passes() -> None:
     check_arguments(["run", "--reason", "Città\n\x1b[31m\u202e\U0001f600", ""])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--nope"], "error: No such option: --nope\nhint: archisync --help\n"),
-        (["interval", "set"], "error: Missing argument 'TYPE'.\nhint: archisync interval set --help\n"),
-        (
-            ["history", "--limit", "\x1b"],
-            "error: Invalid value for '--limit' / '-n': '\\x1b' is not a valid int range.\n",
-        ),
-    ],
-)
-def test_wrong_usage_is_an_error_and_a_hint(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
-    assert main() == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(said)
-
-
-@pytest.mark.parametrize("arguments", [[], ["agent"]])
-def test_a_noun_alone_shows_its_help_and_exits_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
-    assert main() == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"Usage: {' '.join(['archisync', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")
 
 
 @pytest.mark.parametrize(
@@ -76,18 +75,6 @@ def test_quiet_may_be_typed_anywhere(typed: list[str], read: list[str]) -> None:
     assert quiet_first(typed) == read
 
 
-def test_ctrl_c_while_the_command_line_is_being_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "archisync.cli.root":
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["archisync", "status"])
-    monkeypatch.delitem(sys.modules, "archisync.cli.root", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
-    assert main() == 130
-
-
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("command", "code"), [("--version", 0), ("--help", 0), ("status", 3), ("tick", 3), ("nope", 2)]
@@ -99,10 +86,79 @@ def test_a_closed_standard_stream_changes_no_exit_code(closed: str, command: str
     assert done.returncode == code
 
 
-def test_a_wrong_type_is_told_before_a_missing_setting() -> None:
+# --- wrong usage and help -----------------------------------------------------------------------------------------
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `archisync ARGUMENTS` in this process."""
+    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+    return main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nope"], "error: No such option: --nope\nhint: archisync --help\n"),
+        (["interval", "set"], "error: Missing argument 'TYPE'.\nhint: archisync interval set --help\n"),
+        (
+            ["history", "--limit", "\x1b"],
+            "error: Invalid value for '--limit' / '-n': '\\x1b' is not a valid int range.\n",
+        ),
+    ],
+)
+def test_wrong_usage_is_an_error_and_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert typed(monkeypatch, *arguments) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(said)
+
+
+@pytest.mark.parametrize("arguments", [[], ["agent"]])
+def test_a_noun_alone_shows_its_help_and_exits_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert typed(monkeypatch, *arguments) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"Usage: {' '.join(['archisync', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")
+
+
+GROUPS: Any = {"": typer.main.get_command(root_command())}
+GROUPS |= {name: command for name, command in GROUPS[""].commands.items() if hasattr(command, "commands")}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_list_of_commands_cuts_no_help_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    assert typed(monkeypatch, *group.split(), "--help") == ExitCode.DONE
+    listed = capsys.readouterr().out.split("\nCommands:\n")[1].splitlines()
+    for line, command in zip(listed, GROUPS[group].commands.values(), strict=True):
+        assert re.fullmatch(rf"  {command.name} +[^.]+\.", line)
+
+
+def test_a_wrong_type_is_reported_before_a_missing_setting() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "archisync", "run", "oders"], env={}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
+    assert done.returncode == ExitCode.USAGE
     assert done.stderr.splitlines()[0] == "error: there is no sync type 'oders'"
     assert done.stderr.splitlines()[1].startswith("hint: did you mean orders?")
+
+
+def test_ctrl_c_while_the_commands_are_imported_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "archisync.cli.root":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "archisync.cli.root")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert typed(monkeypatch, "status") == ExitCode.INTERRUPTED
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(EXIT_CODE_MEANING) == set(ExitCode)

@@ -1,22 +1,18 @@
-"""The tables on terminals of 40 to 200 columns: no line is broken by the terminal, no word is cut, and what is left out is named."""
+"""Tables on terminals of 40 to 200 columns: no line is too long, no word is cut, and columns that are left out are named."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
+from collections.abc import Callable
 
 import pytest
 from rich.cells import cell_len
 
 from archisync.store import agents
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY, _clean_environment
+from tests.conftest import COMMAND_TIMEOUT_S, Cli, clean_environment
+from tests.support.terminal import run_on_terminal
+from tests.support.warm import WarmCommand
 
 AGENT = "giulia.romano-di-sant-angelo"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -27,7 +23,7 @@ TABLES = [
 
 
 @pytest.fixture
-def env(database_url: str, redis_url: str, connection: Database) -> dict[str, str]:
+def site(connection: Database) -> Database:
     """One agent with a long id, whose orders are held and whose ddt rest."""
     agents.add(connection, AGENT, name="Giulia Romano di Sant'Angelo in Vado", whitelisted=True)
     connection.execute(
@@ -45,27 +41,26 @@ def env(database_url: str, redis_url: str, connection: Database) -> dict[str, st
         "update system.sync_state set consecutive_failures = 4, backoff_until = system.clock() + interval '40 min'"
         " where sync_type = 'ddt'"
     )
+    return connection
+
+
+Shown = Callable[[str, int], list[str]]
+
+
+@pytest.fixture
+def shown(site: Database, database_url: str, redis_url: str, warm_command: WarmCommand) -> Shown:
+    """The lines that a command writes to a terminal of so many columns, without colours."""
     own = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url, "TERM": "xterm"}
-    return _clean_environment() | own
 
+    def run(words: str, columns: int) -> list[str]:
+        env = clean_environment() | own
+        code, written = run_on_terminal(
+            warm_command, words.split(), env=env, columns=columns, timeout_s=COMMAND_TIMEOUT_S
+        )
+        assert code == 0, written
+        return [line.rstrip() for line in ESCAPES.sub("", written).splitlines()]
 
-def shown(words: str, env: dict[str, str], columns: int) -> list[str]:
-    """The lines that the command writes to a terminal of so many columns, without colours."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "archisync", *words.split()], env=env, cwd=REPOSITORY, stdin=slave, stdout=slave, stderr=slave
-    ) as process:  # fmt: skip
-        os.close(slave)
-        written = b""
-        try:
-            while part := os.read(master, 65536):
-                written += part
-        except OSError:  # Linux tells so that the other side is closed
-            pass
-    os.close(master)
-    assert process.returncode == 0
-    return [line.rstrip() for line in ESCAPES.sub("", written.decode()).splitlines()]
+    return run
 
 
 def table_of(lines: list[str]) -> list[str]:
@@ -82,8 +77,8 @@ def table_of(lines: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("columns", [40, 80, 120, 200])
 @pytest.mark.parametrize("words", TABLES)
-def test_a_table_has_room_or_is_told_as_records(words: str, columns: int, env: dict[str, str]) -> None:
-    lines = shown(words, env, columns)
+def test_a_table_fits_or_is_shown_as_records(words: str, columns: int, shown: Shown) -> None:
+    lines = shown(words, columns)
     table = table_of(lines)
     if not table:
         assert columns == 40
@@ -96,8 +91,8 @@ def test_a_table_has_room_or_is_told_as_records(words: str, columns: int, env: d
     assert not [line for line in table if "…" in line]
 
 
-def test_the_least_telling_columns_give_way_and_are_named(env: dict[str, str]) -> None:
-    narrow, wide = shown("status", env, 80), shown("status", env, 200)
+def test_the_least_important_columns_are_left_out_and_named(shown: Shown) -> None:
+    narrow, wide = shown("status", 80), shown("status", 200)
     assert table_of(narrow)[0].split() == [
         "type",
         "health",
@@ -115,41 +110,39 @@ def test_the_least_telling_columns_give_way_and_are_named(env: dict[str, str]) -
     assert not [line for line in wide if line.startswith("no room")]
 
 
-def test_what_is_left_out_is_not_named_to_the_quiet(env: dict[str, str]) -> None:
-    assert not [line for line in shown("status --quiet", env, 80) if line.startswith("no room")]
+def test_quiet_does_not_name_columns_that_are_left_out(shown: Shown) -> None:
+    assert not [line for line in shown("status --quiet", 80) if line.startswith("no room")]
 
 
-def test_a_pipe_gets_every_column_however_narrow_the_terminal(env: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "archisync", "history"], env=env | {"COLUMNS": "40"}, cwd=REPOSITORY,
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stderr == ""
+def test_a_pipe_gets_every_column_however_narrow_the_terminal(cli: Cli, site: Database) -> None:
+    done = cli("history", env={"COLUMNS": "40"})
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split()[-3:] == ["RESTORED", "DELETED", "QUARANTINED"]
+    assert not site.closed
 
 
-def test_a_narrow_record_has_each_field(env: dict[str, str]) -> None:
-    lines = shown("held list", env, 40)
+def test_a_narrow_record_has_each_field(shown: Shown) -> None:
+    lines = shown("held list", 40)
     assert lines[:4] == ["run       3", "type      orders", f"agent     {AGENT}", "rule      row-drop"]
     assert lines[-1] == "why       the export has 14 rows, 46 are known: 69 % fewer"
 
 
-def test_a_week_is_planned_by_days_with_a_block_for_each_hour(env: dict[str, str]) -> None:
-    table = table_of(shown("plan --workers 2 --for 7d", env, 100))
+def test_a_week_is_shown_by_days_with_a_block_for_each_hour(shown: Shown) -> None:
+    table = table_of(shown("plan --workers 2 --for 7d", 100))
     assert table[0].split()[:2] == ["day", "(UTC)"]
     assert len(table) == 2 + 8 or len(table) == 2 + 7  # from midnight to midnight it is seven
     assert len(re.findall("[▁▂▃▄▅▆▇█]", table[3])) == 24
 
 
-def test_pairs_that_need_an_eye_are_named(env: dict[str, str], connection: Database) -> None:
-    connection.execute(
+def test_unhealthy_pairs_are_named(shown: Shown, site: Database) -> None:
+    site.execute(
         "update system.sync_state set last_success_at = system.clock(), last_slot_at = system.clock() where sync_type <> 'invoices'"
     )
-    connection.execute(
+    site.execute(
         "insert into system.ticks (started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped)"
         " values (system.clock(), 5, 'host-1', 0, 0, 0, 0, '{}')"
     )
-    lines = shown("status", env, 200)
+    lines = shown("status", 200)
     resting = next(line for line in lines if line.startswith("resting: "))
     assert re.fullmatch(
         rf"resting: ddt of {AGENT}: 4 failures, next in (40|39) min, last ok (now|\d+ s ago) \(archisync why ddt {AGENT}\)",
@@ -157,17 +150,17 @@ def test_pairs_that_need_an_eye_are_named(env: dict[str, str], connection: Datab
     )
     assert f"stale: invoices of {AGENT}: last ok never (archisync why invoices {AGENT})" in lines
     for number in range(9):
-        agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
-    lines = shown("status", env, 200)
+        agents.add(site, f"agent-{number}", name=None, whitelisted=True)
+    lines = shown("status", 200)
     assert sum(line.startswith(("stale: ", "resting: ")) for line in lines) == 5
     assert "… and more: archisync status --json, archisync history --state failed" in lines
 
 
-def test_pairs_are_not_named_for_what_stands_above_them(env: dict[str, str], connection: Database) -> None:
-    """Stale because nothing ticks, or paused: one line tells it, not one for each pair."""
-    lines = shown("status", env, 200)
+def test_a_pair_is_not_named_when_another_line_says_why_it_is_stale(shown: Shown, site: Database) -> None:
+    """Stale because there are no ticks, or paused: one line says so, not one for each pair."""
+    lines = shown("status", 200)
     assert "warning: no tick has ever run: is cron calling archisync tick?" in lines
     assert not [line for line in lines if line.startswith("stale: ")]
     assert [line for line in lines if line.startswith("resting: ")]
-    connection.execute("insert into system.pauses (agent_id) values (%s)", [AGENT])
-    assert not [line for line in shown("status", env, 200) if line.startswith("resting: ")]
+    site.execute("insert into system.pauses (agent_id) values (%s)", [AGENT])
+    assert not [line for line in shown("status", 200) if line.startswith("resting: ")]

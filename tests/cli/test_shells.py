@@ -16,7 +16,7 @@ import pytest
 
 from archisync.store import agents, queued_runs
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY, _clean_environment
+from tests.conftest import REPOSITORY, clean_environment
 
 ESCAPES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[\[()][0-9;?<>=]*[A-Za-z]|\x1b[=>]|[\r\x08]")
 SHELLS = pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, st
     program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m archisync "$@"\n')
     program.chmod(0o755)
     own = {"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "TERM": "xterm", "LANG": "C.UTF-8", "PS1": "$ "}
-    kept = {k: v for k, v in _clean_environment().items() if not k.startswith(("XDG_", "ZDOTDIR"))}
+    kept = {k: v for k, v in clean_environment().items() if not k.startswith(("XDG_", "ZDOTDIR"))}
     return kept | own | {"ARCHISYNC_DATABASE_URL": database_url}
 
 

@@ -14,7 +14,7 @@ import pytest
 from archisync.standalone.folders import temporary_folder
 from archisync.store import agents
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY, _clean_environment
+from tests.conftest import REPOSITORY, clean_environment
 
 TMUX = shutil.which("tmux")
 pytestmark = pytest.mark.skipif(TMUX is None, reason="tmux is not installed (apt-get install tmux)")
@@ -60,7 +60,7 @@ def tmux(database_url: str, redis_url: str, connection: Database) -> Iterator[Tm
     agents.add(connection, "anna.bianchi", name=None, whitelisted=True)
     own = {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_REDIS_URL": redis_url}
     with temporary_folder() as folder:
-        server = Tmux(folder, _clean_environment() | own)
+        server = Tmux(folder, clean_environment() | own)
         try:
             yield server
         finally:

@@ -15,7 +15,7 @@ import pytest
 from archisync.standalone.up import _write_environment
 from archisync.store import agents
 from archisync.store.database import connected
-from tests.conftest import REPOSITORY, Cli, _clean_environment
+from tests.conftest import REPOSITORY, Cli, clean_environment
 from tests.support.processes import GONE_TIMEOUT_S, wait_until_gone
 from tests.support.rows import count
 
@@ -90,7 +90,7 @@ def running(folder: Path, source: str = "/nowhere/{agent}/{type}.csv") -> Iterat
     home = folder / "our data"
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, "up", "--folder", str(home), "--processes", "1"], cwd=REPOSITORY,
-        env=_clean_environment() | {"ARCHISYNC_SOURCE": source}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=clean_environment() | {"ARCHISYNC_SOURCE": source}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             yield Up(home, process)

@@ -55,22 +55,25 @@ class WarmCommand:
         self, arguments: Sequence[str], *, env: Mapping[str, str], stdin: str = "", timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
         """What `subprocess.run` of `archisync ARGUMENTS` gives. Raises subprocess.TimeoutExpired once the command is killed."""
-        command = [sys.executable, "-m", "archisync", *arguments]
-        if starts_differently(env):
-            return subprocess.run(
-                command, cwd=self._folder, env=env, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
-            )  # fmt: skip
         with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
             given.write(stdin)
             given.seek(0)
-            code = self._exit_code(arguments, env, (given.fileno(), out.fileno(), err.fileno()), timeout_s)
+            streams = (given.fileno(), out.fileno(), err.fileno())
+            code = self.run_on(streams, arguments, env=env, timeout_s=timeout_s)
             out.seek(0)
             err.seek(0)
-            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+            return subprocess.CompletedProcess(list(arguments), code, out.read(), err.read())
 
-    def _exit_code(
-        self, arguments: Sequence[str], env: Mapping[str, str], streams: Sequence[int], timeout_s: float
+    def run_on(
+        self, streams: tuple[int, int, int], arguments: Sequence[str], *, env: Mapping[str, str], timeout_s: float
     ) -> int:
+        """The exit code of `archisync ARGUMENTS` with these files as its standard streams. Raises as `run` does."""
+        if starts_differently(env):
+            stdin, stdout, stderr = streams
+            command = [sys.executable, "-m", "archisync", *arguments]
+            return subprocess.run(
+                command, cwd=self._folder, env=env, stdin=stdin, stdout=stdout, stderr=stderr, timeout=timeout_s, check=False
+            ).returncode  # fmt: skip
         channel, theirs = socket.socketpair()
         with channel, theirs:
             socket.send_fds(self._control, [b"command"], [theirs.fileno(), *streams])

@@ -44,7 +44,14 @@ def test_adding_an_agent_twice_leaves_it_as_it_is(cli: Cli, connection: Database
 
 
 @pytest.mark.parametrize(
-    ("agent_id", "shown"), [("a/b", "'a/b'"), ("..", "'..'"), ("", "''"), ("anna bianchi", "'anna bianchi'")]
+    ("agent_id", "shown"),
+    [
+        ("a/b", "'a/b'"),
+        ("..", "'..'"),
+        ("", "''"),
+        ("anna bianchi", "'anna bianchi'"),
+        ("\x1b[31m../../etc/passwd", "'\\x1b\\x5b31m../../etc/passwd'"),
+    ],
 )
 def test_an_id_that_is_not_allowed_adds_none_of_those_given(
     cli: Cli, connection: Database, agent_id: str, shown: str

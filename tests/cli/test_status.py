@@ -1,0 +1,88 @@
+"""`status`: a row for each type, what stands in its way, and the whole as JSON."""
+
+import json
+from typing import Any
+
+import pytest
+
+from archisync.store.database import Database
+from tests.cli.rows import AT_NOON, NOW, add_held, add_run, add_tick, set_state
+from tests.conftest import Cli
+
+
+def test_status_shows_a_row_a_type_and_what_stands_in_the_way(cli: Cli, noon: Database) -> None:
+    held = add_held(noon)
+    running = add_run(noon, "running", sync_type="customers", worker="host-1", started_at=NOW)
+    cli("pause", "--type", "ddt", "--reason", "ERP maintenance", env=AT_NOON)
+    cli("disable", "prices")
+    done = cli("status", env=AT_NOON | {"ARCHISYNC_REDIS_URL": ""})
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert {line.split()[0]: line.split()[1] for line in lines[1:7]} == {
+        "orders": "held",
+        "customers": "stale",
+        "products": "stale",
+        "prices": "disabled",
+        "ddt": "paused",
+        "invoices": "stale",
+    }
+    assert lines[7:] == [
+        "warning: no tick has ever run: is cron calling archisync tick?",
+        f"running: customers of anna on host-1 (run {running})",
+        f"held: orders of anna: 60 % fewer (archisync held show {held})",
+        "paused: the type ddt: ERP maintenance",
+    ]
+
+
+def test_status_is_healthy_only_when_nothing_is_wrong(cli: Cli, noon: Database) -> None:
+    add_tick(noon, "2026-03-01T11:59:30Z")
+    noon.execute("update system.sync_state set last_success_at = system.clock(), last_slot_at = system.clock()")
+    lines = cli("status", env=AT_NOON).stdout.splitlines()
+    assert {line.split()[1] for line in lines[1:7]} == {"healthy"}
+    assert lines[7:] == ["last tick: 30 s ago on host-1"]
+    assert next(line for line in lines if line.startswith("orders")).endswith(f"{NOW}  2026-03-01T12:10:00Z")
+
+
+def test_a_pair_that_was_never_scheduled_is_due_now(cli: Cli, noon: Database) -> None:
+    noon.execute("update system.sync_state set last_slot_at = system.clock()")
+    noon.execute("insert into agents.users (id, whitelisted) values ('new', true)")
+    due = {line.split()[0]: line.split()[-1] for line in cli("status", env=AT_NOON).stdout.splitlines()[1:7]}
+    assert (due["orders"], due["products"]) == (NOW, "2026-03-01T12:30:00Z")
+
+
+@pytest.mark.parametrize(
+    ("columns", "word"),
+    [
+        ({"consecutive_failures": 1}, "failing"),
+        ({"consecutive_failures": 3}, "degraded"),
+        ({"last_success_at": "2026-03-01T11:40:00Z"}, "stale"),
+        ({"last_success_at": "2026-03-01T11:40:01Z"}, "healthy"),
+    ],
+)
+def test_the_word_for_a_type_is_the_worst_that_holds(
+    cli: Cli, noon: Database, columns: dict[str, Any], word: str
+) -> None:
+    noon.execute("update system.sync_state set last_success_at = system.clock(), last_slot_at = system.clock()")
+    set_state(noon, **columns)
+    types = json.loads(cli("status", "--json", env=AT_NOON).stdout)["types"]
+    assert {t["sync_type"]: t["word"] for t in types}["orders"] == word
+
+
+def test_status_warns_when_the_last_tick_is_older_than_three_minutes(cli: Cli, noon: Database) -> None:
+    add_tick(noon, "2026-03-01T11:50:00Z")
+    assert cli("status", env=AT_NOON).stdout.splitlines()[7:] == [
+        "warning: no tick for 10 minutes: is cron calling archisync tick?"
+    ]
+
+
+def test_status_in_json_has_everything(cli: Cli, noon: Database) -> None:
+    add_tick(noon)
+    held = add_held(noon)
+    cli("pause", env=AT_NOON)
+    document = json.loads(cli("status", "--json", env=AT_NOON).stdout)
+    assert list(document) == ["schema", "now", "types", "last_tick", "tick_note", "running", "held", "ailing", "pauses"]
+    assert (document["now"], document["tick_note"]) == (NOW, None)
+    assert document["last_tick"]["host"] == "host-1"
+    assert [h["run_id"] for h in document["held"]] == [held]
+    assert [(p["sync_type"], p["agent_id"]) for p in document["pauses"]] == [(None, None)]
+    assert len(document["types"]) == 6
