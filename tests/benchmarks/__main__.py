@@ -1,7 +1,7 @@
-"""`make bench`: every area's figures against their peers, as a table, kept in `results.json` and `results.md` beside this file.
+"""`make bench`: the figures of each area against their peers, as a table, kept in `results.json` and `results.md` beside this file.
 
 `python -m tests.benchmarks [AREA …] [--quick]`. An area is a module of this folder with a function
-`figures(settings) -> Iterable[Figure]`; it prints what it is doing to standard error.
+`figures(settings) -> Iterable[Figure]`, which reports its progress on standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all when none is named")
     parser.add_argument(
-        "--quick", action="store_true", help="small sizes and one round, to try the benchmarks; keeps nothing"
+        "--quick", action="store_true", help="small sizes and one round, to try the benchmarks; no result is kept"
     )
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def _machine() -> str:
 
 
 def table(figures: list[Figure]) -> str:
-    """A Markdown table that also reads well in a terminal."""
+    """A Markdown table, aligned so that it can be read on a terminal too."""
     rows = [["figure", "ours", "against", "peer", "ratio", "target", "met", "note"]]
     for f in figures:
         sign = "≤" if f.at_most else "≥"

@@ -1,4 +1,4 @@
-"""What people ask, and pruning, with 1,000,000 agents and 10,000,000 runs of history, against the same with 100 agents: whole processes."""
+"""Commands that people type, and pruning, with 1,000,000 agents and 10,000,000 runs of history, against 100 agents: whole processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SERVER = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenance_work_me
 
 
 class Site:
-    """One database, and the command as its operator types it."""
+    """A database, and the commands that its operator types."""
 
     def __init__(self, server: EmbeddedPostgres, valkey: EmbeddedValkey, folder: str, name: str) -> None:
         with connected(server.url, purpose="bench") as db:
@@ -53,7 +53,7 @@ class Site:
         }
 
     def seconds(self, command: str) -> float:
-        """Of the whole process. `doctor` may find something wrong: there are no workers and no exports."""
+        """The time of the whole process. `doctor` may find faults, since there are no workers and no exports."""
 
         def run() -> None:
             words = [sys.executable, "-m", "archisync", *command.split()]
@@ -103,7 +103,7 @@ def _questions(small: Site, large: Site, settings: Settings, size: str) -> Itera
 
 
 class Probe(threading.Thread):
-    """Asks again and again for the very row that pruning takes next, and notes how long it had to wait."""
+    """Asks again and again for the row that pruning takes next, and records how long it waits."""
 
     SQL = "select id from system.sync_runs where finished_at is not null order by coalesce(kept_at, finished_at) limit 1 for update"
 
@@ -120,7 +120,7 @@ class Probe(threading.Thread):
 
 
 class Pruning(threading.Thread):
-    """Batches, one after the other, as `archisync prune` does them; how long each took."""
+    """Prunes batch after batch as `archisync prune` does, and records how long each takes."""
 
     def __init__(self, url: str) -> None:
         super().__init__(name="pruning")
@@ -140,10 +140,10 @@ class Pruning(threading.Thread):
 
 
 def _pruning(site: Site, settings: Settings) -> Iterator[Figure]:
-    """The tick's own pruning finds nothing: its retention is the default, and no run is so old."""
+    """The tick itself prunes nothing: it keeps runs for the default time, and none is that old."""
     old = f"select count(*) from system.sync_runs where finished_at < system.clock() - interval '{PRUNED_DAYS} days'"
     with connected(site.url, purpose="bench", answer_timeout_s=600) as db:
-        db.execute("update system.sync_settings set enabled = false")  # nothing falls due meanwhile
+        db.execute("update system.sync_settings set enabled = false")  # nothing becomes due meanwhile
         expected = count(db, old)
     before_s = [site.seconds("tick") for _ in range(3 * settings.rounds)]
     probe, pruning = Probe(site.url), Pruning(site.url)
@@ -154,7 +154,7 @@ def _pruning(site: Site, settings: Settings) -> Iterator[Figure]:
         during_s.append(site.seconds("tick"))
     probe.over.set()
     probe.join()
-    if pruning.gone < expected:  # some more have grown old meanwhile
+    if pruning.gone < expected:  # some more have become old enough meanwhile
         raise AssertionError(f"{pruning.gone} of {expected} runs were pruned")
     total_s = sum(pruning.batches_ms) / 1000
     print(f" {pruning.gone} runs pruned in {total_s:.1f} s; ticks {spread(during_s)} s", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""A company of any size, straight into the tables: agents, state and history, as if archisync had run for a while."""
+"""A company of any size, written straight into the tables: agents, state and history, as if archisync had run for a while."""
 
 from __future__ import annotations
 
 from archisync.store.database import Database
 from archisync.store.migrations import migrate
 
-# Purpose: the registry and the pairs, all run within the last interval, none due. Triggers are off: they are measured elsewhere.
+# Purpose: the registry and the pairs; all ran within the last interval, none is due. Triggers are off; another benchmark measures them.
 SQL_AGENTS = """
 insert into agents.users (id, full_name, whitelisted)
 select 'agent-' || lpad(n::text, 8, '0'), 'Agente ' || n, true from generate_series(1, %(agents)s) n

@@ -1,5 +1,5 @@
-"""The data path: a whole sync, from the CSV file to the commit, against plain COPY of the same file into an empty table with the
-same columns and key, and against select + insert / update row by row, in the same server and the same run; WAL and memory."""
+"""The data path: a whole sync, from the CSV file to the commit. Its peers are a plain COPY of the file into an empty table with the
+same columns and key, and select + insert / update row by row, on the same server in the same run. WAL and memory too."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CITIES = (
 
 
 def customer(number: int, version: int = 0) -> list[str]:
-    """One record; another version has another phone, amount and date."""
+    """A record; each version has another phone, amount and date."""
     pick = random.Random(number)
     city = CITIES[number % len(CITIES)]
     return [
@@ -91,7 +91,7 @@ def write(path: Path, records: Sequence[Sequence[str]]) -> None:
         file.writelines(",".join(record) + "\n" for record in records)
 
 
-# The peak of the process's own memory; what `wait4` tells includes the parent's at the moment of the fork.
+# The peak of the process's own memory; the figure of `wait4` includes the parent's memory at the time of the fork.
 PEAK = """
 import re, sys
 from archisync.__main__ import main
@@ -103,7 +103,7 @@ finally:
 
 
 class Peers:
-    """The server, and what is measured on it."""
+    """The server, and the measurements."""
 
     def __init__(self, db: Database, url: str, folder: Path) -> None:
         self._db = db
@@ -120,12 +120,12 @@ class Peers:
         self._db.execute("vacuum analyze agents.customers")
 
     def settle(self) -> None:
-        """What autovacuum and the checkpointer do between two syncs of a real day."""
+        """Do what autovacuum and the checkpointer do between two syncs of a real day."""
         self._db.execute("vacuum analyze agents.customers")
         self._db.execute("checkpoint")
 
     def copy_s(self) -> float:
-        """Seconds of COPY into an empty table with the same columns and key, committed."""
+        """The seconds of a committed COPY into an empty table with the same columns and key."""
         self._db.execute("drop table if exists public.peer")
         self._db.execute(
             "create table public.peer as select " + ", ".join(COLUMNS) + " from agents.customers with no data"
@@ -145,15 +145,15 @@ class Peers:
                 sink.write(block)
 
     def bare_update_s(self, case: Case) -> float:
-        """Seconds of the floor of a sync that changes every row: COPY to a temporary table and one UPDATE, in one transaction. Nothing is
-        looked at before: no key that stands there twice, no row that is missing, no guard."""
+        """The seconds of the least that a sync can do that changes every row: COPY to a temporary table and one UPDATE, in one transaction.
+        It checks nothing: no duplicate keys, no missing rows, no guard."""
         self.prepare(case)
         names = ", ".join(COLUMNS)
         assign = ", ".join(f"{name} = s.{name}" for name in COLUMNS[1:])
 
         def update() -> None:
             with self._db.transaction():
-                self._db.execute("select set_config('archisync.run_id', '0', true)")  # as an apply does
+                self._db.execute("select set_config('archisync.run_id', '0', true)")  # as applying does
                 self._db.execute("set local enable_nestloop = off; set local work_mem = '64MB'")
                 self._db.execute(
                     f"create temp table floor on commit drop as select {names} from agents.customers with no data"
@@ -168,7 +168,7 @@ class Peers:
         return timed(update)
 
     def prepare(self, case: Case) -> None:
-        """The table after a sync of the case's base, and its export in place."""
+        """Sync the case's base, then put its export in place."""
         self.empty()
         if case.base is not None:
             write(self.path, case.base)
@@ -181,7 +181,7 @@ class Peers:
         return self.sync_s(case.expected)
 
     def row_by_row_s(self, case: Case) -> float:
-        """Seconds of the loop that such systems begin with: look each row up, then insert or update it; one transaction."""
+        """The seconds of the loop with which such systems begin: look up each row, then insert or update it, in one transaction."""
         self._db.execute("drop table if exists public.peer")
         self._db.execute(
             "create table public.peer as select " + ", ".join(COLUMNS) + " from agents.customers with no data"
@@ -216,7 +216,7 @@ class Peers:
         return int(row["bytes"])
 
     def peak_bytes(self, rows: int) -> int:
-        """Of `archisync run --inline`, the larger of a first load and a sync in which half of the rows have changed."""
+        """The peak memory of `archisync run --inline`: of a first load or of a sync with half of the rows changed, the larger one."""
         self.empty()
         peaks = []
         for version in (0, 1):
@@ -235,7 +235,7 @@ class Peers:
         return max(peaks)
 
     def sync_s(self, expected: dict[str, int], *, trigger: str = "scheduled") -> float:
-        """Seconds of a sync, whose counts must be as expected: a fast wrong sync is no figure."""
+        """The seconds of a sync. Its counts must be as expected: the speed of a wrong sync means nothing."""
         forced = queued_runs.force(self._db, "customers", AGENT, by="bench", why=None)
         self._db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
         fence = history.get(self._db, forced.run_id).fence
@@ -265,7 +265,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
 
 
 class Case(NamedTuple):
-    """A sync after a first load of `base`, or a first load when that is None. `expected`: counts that it must have."""
+    """A sync after a first load of `base` (None: a first load itself). `expected`: the counts that it must have."""
 
     name: str
     base: Sequence[Sequence[str]] | None

@@ -1,4 +1,4 @@
-"""What a benchmark reports: a figure, ours and a peer's, measured side by side in the same run, and the target of their ratio."""
+"""What a benchmark reports: archisync's figure and a peer's, measured side by side in the same run, and the target of their ratio."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """`ours` and `peer` are medians in `unit`; `ratio` is what `target` speaks of, and `at_most` says which way.
+    """`ours` and `peer` are medians in `unit`. `target` is a bound of `ratio`: an upper one with `at_most`, else a lower one.
 
-    `peer` and `ratio` are None where the figure has no peer or the peer could not be measured; `note` says why, and how spread
-    out the measurements were.
+    `peer` and `ratio` are None if the figure has no peer, or the peer could not be measured. `note` says why, and how far the measurements
+    were apart.
     """
 
     name: str
@@ -35,22 +35,22 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How thorough a run is. `quick` is for trying the benchmarks themselves: small sizes, one round, nothing is kept."""
+    """How thorough a run is. `quick` only tries the benchmarks: small sizes, one round, no result is kept."""
 
     rounds: int = 5
     quick: bool = False
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that the work takes."""
+    """The seconds that the work takes."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
 def side_by_side(rounds: int, *works: Callable[[], float]) -> list[float]:
-    """The median of each work's own measurement (seconds, or a rate) over the rounds; in each round all of them run, in turn,
-    so that a slow minute of the machine slows them all."""
+    """The median of what each work measures (seconds, or a rate) over the rounds. All of them run in each round, in turn, so a slow minute
+    of the machine slows them all."""
     seen: list[list[float]] = [[] for _ in works]
     for number in range(rounds):
         order = range(len(works)) if number % 2 == 0 else reversed(range(len(works)))

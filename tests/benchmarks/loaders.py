@@ -1,10 +1,10 @@
-"""A whole sync as a process, from the shell to the exit, against the tools that people load a CSV file into PostgreSQL with.
+"""A whole sync as a process, from start to exit, against tools with which people load a CSV file into PostgreSQL.
 
-Each does with 10,000 customers what it is made for: dlt merges by key, sling loads incrementally by key, pandas replaces the table
-by COPY. None of them checks the export, marks what is absent or records a run. A tool that is not installed is left out and named.
+Each tool does what it is made for with 10,000 customers: dlt merges by key, sling loads incrementally by key, pandas replaces the table by
+COPY. None of them checks the export, marks absent rows or records a run. A tool that is not installed is left out and named.
 
-Beside each the floor is measured: the least that a Python program with the same libraries does, which imports them, copies the file to a
-temporary table, upserts and commits. What that does not reach, no care for the rest can.
+The floor is measured too: the least that a Python program with the same libraries does. It imports them, copies the file to a temporary
+table, upserts and commits. No sync that does more can be faster.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ os._exit(0)
 
 
 class Loaders:
-    """The server, the export, and each tool as a command over it."""
+    """The server, the export, and each tool as a command."""
 
     def __init__(self, db: Database, url: str, tcp_url: str, folder: Path) -> None:
         self._db, self._url, self._folder = db, url, folder
@@ -89,7 +89,7 @@ class Loaders:
         agents.add(db, AGENT, name=None, whitelisted=True)
 
     def tools(self) -> dict[str, tuple[float, Callable[[], None] | None, str]]:
-        """Name → target of the ratio, how to run it, and why it can't be run when it can't."""
+        """Name → target of the ratio, how to run the tool (None: it can't run), and why it can't."""
         return {
             "dlt (merge)": (10, self._python(_DLT, "dlt"), "dlt is not installed"),
             "sling (incremental)": (
@@ -108,7 +108,7 @@ class Loaders:
         self._run([sys.executable, "-c", _FLOOR, str(self.path), self._url])
 
     def begin(self) -> None:
-        """Nothing is loaded anywhere."""
+        """Empty every table."""
         self._db.execute("truncate agents.customers")
         self._db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
         for schema in ("dlt_bench", "dlt_bench_staging", "sling_bench", "pandas_bench"):
@@ -119,7 +119,7 @@ class Loaders:
         self._db.execute("alter table public.floor add primary key (customer_id)")
 
     def case_s(self, case: Case, tool: Callable[[], None]) -> float:
-        """Seconds of the tool over the case's export, after it has loaded the case's base."""
+        """The seconds that the tool takes over the case's export, after it has loaded the case's base."""
         self.begin()
         if case.base is not None:
             write(self.path, case.base)
@@ -151,7 +151,7 @@ class Loaders:
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
-    """The area's figures: each tool in each case."""
+    """Each tool in each case."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     with (
@@ -161,7 +161,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         tempfile.TemporaryDirectory() as folder,
     ):
         migrate(db, {})
-        # Not every tool can speak to a socket in a folder.
+        # Some tools can't connect to a socket in a folder.
         tcp_url = f"postgresql://postgres:unused@127.0.0.1:{port}/archisync?sslmode=disable"
         loaders = Loaders(db, server.url, tcp_url, Path(folder))
         rows = 1_000 if settings.quick else 10_000

@@ -1,6 +1,6 @@
-"""Other ways to queue many jobs, as their own documentation shows them: each gives jobs per second over `jobs` jobs.
+"""Other ways to queue many jobs, as their documentation shows them. Each gives jobs per second over `jobs` jobs.
 
-Each may assume an empty Valkey and a database of its own. A peer that isn't installed raises `MissingPeerError` with the reason.
+Each gets an empty Valkey and a database of its own. A peer that is not installed raises `MissingPeerError` with the reason.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tests.benchmarks.figures import timed
 
 BATCH = 1_000
 LARGE_BATCH = 10_000
-"""For those that put a batch into one statement."""
+"""For peers that put a batch into one statement."""
 SLOW_JOBS = 10_000
-"""Enough for those that take a round trip a job."""
+"""Enough for peers that need a round trip for each job."""
 NPM_TIMEOUT_S = 120
 _NAME = "peer"
 
 
 class MissingPeerError(Exception):
-    """Why a peer is left out."""
+    """The reason why a peer is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Servers:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """`target`: how many times as fast we want to be."""
+    """`target`: how many times as fast archisync has to be."""
 
     name: str
     target: float
@@ -214,7 +214,7 @@ def bullmq(servers: Servers, jobs: int) -> float:
 
 
 def _counted(found: int, expected: int) -> None:
-    """A fast queue that lost something is no figure."""
+    """The speed of a queue that lost a job means nothing."""
     if found != expected:
         raise AssertionError(f"{found} jobs are queued, not {expected}")
 

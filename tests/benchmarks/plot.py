@@ -1,4 +1,4 @@
-"""One kind of picture: a line over a logarithmic axis of sizes, as SVG. Small enough not to need a library."""
+"""A line chart over a logarithmic axis of sizes, as SVG; too little for a library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 24, 44, 52
 
 
 def line_chart(title: str, x_label: str, y_label: str, points: Sequence[tuple[float, float]]) -> str:
-    """`points` (size, value), sizes rising and above 0; the axis of values begins at 0, so that flat looks flat."""
+    """`points` are (size, value), with rising sizes above 0. The axis of values begins at 0, so a flat line looks flat."""
     low, high = log10(points[0][0]), log10(points[-1][0])
     top = 1.5 * max(value for _, value in points)
 

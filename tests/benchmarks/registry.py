@@ -1,16 +1,16 @@
-"""Large registries for the benchmarks: agents by COPY, each pair with a slot, and some of them due."""
+"""Large registries for the benchmarks: agents by COPY, a slot for each pair, and some pairs due."""
 
 from __future__ import annotations
 
 from archisync.store.database import Database
 
 INTERVAL_MINUTES = 1440
-"""Of every type, so that nothing becomes due by itself while a benchmark runs."""
+"""The interval of every type, so that nothing becomes due while a benchmark runs."""
 AGENT_TYPES = 4
 
 
 def load(db: Database, agents: int) -> None:
-    """That many whitelisted agents, each pair run just now. In the order in which a bulk load by an application would leave them."""
+    """Add that many whitelisted agents, all of whose pairs ran just now, in the order of a bulk load by an application."""
     db.execute("update system.sync_settings set interval_minutes = %s", [INTERVAL_MINUTES])
     db.execute(
         "alter table agents.users disable trigger user"
@@ -28,7 +28,7 @@ def load(db: Database, agents: int) -> None:
 
 
 def make_due(db: Database, pairs: int) -> None:
-    """So many pairs are an hour past their slot: all those of agents picked here and there; no run is queued."""
+    """Put that many pairs an hour past their slot: all pairs of some scattered agents. No run is queued."""
     db.execute("truncate system.sync_runs, system.deliveries cascade")
     db.execute(
         "update system.sync_state set last_slot_at = system.clock() - make_interval(mins => %s)"
@@ -39,6 +39,6 @@ def make_due(db: Database, pairs: int) -> None:
 
 
 def settle(db: Database) -> None:
-    """What autovacuum and the checkpointer do between two ticks of a real day."""
+    """Do what autovacuum and the checkpointer do between two ticks of a real day."""
     db.execute("vacuum analyze system.sync_state")
     db.execute("checkpoint")

@@ -1,5 +1,5 @@
-"""The tick: what an idle one costs as a process and in the database, and how fast it queues and delivers what is due, against other
-ways to queue as many jobs. Writes the plans of the due query to `plans.md` and the cost of an idle tick to `idle-tick.svg`."""
+"""The tick: the cost of an idle one, as a process and in the database, and how fast a tick queues and delivers due runs, against other ways
+to queue as many jobs. Writes the plans of the due query to `plans.md` and the cost of an idle tick to `idle-tick.svg`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Place:
             yield client
 
     def idle_s(self, count: int) -> float:
-        """Of a connection of its own, as each tick has."""
+        """The seconds of an idle tick, on a connection of its own."""
 
         def work() -> None:
             with self.database(count) as db:
@@ -92,7 +92,7 @@ class Place:
         return statistics.median(timed(work) for _ in range(IDLE_TICKS))
 
     def due_s(self, count: int, pairs: int) -> float:
-        """Of a tick with so many pairs due: all of them must be queued in PostgreSQL and in Redis, each once."""
+        """The seconds of a tick with that many pairs due. Each must be queued once in PostgreSQL and once in Redis."""
         with self.database(count) as db, self.emptied_valkey() as client:
             registry.make_due(db, pairs)
             seconds = timed(lambda: tick(db, self.config(count)))
@@ -332,7 +332,7 @@ def _all_at_once(place: Place, settings: Settings, largest: int) -> Iterator[Fig
 
 
 def _edits(place: Place, largest: int) -> Iterator[Figure]:
-    """What a person changes counts in the next tick."""
+    """The next tick follows what a person has changed."""
     print(" edits", file=sys.stderr)
     config = place.config(largest)
     with place.database(largest) as db, place.emptied_valkey():
@@ -366,14 +366,14 @@ def _edits(place: Place, largest: int) -> Iterator[Figure]:
 
 
 def _updated_rows(db: Database) -> int:
-    """Of `sync_state`, by this session; to be compared with a later answer in the same transaction."""
+    """The rows of `sync_state` that this session has updated; compare it with a later answer in the same transaction."""
     row = db.execute("select pg_stat_get_xact_tuples_updated('system.sync_state'::regclass) as n").fetchone()
     assert row is not None
     return int(row["n"])
 
 
 def _count(name: str, found: int) -> Figure:
-    """Something of which there must be none."""
+    """A count that must be 0."""
     return Figure(
         name=name,
         unit="",

@@ -1,5 +1,5 @@
-"""A worker: syncs of an unchanged small export per second and process, claims and history included, against RQ's own worker, which forks
-for each job, on jobs that do nothing; and how the number of syncs that one child process serves changes it."""
+"""A worker: syncs of an unchanged small export per second and process, claims and history included. Its peer is RQ's worker, which forks
+for each job, with jobs that do nothing. Another figure shows what the number of syncs of one child process changes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
 from tests.support.rows import count
 
 ROWS = 40
-"""Of each export: a small agent's."""
+"""The rows of each export, as a small agent has them."""
 CHILDREN = (1, 10, 100, 1000)
-"""Syncs that one child process serves; 1 is a child for each delivery."""
+"""How many syncs one child process does; 1: each delivery has its own child."""
 EXPORTS = {
     "orders": ("order_id,created_at,total_amount", "O{agent}-{row},2026-03-01T10:00:00Z,{row}.50"),
     "customers": ("customer_id,name,city", "C{agent}-{row},Ditta {row} S.r.l.,Roma"),
@@ -37,11 +37,11 @@ EXPORTS = {
 
 
 EMPTY_JOB = "os.getpid"
-"""The peer's: imported already, so that only RQ's own work is measured."""
+"""The peer's job; it is imported already, so that only RQ's own work is measured."""
 
 
 class Work:
-    """Agents with four exports each, all applied already, and the two workers."""
+    """Agents with four exports each, all of them applied already, and the two workers."""
 
     def __init__(self, db: Database, config: Config, folder: Path, agents: int) -> None:
         self._db, self._config, self._agents = db, config, agents
@@ -59,7 +59,7 @@ class Work:
         self.per_second(syncs_a_child=1000)  # the first load
 
     def per_second(self, *, syncs_a_child: int) -> float:
-        """Syncs a second of `archisync worker`, of which every one must have succeeded; its start is not counted."""
+        """Syncs per second of `archisync worker`, without its start; each sync must have succeeded."""
         environment = {"ARCHISYNC_WORKER_SYNCS": str(syncs_a_child)}
         idle_s = timed(lambda: self._worker(environment))
         before = count(self._db, "select coalesce(max(id), 0) from system.sync_runs")
@@ -83,7 +83,7 @@ class Work:
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
 
     def peer_per_second(self, jobs: int) -> float:
-        """Jobs a second of a plain RQ worker; its start is not counted."""
+        """Jobs per second of a plain RQ worker, without its start."""
         idle_s = timed(self._rq)
         with redis_client(self._config.redis_url) as client:
             q = Queue("peer", connection=client, serializer=JSONSerializer)

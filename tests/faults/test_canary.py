@@ -283,8 +283,8 @@ def test_a_working_system_with_passwords_everywhere_stores_none(
     assert queued.count("archisync.work.job.sync") >= 6
     assert "run-finished" in worker.stderr
     assert all(done.returncode == 0 for done in seen)
-    told = "".join(done.stdout + done.stderr for done in (tick, worker, *seen))
-    assert CANARY not in told + queued + everything_stored(connection)
+    said = "".join(done.stdout + done.stderr for done in (tick, worker, *seen))
+    assert CANARY not in said + queued + everything_stored(connection)
 
 
 def everything_stored(db: Database) -> str:
