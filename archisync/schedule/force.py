@@ -90,9 +90,9 @@ def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
     for pair in chosen:
         state = pairs.state(db, pair.sync_type, pair.agent_id)
         if not state.enabled:
-            sentences[f"the type {state.sync_type} is disabled; this run is done all the same"] = None
+            sentences[f"the type {state.sync_type} is disabled; this run is done anyway"] = None
         if state.pause_scope is not None:
-            sentences[f"{state.pause_scope} is paused; this run is done all the same"] = None
+            sentences[f"{state.pause_scope} is paused; this run is done anyway"] = None
     return list(sentences)
 
 

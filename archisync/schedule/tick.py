@@ -24,7 +24,7 @@ IDLE_TICKS_BETWEEN_PRUNING = 500
 
 
 def tick(db: Database, config: Config) -> Summary:
-    """Run one tick. If nothing can be pushed to Redis, everything due is queued all the same, and `Summary.error` says why.
+    """Run one tick. If Redis can't be used, everything due is queued in PostgreSQL, and `Summary.error` says why it was not pushed.
 
     Raises UnreachableError or SchemaError if PostgreSQL can't be used; then nothing was queued.
     """

@@ -277,7 +277,7 @@ def test_force_inline_needs_no_redis_and_works_for_a_disabled_type(
     settings.set_enabled(registered, SYNC_TYPES["orders"], False)
     done = cli("run", "orders", "--agent", AGENTS[0], "--inline", env=env | {"ARCHISYNC_REDIS_URL": ""})
     assert done.returncode == 0, done.stderr
-    assert "note: the type orders is disabled; this run is done all the same" in done.stderr
+    assert "note: the type orders is disabled; this run is done anyway" in done.stderr
 
 
 def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped(
