@@ -14,6 +14,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from archisync.base.errors import ExportError
 from archisync.formats.pdf.pages import read_pages
+from tests.support.reports import stream, write_objects
 
 XS = (40.0, 140.0, 240.0, 360.0)
 YS = (260.0, 240.0, 220.0, 190.0, 170.0)
@@ -350,22 +351,6 @@ def test_a_cropped_page_is_read(path: Path) -> None:
     assert read(path) == TABLE
 
 
-def write_objects(path: Path, *objects: str) -> None:
-    """A PDF of these objects, numbered from 1; the first one is the catalog."""
-    out = "%PDF-1.4\n"
-    places = []
-    for number, body in enumerate(objects, 1):
-        places.append(f"{len(out):010} 00000 n \n")
-        out += f"{number} 0 obj\n{body}\nendobj\n"
-    table = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{''.join(places)}"
-    trailer = f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
-    path.write_text(out + table + trailer, encoding="latin-1")
-
-
-def stream(data: str) -> str:
-    return f"<< /Length {len(data)} >>\nstream\n{data}\nendstream"
-
-
 @pytest.mark.parametrize(
     ("first", "second", "cell"),
     [
@@ -385,15 +370,15 @@ def test_every_character_stays_with_the_object_that_draws_it(path: Path, first: 
         f"BT /F1 {SIZE} Tf {x} {y} Td ({text}) Tj ET "
         for x, y, text in ((42, 128, first), (end, 128, second), (142, 128, "altro testo"), (42, 108, "1"))
     )
-    meaning = "4 beginbfchar <41> <05D0> <42> <05D1> <45> <D83DDE00> <4E> <0000> endbfchar"
+    meaning = b"4 beginbfchar <41> <05D0> <42> <05D1> <45> <D83DDE00> <4E> <0000> endbfchar"
     write_objects(
         path,
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 300] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>",
-        stream(ruled + texts),
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding /ToUnicode 6 0 R >>",
-        stream(f"begincmap 1 begincodespacerange <00> <FF> endcodespacerange {meaning} endcmap"),
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 300] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>",
+        stream((ruled + texts).encode()),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding /ToUnicode 6 0 R >>",
+        stream(b"begincmap 1 begincodespacerange <00> <FF> endcodespacerange %s endcmap" % meaning),
     )
     assert read(path) == [[cell, "altro testo"], ["1", ""]]
 
@@ -429,17 +414,17 @@ def test_a_file_that_is_only_protected_from_changes_is_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ("<< /Type /Pages /Count 2 /Kids [2 0 R 2 0 R] >>", "page 1 of the PDF can't be read: it is damaged"),
-        ("<< /Type /Pages /Count 9 /Kids [] >>", "page 1 of the PDF can't be read: it is damaged"),
-        ("<< /Type /Pages /Count 1 /Kids 2 0 R >>", "page 1 of the PDF can't be read: it is damaged"),
-        ("<< /Type /Pages /Count 0 /Kids [] >>", "the PDF has no pages"),
-        ("2 0 R", "the PDF has no pages"),
-        ("[" * 10_000, "the PDF has no pages"),
-        ("<< /A " * 10_000, "page 1 of the PDF has no ruled table"),
+        (b"<< /Type /Pages /Count 2 /Kids [2 0 R 2 0 R] >>", "page 1 of the PDF can't be read: it is damaged"),
+        (b"<< /Type /Pages /Count 9 /Kids [] >>", "page 1 of the PDF can't be read: it is damaged"),
+        (b"<< /Type /Pages /Count 1 /Kids 2 0 R >>", "page 1 of the PDF can't be read: it is damaged"),
+        (b"<< /Type /Pages /Count 0 /Kids [] >>", "the PDF has no pages"),
+        (b"2 0 R", "the PDF has no pages"),
+        (b"[" * 10_000, "the PDF has no pages"),
+        (b"<< /A " * 10_000, "page 1 of the PDF has no ruled table"),
     ],
 )
-def test_a_damaged_page_tree_is_refused(path: Path, tree: str, message: str) -> None:
-    write_objects(path, "<< /Type /Catalog /Pages 2 0 R >>", tree)
+def test_a_damaged_page_tree_is_refused(path: Path, tree: bytes, message: str) -> None:
+    write_objects(path, b"<< /Type /Catalog /Pages 2 0 R >>", tree)
     with pytest.raises(ExportError) as refused:
         read(path)
     assert refused.value.message == message

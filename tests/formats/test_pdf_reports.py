@@ -1,4 +1,4 @@
-"""Printed reports from the file to the table: every type, Italian numbers and dates, cells that hold several fields."""
+"""Printed reports from the file to the table: every sync type, Italian numbers and dates, cells that hold several fields."""
 
 from collections.abc import Callable
 from datetime import date, datetime
@@ -20,7 +20,7 @@ AGENT = "anna.bianchi"
 ROME = ZoneInfo("Europe/Rome")
 Sync = Callable[..., runs.Run]
 
-# (as printed, as stored), the number of the row put in for {}
+# What is printed and what is stored; {} and n are the row's number.
 SAMPLES: dict[Kind, tuple[str, Callable[[int], Any]]] = {
     Kind.TEXT: ("Città {} & perché", lambda n: f"Città {n} & perché"),
     Kind.IDENTIFIER: ("7{}.962", lambda n: f"7{n}962"),
@@ -35,18 +35,18 @@ NUMBERS = range(10, 34)
 
 @pytest.fixture
 def sync(connection: Database, database_url: str, exports: Path) -> Sync:
-    """Print a report of a type and sync it; options are those of the drawing."""
+    """Draw a report of a sync type and sync it. The options are those of `write_report`."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
     config = Config.from_environment(
         {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.pdf"}
     )
 
-    def run(kind: SyncType, header: list[str], rows: list[list[str]], **options: Any) -> runs.Run:
-        agent = AGENT if kind.scope is Scope.AGENT else SHARED_AGENT
+    def run(sync_type: SyncType, header: list[str], rows: list[list[str]], **options: Any) -> runs.Run:
+        agent = AGENT if sync_type.scope is Scope.AGENT else SHARED_AGENT
         (exports / agent).mkdir(exist_ok=True)
-        path = exports / agent / f"{kind.name}.pdf"
+        path = exports / agent / f"{sync_type.name}.pdf"
         write_report(path, slices(header), header, rows, rows_per_page=10, **options)
-        return sync_now(connection, config, kind.name, agent)
+        return sync_now(connection, config, sync_type.name, agent)
 
     return run
 
@@ -59,22 +59,24 @@ def label(field: Field) -> str:
     return field.aliases[0] if field.aliases else field.name.upper()
 
 
-@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=lambda kind: kind.name)
-def test_every_field_of_every_type(sync: Sync, connection: Database, kind: SyncType) -> None:
-    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
-    run = sync(kind, [label(field) for field in kind.fields], rows, footer=True)
+@pytest.mark.parametrize("sync_type", SYNC_TYPES.values(), ids=lambda sync_type: sync_type.name)
+def test_every_field_of_every_type_is_stored(sync: Sync, connection: Database, sync_type: SyncType) -> None:
+    rows = [[SAMPLES[field.kind][0].format(number) for field in sync_type.fields] for number in NUMBERS]
+    run = sync(sync_type, [label(field) for field in sync_type.fields], rows, footer=True)
     assert run.counts is not None, run.message
     assert (run.state, run.counts.inserted) == ("succeeded", len(NUMBERS)), run.message
-    names = [field.name for field in kind.fields]
-    found = connection.execute(f"select {', '.join(names)} from {kind.table} order by {kind.key[0]}").fetchall()
-    expected = [{field.name: SAMPLES[field.kind][1](number) for field in kind.fields} for number in NUMBERS]
+    names = [field.name for field in sync_type.fields]
+    found = connection.execute(
+        f"select {', '.join(names)} from {sync_type.table} order by {sync_type.key[0]}"
+    ).fetchall()
+    expected = [{field.name: SAMPLES[field.kind][1](number) for field in sync_type.fields} for number in NUMBERS]
     assert found == expected
     assert run.export is not None
     assert run.export["detected"]["format"] == "pdf"
     assert {w["code"]: w["count"] for w in run.warnings}["skipped-rows"] == 1
 
 
-def test_two_delivery_columns_under_one_label_and_a_tracking_cell(sync: Sync, connection: Database) -> None:
+def test_two_columns_with_one_label_and_a_tracking_cell_are_read(sync: Sync, connection: Database) -> None:
     header = ["ID", "NUMERO DDT", "NUMERO ORDINE", "NOME CONSEGNA", "NOME CONSEGNA", "NUMERO TRACKING"]
     rows = [
         ["1", "DDT/1", "ORD/1", "Rossi", "Via Roma 1", '<a href="https://evil.example/1">FedEx 4452aB</a>'],
@@ -93,14 +95,14 @@ def test_two_delivery_columns_under_one_label_and_a_tracking_cell(sync: Sync, co
     ]
 
 
-@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=lambda kind: kind.name)
-def test_columns_may_move_and_others_be_added(sync: Sync, kind: SyncType) -> None:
-    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
-    header = [label(field) for field in kind.fields]
-    sync(kind, header, rows)
+@pytest.mark.parametrize("sync_type", SYNC_TYPES.values(), ids=lambda sync_type: sync_type.name)
+def test_columns_may_move_and_more_columns_may_come(sync: Sync, sync_type: SyncType) -> None:
+    rows = [[SAMPLES[field.kind][0].format(number) for field in sync_type.fields] for number in NUMBERS]
+    header = [label(field) for field in sync_type.fields]
+    sync(sync_type, header, rows)
     moved = [*range(len(header) - 1, len(header) // 2, -1), *range(len(header) // 2 + 1)]
     run = sync(
-        kind,
+        sync_type,
         ["NUOVA", *(header[at] for at in moved), "ALTRA"],
         [["a", *(row[at] for at in moved), "b"] for row in rows],
     )
@@ -110,7 +112,7 @@ def test_columns_may_move_and_others_be_added(sync: Sync, kind: SyncType) -> Non
 
 
 def damages(slices: int) -> dict[str, tuple[dict[str, list[int]], str]]:
-    """What is done to the pages of a report of three cycles, and why it is held then."""
+    """The options that damage a report of three cycles, and the reason of the hold."""
     return {
         "no last page": ({"drop_pages": [3 * slices - 1]}, "truncated"),
         "no page in a cycle": ({"drop_pages": [2 * slices + 1]}, "unreadable"),
@@ -119,17 +121,17 @@ def damages(slices: int) -> dict[str, tuple[dict[str, list[int]], str]]:
 
 
 @pytest.mark.parametrize("damage", damages(1))
-@pytest.mark.parametrize("kind", SYNC_TYPES.values(), ids=lambda kind: kind.name)
-def test_a_damaged_report_is_held_and_harms_nothing(
-    sync: Sync, connection: Database, kind: SyncType, damage: str
+@pytest.mark.parametrize("sync_type", SYNC_TYPES.values(), ids=lambda sync_type: sync_type.name)
+def test_a_damaged_report_is_held_and_changes_nothing(
+    sync: Sync, connection: Database, sync_type: SyncType, damage: str
 ) -> None:
-    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
-    header = [label(field) for field in kind.fields]
+    rows = [[SAMPLES[field.kind][0].format(number) for field in sync_type.fields] for number in NUMBERS]
+    header = [label(field) for field in sync_type.fields]
     options, reason = damages(len(slices(header)))[damage]
-    sync(kind, header, rows)
-    run = sync(kind, header, rows, **options)
+    sync(sync_type, header, rows)
+    run = sync(sync_type, header, rows, **options)
     assert (run.state, run.reason) == ("held", reason)
-    found = connection.execute(f"select 1 from {kind.table} where absent_since is null").fetchall()
+    found = connection.execute(f"select 1 from {sync_type.table} where absent_since is null").fetchall()
     assert len(found) == len(rows)
 
 
@@ -138,23 +140,23 @@ def test_a_report_without_a_required_column_is_held(sync: Sync) -> None:
     assert (run.state, run.reason) == ("held", "missing-column")
 
 
-def test_rows_that_the_footer_announces_and_that_are_not_there_are_not_taken_for_absent(
+def test_no_row_becomes_absent_when_the_footer_announces_more_rows_than_there_are(
     sync: Sync, connection: Database
 ) -> None:
-    kind = SYNC_TYPES["customers"]
-    rows = [[SAMPLES[field.kind][0].format(number) for field in kind.fields] for number in NUMBERS]
-    header = [label(field) for field in kind.fields]
-    sync(kind, header, rows, footer=True)
+    sync_type = SYNC_TYPES["customers"]
+    rows = [[SAMPLES[field.kind][0].format(number) for field in sync_type.fields] for number in NUMBERS]
+    header = [label(field) for field in sync_type.fields]
+    sync(sync_type, header, rows, footer=True)
     cycle = len(slices(header))
     changed = [[*row[:1], "Nuovo nome", *row[2:]] for row in rows]
-    for _ in range(3):  # the same bytes again are no confirmation, and the warning is repeated
-        run = sync(kind, header, changed, footer=True, drop_pages=range(cycle, 2 * cycle))
+    for _ in range(3):  # the same bytes confirm nothing, and each run has the warning
+        run = sync(sync_type, header, changed, footer=True, drop_pages=range(cycle, 2 * cycle))
         assert run.counts is not None, run.message
         assert (run.state, run.reason, run.counts.seen) == ("succeeded", "applied-with-warnings", 14), run.message
         assert (run.counts.absent, run.counts.deleted) == (0, 0)
         assert {w["code"]: w["count"] for w in run.warnings} == {"skipped-rows": 1, "lacking-rows": 10}
     found = connection.execute("select count(*) as n, count(absent_since) as gone from agents.customers").fetchone()
     assert found == {"n": len(NUMBERS), "gone": 0}
-    run = sync(kind, header, [row for row in changed if row[0] != rows[0][0]], footer=True)
+    run = sync(sync_type, header, [row for row in changed if row[0] != rows[0][0]], footer=True)
     assert run.counts is not None, run.message
     assert (run.reason, run.counts.updated, run.counts.absent) == ("applied-with-warnings", 10, 1), run.message

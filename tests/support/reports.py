@@ -1,4 +1,4 @@
-"""Draws the ERP's paged wide reports: the truth that goes in is what a reader must bring back."""
+"""Draws the ERP's paged wide reports from the cells that must be read from them; and writes other PDF files object by object."""
 
 import string
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ def write_report(
     footer_everywhere: bool = False,
     footer: bool = False,
 ) -> int:
-    """Draw the columns `slices[i]` of each block of rows on a page of their own; the number of pages that were drawn.
+    """Draw a page for the columns of each slice, for each block of rows. Returns the number of pages of the whole report.
 
-    `drop_pages` are left out, `shorten_pages` lack their last row and `short_of_a_record` their second one; counted from 0.
+    `drop_pages` are left out, `shorten_pages` lack their last row, and `short_of_a_record` their second; pages count from 0.
     """
     if font == EMBEDDED_FONT and font not in pdfmetrics.getRegisteredFontNames():
         pdfmetrics.registerFont(TTFont(font, str(Path(reportlab.__file__).parent / "fonts" / "Vera.ttf")))
@@ -65,7 +65,7 @@ def write_report(
 
 
 def cut(columns: int, *sizes: int) -> list[list[int]]:
-    """Column numbers of slices of those sizes; the last one takes what is left."""
+    """Column numbers of slices of those sizes; the last slice has the rest of the columns."""
     found, at = [], 0
     for size in sizes:
         found.append(list(range(at, min(at + size, columns))))
@@ -73,6 +73,22 @@ def cut(columns: int, *sizes: int) -> list[list[int]]:
     if at < columns:
         found.append(list(range(at, columns)))
     return [columns_of for columns_of in found if columns_of]
+
+
+def write_objects(path: Path, *objects: bytes) -> None:
+    """Write a PDF of these objects, numbered from 1; the first is the catalog."""
+    out = bytearray(b"%PDF-1.4\n")
+    table = b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    for number, body in enumerate(objects, 1):
+        table += b"%010d 00000 n \n" % len(out)
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    trailer = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, len(out))
+    path.write_bytes(bytes(out) + table + trailer)
+
+
+def stream(data: bytes, about: bytes = b"") -> bytes:
+    """An object that holds the data."""
+    return b"<< /Length %d %s >>\nstream\n%s\nendstream" % (len(data), about, data)
 
 
 def _draw_page(canvas: Canvas, drawn: list[list[str]], number: int, style: str, font: str, width: float) -> None:

@@ -1,7 +1,4 @@
-"""The cells of a table: which text stands between which ruled lines, and how the texts of one cell are joined.
-
-Texts outside the table (titles, page numbers) don't count.
-"""
+"""The texts in the cells of a ruled table. Texts outside the table, such as titles and page numbers, are left out."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +9,14 @@ from archisync.formats.pdf.grid import Box
 
 Rows = list[list[str]]
 
-_OVERHANG = 1.0  # points: glyphs may reach over a line by a hair
+_OVERHANG = 1.0  # points by which glyphs may reach over a line
 _PADDING = 8.0  # points between a cell's edge and a text aligned to it
-_ROOM = 0.14  # of the line's height: room between two texts that is a blank
-_SAME_PLACE = 1.0  # points: a text drawn again that near is the same text in bold
+_ROOM = 0.14  # part of the line's height: more room between two texts is a blank
+_SAME_PLACE = 1.0  # points: a text that is drawn again this near is bold
 
 
 class Character(NamedTuple):
-    """A character, its ink, and the place that it takes in its line."""
+    """A character. `ink` is where it is drawn, `place` the room that it takes in its line."""
 
     ink: Box
     place: Box
@@ -27,7 +24,7 @@ class Character(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text, or a part of one, and its ink. `item` is the text object that it is the whole of, else 0."""
+    """A text and where it is drawn. `item` is the object that draws the text, or 0 for a part of what an object draws."""
 
     box: Box
     text: str
@@ -35,7 +32,10 @@ class Text(NamedTuple):
 
 
 class Cells:
-    """Puts texts into the cells between the lines `xs`, from the left, and `ys`, from the bottom."""
+    """The cells between the vertical lines at `xs`, from the left, and the horizontal lines at `ys`, from the bottom.
+
+    `characters` returns the characters of a text object in drawing order. It is called for few texts, as it takes time.
+    """
 
     def __init__(self, xs: list[float], ys: list[float], characters: Callable[[int], list[Character]]) -> None:
         self._xs, self._ys = xs, ys
@@ -64,8 +64,11 @@ class Cells:
         return [joined[start : start + columns] for start in range(0, columns * lines, columns)]
 
     def _parts(self, text: Text) -> Iterator[tuple[int, Text]]:
-        """A text that reaches over a ruled line: several cells drawn as one text are cut where they leave a gap at the
-        line; a text too long for its cell stays whole and belongs where it is aligned. Blanks around it don't count."""
+        """The columns and parts of a text that reaches over a ruled line.
+
+        Several cells drawn as one text are cut where there is a gap at the line. A text too long for its cell stays whole, in
+        the cell that it is aligned to. Blanks around a text don't count.
+        """
         xs = self._xs
         parts = _cut(self._characters(text.item), xs)
         if len(parts) > 1:
@@ -81,7 +84,7 @@ class Cells:
         yield max(first, 0) if aligned_left else last, text._replace(box=(left, text.box[1], right, text.box[3]))
 
     def _joined(self, texts: list[Text]) -> str:
-        """The texts of one cell: lines from the top, each from the left; blanks where the drawing leaves room for one."""
+        """The texts of one cell, by line from the top and in a line from the left, with blanks where there is room for one."""
         if len(texts) == 1:
             return " ".join(texts[0].text.split())
         lines: list[list[Text]] = []
@@ -107,7 +110,7 @@ class Cells:
         return "".join(parts)
 
     def _place(self, text: Text) -> Box:
-        """The place that a text takes in its line: its ink leaves room at its sides that is none between words."""
+        """The room that a text takes in its line. Its ink alone takes less, and the rest would look like a blank."""
         places = [c.place for c in self._characters(text.item) if not c.text.isspace()] if text.item else []
         if not places:
             return text.box
@@ -120,7 +123,7 @@ class Cells:
 
 
 def _cut(characters: list[Character], xs: list[float]) -> list[Text]:
-    """Characters in drawing order, put together to one text for each cell; blanks between cells belong to none."""
+    """Characters joined to a text for each cell; blanks between cells belong to none."""
     parts: list[Text] = []
     column = None
     for box, _, text in characters:

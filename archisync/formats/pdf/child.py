@@ -1,7 +1,7 @@
-"""The child process of `archisync.formats.pdf.table`: a PDF's file name comes in, its records go out as JSON Lines.
+"""The child process of `archisync.formats.pdf.table`: takes a PDF's file name and writes its records as JSON Lines.
 
-The first line are the labels, then one array of cells for each record, at the end an object with numbers. An export that
-can't be trusted ends with exit code 3 and an object on standard error: `reason`, `message`, `hint`.
+The first line has the labels, each line after it the cells of one record, and the last line an object with numbers. When the
+export can't be trusted, the process ends with exit code 3 and an object on standard error: `reason`, `message`, `hint`.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The ERP's paged wide reports: a grid cut into vertical slices, one page each; a block of rows takes one page of every slice.
+"""The ERP's paged wide reports: a table cut into slices of columns. A cycle is one page of each slice, with the same records.
 
-Row k of every page of such a cycle is one record; only the position links them. How many slices there are is found from the
-headers: the cycle ends where the first page's header row comes again.
+Row k of all pages of a cycle together is one record; nothing but the position links them. The number of slices is found from
+the headers: a cycle ends where the first page's header row comes again.
 """
 
 import re
@@ -12,17 +12,17 @@ from archisync.base.errors import ExportError, TruncatedError
 Page = list[list[str]]
 
 MAX_SLICES = 400
-"""A longer cycle is none: nobody prints a thousand columns, and a cycle is kept in memory."""
+"""Pages of the longest cycle: nobody prints a thousand columns, and a cycle is kept in memory."""
 FOOTER = "Count="
 _NUMBER = re.compile(rf"{FOOTER}\s*([0-9]{{1,3}}(?:\.[0-9]{{3}}){{1,4}}|[0-9]{{1,15}})\s*$")
 _CUT_OFF_HINT = "the download or the print was cut off; print the report again"
 
 
 class Cycles:
-    """The records of a report. `labels` are known before the first record is read; the numbers grow while it is iterated.
+    """The records of a report, to be iterated once. `labels` and `slices` are known at once, `cycles` counts those read so far.
 
-    Raises TruncatedError when the pages are no whole number of cycles or a cycle's pages differ in their rows, ExportError
-    when a header changes on the way; both possibly after many records.
+    Raises TruncatedError when the last cycle lacks pages or when the pages of a cycle have different numbers of rows, and
+    ExportError when a page has another header than in the first cycle. Many records may have been read by then.
     """
 
     def __init__(self, pages: Iterator[Page]) -> None:
@@ -66,7 +66,10 @@ class Cycles:
             )
 
     def _records(self, cycle: list[Page]) -> Iterator[list[str]]:
-        """The footer, wherever it stands, comes last and as one row; it counts for no slice's rows and hides no missing one."""
+        """The cycle's records, then the footer as one row, whichever slices it is in.
+
+        The footer is taken off first, so that it can't make up for a record that one slice lacks.
+        """
         slices = [page[1:] for page in cycle]
         footers = [rows.pop() if rows and is_footer(rows[-1]) else None for rows in slices]
         footed = [len(rows) for rows, footer in zip(slices, footers, strict=True) if footer]
@@ -88,7 +91,7 @@ class Cycles:
 
 
 def _first_cycle(pages: Iterator[Page]) -> tuple[list[Page], Page | None]:
-    """The pages of the first cycle, and the one after it."""
+    """The pages of the first cycle, and the page after it."""
     cycle: list[Page] = []
     for page in pages:
         if cycle and page[0] == cycle[0][0]:
@@ -103,11 +106,11 @@ def _first_cycle(pages: Iterator[Page]) -> tuple[list[Page], Page | None]:
 
 
 def announced(cells: Sequence[str | None]) -> int:
-    """How many rows the footer says that there are; 0 when it says nothing that can be read."""
+    """The number of rows that the footer announces; 0 when it can't be read."""
     number = _NUMBER.match(next((cell for cell in cells if cell), ""))
     return int(number[1].replace(".", "")) if number else 0
 
 
 def is_footer(cells: Sequence[str | None]) -> bool:
-    """Whether the row is the report's `Count=` line."""
+    """Whether the row is the report's `Count=` row."""
     return next((cell for cell in cells if cell), "").startswith(FOOTER)

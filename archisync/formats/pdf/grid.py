@@ -1,12 +1,17 @@
-"""The grid of a printed table, found from what is drawn on its page: lines, rectangles, edges of fills, long paths."""
+"""The grid of a printed table, found from what is drawn on its page.
+
+A ruled line may be drawn as a line, as a side of a rectangle, as an edge of a fill, or as a part of one long path.
+"""
 
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 THIN = 2.5  # points: anything thinner is a line
-SAME_LINE = 3.0  # points: two ruled lines nearer than this are one
-COVERAGE = 0.45  # of the table's height or width that a ruled line covers at least; a footer row may span all columns
+SAME_LINE = 3.0  # points: lines nearer than this are one
+COVERAGE = (
+    0.45  # part of the table's height or width that a ruled line covers; not all, as a footer may span the columns
+)
 SIMPLE_PATH = 6  # points of a path that draws one line or rectangle; a rectangle has up to five
 
 Point = tuple[float, float]
@@ -16,7 +21,7 @@ Path = tuple[Box, tuple[Piece, ...]]
 
 
 class Line(NamedTuple):
-    """A ruled line: its position, the total length of its pieces (pieces drawn twice count twice), and its ends."""
+    """A ruled line: its position, the total length of its pieces (twice what is drawn twice), and its ends."""
 
     at: float
     total: float
@@ -33,10 +38,10 @@ _Sides = dict[tuple[float, float], list[float]]  # both positions of a rectangle
 def find_grid(
     paper: tuple[float, float], boxes: tuple[Box, ...], paths: tuple[Path, ...]
 ) -> tuple[list[float], list[float]]:
-    """Positions of the vertical lines from the left and of the horizontal ones from the bottom.
+    """Positions of the vertical lines from the left, and of the horizontal lines from the bottom.
 
-    `paper` is the page's width and height, `boxes` are outlines of simple paths, `paths` those of more than SIMPLE_PATH points.
-    The last results are kept: pages with rows of the same heights have the same grid.
+    `paper` is the page's width and height, `boxes` are the outlines of simple paths, `paths` the paths of more than SIMPLE_PATH
+    points. The last results are kept: all pages with rows of the same heights have one grid.
     """
     rulings = _Rulings(*paper)
     rulings.add_boxes(boxes)
@@ -49,20 +54,20 @@ class _Rulings:
     """The straight edges that are drawn on one page."""
 
     def __init__(self, width: float, height: float) -> None:
-        self._width, self._height = width - 2 * SAME_LINE, height - 2 * SAME_LINE  # what is larger is the paper
+        self._width, self._height = width - 2 * SAME_LINE, height - 2 * SAME_LINE  # a box as large as this is the paper
         self._vertical: _Edges = {}
         self._horizontal: _Edges = {}
         self._columns: _Sides = {}
         self._rows: _Sides = {}
 
     def add_boxes(self, boxes: Iterable[Box]) -> None:
-        """Outlines of paths that are a rectangle or a line."""
+        """Paths that are one rectangle or line, by their outlines; a rectangle as large as the paper only colours it."""
         for box in boxes:
             left, bottom, right, top = box
             width, height = right - left, top - bottom
             if width <= THIN or height <= THIN:
                 self._add_straight(box)
-            elif width < self._width or height < self._height:  # else the paper's own colour
+            elif width < self._width or height < self._height:
                 _add_edge(self._columns, (left, right), height, bottom, top)
                 _add_edge(self._rows, (bottom, top), width, left, right)
 
@@ -77,7 +82,7 @@ class _Rulings:
             self._add_straight((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
 
     def grid(self) -> tuple[list[float], list[float]]:
-        """Positions of the vertical lines and of the horizontal ones."""
+        """Positions of the vertical and of the horizontal lines."""
         for edges, sides in ((self._vertical, self._columns), (self._horizontal, self._rows)):
             for (one, other), edge in sides.items():
                 _add_edge(edges, one, *edge)
@@ -111,18 +116,18 @@ def _add_edge(
 
 
 def _drawn(edges: _Edges) -> list[Line]:
-    """The lines that are drawn over a good part of their length."""
+    """The lines that are drawn over enough of their length."""
     return [line for line in _lines(edges) if line.total >= COVERAGE * ((line.end - line.start) or 1.0)]
 
 
 def _long(lines: list[Line]) -> list[float]:
-    """Where the lines are that go over a good part of the table."""
+    """Positions of the lines that cover enough of the table."""
     longest = max([line.end - line.start for line in lines], default=0.0) or 1.0
     return [line.at for line in lines if line.total >= COVERAGE * longest]
 
 
 def _lines(edges: _Edges) -> list[Line]:
-    """The lines in order of their position; edges that lie together are one."""
+    """The lines by position; neighbouring edges are one line."""
     found = []
     total = weighted = first = last = 0.0
     before = float("-inf")
@@ -142,7 +147,7 @@ def _lines(edges: _Edges) -> list[Line]:
 
 
 def _drop_outsiders(lines: list[Line], across: list[Line]) -> bool:
-    """Take away an outermost line that most lines across don't reach: a frame around the table, a rule beside it."""
+    """Remove an outermost line that most lines across it don't reach: a frame around the table, or a rule beside it."""
     for index in (0, -1):
         if not lines:
             return False

@@ -23,7 +23,7 @@ def read_pages(path: str) -> Iterator[Rows]:
 
 def _rows(document: Document, number: int) -> Rows:
     with document.page(number) as page:
-        xs, ys = find_grid(page.size, tuple(page.boxes), tuple(page.pieces))
+        xs, ys = find_grid(page.size, tuple(page.boxes), tuple(page.paths))
         if len(xs) > 1 and len(ys) > 1:
             return Cells(xs, ys, page.characters).rows(page.texts)
     raise ExportError(

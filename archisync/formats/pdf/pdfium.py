@@ -1,8 +1,8 @@
-"""A PDF as PDFium reads it: the texts and paths that are drawn on a page, and where they are.
+"""PDFium: the texts and paths that are drawn on a page, and where they are.
 
-Source of the functions: PDFium's public headers (fpdfview.h, fpdf_edit.h, fpdf_text.h). A page takes more than a thousand calls,
-and pypdfium2's own declarations, which check each argument, take three times as long for one. So handles are made pointers once,
-and a function is called for all objects of a page in a row. Only the functions of this file may be called with these handles.
+The functions are described in PDFium's public headers (fpdfview.h, fpdf_edit.h, fpdf_text.h). A page takes more than a thousand
+calls, and pypdfium2's declarations, which check each argument, make a call three times as long. So a handle becomes a pointer
+once, and each function is called for all objects of a page in a row. Nothing is checked: only pass the handles of this module.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ import pypdfium2.raw as pdfium
 
 from archisync.base.errors import ExportError
 from archisync.formats.pdf.cells import Character, Text
-from archisync.formats.pdf.grid import SIMPLE_PATH, THIN, Box, Piece, Point
+from archisync.formats.pdf.grid import SIMPLE_PATH, THIN, Box, Path, Piece, Point
 
 _MAX_DEPTH = 8  # forms within forms
 _WORD = re.compile(r"\S+")
@@ -68,7 +68,10 @@ _get_place = _function("FPDFText_GetLooseCharBox")
 
 
 class _ForEach:
-    """A function that writes values about an object, called for many objects: all the values, as `struct` names them, in bytes."""
+    """A function that writes values about an object, called for many objects; returns all values, one after the other.
+
+    `values` describes the values of one object in the notation of `struct`; the function takes that many `addresses` for them.
+    """
 
     def __init__(self, name: str, values: str, addresses: int) -> None:
         self._function = _function(name)
@@ -134,28 +137,27 @@ class Document:
 
 _Transform = tuple[float, float, float, float, float, float]
 _TURNED: tuple[_Transform | None, ...] = (None, (0, -1, 1, 0, 0, 0), (-1, 0, 0, -1, 0, 0), (0, 1, -1, 0, 0, 0))
-"""What turns a page as it is shown, by its quarter turns clockwise."""
+"""What turns a page as it is shown, by the number of quarter turns clockwise."""
 
 
 class Page:
     """What is drawn on an open page, in points and turned as the page is shown.
 
-    `boxes` are the outlines of its paths; of a path of many points, which draws several lines or rectangles, there are the
-    straight `pieces` too.
+    `boxes` are the outlines of simple paths, `paths` the paths that draw several lines or rectangles.
     """
 
     def __init__(self, page: _Handle, text_page: _Handle) -> None:
         self.size = (_page_width(page), _page_height(page))
         self.texts: list[Text] = []
         self.boxes: list[Box] = []
-        self.pieces: list[tuple[Box, tuple[Piece, ...]]] = []
+        self.paths: list[Path] = []
         self._text_page = text_page
         self._turn = _TURNED[_page_rotation(page) % 4]
         self._strings = _Strings(text_page)
         self._collect(list(map(_get_object, repeat(page), range(_count_objects(page)))), self._turn, 0)
 
     def characters(self, item: int) -> list[Character]:
-        """The characters of a text object in the order in which they are drawn."""
+        """The characters of a text object in drawing order."""
         ink, place = (ctypes.c_double * 4)(), (ctypes.c_float * 4)()
         sides = [ctypes.byref(ink, 8 * i) for i in range(4)]
         found = []
@@ -199,18 +201,18 @@ class Page:
             if total <= SIMPLE_PATH:
                 self.boxes.append(box)
             else:
-                self.pieces.append((box, tuple(_pieces(path, total, _combined(matrix, transform)))))
+                self.paths.append((box, tuple(_pieces(path, total, _combined(matrix, transform)))))
 
 
 class _Strings:
-    """The texts of a page. `text` is all of it, and `of` what each text object draws."""
+    """The texts of a page: `text` is all of it, `of` the text of each text object."""
 
     def __init__(self, text_page: _Handle) -> None:
         self.text = text = _whole_text(text_page)
         spans = [word.span() for word in _WORD.finditer(text)]
         owners = list(map(_get_owner, repeat(text_page), [start for start, _ in spans]))
-        # Asking for two characters of each word is much faster than for all. It is enough as long as each word is drawn by one
-        # object, and the characters of an object are together, which they are in scripts that run from left to right.
+        # To ask for the owner of two characters a word is faster than for all. That is enough when one object draws the whole
+        # word and PDFium keeps the characters of an object together, as it does in scripts that run from left to right.
         lasts = map(_get_owner, repeat(text_page), [end - 1 for _, end in spans])
         odd = owners != list(lasts) or _ODD.search(text)
         if odd:
@@ -228,12 +230,12 @@ class _Strings:
             self.of = {owner: _as_unicode(text).strip() for owner, text in self.of.items()}
 
     def places(self, item: int) -> list[int]:
-        """Where the characters of a text object are in `text`."""
+        """The places of a text object's characters in `text`."""
         return [at for run in self._runs.get(item, ()) for at in run]
 
 
 def _whole_text(text_page: _Handle) -> str:
-    """One character for each that PDFium counts on the page."""
+    """The page's text, with one character for each that PDFium counts."""
     total = _count_characters(text_page)
     buffer = (ctypes.c_ushort * (2 * total + 2))()
     written = _get_text(text_page, 0, total, buffer)
@@ -255,7 +257,7 @@ def _of(kind: int, kinds: list[int], values: list[Any]) -> list[Any]:
 def _outlines(
     bounds: bytes, draw_modes: bytes, stroke_widths: bytes, matrices: bytes, transform: _Transform | None
 ) -> list[Box]:
-    """Where paths are, without what their lines are wide. The pages of a report repeat them."""
+    """The outlines of paths, without the width of their lines. The last results are kept, as the pages of a report repeat them."""
     found = []
     for box, (_, stroked), (width,), matrix in zip(
         struct.iter_unpack(_BOUNDS, bounds),
@@ -273,8 +275,11 @@ def _outlines(
 
 
 def _stroke(width: float, matrix: _Transform) -> tuple[float, float]:
-    """What PDFium adds to a path's box on each side: the whole width of the line that it is drawn with, and half a point for one
-    of no width. That is no part of where the line is; of one so wide that it is a surface, half the width is."""
+    """What PDFium adds to each side of a path's box beyond the line itself.
+
+    It adds the whole width of the line, or half a point when the width is 0. Of a line so wide that it is a surface, half the
+    width belongs to what is drawn.
+    """
     a, b, c, d, _, _ = matrix
     across, up = width * (abs(a) + abs(c)), width * (abs(b) + abs(d))
     if not width:
@@ -283,7 +288,7 @@ def _stroke(width: float, matrix: _Transform) -> tuple[float, float]:
 
 
 def _pieces(path: _Handle, points: int, transform: _Transform) -> Iterator[Piece]:
-    """The straight pieces of a path that draws many lines or rectangles at once."""
+    """The straight pieces of a path."""
     point = (ctypes.c_float * 2)()
     x, y = ctypes.byref(point), ctypes.byref(point, 4)
     start: Point = (0.0, 0.0)
@@ -304,7 +309,7 @@ def _pieces(path: _Handle, points: int, transform: _Transform) -> Iterator[Piece
 
 
 def _combined(inner: _Transform, outer: _Transform | None) -> _Transform:
-    """What applies `inner` first (PDF 32000-1, 8.3.4)."""
+    """The transform that applies `inner` first (ISO 32000-1, 8.3.4)."""
     if outer is None:
         return inner
     a, b, c, d, e, f = inner

@@ -1,7 +1,7 @@
-"""PDF reports (extra `pdf`): read in a child process with limits, because a PDF is a program for a large foreign library.
+"""PDF reports (extra `pdf`), read by a child process with limits, because a PDF may crash or exhaust the library that reads it.
 
-The child's records are kept in a file beside the export, so the whole report has been read, and every cycle of it checked,
-before the first row is used.
+The child writes the records to a file beside the export. So the whole report is read and each of its cycles checked before the
+first row is used.
 """
 
 import errno
@@ -17,19 +17,22 @@ from typing import Any
 
 from archisync.base import processes
 from archisync.base.errors import ConfigurationError, ExportError, TransientSourceError, TruncatedError
+from archisync.formats.pdf.child import EXIT_REFUSED
 from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import PdfLimits
 
 _TAIL_BYTES = 2048
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and PDFium before they read a page
-_CODE_REFUSED = 3
 _NO_ROOM = os.strerror(errno.ENOSPC)
 _PASSED = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
 
 
 class PdfTable:
-    """A paged wide report. Raises ConfigurationError without the extra, ExportError when it can't be trusted as a whole, and
-    TransientSourceError when the disk is full: that is not the report's fault."""
+    """A paged wide report.
+
+    Raises ConfigurationError without the extra, ExportError when any part of the report can't be trusted, and
+    TransientSourceError when the disk is full.
+    """
 
     def __init__(self, path: Path, limits: PdfLimits) -> None:
         if importlib.util.find_spec("pypdfium2") is None:
@@ -46,7 +49,7 @@ class PdfTable:
         self.detected = {"format": "pdf", **{name: str(number) for name, number in numbers.items()}}
 
     def rows(self) -> Iterator[RawRow | BadRow]:
-        """The records in the report's order; `line` is a record's number in it, counted from 1."""
+        """The records in the report's order; `line` is the number of the record, counted from 1."""
         with self._records.open(encoding="utf-8") as file:
             next(file)
             for number, text in enumerate(file, 1):
@@ -55,7 +58,7 @@ class PdfTable:
 
 
 def _require_complete(path: Path) -> None:
-    """PDFium repairs what it can of a cut or damaged file, and would return fewer pages without a word."""
+    """Refuse a cut file: PDFium repairs it as far as it can, and would return fewer pages without an error."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _TAIL_BYTES, 0))
@@ -81,8 +84,8 @@ def _convert(path: Path, records: Path, limits: PdfLimits) -> None:
     memory = max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST)
     with records.open("wb") as out:
         try:
-            child = processes.run(  # our own module
-                # -B: a module's compiled file, cut by the limit of its size, would end every later import of that module.
+            child = processes.run(
+                # -B: the limit of file sizes could cut a module's compiled file, which no process could import then.
                 [sys.executable, "-P", "-B", "-m", "archisync.formats.pdf.child", str(path)],
                 timeout_s=limits.timeout_s,
                 memory_bytes=memory,
@@ -110,9 +113,9 @@ def _too_long(limits: PdfLimits) -> ExportError:
 
 
 def _refusal(code: int, said: bytes, limits: PdfLimits) -> ExportError:
-    """What the child's end means."""
+    """The error that the child's exit code and last words stand for."""
     lines = said.decode("utf-8", "replace").strip().splitlines() or [""]
-    if code == _CODE_REFUSED:
+    if code == EXIT_REFUSED:
         refusal = json.loads(lines[-1])
         kind = TruncatedError if refusal["reason"] == TruncatedError.reason else ExportError
         return kind(refusal["message"], hint=refusal["hint"])
