@@ -52,7 +52,7 @@ def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
     """A tick and a worker in each minute, twice at most. The delivery was late in its minute: the first tick comes 50 s after it."""
     for later_s in (50, 110):
         assert cli("tick", env=env_of(config, later_s=later_s)).returncode == 0
-        assert cli("worker", "--burst", "--single", env=env_of(config, later_s=later_s)).returncode == 0
+        assert cli("worker", "--single", "--burst", "--single", env=env_of(config, later_s=later_s)).returncode == 0
         if succeeded(connection):
             return
 
@@ -217,7 +217,7 @@ def test_a_tick_during_an_outage_keeps_the_runs_that_were_delivered_before(
     assert cli("tick", env=env_of(config, later_s=60)).returncode == UNREACHABLE
     own_valkey.start()
     assert "redelivered 1" in cli("tick", env=env_of(config, later_s=120)).stdout
-    cli("worker", "--burst", "--single", env=env_of(config, later_s=120))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config, later_s=120))
     assert succeeded(connection) == 1
 
 
@@ -260,7 +260,7 @@ def test_lost_jobs_are_pushed_again_by_the_next_tick(
     push_due_run(connection, config)
     lose(own_valkey)
     assert "redelivered 1" in cli("tick", env=env_of(config, later_s=50)).stdout
-    assert cli("worker", "--burst", "--single", env=env_of(config, later_s=50)).returncode == 0
+    assert cli("worker", "--single", "--burst", "--single", env=env_of(config, later_s=50)).returncode == 0
     assert succeeded(connection) == 1
 
 
@@ -269,7 +269,7 @@ def test_a_job_whose_hash_is_lost_is_dropped_by_the_worker_and_pushed_again(
 ) -> None:
     push_due_run(connection, config)
     hashes_lost(own_valkey)
-    assert cli("worker", "--burst", "--single", env=env_of(config)).returncode == 0
+    assert cli("worker", "--single", "--burst", "--single", env=env_of(config)).returncode == 0
     assert succeeded(connection) == 0
     two_ticks(cli, connection, config)
     assert succeeded(connection) == 1

@@ -32,7 +32,7 @@ def two_ticks(cli: Cli, connection: Database, config: Config) -> None:
     for later_s in (50, 110):
         tick = cli("tick", env=env_of(config, later_s=later_s))
         assert (tick.returncode, "Traceback" in tick.stderr) == (0, False), tick.stderr
-        worker = cli("worker", "--burst", "--single", env=env_of(config, later_s=later_s))
+        worker = cli("worker", "--single", "--burst", "--single", env=env_of(config, later_s=later_s))
         assert (worker.returncode, "Traceback" in worker.stderr) == (0, False), worker.stderr
         if succeeded(connection):
             return
@@ -169,7 +169,7 @@ def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     assert (moved["key"], moved["type"]) == (key, type_)
     assert client.dump(moved["to"]) == before, "the other application loses nothing"
     assert tick.returncode == 0
-    cli("worker", "--burst", "--single", env=env_of(config))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert succeeded(connection) == 1
 
 
@@ -181,7 +181,7 @@ def test_every_shared_key_may_be_foreign_at_once(
     one_due_pair(connection)
     tick = cli("tick", env=env_of(config))
     assert sorted(e["key"] for e in events(tick, "key-moved-aside")) == SHARED_KEYS
-    cli("worker", "--burst", "--single", env=env_of(config))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert succeeded(connection) == 1
 
 
@@ -191,7 +191,7 @@ def test_a_starting_worker_moves_foreign_keys_aside_too(
     push_due_run(connection, config)
     client.delete("rq:workers")
     client.set("rq:workers", "foreign")
-    worker = cli("worker", "--burst", "--single", env=env_of(config))
+    worker = cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert [e["key"] for e in events(worker, "key-moved-aside")] == ["rq:workers"]
     assert (worker.returncode, succeeded(connection)) == (0, 1)
 
@@ -214,7 +214,7 @@ def test_another_applications_rq_queue_is_left_alone(cli: Cli, client: redis.Red
     client.sadd("rq:queues", "rq:queue:other")
     client.sadd("rq:workers", "rq:worker:other")
     cli("tick", env=env_of(config))
-    cli("worker", "--burst", "--single", env=env_of(config))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert client.lrange("rq:queue:other", 0, -1) == [b"theirs"]
     assert client.smembers("rq:queues") >= {b"rq:queue:other"}
     assert client.keys("*foreign*") == []

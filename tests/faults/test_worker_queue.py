@@ -56,7 +56,7 @@ def write_job(
 def run_behind(cli: Cli, connection: Database, config: Config) -> subprocess.CompletedProcess[str]:
     """Queue a real run behind whatever is in the list, and let one worker empty the list."""
     push_due_run(connection, config)
-    return cli("worker", "--burst", "--single", env=env_of(config))
+    return cli("worker", "--single", "--burst", "--single", env=env_of(config))
 
 
 class Touch:
@@ -329,12 +329,12 @@ def test_a_damaged_delivery_is_pushed_again(
     push_due_run(connection, config)
     [job_id] = client.lrange(QUEUE_KEY, 0, -1)
     client.hset(b"rq:job:" + bytes(job_id), "data", b"garbage")  # type: ignore[arg-type]
-    done = cli("worker", "--burst", "--single", env=env_of(config))
+    done = cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert len(events(done, "job-set-aside")) == 1
     assert succeeded(connection) == 0
     again = cli("tick", env=env_of(config, later_s=60))
     assert "redelivered 1" in again.stdout
-    cli("worker", "--burst", "--single", env=env_of(config, later_s=60))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config, later_s=60))
     assert succeeded(connection) == 1
 
 
@@ -346,7 +346,7 @@ def test_a_delivery_counts_whatever_status_its_hash_claims(
     push_due_run(connection, config)
     [job_id] = client.lrange(QUEUE_KEY, 0, -1)
     client.hset(b"rq:job:" + bytes(job_id), "status", status)  # type: ignore[arg-type]
-    cli("worker", "--burst", "--single", env=env_of(config))
+    cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert succeeded(connection) == 1
 
 
@@ -432,5 +432,5 @@ def test_a_child_dies_with_its_worker_and_the_agent_is_free(
     with capsys.disabled():
         print(f"\nchild dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")
     assert cli("tick", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
-    assert cli("worker", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
+    assert cli("worker", "--single", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 2") == 1

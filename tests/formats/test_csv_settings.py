@@ -130,7 +130,9 @@ def test_a_changed_setting_reads_the_same_bytes_again(deliver: Deliver, connecti
 def test_what_can_not_be_is_a_configuration_error_before_anything_runs(
     cli: Cli, exports: Path, name: str, value: str, said: str
 ) -> None:
-    done = cli("worker", "--burst", env={"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv", name: value})
+    done = cli(
+        "worker", "--single", "--burst", env={"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv", name: value}
+    )
     assert (done.returncode, said in done.stderr, "hint: " in done.stderr) == (3, True, True)
 
 

@@ -66,7 +66,7 @@ def test_a_tick_and_a_worker_use_tls_with_a_private_authority_and_a_client_certi
     done = cli("tick", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("due 1, enqueued 1, ")
-    assert cli("worker", "--burst", "--single", env=env).returncode == 0
+    assert cli("worker", "--single", "--burst", "--single", env=env).returncode == 0
     assert succeeded(connection) == 1
     doctor = cli("doctor", "--only", "redis", env=env)
     assert (doctor.returncode, doctor.stdout.split()[:2]) == (0, ["ok", "redis"])

@@ -295,7 +295,7 @@ def test_broken_plug_in_fails_the_runs_of_its_type_and_of_no_other(
         "ACME_CONTENT": (SAMPLES / AGENT / "ddt.csv").read_text("utf-8").replace("\n", "|"),
     }
     assert cli("tick", env=env).returncode == 0
-    done = cli("worker", "--burst", env=env)
+    done = cli("worker", "--single", "--burst", env=env)
     assert done.returncode == 0, done.stderr
     found = {run.sync_type: run for run in history.newest(connection)}
     assert (found["orders"].state, found["orders"].reason) == ("failed", "source-plugin")

@@ -44,7 +44,7 @@ def test_each_role_has_the_rights_for_its_work(
     does(Role.OPERATOR, "interval", "set", "orders", "15")
     does(Role.TICK, "tick", "--dry-run")
     does(Role.TICK, "tick")
-    does(Role.WORKER, "worker", "--burst")
+    does(Role.WORKER, "worker", "--single", "--burst")
     row = connection.execute("select count(*) as n from system.sync_runs where state = 'succeeded'").fetchone()
     assert row is not None
     assert row["n"] == 6
@@ -52,7 +52,7 @@ def test_each_role_has_the_rights_for_its_work(
     does(Role.OPERATOR, "run", "orders", "--agent", AGENT, "--inline", code=ExitCode.HELD)
     does(Role.OPERATOR, "held", "accept", "7", "--why", "known")
     does(Role.TICK, "tick")
-    does(Role.WORKER, "worker", "--burst")
+    does(Role.WORKER, "worker", "--single", "--burst")
     does(Role.OPERATOR, "pause", "--agent", AGENT)
     does(Role.OPERATOR, "resume", "--agent", AGENT)
     does(Role.OPERATOR, "prune", "--older-than", "1d")

@@ -70,7 +70,7 @@ def test_ticks_and_commands_work_through_transaction_pooling_with_a_direct_worke
         done = cli(*words, env=through)
         assert (words, done.returncode, done.stderr if done.returncode else "") == (words, 0, "")
     assert count(registered, DELIVERED) == 6
-    worked = cli("worker", "--burst", env=env)
+    worked = cli("worker", "--single", "--burst", env=env)
     assert worked.returncode == 0, worked.stderr
     assert count(registered, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
 
@@ -117,7 +117,7 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
 ) -> None:
     through = env | {"ARCHISYNC_DATABASE_URL": pooled(mode)}
     assert cli("tick", env=through).returncode == 0
-    refused = cli("worker", "--burst", env=through)
+    refused = cli("worker", "--single", "--burst", env=through)
     assert refused.returncode == 3
     assert REFUSED in refused.stderr
     assert count(registered, "select count(*) from system.sync_runs where state = 'queued' and attempt = 1") == 6

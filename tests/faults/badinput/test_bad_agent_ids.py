@@ -92,7 +92,7 @@ def test_bad_ids_in_the_registry_fail_alone_and_are_shown_harmlessly(
         connection.execute("insert into agents.users (id, whitelisted) values (%s, true)", (agent,))
     ticked = cli("tick", "--json", env=env)
     assert (ticked.returncode, json.loads(ticked.stdout)["tick"]["enqueued"]) == (0, len(bad) + len(GOOD_AGENTS))
-    worked = cli("worker", "--burst", env=env)
+    worked = cli("worker", "--single", "--burst", env=env)
     assert worked.returncode == 0
 
     found = history.newest(connection, sync_type="orders", limit=1000)
