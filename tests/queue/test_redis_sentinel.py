@@ -14,9 +14,9 @@ from time import monotonic
 from typing import Any
 
 import pytest
-import redis
 
 from archisync.base.errors import ExitCode
+from archisync.queue.client import redis_client
 from archisync.queue.url import SENTINEL_PORT, _host
 from archisync.standalone.folders import temporary_folder
 from archisync.store import agents
@@ -52,17 +52,8 @@ class Watched:
         hosts = ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels)
         return f"redis+sentinel://:{password}@{hosts}/{name}/0?sentinel_password={sentinel_password}"
 
-    def named_ports(self) -> set[int]:
-        """The port of the primary, as each Sentinel knows it."""
-        ports = set()
-        for sentinel in self.sentinels:
-            with sentinel.client() as client:
-                ports.add(int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1]))
-        return ports
-
     def primary_port(self) -> int:
-        (port,) = self.named_ports()
-        return port
+        return int(_state(self.sentinels[0])["port"])
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until the Sentinels have made the replica the primary and it takes writes."""
@@ -71,14 +62,23 @@ class Watched:
         self.wait_for_successor(old)
 
     def wait_for_successor(self, old: int) -> None:
-        """Wait until all Sentinels name a primary that is not `old` and takes writes."""
+        """Wait until every Sentinel names another server than `old`, and the server takes writes."""
         until = monotonic() + FAILOVER_TIMEOUT_S
-        while old in (ports := self.named_ports()) or len(ports) > 1 or not self._writable(*ports):
+        while not all(self._has_switched(_state(sentinel), old) for sentinel in self.sentinels):
             assert monotonic() < until, "no failover"
 
-    def _writable(self, port: int) -> bool:
-        with self.servers[port].client() as client:
+    def _has_switched(self, state: dict[str, Any], old: int) -> bool:
+        if state["port"] == old or state["is_sdown"] or state["is_odown"]:
+            return False
+        with self.servers[state["port"]].client() as client:
             return bool(client.info("replication")["role"] == "master")
+
+
+def _state(sentinel: Server) -> dict[str, Any]:
+    """What the Sentinel says of the primary."""
+    with sentinel.client() as client:
+        state: Any = client.sentinel_master(NAME)
+    return dict(state)
 
 
 @pytest.fixture
@@ -86,9 +86,8 @@ def watched() -> Iterator[Watched]:
     """The Sentinels know the replica and each other: they would fail over."""
     with watch(with_replica=True) as watched:
         for sentinel in watched.sentinels:
-            with sentinel.client() as client:
-                while not _complete(client):
-                    continue
+            while not _complete(_state(sentinel)):
+                continue
         yield watched
 
 
@@ -118,9 +117,8 @@ def _sentinel(folder: Path, primary_port: int) -> AbstractContextManager[Server]
     return server(folder, lines, sentinel=True)
 
 
-def _complete(client: redis.Redis) -> bool:
+def _complete(state: dict[str, Any]) -> bool:
     """The Sentinel knows the two others and the replica: only then does it fail over."""
-    state: Any = client.sentinel_master(NAME)
     return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
 
@@ -132,7 +130,12 @@ def test_a_failover_between_tick_and_worker_loses_and_doubles_nothing(
     config = config_for(database_url, watched.url())
     first = cli("tick", env=env_of(config))
     assert (first.returncode, first.stdout[:22]) == (0, "due 82, enqueued 82, r")
-    watched.fail_over()
+    with redis_client(config.redis_url) as client:
+        used: Any = client.connection_pool.get_connection()
+        watched.fail_over()
+        used.disconnect()
+        used.send_command("ROLE")  # a connection that is used again asks for the primary again
+        assert used.read_response()[0] == b"master"
     for later_s in (60, 120):  # the second tick pushes again what had not reached the replica
         tick = cli("tick", env=env_of(config, later_s=later_s))
         assert tick.returncode == 0, tick.stderr

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from archisync.base.errors import ExitCode
+from archisync.base.errors import ConfigurationError, ExitCode
 from archisync.queue.acl import User
+from archisync.queue.client import redis_client
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
@@ -211,6 +212,12 @@ def test_a_wrong_password_is_a_configuration_error_and_no_outage(
     assert REFUSED in done.stderr
     assert done.stderr.count("hint: check ARCHISYNC_REDIS_URL\n") == 1
     assert "guessed" not in done.stderr + done.stdout
+
+
+def test_refused_credentials_are_not_tried_again(urls: dict[User, str]) -> None:
+    wrong = urls[User.TICK].replace("of-the-tick", "guessed")
+    with pytest.raises(ConfigurationError), redis_client(wrong, retries=1_000) as client:
+        client.ping()
 
 
 def test_a_missing_right_is_an_error_that_names_the_command(
