@@ -1,4 +1,4 @@
-"""Rows for the tests of commands that show something, at a clock that stands still: a run, a tick, a held export."""
+"""Rows that commands show, at a clock that stands still: a run, a tick, a held export, the state of a pair."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`archisync agent`: the registry, and what joining or leaving it does to the pairs."""
+"""`agent`: the registry of agents, and how a change of it changes the pairs."""
 
 import json
 
@@ -26,7 +26,7 @@ def _active(db: Database, agent_id: str) -> list[str]:
     return [row["sync_type"] for row in rows]
 
 
-def test_an_agent_is_added_off_the_whitelist_unless_asked(cli: Cli, connection: Database) -> None:
+def test_a_new_agent_is_off_the_whitelist_unless_allow_is_given(cli: Cli, connection: Database) -> None:
     assert cli("agent", "add", "anna", "--name", "Anna Bianchi").stdout == "anna: added, not on the whitelist\n"
     assert cli("agent", "add", "marco", "--allow").stdout == "marco: added, on the whitelist\n"
     assert _users(connection) == [("anna", "Anna Bianchi", False), ("marco", None, True)]
@@ -53,9 +53,7 @@ def test_adding_an_agent_twice_leaves_it_as_it_is(cli: Cli, connection: Database
         ("\x1b[31m../../etc/passwd", "'\\x1b\\x5b31m../../etc/passwd'"),
     ],
 )
-def test_an_id_that_is_not_allowed_adds_none_of_those_given(
-    cli: Cli, connection: Database, agent_id: str, shown: str
-) -> None:
+def test_a_wrong_id_among_several_adds_none(cli: Cli, connection: Database, agent_id: str, shown: str) -> None:
     done = cli("agent", "add", "marco", agent_id)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == f"error: {shown} is not an agent id\n{ALLOWED}"
@@ -129,7 +127,7 @@ def test_agents_are_listed_as_a_plain_table_and_as_json(cli: Cli, connection: Da
     ]
 
 
-def test_show_tells_the_decision_on_each_type_of_the_agent(cli: Cli) -> None:
+def test_show_has_the_decision_about_each_type_of_the_agent(cli: Cli) -> None:
     cli("agent", "add", "anna", "--name", "Anna Bianchi", "--allow")
     cli("disable", "ddt")
     shown = cli("agent", "show", "anna").stdout
@@ -180,8 +178,10 @@ def test_a_hostile_name_does_not_move_the_cursor(cli: Cli, connection: Database)
         "update agents.users set id = id || '-2'",
     ],
 )
-def test_the_shared_types_runs_are_no_agents_whatever_its_id(cli: Cli, connection: Database, change: str) -> None:
-    """A company may have an agent whose id is the one under which products and prices are fetched."""
+def test_an_agent_with_the_shared_id_does_not_touch_the_shared_runs(
+    cli: Cli, connection: Database, change: str
+) -> None:
+    """The registry may have an agent with the id under which products and prices are fetched."""
     connection.execute("insert into agents.users (id, whitelisted) values ('service-account', true), ('anna', true)")
     assert cli("tick").returncode == 0
     connection.execute(change)
@@ -199,7 +199,7 @@ def active(db: Database) -> list[str]:
     return [row["agent_id"] for row in rows.fetchall()]
 
 
-def test_a_trigger_that_sets_whitelisted_is_seen_though_the_update_names_another_column(connection: Database) -> None:
+def test_a_change_of_whitelisted_by_another_trigger_is_noticed(connection: Database) -> None:
     connection.execute(
         """
         create function leaves() returns trigger language plpgsql as
@@ -214,7 +214,7 @@ def test_a_trigger_that_sets_whitelisted_is_seen_though_the_update_names_another
     assert active(connection) == ["anna"]
 
 
-def test_doctor_finds_what_replication_wrote_past_the_triggers_and_migrate_mends_it(
+def test_doctor_finds_agents_that_replication_wrote_past_the_triggers_and_migrate_mends_them(
     cli: Cli, connection: Database
 ) -> None:
     connection.execute("insert into agents.users (id, whitelisted) values ('anna', true), ('luca', true)")
@@ -240,7 +240,7 @@ def test_doctor_finds_what_replication_wrote_past_the_triggers_and_migrate_mends
     assert cli("doctor", "--only", "agents").stdout == "ok       agents       2 on the whitelist\n"
 
 
-def test_a_registry_that_replication_feeds_is_followed_once_its_trigger_is_enabled(connection: Database) -> None:
+def test_a_replicated_registry_is_followed_once_its_trigger_is_enabled(connection: Database) -> None:
     connection.execute("alter table agents.users enable replica trigger archisync_user_replicated")
     connection.execute("set session_replication_role = replica")
     connection.execute("insert into agents.users (id, whitelisted) values ('anna', true), ('luca', false)")
@@ -263,7 +263,7 @@ def test_the_id_of_the_shared_types_is_taken(cli: Cli, connection: Database) -> 
     assert connection.execute("select id from agents.users").fetchall() == []
 
 
-def test_a_hint_can_be_pasted_whatever_was_typed(cli: Cli) -> None:
+def test_a_hint_quotes_the_agent_id_for_the_shell(cli: Cli) -> None:
     done = cli("agent", "allow", "x; echo hi")
     assert done.stderr == (
         "error: there is no agent 'x; echo hi'\nhint: archisync agent add 'x; echo hi'   (or: archisync agent list)\n"

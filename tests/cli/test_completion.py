@@ -54,7 +54,9 @@ def env(connection: Database, database_url: str) -> dict[str, str]:
         ("archisync held accept ", set()),
     ],
 )
-def test_bash_is_offered_what_fits(offered: Offered, env: dict[str, str], words: str, expected: set[str]) -> None:
+def test_bash_is_offered_the_words_that_fit(
+    offered: Offered, env: dict[str, str], words: str, expected: set[str]
+) -> None:
     assert set(offered(words, env)) - {""} == expected
 
 

@@ -1,4 +1,4 @@
-"""`diff` tells what a sync would do and writes nothing; `clear` empties one agent's copy and no other."""
+"""`diff` shows what a sync would do and writes nothing; `clear` deletes the rows of one agent and no other."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def everything(db: Database) -> object:
     return [db.execute(f"select * from {table} order by 1, 2").fetchall() for table in tables]
 
 
-def test_diff_reads_a_date_day_first_as_a_sync_does(
+def test_diff_reads_dates_in_the_same_order_as_a_sync(
     deliver: Deliver, cli: Cli, connection: Database, exports: Path, env: dict[str, str]
 ) -> None:
     header, names = "customer_id,name,last_order_date\n", ("customers", "--agent", "anna", "--json")
@@ -68,7 +68,7 @@ def test_diff_reads_a_date_day_first_as_a_sync_does(
     assert found["changes"] == [{"key": ["3"], "fields": {"last_order_date": ["2024-01-03", "2024-01-04"]}}]
 
 
-def test_diff_tells_what_a_sync_would_do_and_writes_nothing(
+def test_diff_shows_what_a_sync_would_do_and_writes_nothing(
     deliver: Deliver, cli: Cli, connection: Database, exports: Path, env: dict[str, str]
 ) -> None:
     deliver("anna", rows(*range(10)))
@@ -105,7 +105,9 @@ def test_diff_says_that_an_export_would_be_held(
     assert everything(connection) == before
 
 
-def test_diff_waits_for_nobody(deliver: Deliver, cli: Cli, database_url: str, env: dict[str, str]) -> None:
+def test_diff_exits_7_while_a_run_of_the_agent_is_in_progress(
+    deliver: Deliver, cli: Cli, database_url: str, env: dict[str, str]
+) -> None:
     deliver("anna", rows(1))
     with connected(database_url, purpose="test") as other, agent_lock(other, "anna") as locked:
         assert locked
@@ -130,7 +132,7 @@ def test_diff_waits_for_nobody(deliver: Deliver, cli: Cli, database_url: str, en
         ),
     ],
 )
-def test_what_is_not_clear_is_refused(
+def test_diff_and_clear_refuse_what_is_not_clear(
     deliver: Deliver,
     cli: Cli,
     connection: Database,
@@ -172,5 +174,5 @@ def test_clear_forgets_the_baseline_and_what_was_accepted(
     held = deliver("anna", rows(1))
     assert cli("held", "accept", str(held.run_id), "--why", "sold", "--no-run").returncode == 0
     assert cli("clear", "customers", "--agent", "anna", "--yes", env=env).returncode == 0
-    assert deliver("anna", rows(1)).reason == "applied"  # a first load: no warning of an acceptance
+    assert deliver("anna", rows(1)).reason == "applied"  # a first load; no acceptance is used
     assert count(connection, "select count(*) from system.held_exports where used_by_run is not null") == 0

@@ -27,6 +27,7 @@ from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents
 from archisync.store.database import connected
+from tests.cli.conftest import Typed
 from tests.conftest import COMMAND_TIMEOUT_S, REPOSITORY, clean_environment, migrated_copy
 from tests.examples.test_readme import COMMANDS
 from tests.support.samples import SAMPLES
@@ -321,9 +322,9 @@ def test_a_chart_is_drawn_in_ascii_if_the_locale_has_nothing_else(on_a_terminal:
 
 
 @EVERY
-def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, run: Run) -> None:
+def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, typed: Typed) -> None:
     number = len(CALLS[name].split()) + 1
-    assert run(CALLS[name], os.fsdecode(b"Citt\xe0")) == (
+    assert typed(*CALLS[name].split(), os.fsdecode(b"Citt\xe0")) == (
         ExitCode.USAGE,
         "",
         f"error: argument {number} is not valid UTF-8\nhint: type it in UTF-8\n",
@@ -346,7 +347,7 @@ def command(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT_SERVER])
-def test_ctrl_c_ends_it_without_a_traceback(name: str) -> None:
+def test_ctrl_c_ends_a_command_without_a_traceback(name: str) -> None:
     """While PostgreSQL has taken the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -371,7 +372,7 @@ def test_ctrl_c_ends_it_without_a_traceback(name: str) -> None:
         ("up --folder FOLDER/data", "running in ", ExitCode.DONE),  # "until Ctrl-C" is how it is meant to end
     ],
 )
-def test_ctrl_c_ends_what_brings_its_own_servers_and_leaves_none(words: str, running: str, code: ExitCode) -> None:
+def test_ctrl_c_ends_demo_and_up_and_their_servers(words: str, running: str, code: ExitCode) -> None:
     with temporary_folder() as folder:
         folder.chmod(0o777)  # PostgreSQL's account makes its socket inside
         env = environment("", "") | {"TMPDIR": str(folder)}

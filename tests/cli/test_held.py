@@ -10,7 +10,7 @@ from tests.cli.rows import add_held
 from tests.conftest import Cli
 
 
-def test_held_list_shows_what_is_open_and_with_all_what_was_decided(cli: Cli, noon: Database) -> None:
+def test_held_list_shows_open_exports_and_with_all_decided_ones(cli: Cli, noon: Database) -> None:
     assert cli("held", "list").stderr == "nothing is held\n"
     run_id = add_held(noon)
     assert [h["run_id"] for h in json.loads(cli("held", "list", "--json").stdout)["held"]] == [run_id]
@@ -19,7 +19,7 @@ def test_held_list_shows_what_is_open_and_with_all_what_was_decided(cli: Cli, no
     assert [h["decision"] for h in json.loads(cli("held", "list", "--all", "--json").stdout)["held"]] == ["rejected"]
 
 
-def test_held_show_tells_what_would_vanish_and_the_commands_to_type(cli: Cli, noon: Database) -> None:
+def test_held_show_names_rows_that_would_vanish_and_the_commands_to_type(cli: Cli, noon: Database) -> None:
     run_id = add_held(noon)
     lines = [" ".join(line.split()) for line in cli("held", "show", str(run_id)).stdout.splitlines()]
     for line in ("rule too-few-rows", "why 60 % fewer", "rows in the export 4", "rows known 10", "sha256 ab12"):
@@ -87,7 +87,7 @@ def test_rejecting_is_recorded_and_queues_nothing(cli: Cli, noon: Database) -> N
 
 @pytest.mark.parametrize("verb", [["show"], ["accept", "--why", "x"], ["reject", "--why", "x"]])
 @pytest.mark.parametrize("run_id", ["42", "99999999999999999999"])
-def test_what_was_not_held_is_not_found(cli: Cli, verb: list[str], run_id: str) -> None:
+def test_a_run_without_a_held_export_is_not_found(cli: Cli, verb: list[str], run_id: str) -> None:
     done = cli("held", *verb, run_id)
     assert (done.returncode, done.stdout, done.stderr) == (
         ExitCode.NOT_FOUND,

@@ -46,7 +46,7 @@ def test_history_in_a_pipe_is_a_plain_table(cli: Cli, noon: Database) -> None:
 @pytest.mark.parametrize(
     ("total_ms", "shown"), [(0, "0.0"), (28, "0.028"), (999, "0.999"), (1000, "1.0"), (61_234, "61.2")]
 )
-def test_history_shows_milliseconds_of_a_quick_run(cli: Cli, noon: Database, total_ms: int, shown: str) -> None:
+def test_history_shows_the_milliseconds_of_a_quick_run(cli: Cli, noon: Database, total_ms: int, shown: str) -> None:
     add_run(noon, reason="applied", queued_at=NOW, steps=Jsonb({"total": total_ms}))
     assert cli("history").stdout.splitlines()[1].split()[7] == shown
 
@@ -76,7 +76,7 @@ def test_a_wrong_filter_names_what_is_allowed(cli: Cli, args: list[str], said: s
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.USAGE, "", said)
 
 
-def test_show_tells_everything_of_a_run_with_the_quarantined_rows(cli: Cli, noon: Database) -> None:
+def test_show_has_everything_about_a_run_and_its_quarantined_rows(cli: Cli, noon: Database) -> None:
     run_id = add_run(
         noon,
         reason="applied-with-warnings",
@@ -127,7 +127,7 @@ def test_a_run_that_does_not_exist_is_not_found(cli: Cli, run_id: str) -> None:
     )
 
 
-def test_prune_deletes_finished_runs_that_are_older(cli: Cli, noon: Database) -> None:
+def test_prune_deletes_only_finished_runs_that_are_old(cli: Cli, noon: Database) -> None:
     add_run(noon, finished_at="2025-01-01T00:00:00Z")
     kept = [
         add_run(noon, finished_at="2026-02-01T00:00:00Z"),

@@ -45,7 +45,7 @@ def test_a_wrong_interval_names_what_is_allowed_and_changes_nothing(
 
 
 @pytest.mark.parametrize("minutes", [5, 15, 1440])
-def test_setting_an_interval_touches_no_other_type(cli: Cli, connection: Database, minutes: int) -> None:
+def test_interval_change_leaves_other_types_alone(cli: Cli, connection: Database, minutes: int) -> None:
     before = {row["sync_type"]: row for row in settings(connection)}
     assert said(cli("interval", "set", "orders", str(minutes))) == (0, f"orders: every {minutes} min\n", "")
     after = {row["sync_type"]: row for row in settings(connection)}
@@ -76,7 +76,7 @@ def test_reset_without_a_type_resets_all_to_the_defaults_of_the_environment(cli:
     assert minutes == {"orders": 12, "customers": 15, "products": 30, "prices": 60, "ddt": 20, "invoices": 20}
 
 
-def test_reset_with_an_empty_type_is_refused_and_does_not_mean_all(cli: Cli, connection: Database) -> None:
+def test_reset_of_an_empty_type_is_refused_and_does_not_mean_all(cli: Cli, connection: Database) -> None:
     connection.execute("update system.sync_settings set interval_minutes = 77")
     before = settings(connection)
     message = f"error: there is no sync type ''\nhint: allowed: {TYPES}\n"
@@ -107,7 +107,7 @@ def test_intervals_are_listed_as_a_plain_table_and_as_json(cli: Cli) -> None:
     ]
 
 
-def test_disable_and_enable_switch_one_type(cli: Cli, connection: Database) -> None:
+def test_disable_and_enable_change_one_type(cli: Cli, connection: Database) -> None:
     assert said(cli("disable", "prices")) == (0, "prices: disabled\n", "")
     assert [row["sync_type"] for row in settings(connection) if not row["enabled"]] == ["prices"]
     assert said(cli("enable", "prices")) == (0, "prices: enabled\n", "")

@@ -1,7 +1,7 @@
-"""examples/guides/json.md is what `--json` prints: no key more, no key less, each of the type that is told.
+"""examples/guides/json.md describes exactly what `--json` prints: each key, and the type of its value.
 
-One site where everything has happened is looked at by every command. A documented field that no command ever filled fails too: its
-type would be a claim that nobody checked.
+Every command looks at one site where everything has happened. A documented field that no command ever fills fails too, because nothing
+would have checked its type.
 """
 
 import json
@@ -35,16 +35,16 @@ class Undocumented(AssertionError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """A documented field. `fields`: those of an object, or of a list's objects."""
+class Field:
+    """A documented field. `fields`: the fields of an object, or of the objects in a list."""
 
     kind: str
     nullable: bool
     sometimes: bool
-    fields: Mapping[str, "Told"]
+    fields: Mapping[str, "Field"]
 
 
-def sections() -> dict[str, dict[str, Told]]:
+def sections() -> dict[str, dict[str, Field]]:
     """Heading → its table."""
     found = {}
     for part in re.split(r"^## ", TEXT, flags=re.M)[1:]:
@@ -53,14 +53,14 @@ def sections() -> dict[str, dict[str, Told]]:
     return found
 
 
-def _tree(rows: list[tuple[str, str]]) -> dict[str, Told]:
+def _tree(rows: list[tuple[str, str]]) -> dict[str, Field]:
     """Fields by name; `a.b` and `a[].b` are fields of a."""
     tops = [(path, kind) for path, kind in rows if not re.search(r"[.\[]", path)]
     tree = {}
     for name, kind in tops:
         inner = [(m[1], k) for path, k in rows if (m := re.fullmatch(rf"{name}(?:\[\])?\.(.+)", path))]
         bare = kind.removesuffix(", sometimes")
-        tree[name] = Told(
+        tree[name] = Field(
             kind=bare.removesuffix(" or null"),
             nullable=bare.endswith(" or null"),
             sometimes=kind.endswith(", sometimes"),
@@ -85,17 +85,17 @@ def json_commands(group: Any, prefix: str = "archisync") -> list[str]:
     return found
 
 
-def compare(value: Any, told: Told, where: str, seen: set[str]) -> None:
-    """Raise Undocumented unless the value is as told; `seen` gets every field that was there and not null."""
+def compare(value: Any, field: Field, where: str, seen: set[str]) -> None:
+    """Raise Undocumented unless the value is as documented. Adds each field that is there and not null to `seen`."""
     if value is None:
-        if not told.nullable:
+        if not field.nullable:
             raise Undocumented(f"{where} is null")
         return
     seen.add(where)
-    _compare_kind(value, told.kind, told.fields, where, seen)
+    _compare_kind(value, field.kind, field.fields, where, seen)
 
 
-def _compare_kind(value: Any, kind: str, fields: Mapping[str, Told], where: str, seen: set[str]) -> None:
+def _compare_kind(value: Any, kind: str, fields: Mapping[str, Field], where: str, seen: set[str]) -> None:
     if kind in SHARED:
         kind, fields = "object", SECTIONS[SHARED[kind]]
     if kind == "object":
@@ -126,25 +126,25 @@ def _require(right: bool, where: str, kind: str, value: Any) -> None:
         raise Undocumented(f"{where} is no {kind}: {value!r}")
 
 
-def compare_keys(value: Mapping[str, Any], fields: Mapping[str, Told], where: str, seen: set[str]) -> None:
+def compare_keys(value: Mapping[str, Any], fields: Mapping[str, Field], where: str, seen: set[str]) -> None:
     if extra := set(value) - set(fields):
         raise Undocumented(f"{where}: undocumented {sorted(extra)}")
-    if missing := {name for name, told in fields.items() if not told.sometimes} - set(value):
+    if missing := {name for name, field in fields.items() if not field.sometimes} - set(value):
         raise Undocumented(f"{where}: missing {sorted(missing)}")
     for name, item in value.items():
         compare(item, fields[name], f"{where}.{name}", seen)
 
 
-def every_field(fields: Mapping[str, Told], where: str) -> Iterator[str]:
-    """The path of each documented field; of what maps and lists hold as well."""
-    for name, told in fields.items():
+def every_field(fields: Mapping[str, Field], where: str) -> Iterator[str]:
+    """The path of each documented field, and of the values in maps and lists."""
+    for name, field in fields.items():
         path = f"{where}.{name}"
         yield path
-        if told.kind.startswith(("list of ", "map of ")):
+        if field.kind.startswith(("list of ", "map of ")):
             yield f"{path}[]"
-        kind = told.kind.removeprefix("list of ")
-        below = SECTIONS[SHARED[kind]] if kind in SHARED else told.fields
-        yield from every_field(below, f"{path}[]" if told.kind.startswith("list of ") else path)
+        kind = field.kind.removeprefix("list of ")
+        below = SECTIONS[SHARED[kind]] if kind in SHARED else field.fields
+        yield from every_field(below, f"{path}[]" if field.kind.startswith("list of ") else path)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ class Site:
 
 
 def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(command, its document) of everything that takes --json, at a site where everything happens."""
+    """(command, its document) for every command that takes --json, at a site where everything happens."""
     elsewhere = {"ARCHISYNC_DATABASE_URL": empty_database_url}
     yield "archisync db status", site.json("db", "status", env=elsewhere)
     yield "archisync db migrate", site.json("db", "migrate", env=elsewhere)
@@ -221,9 +221,9 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
     yield "archisync doctor", site.json("doctor", code=1)
 
-    # warnings of every shape; a source that says something; one that has nothing new
-    told = site.with_program('echo "one, two" >&2; printf "customer_id,name,colour\\n1,A,red\\n2,,red\\n"')
-    assert sync(site.db, told, "customers", "luca.ferrari").export is not None
+    # every shape of a warning; a source that says something; an export without news
+    other = site.with_program('echo "one, two" >&2; printf "customer_id,name,colour\\n1,A,red\\n2,,red\\n"')
+    assert sync(site.db, other, "customers", "luca.ferrari").export is not None
     for _ in range(2):
         sync(site.db, site.config, "orders", "luca.ferrari", trigger="scheduled")
     yield "archisync history", site.json("history", "--limit", "100")
@@ -246,7 +246,7 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     (site.exports / "anna.bianchi" / "customers.csv").write_text("customer_id,name,colour\n1,,red\n", "utf-8")
     yield "archisync diff", site.json("diff", "customers", "--agent", "anna.bianchi", code=HELD)
 
-    # unfinished runs: one that runs, one that waits for its next attempt
+    # unfinished runs: one is running, one waits for its next attempt
     yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi", "--reason", "a test")
     yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi")
     running = site.json("run", "orders", "--agent", "luca.ferrari")["runs"][0]["run_id"]
@@ -266,7 +266,7 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     for row in site.json("history", "--limit", "100")["runs"]:
         yield "archisync show", {"run": row}
 
-    # more agents than status counts
+    # more agents than `status` counts exactly
     site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
     site.db.execute("vacuum analyze system.sync_state")
     yield "archisync status", site.json("status")
@@ -282,7 +282,7 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
     assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root_command())))
     never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
     assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
-    # a run and a held export are one thing wherever they are shown
+    # a run and a held export have the same fields wherever they are shown
     for kind, heading in SHARED.items():
         places = [place for command in shown for place in shown_at(command, kind)]
         for path in every_field(SECTIONS[heading], ""):
@@ -290,14 +290,14 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
 
 
 def shown_at(command: str, kind: str) -> list[str]:
-    """Where the command's document has things of that shared kind."""
+    """The paths in the command's document that have that shared kind."""
     fields = SECTIONS[command].items()
-    return [f"{command}.{name}" for name, told in fields if told.kind == kind] + [
-        f"{command}.{name}[]" for name, told in fields if told.kind == f"list of {kind}"
+    return [f"{command}.{name}" for name, field in fields if field.kind == kind] + [
+        f"{command}.{name}[]" for name, field in fields if field.kind == f"list of {kind}"
     ]
 
 
-# Where a run or a held export is shown among others, not each of its fields need be filled: some command fills it.
+# A command that lists runs or held exports need not fill each of their fields: some other command does.
 ONE_COMMAND_IS_ENOUGH = (
     "archisync status.running[].", "archisync status.held[].", "archisync held list.held[].", "archisync history.runs[].",
     "archisync held show.held.", "archisync show.run.",
@@ -309,16 +309,16 @@ def test_each_command_that_takes_json_is_documented() -> None:
     assert set(SECTIONS) - set(SHARED.values()) - {"archisync tick --dry-run"} == commands
 
 
-def test_the_types_are_those_that_the_page_explains() -> None:
+def test_the_page_explains_each_kind_of_value() -> None:
     kinds = {"text", "integer", "number", "boolean", "time", "value", "object", *SHARED}
     for fields in SECTIONS.values():
         stack = list(fields.values())
         while stack:
-            told = stack.pop()
-            bare = re.sub(r"^((list|map) of )+", "", told.kind)
+            field = stack.pop()
+            bare = re.sub(r"^((list|map) of )+", "", field.kind)
             assert bare in kinds
-            assert bool(told.fields) == (bare == "object")
-            stack += told.fields.values()
+            assert bool(field.fields) == (bare == "object")
+            stack += field.fields.values()
 
 
 FIELDS = _tree([("a", "integer"), ("b", "object or null"), ("b.c", "list of time"), ("d", "map of number, sometimes")])
@@ -343,7 +343,7 @@ def test_a_document_that_differs_is_refused(document: dict[str, Any], said: str)
         compare_keys(document, FIELDS, "x", set())
 
 
-def test_a_document_as_told_passes() -> None:
+def test_a_document_as_described_passes() -> None:
     seen: set[str] = set()
     compare_keys({"a": 1, "b": {"c": ["2026-11-24T02:12:03Z"]}, "d": {"k": 1.5}}, FIELDS, "x", seen)
     assert seen == set(every_field(FIELDS, "x"))

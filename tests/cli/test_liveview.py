@@ -1,4 +1,4 @@
-"""`status --watch`, on a real pseudo-terminal that an emulator reads: what stands on the screen, and what is left behind."""
+"""`status --watch` on a pseudo-terminal that an emulator reads: what is on the screen, and what is left afterwards."""
 
 import fcntl
 import os
@@ -45,7 +45,7 @@ class Watched:
         return self.screen.text()
 
     def until(self, there: Callable[[str], Any]) -> str:
-        """Read until the screen is as wanted; the test's own time limit ends what never comes."""
+        """Read until the screen is as wanted. If that never comes, the test's time limit ends it."""
         while not there(self.text()):
             part = os.read(self.master, 65536)
             self.raw += part
@@ -56,7 +56,7 @@ class Watched:
         os.write(self.master, keys)
 
     def end(self) -> int:
-        """The exit code, once everything that was written is read."""
+        """The exit code, after everything that was written has been read."""
         os.set_blocking(self.master, False)
         while True:
             over = self.process.poll() is not None
@@ -88,7 +88,7 @@ def env(database_url: str, redis_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def troubled(connection: Database) -> Database:
-    """Something of everything: a good type, a running run, a held export, a pair that rests, a pause, a tick."""
+    """One of everything: a healthy type, a running run, a held export, a resting pair, a pause, a tick."""
     agents.add(connection, "anna", name=None, whitelisted=True)
     connection.execute("update system.sync_state set last_success_at = system.clock(), last_slot_at = system.clock()")
     connection.execute(
@@ -153,7 +153,7 @@ def test_each_worker_and_what_it_does_is_shown(troubled: Database, env: dict[str
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_back(
+def test_changes_are_drawn_without_clearing_and_the_terminal_is_restored(
     troubled: Database, env: dict[str, str]
 ) -> None:
     with watching(env) as watched:
@@ -166,7 +166,7 @@ def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_b
         watched.type(b"x")  # any other key changes nothing
         troubled.execute("insert into system.pauses (sync_type) values ('orders')")
         watched.until(lambda t: re.search(r"orders +paused", t))
-        watched.type(b"xQQ")  # impatiently
+        watched.type(b"xQQ")
         assert watched.end() == 0
         assert termios.tcgetattr(watched.slave) == watched.before
     assert watched.raw.count(b"\x1b[?1049h") == watched.raw.count(b"\x1b[?1049l") == 1
@@ -176,7 +176,7 @@ def test_what_changes_is_drawn_over_without_clearing_and_the_terminal_is_given_b
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_ctrl_c_and_sigterm_leave_the_terminal_as_it_was(env: dict[str, str], how: str) -> None:
+def test_ctrl_c_and_sigterm_restore_the_terminal(env: dict[str, str], how: str) -> None:
     with watching(env) as watched:
         watched.until(lambda t: "q ends" in t)
         if how == "Ctrl-C":
@@ -189,9 +189,7 @@ def test_ctrl_c_and_sigterm_leave_the_terminal_as_it_was(env: dict[str, str], ho
     assert watched.raw.count(b"\x1b[?1049l") == 1
 
 
-def test_a_database_that_goes_away_and_comes_back_is_a_line_and_not_the_end(
-    own_postgres: EmbeddedPostgres, redis_url: str
-) -> None:
+def test_a_restart_of_postgresql_is_a_line_on_the_screen(own_postgres: EmbeddedPostgres, redis_url: str) -> None:
     from archisync.store.database import connected
 
     with connected(own_postgres.url, purpose="test") as db:
@@ -208,7 +206,7 @@ def test_a_database_that_goes_away_and_comes_back_is_a_line_and_not_the_end(
         assert watched.end() == 0
 
 
-def test_a_redis_that_is_away_is_told_and_the_rest_is_shown(env: dict[str, str]) -> None:
+def test_without_redis_everything_else_is_shown(env: dict[str, str]) -> None:
     with watching(env | {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}, 120) as watched:
         text = watched.until(lambda t: "q ends" in t)
         watched.type(b"q")
@@ -229,19 +227,19 @@ def test_a_long_list_ends_with_how_many_more_there_are(troubled: Database, env: 
 
 
 @pytest.mark.parametrize(
-    ("args", "told", "hint"),
+    ("args", "message", "hint"),
     [
         ([], "--watch needs a terminal", "archisync status   (or archisync metrics --serve 9464)"),
         (["--json"], "--watch and --json exclude each other", "watch -n 5 archisync status --json"),
     ],
 )
-def test_without_a_terminal_there_is_no_live_view(cli: Cli, args: list[str], told: str, hint: str) -> None:
+def test_without_a_terminal_there_is_no_live_view(cli: Cli, args: list[str], message: str, hint: str) -> None:
     done = cli("status", "--watch", *args)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {told}\nhint: {hint}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\nhint: {hint}\n")
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])
-def test_a_terminal_that_can_t_move_its_cursor_gets_no_escape_sequences(env: dict[str, str], term: str) -> None:
+def test_a_dumb_terminal_gets_no_escape_sequences(env: dict[str, str], term: str) -> None:
     with watching(env, term=term) as watched:
         code = watched.end()
     assert (code, watched.raw) == (
@@ -251,7 +249,7 @@ def test_a_terminal_that_can_t_move_its_cursor_gets_no_escape_sequences(env: dic
     )
 
 
-def test_a_trend_shows_length_and_outcome_of_each_run() -> None:
+def test_a_trend_shows_the_length_and_outcome_of_each_run() -> None:
     points = [Point(state=s, seconds=n) for s, n in (("succeeded", 0), ("failed", 9), ("succeeded", 5), ("held", 1), ("succeeded", 10))]  # fmt: skip # noqa: E501
     assert sparkline(points).plain == "▁x▅!█"
     assert sparkline([]).plain == ""

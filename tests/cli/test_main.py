@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import typer
 
-from archisync.__main__ import check_arguments, main, quiet_first
+from archisync.__main__ import check_arguments, quiet_first
 from archisync.base.errors import EXIT_CODE_MEANING, ExitCode, UsageError
 from archisync.cli.root import root_command
+from tests.cli.conftest import Typed
 from tests.conftest import Cli
 
 SLOW_TO_IMPORT = {"archisync.schedule.steps", "redis", "rq", "rich.table", "rich.console", "httpx", "pypdfium2"}
@@ -89,13 +90,6 @@ def test_a_closed_standard_stream_changes_no_exit_code(closed: str, command: str
 # --- wrong usage and help -----------------------------------------------------------------------------------------
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of `archisync ARGUMENTS` in this process."""
-    monkeypatch.setattr(sys, "argv", ["archisync", *arguments])
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
-    return main()
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -107,22 +101,16 @@ def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ),
     ],
 )
-def test_wrong_usage_is_an_error_and_a_hint(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
-) -> None:
-    assert typed(monkeypatch, *arguments) == ExitCode.USAGE
-    out, err = capsys.readouterr()
-    assert out == ""
+def test_wrong_usage_is_an_error_and_a_hint(typed: Typed, arguments: list[str], said: str) -> None:
+    code, out, err = typed(*arguments)
+    assert (code, out) == (ExitCode.USAGE, "")
     assert err.startswith(said)
 
 
 @pytest.mark.parametrize("arguments", [[], ["agent"]])
-def test_a_noun_alone_shows_its_help_and_exits_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    assert typed(monkeypatch, *arguments) == ExitCode.USAGE
-    out, err = capsys.readouterr()
-    assert out == ""
+def test_a_noun_alone_shows_its_help_and_exits_2(typed: Typed, arguments: list[str]) -> None:
+    code, out, err = typed(*arguments)
+    assert (code, out) == (ExitCode.USAGE, "")
     assert err.startswith(f"Usage: {' '.join(['archisync', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")
 
 
@@ -131,11 +119,10 @@ GROUPS |= {name: command for name, command in GROUPS[""].commands.items() if has
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_list_of_commands_cuts_no_help_text(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], group: str
-) -> None:
-    assert typed(monkeypatch, *group.split(), "--help") == ExitCode.DONE
-    listed = capsys.readouterr().out.split("\nCommands:\n")[1].splitlines()
+def test_the_list_of_commands_cuts_no_help_text(typed: Typed, group: str) -> None:
+    code, out, _ = typed(*group.split(), "--help")
+    assert code == ExitCode.DONE
+    listed = out.split("\nCommands:\n")[1].splitlines()
     for line, command in zip(listed, GROUPS[group].commands.values(), strict=True):
         assert re.fullmatch(rf"  {command.name} +[^.]+\.", line)
 
@@ -149,7 +136,9 @@ def test_a_wrong_type_is_reported_before_a_missing_setting() -> None:
     assert done.stderr.splitlines()[1].startswith("hint: did you mean orders?")
 
 
-def test_ctrl_c_while_the_commands_are_imported_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_the_commands_are_imported_shows_no_traceback(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Interrupted:
         def find_spec(self, name: str, *_: object) -> None:
             if name == "archisync.cli.root":
@@ -157,7 +146,7 @@ def test_ctrl_c_while_the_commands_are_imported_shows_no_traceback(monkeypatch: 
 
     monkeypatch.delitem(sys.modules, "archisync.cli.root")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
-    assert typed(monkeypatch, "status") == ExitCode.INTERRUPTED
+    assert typed("status") == (ExitCode.INTERRUPTED, "", "")
 
 
 def test_every_exit_code_has_a_meaning() -> None:

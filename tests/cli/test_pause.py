@@ -38,7 +38,7 @@ def test_pause_without_a_scope_pauses_everything(cli: Cli, connection: Database)
         ("2026-03-01T14:30:00+01:00", "2026-03-01T13:30:00Z"),
     ],
 )
-def test_until_is_a_span_from_the_clock_of_postgresql_or_a_time_that_is_utc_unless_itsaid(
+def test_until_is_a_span_from_postgresql_s_clock_or_a_time_in_utc(
     cli: Cli, connection: Database, until: str, iso: str
 ) -> None:
     assert said(cli("pause", "--until", until, env=AT_NOON)) == (0, f"everything: paused until {iso}\n", "")
@@ -57,7 +57,7 @@ def test_a_pause_until_a_past_time_is_refused(cli: Cli, connection: Database, un
 @pytest.mark.parametrize(
     "until", ["tomorrow", "", "-2h", "2w", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
 )
-def test_what_is_not_a_time_is_refused_with_what_is(cli: Cli, connection: Database, until: str) -> None:
+def test_a_wrong_time_is_refused_with_what_is_allowed(cli: Cli, connection: Database, until: str) -> None:
     assert said(cli("pause", f"--until={until}")) == (
         ExitCode.USAGE,
         "",
@@ -89,7 +89,7 @@ def test_an_empty_scope_is_refused_and_does_not_mean_everything(
     assert pauses(connection) == []
 
 
-def test_the_shared_account_can_be_paused(cli: Cli, connection: Database) -> None:
+def test_a_shared_type_can_be_paused_by_its_agent_id(cli: Cli, connection: Database) -> None:
     assert said(cli("pause", "--type", "products", "--agent", "service-account")) == (
         0,
         "products of service-account: paused until somebody resumes\n",
@@ -104,7 +104,7 @@ def test_a_second_pause_of_a_scope_replaces_the_first(cli: Cli, connection: Data
     assert pauses(connection) == [("orders", None, None, "two")]
 
 
-def test_resume_lifts_exactly_one_scope_and_names_the_pauses_that_stand(cli: Cli, connection: Database) -> None:
+def test_resume_ends_exactly_one_pause_and_names_those_that_still_apply(cli: Cli, connection: Database) -> None:
     cli("agent", "add", "anna", "--allow")
     cli("pause")
     cli("pause", "--type", "orders")
@@ -117,7 +117,7 @@ def test_resume_lifts_exactly_one_scope_and_names_the_pauses_that_stand(cli: Cli
     assert pauses(connection) == [("orders", None, None, None), (None, "anna", None, None)]
 
 
-def test_resume_of_what_is_not_paused_says_so_and_names_the_pauses_that_stand(cli: Cli, connection: Database) -> None:
+def test_resume_without_a_pause_says_so_and_names_those_that_apply(cli: Cli, connection: Database) -> None:
     assert said(cli("resume")) == (0, "everything: was not paused\n", "")
     cli("agent", "add", "anna", "luca", "--allow")
     cli("pause", "--type", "orders")
@@ -160,7 +160,7 @@ def test_resume_of_a_mistyped_agent_names_the_right_one(cli: Cli, connection: Da
     assert len(pauses(connection)) == 1
 
 
-def test_the_pause_of_an_agent_that_is_gone_can_be_lifted(cli: Cli, connection: Database) -> None:
+def test_the_pause_of_an_agent_that_is_gone_can_be_ended(cli: Cli, connection: Database) -> None:
     cli("agent", "add", "anna", "--allow")
     cli("pause", "-a", "anna")
     connection.execute("delete from agents.users where id = 'anna'")
@@ -169,24 +169,26 @@ def test_the_pause_of_an_agent_that_is_gone_can_be_lifted(cli: Cli, connection: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "agent", "told"),
+    ("type_name", "agent", "message"),
     [
         ("products", "anna", "products is shared by all agents"),
         ("orders", "service-account", "orders is not a type of service-account"),
     ],
 )
-def test_a_pair_that_can_t_be_is_not_paused(cli: Cli, connection: Database, kind: str, agent: str, told: str) -> None:
+def test_an_impossible_pair_is_not_paused(
+    cli: Cli, connection: Database, type_name: str, agent: str, message: str
+) -> None:
     cli("agent", "add", "anna", "--allow")
     for verb in ("pause", "resume"):
-        assert said(cli(verb, "-t", kind, "-a", agent)) == (
+        assert said(cli(verb, "-t", type_name, "-a", agent)) == (
             ExitCode.USAGE,
             "",
-            f"error: {told}\nhint: leave out --agent, for all of {kind}\n",
+            f"error: {message}\nhint: leave out --agent, for all of {type_name}\n",
         )
     assert pauses(connection) == []
 
 
-def test_a_pause_that_ended_by_itself_is_not_paused(cli: Cli) -> None:
+def test_a_pause_whose_time_is_over_is_no_pause(cli: Cli) -> None:
     cli("pause", "--until", "30m", env=AT_NOON)
     later = {"PGOPTIONS": "-c archisync.now=2026-03-01T12:30:00Z"}
     assert said(cli("resume", env=later)) == (0, "everything: was not paused\n", "")

@@ -1,4 +1,4 @@
-"""`run` while somebody else has the run or its agent, or nobody has it: the exit code, what is told, and the run is not lost."""
+"""`run` while another process has the run or its agent, or none has: the exit code, the messages, and that no run is lost."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def agent(connection: Database, exports: Path) -> str:
 
 
 def taken(db: Database, sync_type: str) -> int:
-    """A run of the agent that a worker elsewhere is doing."""
+    """A run of the agent that a worker elsewhere does."""
     forced = queued_runs.force(db, sync_type, AGENT, by="test", why=None)
     assert claims.claim(db, forced.run_id, 1, worker="elsewhere:7", lease_s=120) is not None
     return forced.run_id
@@ -58,7 +58,7 @@ def test_inline_does_not_start_beside_another_run_of_the_agent(cli: Cli, connect
     assert history.state_of(connection, run_id + 1) == "queued"
 
 
-def test_inline_does_not_start_while_somebody_still_holds_the_agent(
+def test_inline_does_not_start_while_another_process_holds_the_agent(
     cli: Cli, connection: Database, database_url: str, agent: str
 ) -> None:
     """A worker that has lost its lease may still talk to the ERP."""
@@ -73,13 +73,13 @@ def test_inline_does_not_start_while_somebody_still_holds_the_agent(
 # --- several pairs, while others work too -------------------------------------------------------------------------
 
 OTHER = "luca.ferrari"
-NEXT = 2  # from a run that was joined to the next one: the attempt to make one of its own has used up a number
+NEXT = 2  # from a run that was joined to the next one: the insert that failed has used a number
 ORDERS = "order_id,created_at,customer_id\n1,2026-01-01,7\n"
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A program reads it before it exports: nothing goes on until somebody writes to it."""
+    """A named pipe that the export program reads first: it waits until the test writes to the pipe."""
     path = tmp_path / "gate"
     os.mkfifo(path)
     return path
@@ -87,7 +87,7 @@ def gate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def env(connection: Database, database_url: str, tmp_path: Path, gate: Path) -> dict[str, str]:
-    """Two agents; the orders of the first come when the gate is opened."""
+    """Two agents. The orders of the first come when the gate opens."""
     for agent_id in (AGENT, OTHER):
         agents.add(connection, agent_id, name=None, whitelisted=True)
     export = tmp_path / "orders.csv"
@@ -123,7 +123,7 @@ def rows(table: str) -> list[list[str]]:
     return [line.split()[:4] for line in table.splitlines()[1:]]
 
 
-def test_inline_reports_a_run_that_somebody_else_did_meanwhile(
+def test_inline_reports_a_run_that_another_process_did_meanwhile(
     cli: Cli, connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
@@ -137,7 +137,7 @@ def test_inline_reports_a_run_that_somebody_else_did_meanwhile(
     assert f"run 2: orders of {OTHER} succeeded (1 row seen: 1 inserted)" in err
 
 
-def test_inline_waits_for_a_run_that_somebody_else_took_meanwhile(
+def test_inline_waits_for_a_run_that_a_worker_claimed_meanwhile(
     connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
@@ -153,7 +153,7 @@ def test_inline_waits_for_a_run_that_somebody_else_took_meanwhile(
     assert err == f"run 2: orders of {OTHER} failed (no export)\n"
 
 
-def test_inline_does_what_it_can_and_shows_all_when_a_run_is_in_other_hands(
+def test_inline_does_the_other_runs_when_a_worker_already_does_one(
     cli: Cli, connection: Database, env: dict[str, str]
 ) -> None:
     run_id = taken(connection, "orders")
@@ -168,7 +168,7 @@ def test_inline_does_what_it_can_and_shows_all_when_a_run_is_in_other_hands(
     )
 
 
-def test_ctrl_c_gives_the_run_back_that_was_being_done_inline(
+def test_ctrl_c_gives_an_inline_run_back_to_the_queue(
     cli: Cli, connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
@@ -190,18 +190,16 @@ def test_ctrl_c_gives_the_run_back_that_was_being_done_inline(
 # --- --timeout ----------------------------------------------------------------------------------------------------
 
 
-def test_a_timeout_shows_the_runs_as_they_are_and_names_those_that_are_not_finished(
-    cli: Cli, connection: Database, agent: str
-) -> None:
+def test_a_timeout_shows_all_runs_and_names_the_unfinished_ones(cli: Cli, connection: Database, agent: str) -> None:
     agents.add(connection, OTHER, name=None, whitelisted=True)
     run_id = taken(connection, "orders")
     typed = ("run", "orders", "--wait", "--timeout", "0")
-    told = (
+    message = (
         f"error: 2 runs not finished after 0 s: {run_id}, {run_id + NEXT} (run {run_id} is running)\n"
         f"hint: the run goes on; archisync show {run_id}\n"
     )
     shown = cli(*typed)
-    assert (shown.returncode, shown.stderr[-len(told) :]) == (ExitCode.TIMEOUT, told)
+    assert (shown.returncode, shown.stderr[-len(message) :]) == (ExitCode.TIMEOUT, message)
     assert rows(shown.stdout) == [
         [str(run_id), "orders", agent, "running"],
         [str(run_id + NEXT), "orders", OTHER, "queued"],
@@ -215,7 +213,7 @@ def test_a_timeout_shows_the_runs_as_they_are_and_names_those_that_are_not_finis
     ]
 
 
-def test_a_timeout_names_ten_runs_at_most(cli: Cli, connection: Database) -> None:
+def test_a_timeout_names_at_most_ten_runs(cli: Cli, connection: Database) -> None:
     for number in range(12):
         agents.add(connection, f"agent.{number:02}", name=None, whitelisted=True)
     done = cli("run", "orders", "--wait", "--timeout", "0")

@@ -1,4 +1,4 @@
-"""Completion in bash, zsh and fish themselves, on a pseudo-terminal: installed as a person installs it, then TAB is pressed."""
+"""Completion in real shells on a pseudo-terminal: bash, zsh and fish. It is installed as a person installs it, then TAB is pressed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHELLS = pytest.mark.parametrize(
 
 
 class Shell:
-    """An interactive shell; `until` reads what it shows until something new is there (the test's time limit ends what never comes)."""
+    """An interactive shell."""
 
     def __init__(self, name: str, env: dict[str, str]) -> None:
         self.process, self._master = pty.fork()
@@ -41,7 +41,7 @@ class Shell:
         os.write(self._master, keys.encode())
 
     def until(self, pattern: str) -> str:
-        """Everything up to the pattern, which is then done with."""
+        """Read up to the pattern, and return what is new. If it never comes, the test's time limit ends it."""
         while not (found := re.search(pattern, ESCAPES.sub("", self._shown))):
             part = os.read(self._master, 65536)
             assert part, self._shown
@@ -69,7 +69,7 @@ def interactive(name: str, env: dict[str, str]) -> Iterator[Shell]:
 
 @pytest.fixture
 def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, str]:
-    """An account without anything in its home, and archisync on its PATH."""
+    """An account with an empty home, and archisync on its PATH."""
     agents.add(connection, "anna.bianchi", name=None, whitelisted=True)
     agents.add(connection, "luca.ferrari", name=None, whitelisted=True)
     connection.execute("select setval('system.sync_runs_id_seq', 4711)")
@@ -77,7 +77,7 @@ def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, st
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     programs.mkdir()
-    (home / ".zshrc").touch()  # without one, zsh asks a newcomer what to write into it
+    (home / ".zshrc").touch()  # without one, zsh asks what to write into it
     program = programs / "archisync"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m archisync "$@"\n')
     program.chmod(0o755)

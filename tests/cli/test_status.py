@@ -1,4 +1,4 @@
-"""`status`: a row for each type, what stands in its way, and the whole as JSON."""
+"""`status`: a row for each type, what is wrong, and everything as JSON."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from tests.cli.rows import AT_NOON, NOW, add_held, add_run, add_tick, set_state
 from tests.conftest import Cli
 
 
-def test_status_shows_a_row_a_type_and_what_stands_in_the_way(cli: Cli, noon: Database) -> None:
+def test_status_shows_a_row_for_each_type_and_what_is_wrong(cli: Cli, noon: Database) -> None:
     held = add_held(noon)
     running = add_run(noon, "running", sync_type="customers", worker="host-1", started_at=NOW)
     cli("pause", "--type", "ddt", "--reason", "ERP maintenance", env=AT_NOON)
@@ -59,7 +59,7 @@ def test_a_pair_that_was_never_scheduled_is_due_now(cli: Cli, noon: Database) ->
         ({"last_success_at": "2026-03-01T11:40:01Z"}, "healthy"),
     ],
 )
-def test_the_word_for_a_type_is_the_worst_that_holds(
+def test_the_word_for_a_type_is_the_worst_that_is_true(
     cli: Cli, noon: Database, columns: dict[str, Any], word: str
 ) -> None:
     noon.execute("update system.sync_state set last_success_at = system.clock(), last_slot_at = system.clock()")

@@ -1,4 +1,4 @@
-"""`status --watch` in tmux, as people leave it running: drawn, resized, quit, detached and attached, and nothing left behind."""
+"""`status --watch` in tmux: drawn, resized, quit and killed, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(TMUX is None, reason="tmux is not installed (apt
 
 
 class Tmux:
-    """A tmux server of this test's own with one shell of 80 columns and 24 lines, which has said BEFORE."""
+    """A tmux server of this test's own, with one shell of 80 columns and 24 lines that has printed BEFORE."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self._socket = folder / "tmux"
         self._env = env | {"LANG": "C.UTF-8", "PS1": "$ "}
         self("new-session", "-d", "-x", "80", "-y", "24", "env", "PS1=$ ", "sh")
-        self.until(lambda text: text.startswith("$"))  # what is typed before the shell reads would stand elsewhere
+        self.until(lambda text: text.startswith("$"))  # keys that are typed before the shell reads are echoed elsewhere
         self.keys("echo BEFORE", "Enter")
         self.until(lambda text: "\nBEFORE\n" in text)
 
@@ -45,11 +45,11 @@ class Tmux:
         return self("capture-pane", "-p")
 
     def history(self) -> str:
-        """All that one can scroll back to."""
+        """The screen, and everything that one can scroll back to."""
         return self("capture-pane", "-p", "-S", "-")
 
     def until(self, there: Callable[[str], object]) -> str:
-        """The screen as soon as it is as wanted; the test's own time limit ends what never comes."""
+        """The screen as soon as it is as wanted. If that never comes, the test's time limit ends it."""
         while not there(text := self.screen()):
             continue
         return text
@@ -70,14 +70,14 @@ def tmux(database_url: str, redis_url: str, connection: Database) -> Iterator[Tm
 WATCH = f"{sys.executable} -m archisync status --watch --every 0.5"
 
 
-def test_the_view_is_drawn_resized_and_quit_and_the_shell_is_as_it_was(tmux: Tmux, connection: Database) -> None:
+def test_the_view_is_drawn_resized_and_quit_and_the_shell_is_restored(tmux: Tmux, connection: Database) -> None:
     before = tmux.history()
     tmux.keys(f"{WATCH}; echo exit=$?", "Enter")
     narrow = tmux.until(lambda text: "q ends" in text)
     assert re.search(r"^type +health .*stale +held +last ok +took +next +trend *$", narrow, re.M)
     assert "BEFORE" not in narrow
     tmux("resize-window", "-x", "200", "-y", "50")
-    # This tmux shows half a frame, too: what is asked for has to come, and need not come at once.
+    # tmux may show half a frame first.
     tmux.until(lambda text: "degraded  resting" in text and re.search(r"^customers +stale", text, re.M))
     connection.execute("insert into system.pauses (reason) values ('maintenance')")
     tmux.until(lambda text: re.search(r"^paused +everything: maintenance", text, re.M))
@@ -88,7 +88,7 @@ def test_the_view_is_drawn_resized_and_quit_and_the_shell_is_as_it_was(tmux: Tmu
     assert "BEFORE" in text
     after = tmux.history()
     assert after.startswith(before.rstrip("\n $"))
-    assert "last tick" not in after  # no frame is left in what one can scroll back to
+    assert "last tick" not in after  # no frame is left to scroll back to
     assert "q ends" not in after
     tmux.keys("echo typed", "Enter")  # the keys are echoed again
     tmux.until(lambda text: text.count("typed") == 2)

@@ -102,7 +102,7 @@ def test_why_says_what_is_paused_and_until_when(cli: Cli, noon: Database, scope:
     )
 
 
-def test_why_says_that_it_backs_off(cli: Cli, noon: Database) -> None:
+def test_why_says_until_when_the_pair_rests(cli: Cli, noon: Database) -> None:
     add_tick(noon)
     set_state(noon, consecutive_failures=3, backoff_until="2026-03-01T12:40:00Z")
     assert _why(cli, "orders", "anna") == (
@@ -136,7 +136,7 @@ def test_why_adds_that_nobody_calls_tick(cli: Cli, noon: Database) -> None:
     assert _why(cli, "orders", "anna")[1].endswith("note: no tick for 7 minutes: is cron calling archisync tick?\n")
 
 
-def test_why_of_an_unknown_agent_answers_and_exits_with_not_found(cli: Cli, noon: Database) -> None:
+def test_why_of_an_unknown_agent_answers_and_exits_5(cli: Cli, noon: Database) -> None:
     add_tick(noon)
     assert _why(cli, "orders", "nobody") == (ExitCode.NOT_FOUND, "orders of nobody: there is no agent nobody\n")
 

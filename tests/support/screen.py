@@ -1,6 +1,6 @@
-"""What stands on a terminal's screen: understands what `status --watch` writes, and refuses whatever else it might begin to write.
+"""A terminal's screen: interprets the escape sequences that `status --watch` writes, and refuses all others.
 
-Of synchronized output (DEC mode 2026) only whole frames are shown: a test never reads a screen that is half drawn.
+It shows only whole frames of synchronized output (DEC mode 2026), so that a test never reads a half-drawn screen.
 """
 
 import codecs
@@ -11,6 +11,8 @@ _UNFINISHED = re.compile(r"\x1b(?:\[[?0-9;]*)?$")
 
 
 class Screen:
+    """`feed` it what the program writes; `text` is what a person sees."""
+
     def __init__(self, columns: int, rows: int) -> None:
         self._columns = columns
         self._cells = [[" "] * columns for _ in range(rows)]
@@ -33,7 +35,7 @@ class Screen:
         position = 0
         while position < len(text):
             token = _TOKEN.match(text, position)
-            assert token, f"an escape sequence that is not known: {text[position : position + 20]!r}"
+            assert token, f"unknown escape sequence: {text[position : position + 20]!r}"
             position = token.end()
             if token["command"]:
                 self._command(token["command"], token["arguments"])
@@ -57,7 +59,7 @@ class Screen:
             case "J":
                 self._cells = [[" "] * self._columns for _ in self._cells]
             case _:
-                raise AssertionError(f"a command that is not known: {arguments}{command}")
+                raise AssertionError(f"unknown command: {arguments}{command}")
 
     def _write(self, character: str) -> None:
         if character == "\r":

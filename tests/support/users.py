@@ -10,7 +10,7 @@ from archisync.store.database import Database
 
 
 def as_other_user(action: Callable[[], None]) -> None:
-    """Run `action` in a forked child that has become nobody; what it raises is printed and fails the test."""
+    """Run `action` in a child process that has become nobody. An exception in it is printed and fails the test."""
     child = os.fork()
     if child == 0:
         try:
