@@ -14,6 +14,9 @@ IN_PARALLEL := -n $(TEST_PROCESSES) --dist load --maxschedchunk 1
 DEV := $(VENV)/.installed-dev
 EMBEDDED := $(VENV)/.installed-embedded
 
+# Where a shell sets it, each command that a test starts would compile archisync again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
