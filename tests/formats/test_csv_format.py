@@ -14,6 +14,7 @@ from archisync.formats.csv import MAX_CELL_CHARS, MAX_LINE_CHARS, CsvTable
 from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import CsvDialect
 from archisync.sources import Export
+from tests.support.properties import examples
 
 
 def _export(tmp_path: Path, content: bytes, suffix: str = ".csv") -> Export:
@@ -243,7 +244,7 @@ BOTH = "è€€"
 _TABLE = st.lists(st.tuples(_CELL, _CELL, _CELL), max_size=4)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=_TABLE,
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
@@ -279,7 +280,7 @@ def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
         )  # between \r and \n nothing is lost
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60) | st.text(alphabet='ab,;"\n\r\0|\t', max_size=40).map(str.encode))
 def test_any_bytes_give_rows_or_an_export_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.csv"

@@ -12,6 +12,7 @@ from archisync.formats import open_table
 from archisync.formats.jsonl import MAX_LABELS, MAX_LINE_BYTES, JsonlTable
 from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow, Table
 from archisync.sources import Export
+from tests.support.properties import examples
 
 
 def _table(tmp_path: Path, content: bytes, suffix: str = ".jsonl") -> Table:
@@ -108,7 +109,7 @@ _ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=_ROWS)
 def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
     tmp_path: Path, rows: list[dict[str, str | None]]

@@ -14,5 +14,5 @@ settings.load_profile(PROFILE)
 
 
 def examples(count: int) -> int:
-    """For `max_examples` of a property that takes longer than others, or less long: `count` in `ci`."""
+    """`max_examples` of a property that needs more or fewer than others: `count` in `ci`."""
     return count * settings.get_profile(PROFILE).max_examples // EXAMPLES

@@ -20,6 +20,7 @@ from archisync.sync.copying import Staged
 from archisync.sync.records import read_records
 from archisync.sync.staging import stage_all
 from archisync.sync.target import Target
+from tests.support.properties import examples
 
 ROME = ZoneInfo("Europe/Rome")
 COMMON = st.sampled_from(
@@ -136,7 +137,7 @@ def staged(
     return found, sorted(map(repr, rows))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=files())
 @example(file=(SYNC_TYPES["prices"], "iso", 'unit_price\tproduct_id\n"0"\t"\t"\n'))
 @example(file=(SYNC_TYPES["prices"], "iso", 'product_id\tproduct_name\tunit_price\n"7"\t"a\tb"\t"1"\n'))

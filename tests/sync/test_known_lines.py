@@ -17,6 +17,7 @@ from archisync.store.runs import Counts
 from archisync.sync import apply, knownrows
 from archisync.sync.knownrows import KnownRows
 from archisync.sync.target import Target
+from tests.support.properties import examples
 from tests.support.rows import count
 from tests.sync.conftest import AGENT, Deliver
 
@@ -76,7 +77,7 @@ export = st.tuples(
 )
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5))
 def test_reading_only_new_lines_has_the_same_outcome_as_reading_all(
     deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str, str]]
