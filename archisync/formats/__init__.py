@@ -1,8 +1,7 @@
-"""Bytes to rows. A PDF is known by its first bytes; else the format is chosen by the name's suffix, then by the first bytes.
-What is no export is refused."""
+"""Bytes to rows: opens an export as a table of the format that its name or its first bytes show."""
 
 from archisync.base.errors import ExportError
-from archisync.formats.csv import CsvTable
+from archisync.formats.csv.table import CsvTable
 from archisync.formats.jsonl import JsonlTable
 from archisync.formats.rows import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
 from archisync.rules.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
@@ -13,13 +12,13 @@ __all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "Skippin
 _HEAD_BYTES = 64 * 1024
 _PDF_MAGIC = b"%PDF-"
 _PDF_MAGIC_WITHIN = 1024
-"""Bytes in which a PDF's first line may stand (ISO 32000-1, annex H)."""
+"""The first line of a PDF is within these bytes (ISO 32000-1, annex H)."""
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _TEXT_SUFFIXES = _CSV_SUFFIXES | _JSONL_SUFFIXES
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-# First bytes of what people put in an export folder by mistake.
+# The first bytes of files that people put in an export folder by mistake.
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx)",
     b"\xd0\xcf\x11\xe0": "an old Office document (.xls)",
@@ -32,10 +31,9 @@ _FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped), or print
 
 
 def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits = DEFAULT_PDF_LIMITS) -> Table:
-    """Open a fetched export and read its labels. `dialect` is what is known of it in case it is CSV, `limits`
-    are those of a PDF's reader.
+    """Open a fetched export and read its labels. `dialect` applies if it is CSV, `limits` apply if it is a PDF.
 
-    Raises ExportError when it is empty, no table (a login page, binary data) or visibly truncated.
+    Raises ExportError when it is empty, is not a table (a login page, binary data), or is visibly truncated.
     """
     with export.path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -46,7 +44,9 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
     is_jsonl = _is_jsonl(export.suffix, head)
     _refuse_foreign(head, None if is_jsonl else dialect.encoding)
     if export.suffix == ".pdf":
-        raise ExportError("the export is named .pdf and is no PDF", hint="look into the file; print the report again")
+        raise ExportError(
+            "the export is named .pdf and is not a PDF", hint="look into the file; print the report again"
+        )
     return JsonlTable(export.path) if is_jsonl else CsvTable(export.path, dialect)
 
 
@@ -57,7 +57,7 @@ def _is_jsonl(suffix: str, head: bytes) -> bool:
 
 
 def _refuse_foreign(head: bytes, encoding: str | None) -> None:
-    """`encoding`: what is configured for a CSV file; UTF-16 is full of what looks binary, with a byte order mark or without."""
+    """Raise ExportError for what is not an export. `encoding`: what is configured for CSV, as text in UTF-16 looks binary."""
     if not head:
         raise ExportError("the export is empty (0 bytes)", hint="look whether the ERP's export job ran to its end")
     for magic, what in _FOREIGN.items():
@@ -70,7 +70,7 @@ def _refuse_foreign(head: bytes, encoding: str | None) -> None:
             "the export looks like an HTML page, probably a login page",
             hint="check the credentials and the session of whatever fetches the export",
         )
-    # A NUL inside a cell is a blemish that is removed and counted; in the header it says that this is no text.
+    # A NUL in a cell is removed and counted. In the header line it means that the file is not text.
     if not (encoding or "").startswith("utf-16") and b"\0" in head.split(b"\n", 1)[0]:
         raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
 

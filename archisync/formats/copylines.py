@@ -1,15 +1,14 @@
-"""Which lines of a CSV file PostgreSQL may read as they stand: those that our own parser would not change.
+"""The lines of a CSV file that COPY can read as they are, because our parser would change nothing in them.
 
-Most lines of most exports are like that: no stray blanks, numbers and dates in the one notation that means the same
-here and in COPY, quotes around whole cells at most. Such a line is handed on unparsed, which is thirty times as fast as reading its
-cells one by one. The rules are strict: whatever they do not know (a doubled quote, a backslash, a decimal comma, a local time, an
-impossible date, an empty required cell) goes to `archisync.sync.records`, which judges it with care. A property test compares
-the two on the same files.
+Most lines of most exports are plain: no stray blanks, numbers and dates in the notation that COPY reads in the same way, and quotes
+only around whole cells. A plain line is passed on unparsed, which is thirty times as fast as reading its cells. The rules are
+strict. A line with anything else (a doubled quote, a backslash, a decimal comma, a local time, an impossible date, an empty
+required cell) is parsed by `archisync.sync.records`. A property test compares the two ways on the same files.
 
-A line is bytes, in UTF-8 and without its line end. What must not stand anywhere in it is looked for in many lines at once, with means
-that take a nanosecond a byte; the pattern of a line only has to find its cells.
+A line is bytes, in UTF-8 and without its line end. Characters that no plain line may have are searched for in many lines at once,
+which takes a nanosecond a byte. So the pattern of a line only has to match its cells.
 
-The patterns have no possessive quantifiers: Python 3.11.2 takes a blank for part of a match that it had given up.
+The patterns have no possessive quantifiers: with them, Python 3.11.2 matches a blank that it has given up.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from archisync.rules.synctypes import Field, Kind
 from archisync.rules.values import MAX_IDENTIFIER_CHARS, Locale
 
 MAX_LINE_BYTES = 16 * 1024
-"""So that no cell of a plain line can be above the 64 KiB that a cell may have."""
+"""No cell of a plain line can be longer than the 64 KiB that a value may have."""
 
 _QUOTE = '"'
 _CONTROLS = bytes([*range(0x20), 0x7F])
-# Leading bytes of the characters that `values.clean` would remove or collapse. Others begin so too (°, €), hence the second look.
+# First bytes of the characters that `values.clean` removes or collapses. Other characters begin so too (°, €); _ODD decides.
 _MAYBE_ODD = (b"\xc2", b"\xe1", b"\xe2", b"\xe3", b"\xed")
 _ODD = re.compile("[\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]")
 
@@ -41,8 +40,10 @@ _OFFSET = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 
 
 def _cell(kind: Kind, locale: Locale, outside: str, *, filled: bool) -> str:
-    """A regular expression of the cells of that kind that need no parsing, in lines without odd characters. `outside` are the
-    characters that end the cell; `filled`: whether it must not be empty."""
+    """A pattern for the cells of that kind that need no parsing, in lines without odd characters.
+
+    `outside` are the characters that end the cell; `filled`: whether the cell must not be empty.
+    """
     match kind:
         case Kind.TEXT:
             return rf"(?! )[^{outside}]{'+' if filled else '*'}(?<! )"
@@ -70,9 +71,11 @@ def _value(kind: Kind, locale: Locale) -> str:
 
 
 class PlainLine:
-    """What a line of one table must look like. `columns`: the field of each column of the file, None for one that is ignored;
-    `filled[i]`: whether an empty cell of it is something else than NULL (an error, or a value of its own). `quoted`: whether
-    cells may stand in quotes."""
+    """The pattern of one table's plain lines.
+
+    `columns` has the field of each column of the file, or None for a column that is ignored. `filled` says for each column
+    whether an empty cell needs the parser: it is an error or a value, and not NULL. `quoted`: whether cells may be in quotes.
+    """
 
     def __init__(
         self, columns: Sequence[Field | None], filled: Sequence[bool], locale: Locale, delimiter: str, *, quoted: bool
@@ -80,11 +83,11 @@ class PlainLine:
         self._quoted = quoted
         self._controls = _CONTROLS.replace(delimiter.encode(), b"")
         end = re.escape(delimiter)
-        within = _QUOTE + (end if delimiter < " " else "")  # a tab in a cell is white space, which is collapsed
+        within = _QUOTE + (end if delimiter < " " else "")  # a tab in a cell would be collapsed
         bare, in_quotes = [], []
         for field, must in zip(columns, filled, strict=True):
             kind = field.kind if field else Kind.TEXT
-            # Of the characters that end a cell only one is named, where one is enough: three times as fast.
+            # A class of one excluded character is three times as fast, and enough where there are no quotes.
             bare.append(_cell(kind, locale, end, filled=must))
             beside = _cell(kind, locale, end + '"', filled=must)
             in_quotes.append(f'(?:"{_cell(kind, locale, within, filled=must)}"|{beside})')
@@ -92,7 +95,7 @@ class PlainLine:
         self._in_quotes = re.compile(end.join(in_quotes).encode())
 
     def match(self, lines: Sequence[bytes]) -> bool:
-        """Whether all of them are plain."""
+        """Whether all of these lines are plain."""
         text = b"\n".join(lines)
         if self._odd(text, len(lines) - 1):
             return False
@@ -104,7 +107,7 @@ class PlainLine:
         return len(max(lines, key=len)) <= MAX_LINE_BYTES and all(map(pattern.fullmatch, lines))
 
     def _odd(self, text: bytes, line_ends: int) -> bool:
-        """Whether a character stands in it that would be removed or collapsed, or that means something to COPY."""
+        """Whether the text has a character that our parser would remove or collapse, or that has a meaning for COPY."""
         if b"\\" in text or b"  " in text or len(text.translate(None, self._controls)) != len(text) - line_ends:
             return True
         return (

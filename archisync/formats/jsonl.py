@@ -1,7 +1,7 @@
-"""JSON Lines exports: one object a line, always UTF-8. Numbers keep their source text: no float ever touches them.
+"""JSON Lines exports: one object a line, always in UTF-8. Numbers keep their source text and never become a float.
 
-The labels are the union of all keys, so the file is read twice. An object ends with its brace: a last line without a
-line end is complete when it parses, truncated when it doesn't.
+The labels are the keys of all objects, so the file is read twice. A last line without a line end is complete when it is valid
+JSON, and truncated when it isn't.
 """
 
 import json
@@ -10,36 +10,35 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow
+from archisync.formats.rows import CUT_OFF_HINT, BadRow, NestedText, NumberText, RawRow
 
-MAX_LINE_BYTES = (
-    2 * 1024 * 1024
-)  # 25 cells of 64 KiB are 1.6 MiB; as a list of numbers, a line takes 55 times its size in memory
-MAX_LABELS = 4096  # a file that has new keys in every line must not grow in memory,
-MAX_LABEL_CHARS = 1024  # nor one whose keys are long
+MAX_LINE_BYTES = 2 * 1024 * 1024
+"""25 cells of 64 KiB are 1.6 MiB. In memory, a line that is a list of numbers takes 55 times its size."""
+MAX_LABELS = 4096  # memory stays bounded when each line has new keys,
+MAX_LABEL_CHARS = 1024  # and when keys are long
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
 class _BadLineError(ValueError):
-    """The sentence that becomes a BadRow."""
+    """Its message is the reason of a BadRow."""
 
 
 class _InvalidJsonError(_BadLineError):
-    """Not JSON at all: in a last line without line end this means a truncated file."""
+    """The line is not JSON: as a last line without a line end it means a truncated file."""
 
 
 class _NoNumber(NamedTuple):
-    """NaN or an infinity; told only when the line was read to its end, for the line may be cut behind it."""
+    """NaN or an infinity. It is an error only after the whole line is read, because the line may be cut after it."""
 
     name: str
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object as read: its keys may repeat."""
+    """A JSON object whose keys may repeat."""
 
 
 class JsonlTable:
-    """A JSON Lines file. Raises ExportError when no line of it is an object."""
+    """A JSON Lines file. Raises ExportError when no line is an object with a key."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,7 +51,7 @@ class JsonlTable:
             )
 
     def rows(self) -> Iterator[RawRow | BadRow]:
-        """One row a line, blank lines skipped; a missing key and null are None. Raises ExportError when truncated."""
+        """One row a line, without blank lines. A missing key and null are None. Raises TruncatedError."""
         for line, text in self._lines():
             try:
                 yield RawRow(line, self._cells(_object(text)))
@@ -60,7 +59,7 @@ class JsonlTable:
                 if not text.endswith(b"\n"):
                     raise TruncatedError(
                         f"truncated: line {line}, the last one, is not complete",
-                        hint="the transfer or the ERP's export job was cut off; export it again",
+                        hint=CUT_OFF_HINT,
                     ) from exc
                 yield BadRow(line, str(exc))
             except _BadLineError as exc:
@@ -71,13 +70,13 @@ class JsonlTable:
         return tuple(map(values.get, self.labels))
 
     def _read_labels(self) -> tuple[str, ...]:
-        """The union of the keys of all objects, in the order in which they first occur."""
+        """The keys of all objects in the order in which they first occur."""
         labels: dict[str, None] = {}
         for _, text in self._lines():
             try:
                 labels.update(dict.fromkeys(key for key, _ in _object(text)))
             except _BadLineError:
-                continue  # the second pass says what is wrong with it
+                continue  # `rows` gives the reason
             if len(labels) > MAX_LABELS:
                 raise ExportError(
                     f"the export has more than {MAX_LABELS} different keys", hint="an object's keys are its columns"
@@ -92,7 +91,7 @@ class JsonlTable:
 
 
 def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes, line end included, of each line that is not blank."""
+    """The number and the bytes, with the line end, of each line that is not blank."""
     line = 0
     while text := file.readline(MAX_LINE_BYTES + 1):
         line += 1
@@ -105,7 +104,7 @@ def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _object(text: bytes) -> _Pairs:
-    """The line's object; raises _BadLineError when it is something else."""
+    """The object in the line. Raises _BadLineError when there is something else."""
     try:
         value = _DECODER.decode(text.decode("utf-8").strip())
     except UnicodeDecodeError as exc:
@@ -132,7 +131,7 @@ def _cell(value: object) -> str | None:
         case False:
             return "false"
         case _NoNumber():
-            raise _BadLineError(f"has {value.name}, which is no JSON number")
+            raise _BadLineError(f"has {value.name}, which is not a JSON number")
     return NestedText("an object or array")
 
 

@@ -1,4 +1,4 @@
-"""What every format makes of an export: labels, and rows of raw cells with their line numbers."""
+"""What every format gives of an export: labels, and rows of raw cells with their line numbers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from archisync.formats.copylines import PlainLine
 from archisync.formats.knownlines import LineDigests
 
+CUT_OFF_HINT = "the transfer or the ERP's export job was cut off; export it again"
+
 
 class NumberText(str):
-    """The source text of a number literal (JSON): its decimal sign is a dot, whatever the export's locale."""
+    """The source text of a JSON number. Its decimal sign is a dot in every locale."""
 
     __slots__ = ()
 
 
 class NestedText(str):
-    """Stands for an object or array in a cell's place (JSON): no field can be read from it, and a column that is no field may have it."""
+    """The cell of a JSON object or array. No field can be read from it, but a column that is ignored may have it."""
 
     __slots__ = ()
 
 
 class RawRow(NamedTuple):
-    """One row, as many cells as the table has labels. `line` is the physical line it starts in, counted from 1; `digest` that
-    line's, where digests were asked for and the row is no more than the line."""
+    """One row, with as many cells as the table has labels. `line` is the line in which the row starts, counted from 1.
+
+    `digest` is the digest of that line, if digests are wanted and the row is that line alone.
+    """
 
     line: int
     cells: tuple[str | None, ...]
@@ -31,15 +35,17 @@ class RawRow(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that can't be read; the rows around it can."""
+    """A row that can't be read, while the rows around it can."""
 
     line: int
     reason: str
 
 
 class PlainLines(NamedTuple):
-    """Lines that match the pattern that was asked for, each one row as it stands, in UTF-8 and without its line end; `line` is the
-    first one's number, `digests` theirs where they were asked for, else empty."""
+    """Lines that COPY can read as they are, each of them one row, in UTF-8 and without line ends. `line` is the first one's number.
+
+    `digests` has the digest of each line, or is empty when digests are not wanted.
+    """
 
     line: int
     lines: list[bytes]
@@ -47,26 +53,28 @@ class PlainLines(NamedTuple):
 
 
 class Table(Protocol):
-    """An export that has been opened. Nothing to close: the file is open only while `rows()` is iterated.
+    """An opened export. There is nothing to close: the file is open only while `rows()` is iterated.
 
-    `detected` says what was found out, for the run's record: `format`, `encoding`, `delimiter`.
+    `detected` is recorded with the run: `format`, and what else was detected, such as `encoding` and `delimiter`.
     """
 
     labels: tuple[str, ...]
     detected: dict[str, str]
 
     def rows(self) -> Iterator[RawRow | BadRow]:
-        """The rows in file order, read as they are asked for; each call starts again.
+        """The rows in file order. They are read as they are needed, and each call starts from the first.
 
-        Raises ExportError, possibly after many rows, when the export can't be trusted as a whole.
+        Raises ExportError, possibly after many rows, when some part of the export can't be trusted.
         """
         ...
 
 
 @runtime_checkable
 class SkippingTable(Table, Protocol):
-    """A table that leaves out rows which are no records: `skipped` of them so far. `lacking`: rows that it says it has, and has
-    not; known at its end."""
+    """A table that skips rows that are not records. `skipped` counts them so far.
+
+    `lacking` counts the rows that the table announces but doesn't have; it is known after the last row.
+    """
 
     skipped: int
     lacking: int
@@ -74,7 +82,7 @@ class SkippingTable(Table, Protocol):
 
 @runtime_checkable
 class LineTable(Table, Protocol):
-    """A table whose rows are mostly single lines of cells between delimiters."""
+    """A table in which most rows are single lines of cells between delimiters."""
 
     delimiter: str
     quoted: bool
@@ -82,6 +90,8 @@ class LineTable(Table, Protocol):
     def rows_and_lines(
         self, plain: PlainLine | None, digests: LineDigests | None
     ) -> Iterator[RawRow | BadRow | PlainLines]:
-        """The same as `rows`, but lines that are plain come unparsed, many at a time, and lines that the digests know not at all.
-        Raises SpanningRecordError where that would leave out a part of a row."""
+        """The rows, with lines that match `plain` unparsed, many at a time, and lines that `digests` knows left out.
+
+        Raises SpanningRecordError when a row is several lines and known lines are left out.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What configuration says about CSV exports wins over detection, is recorded with the run, and is refused when it can't be right."""
+"""The configuration of CSV exports overrides detection, is recorded with the run, and is refused when it is wrong."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Deliver = Callable[..., runs.Run]
 
 @pytest.fixture
 def deliver(connection: Database, database_url: str, exports: Path) -> Deliver:
-    """Sync these bytes as anna's customers under these variables."""
+    """Sync bytes as anna's customers with these environment variables."""
     agents.add(connection, "anna", name=None, whitelisted=True)
     (exports / "anna").mkdir()
 
@@ -39,7 +39,7 @@ def names(db: Database) -> list[str]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_an_export_in_utf_16_without_a_mark_is_read_if_that_is_configured(
+def test_utf16_without_a_byte_order_mark_is_read_if_it_is_configured(
     deliver: Deliver, connection: Database, encoding: str
 ) -> None:
     content = "customer_id;name\n1;Città\n".encode(encoding)
@@ -52,7 +52,7 @@ def test_an_export_in_utf_16_without_a_mark_is_read_if_that_is_configured(
     assert names(connection) == ["Città"]
 
 
-def test_what_was_detected_is_recorded(deliver: Deliver) -> None:
+def test_the_run_records_what_was_detected(deliver: Deliver) -> None:
     run = deliver("customer_id;name\n1;Città\n".encode("cp1252"))
     assert run.export is not None
     assert run.export["detected"] == {
@@ -63,10 +63,10 @@ def test_what_was_detected_is_recorded(deliver: Deliver) -> None:
     }
 
 
-def test_an_encoding_that_detection_gets_wrong_is_configured(deliver: Deliver, connection: Database) -> None:
+def test_a_configured_encoding_overrides_a_wrong_guess(deliver: Deliver, connection: Database) -> None:
     content = "customer_id;name;phone;city\n1;Società;06;Roma\n".encode("cp850")
     deliver(content)
-    assert names(connection) == ["Societ…"]  # cp1252, the only guess left: wrong, and recorded as such
+    assert names(connection) == ["Societ…"]  # read as cp1252, the last guess
     run = deliver(content, ARCHISYNC_CSV_ENCODING_CUSTOMERS="CP850", ARCHISYNC_CSV_ENCODING="utf-8")
     assert names(connection) == ["Società"]
     assert run.export is not None
@@ -74,12 +74,12 @@ def test_an_encoding_that_detection_gets_wrong_is_configured(deliver: Deliver, c
     assert run.export["detected"]["configured"] == "encoding"
 
 
-def test_an_encoding_that_does_not_fit_holds_the_export(deliver: Deliver) -> None:
+def test_a_configured_encoding_that_does_not_fit_holds_the_export(deliver: Deliver) -> None:
     run = deliver("customer_id;name\n1;Società\n".encode("cp1252"), ARCHISYNC_CSV_ENCODING="utf-8")
     assert (run.state, run.reason, run.message) == ("held", "unreadable", "the export is not valid utf-8 text")
 
 
-def test_a_delimiter_that_is_not_clear_is_configured(deliver: Deliver, connection: Database) -> None:
+def test_a_configured_delimiter_decides_when_detection_is_not_clear(deliver: Deliver, connection: Database) -> None:
     content = b"customer_id;name,surname\n1;Rossi, Anna\n"
     unclear = deliver(content)
     assert (unclear.state, unclear.reason) == ("held", "unreadable")
@@ -88,14 +88,14 @@ def test_a_delimiter_that_is_not_clear_is_configured(deliver: Deliver, connectio
     assert (run.state, names(connection)) == ("succeeded", ["Rossi, Anna"])
 
 
-def test_quotes_may_be_characters_like_any_other(deliver: Deliver, connection: Database) -> None:
+def test_quotes_are_plain_characters_if_quoting_is_none(deliver: Deliver, connection: Database) -> None:
     content = b'customer_id;name\n1;"Da Gino" srl\n2;19" rack\n'
     deliver(content)
     run = deliver(content, ARCHISYNC_CSV_QUOTING="none")
     assert (run.state, names(connection)) == ("succeeded", ['"Da Gino" srl', '19" rack'])
 
 
-def test_labels_are_given_as_aliases_and_columns_ignored(deliver: Deliver, connection: Database) -> None:
+def test_aliases_name_columns_and_ignore_them(deliver: Deliver, connection: Database) -> None:
     aliases = json.dumps({"Kundennr.": "customer_id", "Firma": "name", "EMAIL": ""})
     run = deliver(b"KUNDENNR.,firma,email\n1,Uno,x@y\n", ARCHISYNC_ALIASES_CUSTOMERS=aliases)
     assert (run.state, names(connection)) == ("succeeded", ["Uno"])
@@ -103,7 +103,7 @@ def test_labels_are_given_as_aliases_and_columns_ignored(deliver: Deliver, conne
     assert row == {"email": None}
 
 
-def test_a_changed_setting_reads_the_same_bytes_again(deliver: Deliver, connection: Database) -> None:
+def test_a_changed_setting_reads_an_unchanged_export_again(deliver: Deliver, connection: Database) -> None:
     content = b"customer_id,name,email\n1,Uno,x@y\n"
     deliver(content)
     ignoring = json.dumps({"email": "", "name": "name", "EMAIL": "contact"})
@@ -127,7 +127,7 @@ def test_a_changed_setting_reads_the_same_bytes_again(deliver: Deliver, connecti
         ),
     ],
 )
-def test_what_can_not_be_is_a_configuration_error_before_anything_runs(
+def test_a_wrong_setting_is_a_configuration_error_before_anything_runs(
     cli: Cli, exports: Path, name: str, value: str, said: str
 ) -> None:
     done = cli(
@@ -136,7 +136,7 @@ def test_what_can_not_be_is_a_configuration_error_before_anything_runs(
     assert (done.returncode, said in done.stderr, "hint: " in done.stderr) == (3, True, True)
 
 
-def test_a_type_without_a_setting_of_its_own_has_the_common_one() -> None:
+def test_a_type_without_its_own_setting_has_the_common_one() -> None:
     config = Config.from_environment({"ARCHISYNC_CSV_DELIMITER": "tab", "ARCHISYNC_CSV_DELIMITER_DDT": "pipe"})
     assert (config.csv_dialect(CUSTOMERS).delimiter, config.csv_dialect(DDT).delimiter) == ("\t", "|")
     with pytest.raises(ConfigurationError):

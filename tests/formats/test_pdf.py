@@ -212,7 +212,7 @@ def _export(path: Path) -> Export:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<html><body>Login</body></html>", "login page"), (b"", "empty"), (b"a;b\n1;2\n", "no PDF")],
+    [(b"<html><body>Login</body></html>", "login page"), (b"", "empty"), (b"a;b\n1;2\n", "not a PDF")],
 )
 def test_a_file_that_is_not_a_pdf_is_refused(path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)

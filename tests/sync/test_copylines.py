@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from archisync.base.errors import ExportError
 from archisync.formats import BadRow, RawRow
 from archisync.formats.copylines import PlainLine
-from archisync.formats.csv import CsvTable
+from archisync.formats.csv.table import CsvTable
 from archisync.formats.rows import PlainLines
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale

@@ -87,7 +87,7 @@ FILES = (
     held(
         "one-damaged-byte",
         with_row("k5,Città di Castello,,1,1,\n").encode() + b"k6,\xff,,1,1,\n",
-        "the export is UTF-8 text with 1 damaged bytes",
+        "the export is UTF-8 text with 1 damaged byte",
     ),
     held("undefined-in-cp1252", known_rows().encode() + b"k5,\x81,,1,1,\n", "the export is not valid cp1252 text"),
     held("nul-in-the-header", b"customer_id,na\0me\nk1,x\n", "the export is binary data, not text"),

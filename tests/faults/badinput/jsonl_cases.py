@@ -59,10 +59,12 @@ def _json_held(
 
 _DEEP = 100_000
 JSONL = (
-    _json("nan", '{"customer_id": "bad", "name": "x", "sales_amount": NaN}', "has NaN, which is no JSON number"),
-    _json("infinity", '{"customer_id": "bad", "sales_amount": Infinity}', "has Infinity, which is no JSON number"),
+    _json("nan", '{"customer_id": "bad", "name": "x", "sales_amount": NaN}', "has NaN, which is not a JSON number"),
+    _json("infinity", '{"customer_id": "bad", "sales_amount": Infinity}', "has Infinity, which is not a JSON number"),
     _json(
-        "minus-infinity", '{"customer_id": "bad", "sales_amount": -Infinity}', "has -Infinity, which is no JSON number"
+        "minus-infinity",
+        '{"customer_id": "bad", "sales_amount": -Infinity}',
+        "has -Infinity, which is not a JSON number",
     ),
     _json("key-twice", '{"customer_id": "bad", "name": "a", "name": "b"}', "has a key twice"),
     _json("key-twice-escaped", r'{"customer_id": "bad", "name": "a", "n\u0061me": "b"}', "has a key twice"),

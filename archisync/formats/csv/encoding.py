@@ -1,0 +1,127 @@
+"""The encoding and the line end of a text file: detected, or checked when they are configured."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from archisync.base.errors import ExportError, TruncatedError
+from archisync.base.text import counted
+from archisync.formats.csv.lines import MAX_LINE_CHARS
+from archisync.formats.rows import CUT_OFF_HINT
+
+_BLOCK_BYTES = 256 * 1024
+_UTF16_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
+_UTF16_BY_BOM = {bom: encoding for encoding, bom in _UTF16_BOMS.items()}
+
+
+def configured_codec(path: Path, encoding: str) -> str:
+    """The codec for a configured encoding: the one that leaves out the file's byte order mark, if it has one.
+
+    Raises ExportError for UTF-16 when nothing says in which order the bytes are.
+    """
+    head = _head(path, 2)
+    if encoding == "utf-16" and head not in _UTF16_BY_BOM:
+        if b"\0" not in head:
+            raise _invalid(encoding)
+        found = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+        raise ExportError(  # the setting is in the message, because a held export keeps no hint
+            f"the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING={found}",
+            hint="or export it with the mark, or as UTF-8",
+        )
+    if encoding in _UTF16_BOMS and head in _UTF16_BY_BOM:
+        if _UTF16_BY_BOM[head] != encoding:
+            raise _invalid(encoding)
+        return "utf-16"
+    return "utf-8-sig" if encoding == "utf-8" else encoding
+
+
+def detected_codec(path: Path) -> str:
+    """The codec that the byte order mark names, else UTF-8 when all of the file is UTF-8, else cp1252.
+
+    Raises ExportError when the file is not text in that encoding, or is UTF-8 with damaged bytes.
+    """
+    head = _head(path, 3)
+    if head[:2] in _UTF16_BY_BOM:
+        return checked_codec(path, "utf-16")
+    if head == codecs.BOM_UTF8:
+        return checked_codec(path, "utf-8-sig")
+    if _is_text(path, "utf-8"):
+        return "utf-8"
+    _refuse_damaged_utf8(path)
+    return checked_codec(path, "cp1252")
+
+
+def checked_codec(path: Path, codec: str) -> str:
+    """The codec. Raises ExportError when it can't decode the whole file."""
+    if _is_text(path, codec):
+        return codec
+    raise _invalid(codec.removesuffix("-sig"))
+
+
+def find_line_end(path: Path, codec: str | None) -> str:
+    """The character that ends a line. Raises TruncatedError when the file doesn't end with it. `codec`: if it is known."""
+    # Latin-1 finds the line ends of every encoding except UTF-16.
+    encoding = _UTF16_BY_BOM.get(_head(path, 2)) or (codec if codec in _UTF16_BOMS else "latin-1")
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        line_end = "\r" if file.readline(MAX_LINE_CHARS).endswith("\r") else "\n"
+    if not _ends_with(path, line_end.encode(encoding)):
+        raise TruncatedError(
+            "truncated: the final line end is missing, so the last row may be cut off", hint=CUT_OFF_HINT
+        )
+    return line_end
+
+
+def _ends_with(path: Path, line_end: bytes) -> bool:
+    size_bytes, width = path.stat().st_size, len(line_end)
+    if size_bytes < width or size_bytes % width:
+        return False
+    with path.open("rb") as file:
+        file.seek(size_bytes - width)
+        return file.read() == line_end
+
+
+def _head(path: Path, size_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size_bytes)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def _is_text(path: Path, codec: str) -> bool:
+    decoder = codecs.getincrementaldecoder(codec)()
+    try:
+        for block in _blocks(path):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _invalid(encoding: str) -> ExportError:
+    return ExportError(
+        f"the export is not valid {encoding} text", hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING"
+    )
+
+
+def _refuse_damaged_utf8(path: Path) -> None:
+    """Raise ExportError when the file is UTF-8 with some damaged bytes: as cp1252, all its accented letters would be wrong.
+
+    In cp1252 text, accented letters that form a valid UTF-8 sequence are rare. In UTF-8 text they are the rule.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    valid = invalid = 0
+    for block in _blocks(path):
+        text = decoder.decode(block)
+        decodable = text.encode("utf-8", "ignore").decode("utf-8")
+        invalid += len(text) - len(decodable)
+        valid += len(decodable) - len(decodable.encode("ascii", "ignore"))
+    if valid >= max(invalid, 1):
+        raise ExportError(
+            f"the export is UTF-8 text with {counted(invalid, 'damaged byte')}",
+            hint="export it again, all of it as UTF-8",
+        )
