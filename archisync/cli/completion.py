@@ -5,16 +5,16 @@ A person in the middle of a command wants no error there: without a database tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
+from archisync.base.errors import ArchisyncError
 from archisync.rules.synctypes import SYNC_TYPES
 
 if TYPE_CHECKING:
     from archisync.store.database import Database
 
-T = TypeVar("T")
 OFFERED = 50
 ANSWER_TIMEOUT_S = 2
 
@@ -32,48 +32,46 @@ def sync_types_or_all(incomplete: str) -> list[str]:
 
 
 def agent_ids(incomplete: str) -> list[str]:
-    def query(db: Database) -> list[str]:
-        from archisync.store import agents
+    from archisync.store import agents
 
+    with suppress(ArchisyncError), _database() as db:
         return agents.ids_beginning_with(db, incomplete, limit=OFFERED)
-
-    return _from_database(query)
+    return []
 
 
 def run_ids(incomplete: str) -> list[tuple[str, str]]:
     """The newest runs, each with a description."""
+    from archisync.store import history
 
-    def query(db: Database) -> list[tuple[str, str]]:
-        from archisync.store import history
-
-        return [(str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in history.newest(db, limit=OFFERED)]
-
-    return [(number, text) for number, text in _from_database(query) if number.startswith(incomplete)]
+    with suppress(ArchisyncError), _database() as db:
+        found = [
+            (str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in history.newest(db, limit=OFFERED)
+        ]
+        return [(number, text) for number, text in found if number.startswith(incomplete)]
+    return []
 
 
 def held_run_ids(incomplete: str) -> list[tuple[str, str]]:
     """Runs whose export waits for a decision, each with a description."""
+    from archisync.store import held
 
-    def query(db: Database) -> list[tuple[str, str]]:
-        from archisync.store import held
+    with suppress(ArchisyncError), _database() as db:
+        found = [
+            (str(h.run_id), f"{h.sync_type} of {h.agent_id}: {h.rule}") for h in held.held_exports(db, limit=OFFERED)
+        ]
+        return [(number, text) for number, text in found if number.startswith(incomplete)]
+    return []
 
-        found = held.held_exports(db, include_decided=False)[:OFFERED]
-        return [(str(h.run_id), f"{h.sync_type} of {h.agent_id}: {h.rule}") for h in found]
 
-    return [(number, text) for number, text in _from_database(query) if number.startswith(incomplete)]
-
-
-def _from_database(query: Callable[[Database], list[T]]) -> list[T]:
-    """The query's result; nothing if the database is not configured, out of reach or slow."""
-    from archisync.base.errors import ArchisyncError
+@contextmanager
+def _database() -> Iterator[Database]:
+    """A connection. Raises ArchisyncError if the database is not configured, out of reach or slow."""
     from archisync.rules.config import Config
     from archisync.store.database import connected
 
-    with suppress(ArchisyncError):
-        url = Config.from_environment().database_url
-        with connected(url, purpose="completion", answer_timeout_s=ANSWER_TIMEOUT_S) as db:
-            return query(db)
-    return []
+    url = Config.from_environment().database_url
+    with connected(url, purpose="completion", answer_timeout_s=ANSWER_TIMEOUT_S) as db:
+        yield db
 
 
 def mend_zsh_script() -> None:

@@ -16,7 +16,6 @@ import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
 from types import FrameType
 
@@ -30,22 +29,21 @@ from rich.text import Text
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import duration, printable, relative, seconds
 from archisync.cli.output import STYLES
+from archisync.cli.snapshot import Snapshot, read_snapshot
 from archisync.cli.tablefit import GAP, fit
 from archisync.rules.config import Config
-from archisync.store import activity, claims, clock, health, held, settings, ticks
+from archisync.store import activity
 from archisync.store.activity import Point
 from archisync.store.database import connected
-from archisync.store.health import TypeHealth, UnhealthyPair
+from archisync.store.health import TypeHealth
 from archisync.store.held import Held
 from archisync.store.runs import Run
-from archisync.store.settings import Pause
-from archisync.store.ticks import Heartbeat
 
 TREND_RUNS = 24
 NARROW_TREND_RUNS = 8
 """Runs in the trend of a type: as many as there is room for, between these two."""
 LISTED = 100
-"""Runs, held exports or pairs that one update reads: more than any screen has lines."""
+"""Held exports or pairs that one update reads: more than any screen has lines."""
 _COLUMNS = (
     "type", "health", "every", "agents", "queued", "running", "stale", "failing", "degraded", "resting", "held", "last ok", "took",
     "next", "trend",
@@ -72,32 +70,20 @@ class Workers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
+class View:
     """Everything that one frame shows."""
 
-    now: datetime
-    types: Sequence[TypeHealth]
+    status: Snapshot
     trends: dict[str, list[Point]]
-    last_tick: Heartbeat | None
-    running: Sequence[Run]
-    held: Sequence[Held]
-    unhealthy: Sequence[UnhealthyPair]
-    pauses: Sequence[Pause]
     workers: Workers
 
 
-def read_snapshot(config: Config) -> Snapshot:
-    """Read everything anew. Raises errors of PostgreSQL; those of Redis are in the snapshot."""
+def read_view(config: Config) -> View:
+    """Read everything anew. Raises errors of PostgreSQL; an error of Redis is in the view."""
     with connected(config.database_url, purpose="status --watch") as db:
-        return Snapshot(
-            now=clock.now(db),
-            types=health.type_health(db),
+        return View(
+            status=read_snapshot(db, held_limit=LISTED, pairs_limit=LISTED),
             trends=activity.trends(db, limit=TREND_RUNS),
-            last_tick=ticks.last(db),
-            running=claims.running(db, limit=LISTED),
-            held=held.held_exports(db, limit=LISTED),
-            unhealthy=health.unhealthy_pairs(db, limit=LISTED),
-            pauses=settings.pauses(db),
             workers=_read_workers(config),
         )
 
@@ -123,27 +109,26 @@ def _read_workers(config: Config) -> Workers:
 # --- drawing ------------------------------------------------------------------------------------------------------
 
 
-def draw(snapshot: Snapshot, *, width: int, height: int, problem: str | None = None) -> RenderableType:
-    """The whole frame. Its last line counts what the height has no room for. `problem`: why the snapshot is an old one."""
-    lines = [*_head(snapshot, width), *_problem(problem)]
-    table = _table(snapshot, width)
-    details = _details(snapshot)
-    room = max(1, height - len(lines) - len(snapshot.types) - 4)
+def draw(view: View, *, width: int, height: int, problem: str | None = None) -> RenderableType:
+    """The whole frame. Its last line counts what the height has no room for. `problem`: why the view is an old one."""
+    lines = [*_head(view, width), *_problem(problem)]
+    details = _details(view)
+    room = max(1, height - len(lines) - len(view.status.types) - 4)
     if len(details) > room:
         details = [*details[: room - 1], Text(f"… and {len(details) - room + 1} more", style="dim")]
     for line in (*lines, *details):
         line.no_wrap, line.overflow = True, "ellipsis"
-    return Group(*lines, table, *details, Text("q ends", style="dim"))
+    return Group(*lines, _table(view, width), *details, Text("q ends", style="dim"))
 
 
-def _head(s: Snapshot, width: int) -> Iterator[Text]:
-    title = Text.assemble(("archisync", "bold"), f"  {s.now:%Y-%m-%d %H:%M:%S} UTC  ")
-    tick = _last_tick(s)
+def _head(view: View, width: int) -> Iterator[Text]:
+    title = Text.assemble(("archisync", "bold"), f"  {view.status.now:%Y-%m-%d %H:%M:%S} UTC  ")
+    tick = _last_tick(view.status)
     if cell_len(title.plain) + cell_len(tick.plain) <= width:
         yield title.append(tick)
     else:
         yield from (title, tick)
-    w = s.workers
+    w = view.workers
     if w.error:
         yield Text(printable(w.error), style="red")
     else:
@@ -153,10 +138,8 @@ def _head(s: Snapshot, width: int) -> Iterator[Text]:
 
 def _last_tick(s: Snapshot) -> Text:
     tick = s.last_tick
-    if note := ticks.overdue_note(tick):
-        return Text(note, style="red")
-    if tick is None:
-        return Text()
+    if tick is None or s.tick_note:
+        return Text(s.tick_note or "", style="red")
     host = printable(tick.host, limit=_NAME_WIDTH)
     return Text(f"last tick {tick.age_s:.0f} s ago on {host}", style="red" if tick.error else "green")
 
@@ -166,8 +149,9 @@ def _problem(problem: str | None) -> Iterator[Text]:
         yield Text(f"{printable(problem)} (this is the last view; trying again)", style="bold red")
 
 
-def _table(s: Snapshot, width: int) -> Table:
-    rows = [_row(s, h) for h in s.types]
+def _table(view: View, width: int) -> Table:
+    types = view.status.types
+    rows = [_row(view, h) for h in types]
     widths = [max(len(name), *(cell_len(row[i].plain) for row in rows)) for i, name in enumerate(_COLUMNS)]
     trend = len(_COLUMNS) - 1
     widths[trend] = min(widths[trend], NARROW_TREND_RUNS)
@@ -177,16 +161,16 @@ def _table(s: Snapshot, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for i in shown:
         table.add_column(_COLUMNS[i], justify="right" if _COLUMNS[i] in _NUMBERS else "left", no_wrap=True)
-    for row, h in zip(rows, s.types, strict=True):
-        row[trend] = sparkline(s.trends.get(h.sync_type, [])[-runs:])
+    for row, h in zip(rows, types, strict=True):
+        row[trend] = sparkline(view.trends.get(h.sync_type, [])[-runs:])
         table.add_row(*(row[i] for i in shown))
     return table
 
 
-def _row(s: Snapshot, h: TypeHealth) -> list[Text]:
-    points = s.trends.get(h.sync_type, [])
-    last_ok = relative(h.newest_success_at, s.now) if h.newest_success_at else "never"
-    next_due = relative(h.next_due_at, s.now) if h.next_due_at else "-"
+def _row(view: View, h: TypeHealth) -> list[Text]:
+    now, points = view.status.now, view.trends.get(h.sync_type, [])
+    last_ok = relative(h.newest_success_at, now) if h.newest_success_at else "never"
+    next_due = relative(h.next_due_at, now) if h.next_due_at else "-"
     succeeded = [p.seconds for p in points if p.state == "succeeded"]
     cells = [
         h.sync_type, Text(h.word, style=STYLES.get(h.word, "")), f"{h.interval_minutes} min", h.shown("pairs"), h.shown("queued"),
@@ -214,13 +198,13 @@ def sparkline(points: Sequence[Point]) -> Text:
     return text
 
 
-def _details(s: Snapshot) -> list[Text]:
-    found = []
+def _details(view: View) -> list[Text]:
+    s, found = view.status, []
     for run in s.running:
         since = duration(s.now - run.started_at) if run.started_at else "?"
         found.append(_line("running", f"{_pair(run)} for {since} on {run.worker} (run {run.run_id})"))
-    if s.workers.idle:
-        found.append(_line("idle", ", ".join(s.workers.idle)))
+    if view.workers.idle:
+        found.append(_line("idle", ", ".join(view.workers.idle)))
     for h in s.held:
         found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {h.message}"))
     for pair in s.unhealthy:
@@ -245,18 +229,18 @@ def _line(word: str, text: str) -> Text:
 
 def watch(config: Config, *, every_s: float, colour: bool) -> bool:
     """Show the view until q (False) or Ctrl-C (True). An error of the first update is raised: a wrong setting needs no live view."""
-    snapshot, problem = read_snapshot(config), None
+    view, problem = read_view(config), None
     console = Console(no_color=not colour, highlight=False, markup=False)
     with _sigterm_as_ctrl_c(), _raw_keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
         try:
             while True:
-                frame = draw(snapshot, width=console.width, height=console.height, problem=problem)
+                frame = draw(view, width=console.width, height=console.height, problem=problem)
                 with _whole_frame(console):
                     screen.update(frame, refresh=True)
                 if _quit_within(keys, every_s):
                     return False
                 try:
-                    snapshot, problem = read_snapshot(config), None
+                    view, problem = read_view(config), None
                 except ArchisyncError as exc:
                     problem = exc.message
         except KeyboardInterrupt:

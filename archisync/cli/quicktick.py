@@ -53,13 +53,6 @@ def run_tick(output: Output, config: Config, *, json: bool) -> ExitCode:
 
 
 def _as_json(summary: Summary) -> dict[str, object]:
-    return {
-        "reaped": summary.reaped,
-        "due": summary.due,
-        "enqueued": summary.enqueued,
-        "redelivered": summary.redelivered,
-        "skipped": summary.skipped,
-        "pruned": summary.pruned,
-        "duration_ms": summary.duration_ms,
-        "error": summary.error.message if summary.error else None,
-    }
+    counts = ("reaped", "due", "enqueued", "redelivered", "skipped", "pruned", "duration_ms")
+    error = summary.error.message if summary.error else None
+    return {**{name: getattr(summary, name) for name in counts}, "error": error}

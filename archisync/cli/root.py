@@ -14,36 +14,15 @@ from archisync.cli.output import Output
 from archisync.rules.config import Config
 
 COMMANDS = {
-    "demo": "demo",
-    "up": "up",
-    "tick": "tick",
-    "run": "run",
-    "status": "status",
-    "plan": "plan",
-    "history": "history",
-    "show": "history",
-    "why": "why",
-    "enable": "interval",
-    "disable": "interval",
-    "pause": "pause",
-    "resume": "pause",
-    "doctor": "doctor",
-    "metrics": "metrics",
-    "report": "report",
-    "worker": "worker",
-    "prune": "history",
-    "diff": "diff",
-    "clear": "clear",
-}
+    "demo": "demo", "up": "up", "tick": "tick", "run": "run", "status": "status", "plan": "plan",
+    "history": "history", "show": "history", "why": "why", "enable": "interval", "disable": "interval",
+    "pause": "pause", "resume": "pause", "doctor": "doctor", "metrics": "metrics", "report": "report",
+    "worker": "worker", "prune": "history", "diff": "diff", "clear": "clear",
+}  # fmt: skip
 """Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""
 GROUPS = {
-    "interval": "interval",
-    "agent": "agent",
-    "held": "held",
-    "guard": "guard",
-    "db": "database",
-    "redis": "redis",
-}
+    "interval": "interval", "agent": "agent", "held": "held", "guard": "guard", "db": "database", "redis": "redis",
+}  # fmt: skip
 """Each group of commands and the module of `archisync.cli` that has its `commands`."""
 
 

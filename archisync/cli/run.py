@@ -12,7 +12,7 @@ from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, app, user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from archisync.cli.output import Output
     from archisync.store.database import Database
@@ -107,16 +107,16 @@ def _force(
 def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
 ) -> tuple[list[Run], ArchisyncError | None]:
-    """Deliver the runs, or do them here. Returns them with the reason why some are unfinished; no runs if nobody waits for them."""
-    from archisync.store import history
+    """Do the runs here, or deliver them and wait. Returns them with the reason why some are unfinished; no runs if nobody waits."""
+    from archisync.schedule import deliver, force
+    from archisync.store import history, ticks
 
     if not inline:
-        from archisync.schedule.deliver import deliver_now
-
-        deliver_now(db, a.config)
+        deliver.deliver_now(db, a.config)
         if not wait:
             return [], None
-        _warn_without_ticks(a.output, db)
+        if note := ticks.overdue_note(ticks.last(db)):
+            a.output.say(f"note: {note}")
     ended: dict[int, Run] = {}
 
     def on_end(run: Run) -> None:
@@ -125,7 +125,12 @@ def _finish(
 
     problem: ArchisyncError | None = None
     try:
-        _run_or_wait(a, db, forced, on_end, timeout_s=timeout_s, inline=inline)
+        if inline:
+            from archisync.work.inline import run_inline
+
+            run_inline(db, a.config, forced, changed=on_end)
+        else:
+            force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=on_end)
     except (BusyError, WaitTimeoutError) as exc:
         problem = exc
     except KeyboardInterrupt:
@@ -134,33 +139,6 @@ def _finish(
         a.output.say(f"{what} (archisync show {unfinished})")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     return [ended.get(one.run_id) or history.get(db, one.run_id) for one in forced], problem
-
-
-def _run_or_wait(
-    a: App,
-    db: Database,
-    forced: list[Forced],
-    on_end: Callable[[Run], None],
-    *,
-    timeout_s: float | None,
-    inline: bool,
-) -> None:
-    """Block until all runs have ended, and call `on_end` with each. Raises BusyError, WaitTimeoutError."""
-    if inline:
-        from archisync.work.inline import run_inline
-
-        run_inline(db, a.config, forced, changed=on_end)
-    else:
-        from archisync.schedule import force
-
-        force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=on_end)
-
-
-def _warn_without_ticks(output: Output, db: Database) -> None:
-    from archisync.store import ticks
-
-    if note := ticks.overdue_note(ticks.last(db)):
-        output.say(f"note: {note}")
 
 
 def _say_outcome(output: Output, run: Run) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,37 +14,21 @@ from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, app
 from archisync.cli.output import Ago, Output
 from archisync.cli.pause import scope
+from archisync.cli.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from archisync.store.health import TypeHealth, UnhealthyPair
-    from archisync.store.held import Held
-    from archisync.store.runs import Run
-    from archisync.store.settings import Pause
-    from archisync.store.ticks import Heartbeat
+    from archisync.store.health import TypeHealth
 
 _HEADS = (
     "type", "health", "minutes", "agents", "queued", "running", "stale", "failing", "resting", "held", "last success", "next due",
 )  # fmt: skip
 _COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "held")
 _LESS_IMPORTANT = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
+_HELD_NAMED = 1000
 _PAIRS_NAMED = 5
 """Unhealthy pairs listed at most: when the ERP is broken, they must not push the table of types off the screen."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Status:
-    """What the database says at one moment. `unhealthy` has one pair more than is shown, if there are more."""
-
-    now: datetime
-    types: Sequence[TypeHealth]
-    last_tick: Heartbeat | None
-    tick_note: str | None
-    running: Sequence[Run]
-    held: Sequence[Held]
-    unhealthy: Sequence[UnhealthyPair]
-    pauses: Sequence[Pause]
 
 
 def status(
@@ -67,7 +50,8 @@ def status(
     if watch:
         _watch(a, every, json)
         return
-    found = _read(a)
+    with a.database("status") as db:
+        found = read_snapshot(db, held_limit=_HELD_NAMED, pairs_limit=_PAIRS_NAMED + 1)
     if json:
         a.output.json(
             now=found.now,
@@ -85,29 +69,12 @@ def status(
         a.output.line(line)
 
 
-def _read(a: App) -> _Status:
-    from archisync.store import claims, clock, health, held, settings, ticks
-
-    with a.database("status") as db:
-        last_tick = ticks.last(db)
-        return _Status(
-            now=clock.now(db),
-            types=health.type_health(db),
-            last_tick=last_tick,
-            tick_note=ticks.overdue_note(last_tick),
-            running=claims.running(db),
-            held=held.held_exports(db),
-            unhealthy=health.unhealthy_pairs(db, limit=_PAIRS_NAMED + 1),
-            pauses=settings.pauses(db),
-        )
-
-
 def _row(h: TypeHealth, now: datetime) -> list[Any]:
     next_due = Ago(h.next_due_at, now) if h.next_due_at else None
     return [h.sync_type, h.word, h.interval_minutes, *map(h.shown, _COUNTS), Ago(h.newest_success_at, now), next_due]
 
 
-def _lines(found: _Status, output: Output) -> Iterator[str]:
+def _lines(found: Snapshot, output: Output) -> Iterator[str]:
     """What stands below the table."""
     tick = found.last_tick
     if found.tick_note:
@@ -123,7 +90,7 @@ def _lines(found: _Status, output: Output) -> Iterator[str]:
         yield f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}"
 
 
-def _unhealthy_lines(found: _Status, output: Output) -> Iterator[str]:
+def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:
     # Without ticks every pair becomes stale, and the warning has said so: then only pairs that rest are named.
     pairs = [pair for pair in found.unhealthy if pair.backoff_until or not found.tick_note]
     for pair in pairs[:_PAIRS_NAMED]:

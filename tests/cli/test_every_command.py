@@ -16,8 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Protocol
+from typing import Any
 
 import psycopg
 import pytest
@@ -134,38 +133,16 @@ def usual_code(name: str) -> int:
     return 1 if name in LEFT_WITH_1 else 0
 
 
-class Run(Protocol):
-    """Types a command in this test's environment, to which `env` is added: its exit code, standard output and standard error.
-
-    `stdout` and `stderr` are descriptors to write to instead; what is written there is not returned.
-    """
-
-    def __call__(
-        self, words: str, *more: str, env: Mapping[str, str] = {}, stdout: int | None = None, stderr: int | None = None
-    ) -> tuple[int, str, str]: ...
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(warm_command: WarmCommand, env: dict[str, str]) -> Run:
-    whole = env
+    """Runs a command: `run("tick", "-q")` is its exit code, standard output and standard error. Options as of `WarmCommand.run`."""
 
-    def run(
-        words: str, *more: str, env: Mapping[str, str] = {}, stdout: int | None = None, stderr: int | None = None
-    ) -> tuple[int, str, str]:
-        with Path(os.devnull).open() as nothing, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-            code = warm_command.run_on(
-                (
-                    nothing.fileno(),
-                    out.fileno() if stdout is None else stdout,
-                    err.fileno() if stderr is None else stderr,
-                ),
-                [*words.split(), *more],
-                env={**whole, **env},
-                timeout_s=COMMAND_TIMEOUT_S,
-            )
-            out.seek(0)
-            err.seek(0)
-            return code, out.read(), err.read()
+    def run(words: str, *more: str, env: Mapping[str, str] = env, **streams: Any) -> tuple[int, str, str]:
+        done = warm_command.run([*words.split(), *more], env=env, timeout_s=COMMAND_TIMEOUT_S, **streams)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 
@@ -308,8 +285,9 @@ OLD_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def test_a_name_that_the_locale_can_t_spell_ends_no_command(run: Run, env: dict[str, str]) -> None:
     with connected(env["ARCHISYNC_DATABASE_URL"], purpose="test") as db:
         agents.add(db, "a.rossi", name="Niccolò", whitelisted=True)
-    assert "Niccol?" in run("agent list", env=OLD_LOCALE)[1]
-    assert json.loads(run("agent list --json", env=OLD_LOCALE)[1])["agents"][0]["name"] == "Niccolò"
+    old = env | OLD_LOCALE
+    assert "Niccol?" in run("agent list", env=old)[1]
+    assert json.loads(run("agent list --json", env=old)[1])["agents"][0]["name"] == "Niccolò"
 
 
 def test_a_chart_is_drawn_in_ascii_if_the_locale_has_nothing_else(on_a_terminal: Callable[..., str]) -> None:

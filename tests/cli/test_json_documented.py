@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import typer
 
+from archisync.base.errors import ExitCode
 from archisync.cli.root import root_command
 from archisync.rules.config import Config
 from archisync.store import claims, history
@@ -27,7 +28,6 @@ from tests.support.samples import SAMPLES
 TEXT = (REPOSITORY / "examples" / "guides" / "json.md").read_text("utf-8")
 SHARED = {"run": "A run", "held export": "A held export"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-HELD = 6
 
 
 class Undocumented(AssertionError):
@@ -167,13 +167,18 @@ class Site:
     config: Config
     exports: Path
 
-    def json(self, *args: str, code: int = 0, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-        done = self.cli(*args, "--json", env=env)
+    def json(self, words: str, *, code: int = 0, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+        done = self.cli(*words.split(), "--json", env=env)
         assert done.returncode == code, done.stderr
         document = json.loads(done.stdout)
         assert document.pop("schema") == 1
         assert isinstance(document, dict)
         return document
+
+    def shown(self, words: str, *, code: int = 0, env: Mapping[str, str] | None = None) -> "Document":
+        """The heading under which the command is documented, and its document."""
+        heading = max((name for name in SECTIONS if f"archisync {words} ".startswith(f"{name} ")), key=len)
+        return heading, self.json(words, code=code, env=env)
 
     def cut(self, agent_id: str, sync_type: str, lines: int) -> None:
         """The export's first lines, with another value in its first row."""
@@ -191,66 +196,91 @@ class Site:
         )
 
 
-def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(command, its document) for every command that takes --json, at a site where everything happens."""
+Document = tuple[str, dict[str, Any]]
+"""A command, and what it prints with --json."""
+
+
+def documents(site: Site, empty_database_url: str) -> Iterator[Document]:
+    """Documents of every command that takes --json, at a site where everything happens."""
     elsewhere = {"ARCHISYNC_DATABASE_URL": empty_database_url}
-    yield "archisync db status", site.json("db", "status", env=elsewhere)
-    yield "archisync db migrate", site.json("db", "migrate", env=elsewhere)
-    yield "archisync db status", site.json("db", "status")
-    yield "archisync status", site.json("status")
-    yield "archisync why", site.json("why", "orders", "nobody", code=5)
+    yield site.shown("db status", env=elsewhere)
+    yield site.shown("db migrate", env=elsewhere)
+    yield site.shown("db status")
+    yield site.shown("status")
+    yield site.shown("why orders nobody", code=ExitCode.NOT_FOUND)
+    yield from while_runs_are_queued(site)
+    yield from after_runs(site)
+    held_run = _cut_export(site)
+    yield from around_a_held_export(site, held_run)
+    yield from with_unfinished_runs(site, held_run)
+    # more agents than `status` counts exactly
+    site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
+    site.db.execute("vacuum analyze system.sync_state")
+    yield site.shown("status")
+
+
+def while_runs_are_queued(site: Site) -> Iterator[Document]:
     site.cli("agent", "add", "anna.bianchi", "--name", "Anna Bianchi", "--allow")
     site.cli("agent", "add", "luca.ferrari", "--allow")
-    yield "archisync plan", site.json("plan", "--for", "2h")
-    yield "archisync tick --dry-run", site.json("tick", "--dry-run")
+    yield site.shown("plan --for 2h")
+    yield site.shown("tick --dry-run")
     site.cli("pause", "--type", "ddt", "--agent", "luca.ferrari", "--until", "2h", "--reason", "a test")
     site.cli("pause", "--type", "invoices", "--until", "2h")
-    yield "archisync tick", site.json("tick", code=4, env={"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"})
-    yield "archisync status", site.json("status")
-    yield "archisync tick", site.json("tick")
-    yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
-    yield "archisync history", site.json("history")
+    yield site.shown("tick", code=ExitCode.UNREACHABLE, env={"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"})
+    yield site.shown("status")
+    yield site.shown("tick")
+    yield site.shown("plan --for 2h --workers 1")
+    yield site.shown("history")
+
+
+def after_runs(site: Site) -> Iterator[Document]:
     drain(site.db, site.config)
-    yield "archisync agent list", site.json("agent", "list")
+    yield site.shown("agent list")
     site.cli("resume", "--type", "invoices")
     site.cli("resume", "--type", "ddt", "--agent", "luca.ferrari")
-    yield "archisync run", site.json("run", "all", "--agent", "luca.ferrari", "--inline", "--reason", "a test")
-    for name in ("agent list", "agent show anna.bianchi", "agent show luca.ferrari", "interval list", "guard list"):
-        words = name.split()
-        yield "archisync " + " ".join(words[:2]), site.json(*words)
-    yield "archisync plan", site.json("plan", "--for", "2h", "--workers", "1")
-    yield "archisync doctor", site.json("doctor", code=1)
-
+    yield site.shown("run all --agent luca.ferrari --inline --reason test")
+    for words in ("agent list", "agent show anna.bianchi", "agent show luca.ferrari", "interval list", "guard list"):
+        yield site.shown(words)
+    yield site.shown("plan --for 2h --workers 1")
+    yield site.shown("doctor", code=ExitCode.SYNC_FAILED)
     # every shape of a warning; a source that says something; an export without news
     other = site.with_program('echo "one, two" >&2; printf "customer_id,name,colour\\n1,A,red\\n2,,red\\n"')
     assert sync(site.db, other, "customers", "luca.ferrari").export is not None
     for _ in range(2):
         sync(site.db, site.config, "orders", "luca.ferrari", trigger="scheduled")
-    yield "archisync history", site.json("history", "--limit", "100")
+    yield site.shown("history --limit 100")
 
-    # held: open, decided, used
+
+def _cut_export(site: Site) -> int:
+    """Cut an export and hold it; the id of the run."""
     site.cut("anna.bianchi", "customers", 10)
-    yield "archisync diff", site.json("diff", "customers", "--agent", "anna.bianchi", code=HELD)
-    run = sync(site.db, site.config, "customers", "anna.bianchi")
-    yield "archisync held list", site.json("held", "list")
-    yield "archisync held show", site.json("held", "show", str(run.run_id))
+    return sync(site.db, site.config, "customers", "anna.bianchi").run_id
+
+
+def around_a_held_export(site: Site, run_id: int) -> Iterator[Document]:
+    """The export is open, decided and used."""
+    yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
+    yield site.shown("held list")
+    yield site.shown(f"held show {run_id}")
     rests = "update system.sync_state set backoff_until = system.clock() + make_interval(hours => %s) where agent_id = 'luca.ferrari'"
     site.db.execute(rests, [1])
-    yield "archisync status", site.json("status")
+    yield site.shown("status")
     site.db.execute(rests, [None])
-    yield "archisync why", site.json("why", "customers", "anna.bianchi")
-    site.cli("held", "accept", str(run.run_id), "--why", "a test", "--no-run")
+    yield site.shown("why customers anna.bianchi")
+    site.cli("held", "accept", str(run_id), "--why", "a test", "--no-run")
     sync(site.db, site.config, "customers", "anna.bianchi")
-    yield "archisync held show", site.json("held", "show", str(run.run_id))
-    yield "archisync held list", site.json("held", "list", "--all")
+    yield site.shown(f"held show {run_id}")
+    yield site.shown("held list --all")
     (site.exports / "anna.bianchi" / "customers.csv").write_text("customer_id,name,colour\n1,,red\n", "utf-8")
-    yield "archisync diff", site.json("diff", "customers", "--agent", "anna.bianchi", code=HELD)
+    yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
 
-    # unfinished runs: one is running, one waits for its next attempt
-    yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi", "--reason", "a test")
-    yield "archisync run", site.json("run", "orders", "--agent", "anna.bianchi")
-    running = site.json("run", "orders", "--agent", "luca.ferrari")["runs"][0]["run_id"]
-    waiting = site.json("run", "ddt", "--agent", "anna.bianchi")["runs"][0]["run_id"]
+
+def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:
+    """One run is running, another one waits for its next attempt."""
+    for _ in range(2):
+        yield site.shown("run orders --agent anna.bianchi --reason test")
+    running = site.json("run orders --agent luca.ferrari")["runs"][0]["run_id"]
+    waiting = site.json("run ddt --agent anna.bianchi")["runs"][0]["run_id"]
     assert claims.claim(site.db, running, history.get(site.db, running).fence, worker="here:1", lease_s=60) is not None
     claim = claims.claim(site.db, waiting, history.get(site.db, waiting).fence, worker="here:2", lease_s=60)
     assert claim is not None
@@ -259,17 +289,12 @@ def documents(site: Site, empty_database_url: str) -> Iterator[tuple[str, dict[s
     site.cli("pause", "--reason", "a test")
     site.cli("pause", "--agent", "luca.ferrari", "--until", "2h")
     site.cli("pause", "--type", "ddt", "--until", "2h")
-    yield "archisync status", site.json("status")
-    yield "archisync history", site.json("history", "--limit", "100")
-    for number in (running, waiting, run.run_id):
-        yield "archisync show", site.json("show", str(number))
-    for row in site.json("history", "--limit", "100")["runs"]:
+    yield site.shown("status")
+    yield site.shown("history --limit 100")
+    for number in (running, waiting, held_run):
+        yield site.shown(f"show {number}")
+    for row in site.json("history --limit 100")["runs"]:
         yield "archisync show", {"run": row}
-
-    # more agents than `status` counts exactly
-    site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
-    site.db.execute("vacuum analyze system.sync_state")
-    yield "archisync status", site.json("status")
 
 
 @pytest.mark.slow

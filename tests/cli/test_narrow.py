@@ -93,18 +93,7 @@ def test_a_table_fits_or_is_shown_as_records(words: str, columns: int, shown: Sh
 
 def test_the_least_important_columns_are_left_out_and_named(shown: Shown) -> None:
     narrow, wide = shown("status", 80), shown("status", 200)
-    assert table_of(narrow)[0].split() == [
-        "type",
-        "health",
-        "agents",
-        "stale",
-        "failing",
-        "held",
-        "last",
-        "success",
-        "next",
-        "due",
-    ]
+    assert " ".join(table_of(narrow)[0].split()) == "type health agents stale failing held last success next due"
     assert "no room for minutes, queued, running, resting (a wider terminal or --json shows them)" in narrow
     assert table_of(wide)[0].split()[2:6] == ["minutes", "agents", "queued", "running"]
     assert not [line for line in wide if line.startswith("no room")]

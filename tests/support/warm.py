@@ -52,13 +52,27 @@ class WarmCommand:
         self._process.wait()
 
     def run(
-        self, arguments: Sequence[str], *, env: Mapping[str, str], stdin: str = "", timeout_s: float
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: str = "",
+        stdout: int | None = None,
+        stderr: int | None = None,
+        timeout_s: float,
     ) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run` of `archisync ARGUMENTS` gives. Raises subprocess.TimeoutExpired once the command is killed."""
+        """What `subprocess.run` of `archisync ARGUMENTS` gives. Output to a descriptor of the caller's is not returned.
+
+        Raises subprocess.TimeoutExpired once the command is killed.
+        """
         with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
             given.write(stdin)
             given.seek(0)
-            streams = (given.fileno(), out.fileno(), err.fileno())
+            streams = (
+                given.fileno(),
+                out.fileno() if stdout is None else stdout,
+                err.fileno() if stderr is None else stderr,
+            )
             code = self.run_on(streams, arguments, env=env, timeout_s=timeout_s)
             out.seek(0)
             err.seek(0)

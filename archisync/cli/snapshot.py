@@ -1,0 +1,48 @@
+"""What `status` and its live view show of PostgreSQL, read at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from archisync.store.database import Database
+    from archisync.store.health import TypeHealth, UnhealthyPair
+    from archisync.store.held import Held
+    from archisync.store.runs import Run
+    from archisync.store.settings import Pause
+    from archisync.store.ticks import Heartbeat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """`tick_note`: a sentence if nobody calls tick any more."""
+
+    now: datetime
+    types: Sequence[TypeHealth]
+    last_tick: Heartbeat | None
+    tick_note: str | None
+    running: Sequence[Run]
+    held: Sequence[Held]
+    unhealthy: Sequence[UnhealthyPair]
+    pauses: Sequence[Pause]
+
+
+def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapshot:
+    """`pairs_limit`: unhealthy pairs to read at most."""
+    from archisync.store import claims, clock, health, held, settings, ticks
+
+    last_tick = ticks.last(db)
+    return Snapshot(
+        now=clock.now(db),
+        types=health.type_health(db),
+        last_tick=last_tick,
+        tick_note=ticks.overdue_note(last_tick),
+        running=claims.running(db),
+        held=held.held_exports(db, limit=held_limit),
+        unhealthy=health.unhealthy_pairs(db, limit=pairs_limit),
+        pauses=settings.pauses(db),
+    )
