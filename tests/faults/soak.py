@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,9 @@ INTERVAL_MINUTES = 5
 INTERVAL_S = INTERVAL_MINUTES * 60 / CLOCK_SPEED
 TICK_EVERY_S = 60 / CLOCK_SPEED
 FAULT_EVERY_S = 0.35  # about 170 a minute
+LOOK_EVERY_S = 0.01
+NEW_FAULT_CHANCE = 0.03
+"""Of a fault that has not happened yet, at each look: a short soak has each fault, even if there is a child to kill for moments only."""
 LONGEST_STOP_S = 7.0  # beyond the lease of LEASE_S / CLOCK_SPEED
 AGENTS = ("anna", "bruno", "carla", "dario")
 WORKERS = 2
@@ -130,6 +133,19 @@ class Soak:
         self._stopped: list[tuple[float, int]] = []
         self._valkey_back_at: float | None = None
         self._next_tick = 0.0
+        self._faults: dict[str, tuple[int, Callable[[float], bool]]] = {
+            "tick killed": (4, lambda _: self._kill(self._ticks)),
+            "worker killed": (3, lambda _: self._kill(self._workers)),
+            "child killed": (5, self._kill_child),
+            "process stopped": (4, self._stop_one),
+            "FLUSHALL": (2, lambda _: self._redis(lambda client: client.flushall())),
+            "Redis connections cut": (
+                2,
+                lambda _: self._redis(lambda client: client.client_kill_filter(_type="normal")),
+            ),
+            "Valkey killed": (1, self._kill_valkey),
+            "PostgreSQL connection cut": (4, self._cut_postgres),
+        }
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
@@ -180,8 +196,10 @@ class Soak:
             self._keep_going(now)
             if now >= next_fault:
                 next_fault = now + self._random.expovariate(1 / FAULT_EVERY_S)
-                self._break_something(now)
-            time.sleep(0.01)
+                self._break_something(now, self._faults)
+            elif self._random.random() < NEW_FAULT_CHANCE:
+                self._break_something(now, sorted(self._faults.keys() - self.figures.faults.keys()))
+            time.sleep(LOOK_EVERY_S)
         self._continue_all()
         self._valkey_returns()
         self._recover()
@@ -217,25 +235,15 @@ class Soak:
 
     # --- faults ----------------------------------------------------------------------------------------------
 
-    def _break_something(self, now: float) -> None:
-        faults: dict[str, Callable[[float], bool]] = {
-            "tick killed": lambda _: self._kill(self._ticks),
-            "worker killed": lambda _: self._kill(self._workers),
-            "child killed": self._kill_child,
-            "process stopped": self._stop_one,
-            "FLUSHALL": lambda _: self._redis(lambda client: client.flushall()),
-            "Redis connections cut": lambda _: self._redis(lambda client: client.client_kill_filter(_type="normal")),
-            "Valkey killed": self._kill_valkey,
-            "PostgreSQL connection cut": self._cut_postgres,
-        }
-        weights = dict(zip(faults, (4, 3, 5, 4, 2, 2, 1, 4), strict=True))
-        while faults:  # a fault that finds nothing to break gives way to another
-            new = [name for name in faults if name not in self.figures.faults]
-            names = new or list(faults)  # each fault once, then by chance
-            name = self._random.choices(names, [weights[name] for name in names])[0]
-            if faults.pop(name)(now):
+    def _break_something(self, now: float, names: Iterable[str]) -> None:
+        """One of these faults, by chance. A fault that finds nothing to break gives way to another."""
+        weights = {name: self._faults[name][0] for name in names}
+        while weights:
+            (name,) = self._random.choices(list(weights), list(weights.values()))
+            if self._faults[name][1](now):
                 self.figures.faults[name] += 1
                 return
+            del weights[name]
 
     def _kill(self, processes: list[subprocess.Popen[bytes]]) -> bool:
         alive = [p for p in processes if p.poll() is None]
