@@ -112,161 +112,67 @@ class Action(Enum):
         self.mirrors = mirrors
         self.comes_by_itself = kind in (Kind.TICK, Kind.WORKER, Kind.TIME)
 
+    # fmt: off
     # a tick, in the order of tick.tick
     BEGIN = (Kind.TICK, "begins and finds no run to take back", "schedule.tick:tick", "store.claims:reap")
-    REAP = (
-        Kind.TICK,
-        "takes the run back from its silent worker",
-        "schedule.steps:take_back_silent_runs",
-        "store.claims:SQL_REAP",
-    )
-    SEE_DUE = (
-        Kind.TICK,
-        "sees that the pair is due",
-        "schedule.queueing:queue_due",
-        "store.queued_runs:SQL_INSERT_DUE",
-    )
-    SEE_NOT_DUE = (
-        Kind.TICK,
-        "sees that the pair is not due",
-        "schedule.queueing:queue_due",
-        "store.queued_runs:SQL_INSERT_DUE",
-    )
-    INSERT_DUE = (
-        Kind.TICK,
-        "locks the slot, moves it and inserts the run",
-        "store.queued_runs:insert_due",
-        "store.queued_runs:SQL_INSERT_DUE",
-    )
+    REAP = (Kind.TICK, "takes the run back from its silent worker", "schedule.steps:take_back_silent_runs", "store.claims:SQL_REAP")
+    SEE_DUE = (Kind.TICK, "sees that the pair is due", "schedule.queueing:queue_due", "store.queued_runs:SQL_INSERT_DUE")
+    SEE_NOT_DUE = (Kind.TICK, "sees that the pair is not due", "schedule.queueing:queue_due", "store.queued_runs:SQL_INSERT_DUE")
+    INSERT_DUE = (Kind.TICK, "locks the slot, moves it and inserts the run", "store.queued_runs:insert_due",
+        "store.queued_runs:SQL_INSERT_DUE")
     NOT_DUE_ANY_MORE = (Kind.TICK, "finds the slot locked or moved", "store.queued_runs:SQL_INSERT_DUE")
     MOVE_SLOT = (Kind.TICK, "moves the slot in a commit of its own (mutant)")
     PUSH_UNCOMMITTED = (Kind.TICK, "pushes a run that is not committed yet (mutant)")
     COMMIT_PUSHED = (Kind.TICK, "commits the run that it has pushed (mutant)")
-    SEE_LONG_AGO = (
-        Kind.TICK,
-        "sees a run that was delivered long ago",
-        "schedule.deliver:deliver",
-        "store.deliveries:SQL_LONG_DELIVERED",
-    )
-    SEE_UNDELIVERED = (
-        Kind.TICK,
-        "sees an undelivered run",
-        "schedule.deliver:deliver",
-        "store.deliveries:SQL_ANY_UNDELIVERED",
-    )
+    SEE_LONG_AGO = (Kind.TICK, "sees a run that was delivered long ago", "schedule.deliver:deliver", "store.deliveries:SQL_LONG_DELIVERED")
+    SEE_UNDELIVERED = (Kind.TICK, "sees an undelivered run", "schedule.deliver:deliver", "store.deliveries:SQL_ANY_UNDELIVERED")
     ASSIGN = (Kind.TICK, "puts the run into a delivery", "schedule.deliver:deliver", "store.deliveries:SQL_ASSIGN")
     ASSIGN_NOTHING = (Kind.TICK, "finds no run without a delivery", "store.deliveries:SQL_ASSIGN")
-    SEE_NOTHING = (
-        Kind.TICK,
-        "sees nothing to deliver and ends",
-        "schedule.deliver:deliver",
-        "store.deliveries:SQL_ANY_UNDELIVERED",
-    )
+    SEE_NOTHING = (Kind.TICK, "sees nothing to deliver and ends", "schedule.deliver:deliver", "store.deliveries:SQL_ANY_UNDELIVERED")
     FIND_JOB = (Kind.TICK, "finds the job in Redis", "queue.joblist:missing_jobs")
     MISS_JOB = (Kind.TICK, "does not find the job in Redis", "queue.joblist:missing_jobs")
     MARK_UNDELIVERED = (Kind.TICK, "marks the run undelivered", "store.deliveries:SQL_MARK_UNDELIVERED")
-    LOCK_UNDELIVERED = (
-        Kind.TICK,
-        "locks the run's delivery and reads its fence",
-        "schedule.deliver:_push_next",
-        "store.deliveries:SQL_LOCK_NEXT",
-    )
-    LOCK_NOTHING = (
-        Kind.TICK,
-        "has nothing to push and ends",
-        "schedule.deliver:_push_next",
-        "store.deliveries:SQL_LOCK_NEXT",
-    )
+    LOCK_UNDELIVERED = (Kind.TICK, "locks the run's delivery and reads its fence", "schedule.deliver:_push_next",
+        "store.deliveries:SQL_LOCK_NEXT")
+    LOCK_NOTHING = (Kind.TICK, "has nothing to push and ends", "schedule.deliver:_push_next", "store.deliveries:SQL_LOCK_NEXT")
     PUSH = (Kind.TICK, "pushes a job", "queue.push:push_delivery")
     PUSH_AGAIN = (Kind.TICK, "finds the job's hash and pushes nothing", "queue.push:_PUSH_SCRIPT")
-    PUSH_NOTHING = (Kind.TICK, "pushes no job, for the pair's key is there (mutant)")
+    PUSH_NOTHING = (Kind.TICK, "pushes no job, because the pair's key exists (mutant)")
     MARK_DELIVERED = (Kind.TICK, "marks the delivery and commits", "store.deliveries:SQL_MARK_DELIVERED")
     # a worker, in the order of work.runner and sync.run
     POP = (Kind.WORKER, "moves a job to the intermediate list", "work.accepted:SyncQueue", "work.worker:SyncWorker")
     START = (Kind.WORKER, "starts the job", "work.worker:SyncWorker.main_work_horse", "work.job:sync")
     CLAIM = (Kind.WORKER, "claims the run", "work.runner:Runner.do", "store.claims:SQL_CLAIM")
     IGNORE = (Kind.WORKER, "can't claim and ends the job", "work.runner:Runner.do", "store.claims:claim")
-    TRY_AGENT = (
-        Kind.WORKER,
-        "locks the agent and enters the ERP",
-        "work.runner:Runner.do_claimed",
-        "store.locks:SQL_TRY_AGENT",
-    )
+    TRY_AGENT = (Kind.WORKER, "locks the agent and enters the ERP", "work.runner:Runner.do_claimed", "store.locks:SQL_TRY_AGENT")
     AGENT_LOCKED = (Kind.WORKER, "finds the agent locked", "store.locks:agent_lock")
-    GIVE_BACK = (
-        Kind.WORKER,
-        "gives the run back without spending an attempt",
-        "work.runner:Runner._give_back",
-        "store.claims:SQL_REQUEUE",
-    )
+    GIVE_BACK = (Kind.WORKER, "gives the run back without spending an attempt", "work.runner:Runner._give_back", "store.claims:SQL_REQUEUE")
     FETCH = (Kind.WORKER, "has the whole export", "sync.run:Sync._fetch")
-    LOCK_FENCE = (
-        Kind.WORKER,
-        "locks the run's row under its fence",
-        "sync.run:Sync._write",
-        "store.claims:SQL_LOCK_FENCE",
-    )
-    APPLY_AND_FINISH = (
-        Kind.WORKER,
-        "commits data and the run's end",
-        "sync.run:Sync._finish",
-        "sync.apply:write",
-        "store.claims:SQL_FINISH",
-        "store.applied_exports:SQL_STATE_SUCCEEDED",
-        "store.claims:SQL_END_UNCHANGED",
-    )
+    LOCK_FENCE = (Kind.WORKER, "locks the run's row under its fence", "sync.run:Sync._write", "store.claims:SQL_LOCK_FENCE")
+    APPLY_AND_FINISH = (Kind.WORKER, "commits data and the run's end", "sync.run:Sync._finish", "sync.apply:write",
+        "store.claims:SQL_FINISH", "store.applied_exports:SQL_STATE_SUCCEEDED", "store.claims:SQL_END_UNCHANGED")
     APPLY_ALONE = (Kind.WORKER, "commits the data alone (mutant)")
     FINISH_ALONE = (Kind.WORKER, "commits the run's end alone (mutant)")
-    LEASE_LOST = (
-        Kind.WORKER,
-        "learns that the run is no longer its own",
-        "store.claims:lock_fence",
-        "base.errors:LeaseLostError",
-    )
+    LEASE_LOST = (Kind.WORKER, "learns that the run is no longer its own", "store.claims:lock_fence", "base.errors:LeaseLostError")
     SESSION_GONE = (Kind.WORKER, "finds its session gone and ends the job", "sync.run:Sync.run")
-    REQUEUE = (
-        Kind.WORKER,
-        "queues the run again for a later tick",
-        "sync.endings:retry_later",
-        "store.claims:SQL_REQUEUE",
-    )
-    FINISH_FAILED = (
-        Kind.WORKER,
-        "ends the run as failed",
-        "sync.endings:fail",
-        "store.claims:SQL_FINISH",
-        "store.claims:SQL_STATE_FAILED",
-    )
+    REQUEUE = (Kind.WORKER, "queues the run again for a later tick", "sync.endings:retry_later", "store.claims:SQL_REQUEUE")
+    FINISH_FAILED = (Kind.WORKER, "ends the run as failed", "sync.endings:fail", "store.claims:SQL_FINISH", "store.claims:SQL_STATE_FAILED")
     FREE_AGENT = (Kind.WORKER, "frees the agent", "store.locks:SQL_FREE_AGENT")
-    NEXT_OF_AGENT = (
-        Kind.WORKER,
-        "goes on with the agent's next run",
-        "work.runner:Runner.do",
-        "store.queued_runs:SQL_NEXT_OF_AGENT",
-    )
+    NEXT_OF_AGENT = (Kind.WORKER, "goes on with the agent's next run", "work.runner:Runner.do", "store.queued_runs:SQL_NEXT_OF_AGENT")
     END_JOB = (Kind.WORKER, "ends the job", "work.runner:AGENT_BOUND_S", "work.worker:STOP_AFTER_THIS_RUN")
     HEARTBEAT = (Kind.WORKER, "extends the lease", "work.heartbeat:Heartbeat.beating", "store.claims:SQL_HEARTBEAT")
     # the world
     SLOT_COMES = (Kind.SLOT, "the pair is due", "rules.due:decide")
-    FORCE = (
-        Kind.PERSON,
-        "a forced run is queued, or joins",
-        "store.queued_runs:SQL_FORCE",
-        "store.queued_runs:SQL_JOIN",
-    )
+    FORCE = (Kind.PERSON, "a forced run is queued, or joins", "store.queued_runs:SQL_FORCE", "store.queued_runs:SQL_JOIN")
     LEASE_EXPIRES = (Kind.TIME, "the lease expires", "rules.config:Config.lease_s")
     LONG_AGO = (Kind.TIME, "the delivery was long ago", "rules.config:Config.redeliver_after_s")
-    DELAY_OVER = (
-        Kind.TIME,
-        "the delay after a failure is over",
-        "sync.endings:retry_delay_s",
-        "work.runner:LOCKED_DELAY_S",
-    )
+    DELAY_OVER = (Kind.TIME, "the delay after a failure is over", "sync.endings:retry_delay_s", "work.runner:LOCKED_DELAY_S")
     FETCH_FAILS = (Kind.FAULT, "fails for now", "base.errors:TransientSourceError")
-    APPLY_FAILS = (Kind.FAULT, "sees its apply rolled back by the database", "sync.run:Sync.run")
+    APPLY_FAILS = (Kind.FAULT, "has its data rolled back by the database", "sync.run:Sync.run")
     CRASH_TICK = (Kind.FAULT, "is killed")
     CRASH_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent")
     IDLE_IN_TRANSACTION = (Kind.FAULT, "is cut off in its transaction", "store.database:IDLE_IN_TRANSACTION_TIMEOUT_S")
     SESSION_CUT = (Kind.FAULT, "loses its PostgreSQL session in the ERP")
     FLUSH = (Kind.FAULT, "Redis loses everything")
     POP_TWICE = (Kind.FAULT, "gets a job that stands in the list a second time")
+    # fmt: on
