@@ -1,8 +1,9 @@
-"""PDF reports: pages per second against pdfplumber's table extraction with the file opened again for each cycle, which is how the
-system read them that failed its users, and against a bare loop that takes nothing but each page's text through pypdfium2; the
-reader's memory; and whether every cell is the one that was printed.
+"""PDF reports: pages per second, memory, and whether every cell is the one that was printed.
 
-All of them work in one thread of this process, so speed is by processor time: another's work on the machine changes no ratio."""
+The peers are pdfplumber's table extraction, with the file opened again for each cycle, which was the system before this one; and
+a loop that takes only the text of each page through pypdfium2. All of them run in one thread of this process, and speed is by
+processor time, so that other work on the machine changes the ratios little.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ class Report:
         return self.pages / processor_s(read)
 
     def reopened(self, cycles: int | None = None) -> float:
-        """Pages per second of the reference, of that many cycles spread over the report (all of them when None)."""
+        """Pages per second of pdfplumber, measured on that many cycles spread over the report, or on all of them."""
         total = self.pages // len(SLICES)
         chosen = range(total) if cycles is None else range(0, total, max(total // cycles, 1))
 
@@ -87,7 +88,7 @@ class Report:
         return len(chosen) * len(SLICES) / processor_s(read)
 
     def exact(self) -> float:
-        """Part of the cells that are what was printed."""
+        """The part of the cells that are read as they were printed."""
         found = [row.cells for row in PdfTable(self.path, PdfLimits()).rows() if not isinstance(row, BadRow)]
         right = sum(
             a == b for row, cells in zip(self.rows, found, strict=True) for a, b in zip(row, cells, strict=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted
@@ -52,9 +53,7 @@ class CsvTable:
         Raises ExportError when a quoted cell is never closed, when the last row is short, or when damaged quotes make it
         unclear where the next row starts.
         """
-        for row in self._read(None, None):
-            assert not isinstance(row, PlainLines)
-            yield row
+        return cast("Iterator[RawRow | BadRow]", self._read(None, None))
 
     def rows_and_lines(
         self, plain: PlainLine | None, digests: LineDigests | None
