@@ -206,6 +206,22 @@ def test_a_cut_file_is_truncated_wherever_it_is_cut(tmp_path: Path) -> None:
         PdfTable(tmp_path / "cut.pdf", PdfLimits())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_report_with_damaged_bytes_gives_rows_or_an_export_error(path: Path, seed: int) -> None:
+    header, rows = _header(DDT), _rows(DDT, 23)
+    write_report(path, cut(len(header), 5, 6), header, rows, rows_per_page=10)
+    chosen, content = random.Random(seed), bytearray(path.read_bytes())
+    for _ in range(2**seed):
+        content[chosen.randrange(len(content))] = chosen.randrange(256)
+    path.write_bytes(content)
+    try:
+        table = PdfTable(path, PdfLimits())
+    except ExportError as exc:
+        assert exc.hint
+    else:
+        assert all(isinstance(row, RawRow) for row in table.rows())
+
+
 def _export(path: Path) -> Export:
     return Export(path=path, origin=path.name, suffix=".pdf", size_bytes=path.stat().st_size, sha256="", details={})
 
