@@ -15,8 +15,8 @@ from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
 commands = typer.Typer(help="The registry of agents.", no_args_is_help=True, rich_markup_mode=None)
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=completion.agent_ids)]
-Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.agent_ids)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of agents.", autocompletion=completion.agent_ids)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the agent.", autocompletion=completion.agent_ids)]
 
 
 @commands.command("list")
@@ -72,7 +72,7 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
 def add(
     ctx: typer.Context,
     agent_ids: Ids,
-    name: Annotated[str | None, typer.Option("--name", help="The full name; with one ID only.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="The full name; with one ID only.")] = None,
     allow: Annotated[bool, typer.Option("--allow", help="Also put them on the whitelist.")] = False,
 ) -> None:
     """Register agents.

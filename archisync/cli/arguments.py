@@ -23,14 +23,22 @@ OptionalType: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="[TYPE]", help="Only this type.", autocompletion=completion.sync_types)
 ]
 TypeOption: TypeAlias = Annotated[
-    str | None, typer.Option("--type", "-t", help="Only this type.", autocompletion=completion.sync_types)
+    str | None,
+    typer.Option("--type", "-t", metavar="TYPE", help="Only this type.", autocompletion=completion.sync_types),
 ]
 AgentOption: TypeAlias = Annotated[
-    str | None, typer.Option("--agent", "-a", help="Only this agent.", autocompletion=completion.agent_ids)
+    str | None,
+    typer.Option("--agent", "-a", metavar="ID", help="Only this agent.", autocompletion=completion.agent_ids),
 ]
 DataAgentOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--agent", "-a", help="The agent; not for products and prices.", autocompletion=completion.agent_ids),
+    typer.Option(
+        "--agent",
+        "-a",
+        metavar="ID",
+        help="The agent; not for products and prices.",
+        autocompletion=completion.agent_ids,
+    ),
 ]
 RunId: TypeAlias = Annotated[
     int, typer.Argument(metavar="RUN", help="The number of the run.", autocompletion=completion.run_ids)

@@ -20,7 +20,7 @@ commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_a
 HeldRunId = Annotated[
     int, typer.Argument(metavar="RUN", help="The run that was held.", autocompletion=completion.held_run_ids)
 ]
-Why = Annotated[str, typer.Option("--why", help="Your reason; recorded with your name.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Your reason; recorded with your name.")]
 
 _PLANNED = {
     "vanishing": "that would vanish",

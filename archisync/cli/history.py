@@ -30,10 +30,14 @@ def history(
     type_name: OptionalType = None,
     agent: AgentOption = None,
     state: Annotated[
-        str | None, typer.Option("--state", help="queued, running, succeeded, held, failed, skipped …")
+        str | None, typer.Option("--state", metavar="STATE", help="queued, running, succeeded, held, failed, skipped …")
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="A span like 2h, or an ISO time.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many runs to show.")] = 20,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="A span like 2h, or an ISO time.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, max=100_000, help="How many runs to show.")
+    ] = 20,
     json: Json = False,
 ) -> None:
     """Show runs, newest first.
@@ -136,7 +140,7 @@ def show_warnings(output: Output, warnings: Sequence[Mapping[str, Any]]) -> None
 
 def prune(
     ctx: typer.Context,
-    older_than: Annotated[str, typer.Option("--older-than", help="Whole days, as in 90d.")] = "90d",
+    older_than: Annotated[str, typer.Option("--older-than", metavar="SPAN", help="Whole days, as in 90d.")] = "90d",
 ) -> None:
     """Delete runs that finished long ago. Each tick deletes some, too.
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 PAUSES_NAMED = 10
 """Pauses that `resume` names at most: thousands of agents may be paused one by one."""
 UntilOption = Annotated[
-    str | None, typer.Option("--until", help="A span like 2h, or an ISO time (UTC unless it names a zone).")
+    str | None,
+    typer.Option("--until", metavar="TIME", help="A span like 2h, or an ISO time (UTC unless it names a zone)."),
 ]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Shown by why and status.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Shown by why and status.")]
 
 
 def scope(type_name: str | None, agent: str | None) -> str:

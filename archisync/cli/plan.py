@@ -30,11 +30,12 @@ _BESIDE_BAR = 55
 
 def plan(
     ctx: typer.Context,
-    span: Annotated[str, typer.Option("--for", help="How far ahead: 6h, 24h, 7d.")] = "24h",
+    span: Annotated[str, typer.Option("--for", metavar="SPAN", help="How far ahead: 6h, 24h, 7d.")] = "24h",
     type_name: TypeOption = None,
     agent: AgentOption = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-n", min=1, max=100_000, help="Calculate with so many workers.")
+        int | None,
+        typer.Option("--workers", "-n", metavar="NUMBER", min=1, max=100_000, help="Calculate with so many workers."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -17,7 +17,9 @@ def report(
     html: Annotated[
         Path, typer.Option("--html", help="The file to write, replaced in one step; - for standard output.")
     ],
-    days: Annotated[int, typer.Option("--days", min=1, max=90, help="How many days of runs to show.")] = 7,
+    days: Annotated[
+        int, typer.Option("--days", metavar="NUMBER", min=1, max=90, help="How many days of runs to show.")
+    ] = 7,
 ) -> None:
     """Write one HTML page about the last days. Shows freshness, runs, failures, held exports and the slowest syncs; needs no other file.
 

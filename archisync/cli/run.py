@@ -31,22 +31,26 @@ def run(
     ],
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="Only this agent; may be repeated.", autocompletion=completion.agent_ids),
+        typer.Option(
+            "--agent", "-a", metavar="ID", help="Only this agent; may be repeated.", autocompletion=completion.agent_ids
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and exit with its code.")] = False,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=0, callback=finite, help="Seconds to wait (with --wait); then exit 124."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0, callback=finite, help="Wait so long (with --wait), then exit 124."
+        ),
     ] = None,
     inline: Annotated[
         bool, typer.Option("--inline", help="Run it in this process, without Redis or a worker.")
     ] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="Recorded in the history.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Recorded in the history.")] = None,
     json: Json = False,
 ) -> None:
     """Sync now: the run goes to the front of the queue. Works for disabled types and paused agents, too.
 
-    If the agent already has an unfinished run of the type, that run is used. Ctrl-C stops waiting, not the run.
+    If the agent already has an unfinished run of the type, that run is used. With --wait, Ctrl-C stops the waiting and not the run.
 
     Example: archisync run orders --agent anna.bianchi --wait --timeout 60
     """

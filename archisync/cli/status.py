@@ -36,7 +36,14 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view; q or Ctrl-C ends it.")] = False,
     every: Annotated[
         float,
-        typer.Option("--every", min=0.5, max=3600, callback=finite, help="Seconds between updates (with --watch)."),
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            min=0.5,
+            max=3600,
+            callback=finite,
+            help="Time between updates (with --watch).",
+        ),
     ] = 2.0,
     json: Json = False,
 ) -> None:

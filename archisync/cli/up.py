@@ -15,7 +15,9 @@ def up(
     folder: Annotated[Path, typer.Option("--folder", help="The folder that keeps the data between runs.")] = Path(
         "archisync-data"
     ),
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=64, help="Number of workers.")] = 2,
+    processes: Annotated[
+        int, typer.Option("--processes", "-n", metavar="NUMBER", min=1, max=64, help="Number of workers.")
+    ] = 2,
 ) -> None:
     """Run everything on this machine until Ctrl-C. Starts PostgreSQL, Valkey, ticks and workers; for small sites and development.
 

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 def why(
     ctx: typer.Context,
     type_name: TypeArgument,
-    agent: Annotated[str | None, typer.Argument(metavar="[AGENT]", autocompletion=completion.agent_ids)] = None,
+    agent: Annotated[
+        str | None,
+        typer.Argument(metavar="[AGENT]", help="Not for products and prices.", autocompletion=completion.agent_ids),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Explain why a sync is or isn't running now, and when it will.
+    """Explain why a sync is or isn't running, and when it will run.
 
     Example: archisync why orders anna.bianchi
     """

@@ -12,7 +12,7 @@ from archisync.cli.context import app
 def worker(
     ctx: typer.Context,
     processes: Annotated[
-        int, typer.Option("--processes", "-n", min=1, max=256, help="Number of workers on this host.")
+        int, typer.Option("--processes", "-n", metavar="NUMBER", min=1, max=256, help="Number of workers on this host.")
     ] = 1,
     burst: Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")] = False,
     single: Annotated[bool, typer.Option("--single", hidden=True)] = False,
