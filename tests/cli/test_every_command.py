@@ -1,7 +1,6 @@
 """What is true of every command: a closed pipe, a full disk, NO_COLOR, --quiet, Ctrl-C, an argument that is not UTF-8.
 
-`CALLS` has a call of each command that ends by itself. Add every new command to it. Ctrl-C is tried on commands that start from nothing,
-the rest on commands that start warm.
+`CALLS` has a call of each command that ends by itself. Add every new command to it. Each is run once from nothing, the other times warm.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +158,20 @@ def unread() -> Iterator[int]:
     os.close(writer)
 
 
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "archisync", *words]
+
+
 @EVERY
-def test_a_reader_that_has_gone_does_not_change_the_outcome(name: str, run: Run, unread: int) -> None:
-    code, _, said = run(CALLS[name], stdout=unread)
-    assert code == usual_code(name), said
+def test_a_reader_that_has_gone_does_not_change_the_outcome(name: str, env: dict[str, str], unread: int) -> None:
+    """A command that starts from nothing: Python, and only what the command imports."""
+    done = subprocess.run(
+        command(*CALLS[name].split()), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=unread, stderr=subprocess.PIPE,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == usual_code(name), done.stderr
     for word in ("Traceback", "BrokenPipe", "Broken pipe", "Exception ignored", "a bug"):
-        assert word not in said
+        assert word not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -320,27 +327,22 @@ def test_a_folder_that_can_t_be_made_is_no_bug(run: Run) -> None:
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "archisync", *words]
-
-
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT_SERVER])
-def test_ctrl_c_ends_a_command_without_a_traceback(name: str) -> None:
-    """While PostgreSQL has taken the connection and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+def test_ctrl_c_ends_a_command_without_a_traceback(name: str, warm_command: WarmCommand) -> None:
+    """While PostgreSQL has accepted the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as until_the_end:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
-        process = subprocess.Popen(
-            command(*CALLS[name].split()), env=environment(f"postgresql://x@{where}/x", f"redis://{where}/0"), cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        connection, _ = silent.accept()
-        with connection:
-            connection.recv(1)  # it has spoken: it waits for the answer now
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate()
-    assert process.returncode == (ExitCode.DONE if name == "worker" else ExitCode.INTERRUPTED), said
+
+        def interrupt(pid: int) -> None:
+            connection = until_the_end.enter_context(silent.accept()[0])
+            connection.recv(1)  # the command has sent something, and waits for the answer
+            os.kill(pid, signal.SIGINT)
+
+        env = environment(f"postgresql://x@{where}/x", f"redis://{where}/0")
+        done = warm_command.run(CALLS[name].split(), env=env, timeout_s=COMMAND_TIMEOUT_S, started=interrupt)
+    assert done.returncode == (ExitCode.DONE if name == "worker" else ExitCode.INTERRUPTED), done.stderr
     for word in ("Traceback", "KeyboardInterrupt", "a bug", "error:"):
-        assert word not in said
+        assert word not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -60,10 +60,11 @@ class WarmCommand:
         stdout: int | None = None,
         stderr: int | None = None,
         timeout_s: float,
+        started: Callable[[int], None] = lambda _: None,
     ) -> subprocess.CompletedProcess[str]:
         """What `subprocess.run` of `archisync ARGUMENTS` gives. Output to a descriptor of the caller's is not returned.
 
-        Raises subprocess.TimeoutExpired once the command is killed.
+        Calls `started` with the command's process id. Raises subprocess.TimeoutExpired once the command is killed.
         """
         with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
             given.write(stdin)
@@ -73,13 +74,19 @@ class WarmCommand:
                 out.fileno() if stdout is None else stdout,
                 err.fileno() if stderr is None else stderr,
             )
-            code = self.run_on(streams, arguments, env=env, timeout_s=timeout_s)
+            code = self.run_on(streams, arguments, env=env, timeout_s=timeout_s, started=started)
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(list(arguments), code, out.read(), err.read())
 
     def run_on(
-        self, streams: tuple[int, int, int], arguments: Sequence[str], *, env: Mapping[str, str], timeout_s: float
+        self,
+        streams: tuple[int, int, int],
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout_s: float,
+        started: Callable[[int], None] = lambda _: None,
     ) -> int:
         """The exit code of `archisync ARGUMENTS` with these files as its standard streams. Raises as `run` does."""
         if starts_differently(env):
@@ -98,6 +105,7 @@ class WarmCommand:
                 pid = int(answers.readline())
                 channel.settimeout(timeout_s)
                 try:
+                    started(pid)
                     return int(answers.readline())
                 except BaseException as exc:
                     os.kill(pid, signal.SIGKILL)
