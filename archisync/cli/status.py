@@ -82,7 +82,7 @@ def _row(h: TypeHealth, now: datetime) -> list[Any]:
 
 
 def _lines(found: Snapshot, output: Output) -> Iterator[str]:
-    """What stands below the table."""
+    """The lines below the table."""
     tick = found.last_tick
     if found.tick_note:
         yield f"warning: {found.tick_note}"
