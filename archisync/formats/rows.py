@@ -73,11 +73,11 @@ class Table(Protocol):
 class SkippingTable(Table, Protocol):
     """A table that skips rows that are not records. `skipped` counts them so far.
 
-    `lacking` counts the rows that the table announces but doesn't have; it is known after the last row.
+    `missing` counts the rows that the table announces but doesn't have; it is known after the last row.
     """
 
     skipped: int
-    lacking: int
+    missing: int
 
 
 @runtime_checkable

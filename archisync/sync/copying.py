@@ -26,7 +26,7 @@ class Staged:
     """What was read of an export, in rows.
 
     `valid` are good rows, each key counted once. `repeated` rows were dropped because an identical one is there. `conflicting` keys
-    have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `lacking` the rows that the
+    have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `missing` the rows that the
     export announces and does not have: with either of them nobody knows which rows are absent.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
@@ -37,7 +37,7 @@ class Staged:
     valid: int = 0
     quarantined: int = 0
     unkeyed: int = 0
-    lacking: int = 0
+    missing: int = 0
     repeated: int = 0
     conflicting: int = 0
     known: int = 0
@@ -48,7 +48,7 @@ class Staged:
     @property
     def all_keys_known(self) -> bool:
         """Whether a row that is missing is really missing."""
-        return not (self.unkeyed or self.lacking)
+        return not (self.unkeyed or self.missing)
 
 
 class Copier:
@@ -92,7 +92,7 @@ class Copier:
                 self._flush()
         self._flush()
         self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
-        self._staged.lacking = self._records.lacking
+        self._staged.missing = self._records.missing
         return self._staged
 
     def _copy_lines_from(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:

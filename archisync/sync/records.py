@@ -89,9 +89,9 @@ class RecordReader:
         return self._table.skipped if isinstance(self._table, SkippingTable) else 0
 
     @property
-    def lacking(self) -> int:
+    def missing(self) -> int:
         """Rows that the export announces and does not have; known when all rows have been read."""
-        return self._table.lacking if isinstance(self._table, SkippingTable) else 0
+        return self._table.missing if isinstance(self._table, SkippingTable) else 0
 
     @property
     def names_in_file_order(self) -> list[str]:

@@ -32,14 +32,14 @@ _NO_ID = ("", "0")
 class PrintedTable:
     """A report's table with its records only, and with combined cells taken apart. Raises what `map_labels` raises.
 
-    `skipped`: rows left out so far. `lacking`: how many more rows the footer announces than there are; known at the end.
+    `skipped`: rows left out so far. `missing`: how many more rows the footer announces than there are; known at the end.
     """
 
     def __init__(self, table: Table, sync_type: SyncType, aliases: Mapping[str, str]) -> None:
         self._table = table
         self.detected = table.detected
         self.skipped = 0
-        self.lacking = 0
+        self.missing = 0
         layout = map_labels(table.labels, sync_type, aliases)
         found = {field.name: at for field, at in zip(layout.columns, layout.positions, strict=True) if at >= 0}
         self._ids = [found[name] for name in sync_type.report_ids or sync_type.key[:1] if name in found]
@@ -53,7 +53,7 @@ class PrintedTable:
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The records in the report's order. Each call starts again."""
-        self.skipped = self.lacking = 0
+        self.skipped = self.missing = 0
         announced_rows = read = 0
         for row in self._table.rows():
             read += 1
@@ -67,7 +67,7 @@ class PrintedTable:
                 self.skipped += 1
             else:
                 yield self._taken_apart(row) if self._tracking >= 0 else row
-        self.lacking = max(0, announced_rows - read)
+        self.missing = max(0, announced_rows - read)
 
     def _taken_apart(self, row: RawRow) -> RawRow:
         courier, number, url = split_tracking(row.cells[self._tracking] or "")

@@ -216,7 +216,7 @@ class Sync:
         held.clear(self._db, self._claim.sync_type, self._claim.agent_id)
         outcome = self._applied_outcome(staged)
         # The same incomplete export must give its warning again, so it is never taken as unchanged.
-        complete = not staged.lacking
+        complete = not staged.missing
         applied_exports.record_success(
             self._db,
             self._claim,

@@ -69,11 +69,11 @@ class RunRecord:
             if staged.unkeyed:
                 message += f"; {staged.unkeyed} without a readable key, so no row counts as absent"
             self.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
-        if staged.lacking:
+        if staged.missing:
             message = (
-                f"the report announces {counted(staged.lacking, 'more row')} than it has, so no row counts as absent"
+                f"the report announces {counted(staged.missing, 'more row')} than it has, so no row counts as absent"
             )
-            self.warn("lacking-rows", message, staged.lacking)
+            self.warn("lacking-rows", message, staged.missing)
         if staged.repeated:
             self.warn("repeated-rows", f"{counted(staged.repeated, 'identical row')} left out", staged.repeated)
         if records.skipped:
