@@ -133,7 +133,7 @@ def one_text_for_all(canvas: Canvas, font: str) -> None:
 
 
 def one_string_for_a_row(canvas: Canvas, font: str) -> None:
-    """Shifts within the string lead from one cell to the next. Literals of Helvetica, for there is no other way."""
+    """Shifts within the string lead from one cell to the next. Always Helvetica, as reportlab can't draw this."""
     rules(canvas)
     for top, row in zip(YS, TABLE, strict=False):
         parts, end = [], XS[0] + 2
@@ -430,23 +430,11 @@ def test_a_damaged_page_tree_is_refused(path: Path, tree: bytes, message: str) -
     assert refused.value.message == message
 
 
-@pytest.mark.parametrize(
-    "instructions",
-    [
-        "1 " * 200_000,
-        "(" * 100_000,
-        "[" * 100_000,
-        "[ ] " * 100_000,
-        "q " * 100_000,
-        "q Q " * 500_000,
-        "/F1 " * 100_000,
-    ],
-    ids=["numbers", "open strings", "open arrays", "empty arrays", "saved states", "saved and restored", "names"],
-)
-def test_endless_instructions_after_the_table_change_nothing(path: Path, instructions: str) -> None:
+@pytest.mark.parametrize("instruction", ["1 ", "(", "[", "[ ] ", "q ", "q Q ", "/F1 "])
+def test_endless_instructions_after_the_table_change_nothing(path: Path, instruction: str) -> None:
     def drawing(canvas: Canvas, font: str) -> None:
         lines(canvas, font)
-        canvas.addLiteral(instructions)
+        canvas.addLiteral(200_000 * instruction)
 
     draw(path, drawing)
     assert read(path) == TABLE
