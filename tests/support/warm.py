@@ -169,7 +169,8 @@ def attend(channel: int, *streams: int) -> NoReturn:
 
 
 def become(arguments: Sequence[str], env: Mapping[str, str], streams: Sequence[int]) -> NoReturn:
-    """Turn this process into the command."""
+    """Turn this process into the command, in a session of its own: a signal to its process group does not reach the tests."""
+    os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
