@@ -33,7 +33,7 @@ class Snapshot:
 
 def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapshot:
     """`pairs_limit`: unhealthy pairs to read at most."""
-    from archisync.store import claims, clock, health, held, settings, ticks
+    from archisync.store import clock, health, held, history, settings, ticks
 
     last_tick = ticks.last(db)
     return Snapshot(
@@ -41,7 +41,7 @@ def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapsho
         types=health.type_health(db),
         last_tick=last_tick,
         tick_note=ticks.overdue_note(last_tick),
-        running=claims.running(db),
+        running=history.running(db),
         held=held.held_exports(db, limit=held_limit),
         unhealthy=health.unhealthy_pairs(db, limit=pairs_limit),
         pauses=settings.pauses(db),

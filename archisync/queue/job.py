@@ -1,4 +1,4 @@
-"""The form of a job: a wake-up call for one delivery of one run. Its payload is the run's id and fence, and nothing more.
+"""The form of a job: a wake-up call for one agent. Its payload is the delivery and the job's number there, and nothing more.
 
 Measured on RQ 3.0 and built on: one queue (its worker moves a job to `:intermediate` instead of popping it), a new job id for every
 delivery, JSON payloads, results kept for 0 s and failures for an hour. Not used, because each can block or lose a run:
@@ -7,35 +7,52 @@ delivery, JSON payloads, results kept for 0 s and failures for an hour. Not used
 
 from __future__ import annotations
 
+import re
+
 from rq import Queue
 from rq.queue import EnqueueData
+
+from archisync.rules.config import AGENT_BOUND_S, Config
+from archisync.store.deliveries import JobKey
 
 JOB_FUNCTION = "archisync.work.job.sync"
 """The only function that a worker of archisync runs."""
 FAILURE_TTL_S = 3600
-DESCRIPTION = "archisync run "
-"""Followed by the run's id."""
+_JOB_ID = re.compile("agent-([0-9]{1,18})-([0-9]{1,9})", re.ASCII)
+DESCRIPTION = "archisync delivery "
+"""Followed by the delivery's id."""
 
 
-def job_id(run_id: int, fence: int, delivery_id: int) -> str:
-    """The job id of one delivery of a run: the same when the delivery is pushed again, another for the run's next delivery."""
-    return f"run-{run_id}-{fence}-{delivery_id}"
+def job_id(job: JobKey) -> str:
+    """RQ's id of a job: the same when its delivery is pushed again, another for the agent's next delivery."""
+    return f"agent-{job.delivery_id}-{job.job_no}"
 
 
-def payload(run_id: int, fence: int) -> bytes:
+def named_job(id_: str) -> JobKey | None:
+    """The job that an id of ours names; None for any other id."""
+    found = _JOB_ID.fullmatch(id_)
+    return JobKey(int(found[1]), int(found[2])) if found else None
+
+
+def job_timeout_s(config: Config) -> int:
+    """The last resort: a worker may begin the agent's last run just before its time is up."""
+    return AGENT_BOUND_S + config.run_timeout_s + 60
+
+
+def payload(job: JobKey) -> bytes:
     """The JSON that RQ writes for the job: function, instance, arguments, named arguments."""
-    return f'["{JOB_FUNCTION}", null, [{run_id}, {fence}], {{}}]'.encode()
+    return f'["{JOB_FUNCTION}", null, [{job.delivery_id}, {job.job_no}], {{}}]'.encode()
 
 
-def rq_job(run_id: int, fence: int, *, delivery_id: int, timeout_s: int, at_front: bool) -> EnqueueData:
+def rq_job(job: JobKey, *, timeout_s: int, at_front: bool) -> EnqueueData:
     """The job as RQ's `enqueue_many` takes it."""
     return Queue.prepare_data(
         JOB_FUNCTION,
-        args=[run_id, fence],
-        job_id=job_id(run_id, fence, delivery_id),
+        args=[job.delivery_id, job.job_no],
+        job_id=job_id(job),
         timeout=timeout_s,
         result_ttl=0,
         failure_ttl=FAILURE_TTL_S,
-        description=f"{DESCRIPTION}{run_id}",
+        description=f"{DESCRIPTION}{job.delivery_id}",
         at_front=at_front,
     )

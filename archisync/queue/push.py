@@ -49,22 +49,22 @@ return #ids
 def push_delivery(queue: Queue, delivery: Delivery, *, timeout_s: int) -> None:
     """Push the jobs of a delivery, forced ones to the front. Pushed a second time, it adds only the jobs that are gone.
 
-    `timeout_s` bounds a whole job, in which a worker may do several runs of the same agent.
+    `timeout_s` bounds a whole job, in which a worker does several runs of one agent.
     """
-    if not delivery.runs:
+    if not delivery.jobs:
         return
     # LPUSH puts each job before the last one: the order is turned round to come out right.
-    runs = list(reversed(delivery.runs)) if delivery.forced else delivery.runs
-    as_rq_job = partial(rq_job, delivery_id=delivery.delivery_id, timeout_s=timeout_s, at_front=delivery.forced)
+    jobs = list(reversed(delivery.jobs)) if delivery.forced else delivery.jobs
+    as_rq_job = partial(rq_job, timeout_s=timeout_s, at_front=delivery.forced)
     push = "LPUSH" if delivery.forced else "RPUSH"
-    fields = _common_fields(queue, as_rq_job(*runs[0]), payload(*runs[0]), push)
+    fields = _common_fields(queue, as_rq_job(jobs[0]), payload(jobs[0]), push)
     if fields is None:
-        queue.enqueue_many([as_rq_job(*run) for run in runs])
+        queue.enqueue_many([as_rq_job(job) for job in jobs])
         return
     # Stored and not deflated: deflating takes longer than the push.
-    jobs = [part for run in runs for part in (job_id(*run, delivery.delivery_id), zlib.compress(payload(*run), 0))]
+    parts = [part for job in jobs for part in (job_id(job), zlib.compress(payload(job), 0))]
     names = (push, Job.key_for(""), DESCRIPTION)
-    queue.connection.eval(_PUSH_SCRIPT, 2, queue.key, queue.redis_queues_keys, *names, len(fields), *fields, *jobs)
+    queue.connection.eval(_PUSH_SCRIPT, 2, queue.key, queue.redis_queues_keys, *names, len(fields), *fields, *parts)
 
 
 def _common_fields(queue: Queue, job: EnqueueData, data: bytes, push: str) -> list[Any] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from archisync.base.errors import UnreachableError
 from archisync.base.log import EventLog
-from archisync.rules.config import AGENT_BOUND_S, Config
+from archisync.rules.config import Config
 from archisync.schedule.deadlines import DELIVER_DEADLINE_S
 from archisync.schedule.summary import Summary
 from archisync.store import deliveries
@@ -16,10 +16,8 @@ from archisync.store.database import Database
 if TYPE_CHECKING:
     from rq import Queue
 
-DELIVERY_RUNS = 1_000
-"""Runs in one delivery: a push takes a few milliseconds, in which Redis answers nobody else."""
-JOB_MARGIN_S = 60
-"""RQ's time limit is the last resort: a worker may begin an agent's last run just before its own bound."""
+DELIVERY_JOBS = 1_000
+"""Jobs in one delivery: a push takes a few milliseconds, in which Redis answers nobody else."""
 
 
 def deliver(db: Database, config: Config, summary: Summary, *, more: Callable[[], bool] = lambda: False) -> None:
@@ -39,10 +37,10 @@ def deliver(db: Database, config: Config, summary: Summary, *, more: Callable[[]
 
     with redis_client(config.redis_url) as client:
         move_foreign_keys_aside(client, config.queue, EventLog())
-        by_job = {job_id(run.run_id, run.fence, run.delivery_id): run for run in maybe_lost}
+        by_job = {job_id(job): job for job in maybe_lost}
         lost = [by_job[id_] for id_ in missing_jobs(client, config.queue, by_job)]
         lost_count = deliveries.mark_undelivered(db, lost) if lost else 0
-        while deliveries.assign(db, limit=DELIVERY_RUNS) == DELIVERY_RUNS:
+        while deliveries.assign(db, limit=DELIVERY_JOBS) == DELIVERY_JOBS:
             continue
         queue = rq_queue(client, config.queue)
         pushed = 0
@@ -65,15 +63,15 @@ def deliver_now(db: Database, config: Config) -> None:
 
 def _push_next(db: Database, config: Config, queue: Queue) -> int | None:
     """Push one delivery; the number of its runs. None if no delivery is left that no other tick is pushing."""
+    from archisync.queue.job import job_timeout_s
     from archisync.queue.push import push_delivery
 
-    timeout_s = AGENT_BOUND_S + config.run_timeout_s + JOB_MARGIN_S
     # CRITICAL SECTION: a row lock is held during a network call, of at most COMMAND_TIMEOUT_S. The lock keeps an overlapping tick from
     # pushing the same delivery; that tick takes another one and does not wait.
     with db.transaction():
         delivery = deliveries.lock_next(db)
         if delivery is None:
             return None
-        push_delivery(queue, delivery, timeout_s=timeout_s)
+        push_delivery(queue, delivery, timeout_s=job_timeout_s(config))
         deliveries.mark_delivered(db, delivery.delivery_id)
-    return len(delivery.runs)
+    return delivery.runs

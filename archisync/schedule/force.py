@@ -106,7 +106,8 @@ def wait(
     begun = monotonic()
     waiting, ended = list(run_ids), {}
     while waiting:
-        for run_id in [r for r in waiting if not history.state_of(db, r).unfinished]:
+        states = history.states_of(db, waiting)
+        for run_id in [r for r in waiting if not states[r].unfinished]:
             ended[run_id] = history.get(db, run_id)
             waiting.remove(run_id)
             changed(ended[run_id])

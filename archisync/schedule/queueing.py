@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from archisync.rules.config import Config
 from archisync.schedule.deadlines import QUEUE_DEADLINE_S
-from archisync.schedule.deliver import DELIVERY_RUNS
+from archisync.schedule.deliver import DELIVERY_JOBS
 from archisync.schedule.summary import Summary
 from archisync.store import queued_runs
 from archisync.store.database import Database, connect
@@ -20,9 +20,9 @@ def queue_due(db: Database, summary: Summary) -> bool:
 
     Returns whether more may be due: some type may have had more pairs than a statement takes.
     """
-    moved, due = queued_runs.insert_due(db, limit=QUEUE_BATCH, batch=DELIVERY_RUNS)
+    looked_at, due = queued_runs.insert_due(db, limit=QUEUE_BATCH, batch=DELIVERY_JOBS)
     summary.due += due
-    return moved >= QUEUE_BATCH
+    return looked_at >= QUEUE_BATCH
 
 
 class QueueingAhead:

@@ -15,13 +15,13 @@ OUTCOMES = ("succeeded", "held", "failed")
 NEWEST = 20_000
 """Runs of a type among which the slowest are looked for: each is a row to read."""
 
-# `<> 'queued'`, `after`, and why rows are compared and sorted as they are, here and below: see history.SQL_NEWEST.
+# `after`, and why rows are compared and sorted as they are, here and below: see history.SQL_NEWEST.
 # Purpose: finished runs of the span by outcome, in steps of equal length. Caller: outcomes. No locks.
 SQL_OUTCOMES = """
 select date_bin(%(step)s, r.queued_at, %(since)s) as at, r.state, count(*) as runs
   from system.sync_types t
   cross join unnest(%(states)s::text[]) as w(state)
-  join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state and r.state <> 'queued'
+  join system.sync_runs r on r.sync_type = t.sync_type and r.state = w.state
                           and r.id > %(after)s and r.queued_at >= %(since)s
  group by 1, 2 order by 1, 2
 """
@@ -35,7 +35,7 @@ select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
       from (select * from system.sync_runs r
              where (r.sync_type, r.state) <= (t.sync_type, 'succeeded')
                and (r.sync_type, r.state, r.id) > (t.sync_type, 'succeeded', %(after)s::bigint)
-               and r.state <> 'queued' and r.queued_at >= %(since)s
+               and r.queued_at >= %(since)s
              order by r.sync_type desc, r.state desc, r.id desc limit %(newest)s) q
      order by seconds desc limit %(limit)s) n
  order by n.seconds desc, n.id limit %(limit)s
@@ -49,7 +49,7 @@ select t.sync_type, r.state, coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.state, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
+         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state)
          order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r
  order by t.sync_type, r.id

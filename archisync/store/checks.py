@@ -19,12 +19,12 @@ select current_setting('server_version_num')::int as version, current_user as ro
 """
 # Purpose: running with an expired lease that no tick has taken back; queued and ready for too long. Caller: stuck_runs. No locks.
 SQL_STUCK = """
-select id as run_id, sync_type, agent_id, state, worker
-  from system.sync_runs r
- where (state = 'running' and lease_until < system.clock() - make_interval(secs => %(expired_s)s))
-    or (state = 'queued' and greatest(not_before, queued_at) < system.clock() - make_interval(secs => %(stuck_s)s)
-        and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running'))
- order by id limit %(limit)s
+select r.id as run_id, r.sync_type, r.agent_id, r.state, r.worker
+  from system.unfinished_runs r
+ where (r.state = 'running' and r.lease_until < system.clock() - make_interval(secs => %(expired_s)s))
+    or (r.state = 'queued' and greatest(r.not_before, r.queued_at) < system.clock() - make_interval(secs => %(stuck_s)s)
+        and not exists (select from system.claims c where c.agent_id = r.agent_id))
+ order by r.id limit %(limit)s
 """
 # Purpose: pairs that a tick would schedule, to check that their exports exist. Caller: active_pairs. No locks.
 SQL_ACTIVE_PAIRS = """

@@ -1,151 +1,207 @@
-"""Runs that a worker has claimed: the lease that its heartbeat extends, the fence that refuses a former holder, and how a run ends.
+"""`system.claims`: the agents that workers have. A row exists while one worker has the agent; no second worker can have it.
 
-Whoever changes a claimed run names the fence that it knows, and changes nothing when the fence has moved on.
+    tick ──▶ queued_runs ──claim──▶ begin ──▶ the run's end (archisync.store.endings)
+                  ▲                   │
+                  └── retry, or the lease is over (a tick takes the agent back)
+
+A claim covers everything that the agent has queued. It holds the lease and the fence, a number that no other claim ever has: whoever
+writes for an agent names its fence, and writes nothing when the agent was taken away.
+
+Locks are taken in this order everywhere: claims, sync_state, queued_runs (by id), sync_runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import psycopg
-from psycopg.types.json import Jsonb
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from archisync.base.errors import LeaseLostError
 from archisync.store.database import Database, Params, one
-from archisync.store.runs import COUNT_NAMES, Counts, Run, State, Trigger
+from archisync.store.locks import unlock_agent
+from archisync.store.runs import Trigger
 
-# Purpose: queued -> running, by compare-and-set on the fence; nothing is claimed while another run of the agent runs (if two workers claim
-# at the same instant, the partial unique index decides). The commit does not wait for the disk: a PostgreSQL that crashes and forgets the
-# claim has also ended the session that could finish the run. Caller: claim. Locks: the row.
-SQL_CLAIM = """
-update system.sync_runs r
-   set state = 'running', started_at = system.clock(), worker = %(worker)s, reason = null, message = null,
-       delivered_at = (select d.delivered_at from system.deliveries d where d.id = r.delivery_id),
-       lease_until = system.clock() + make_interval(secs => %(lease_s)s)
- where r.id = %(id)s and r.fence = %(fence)s and r.state = 'queued'
-   and not exists (select from system.sync_runs o where o.agent_id = r.agent_id and o.state = 'running')
-returning r.id, r.fence, r.sync_type, r.agent_id, r.trigger, r.attempt,
-  (select case
-     when r.trigger = 'forced' then null
-     when not (select s.enabled from system.sync_settings s where s.sync_type = r.sync_type) then 'type-disabled'
-     when exists (select from system.pauses_of(r.sync_type, r.agent_id)) then 'paused' end) as blocked,
-  (select st.active from system.sync_state st where st.sync_type = r.sync_type and st.agent_id = r.agent_id) as active,
-  set_config('synchronous_commit', 'off', true) as committed
+# The session's lock beside the claim is free milliseconds after a worker's death, and it outlives the lease while a worker that was taken
+# for dead still talks to the ERP. In one statement with the claim, so that an agent costs one round trip.
+_CLAIM = """
+lock as materialized (
+  select agent_id, pg_try_advisory_lock(hashtextextended('archisync.agent.' || agent_id, 0)) as locked from agent),
+claim as (
+  insert into system.claims (agent_id, worker, lease_until)
+  select agent_id, %(worker)s, system.clock() + make_interval(secs => %(lease_s)s) from lock where locked
+  on conflict (agent_id) do nothing
+  returning agent_id, fence)
+select l.agent_id, l.locked, c.fence, r.*, set_config('synchronous_commit', 'off', true) as no_wait_for_disk
+  from lock l
+  left join claim c using (agent_id)
+  left join lateral (
+    select q.id, q.sync_type, q.trigger, q.attempt,
+           case when not coalesce(st.active, false) then 'not-whitelisted'
+                when q.trigger = 'forced' then null
+                when not s.enabled then 'type-disabled'
+                when exists (select from system.pauses_of(q.sync_type, q.agent_id)) then 'paused' end as blocked,
+           case when st.same_changes_nothing
+                 and not exists (select from system.outside_changes o where o.sync_type = q.sync_type and o.agent_id = q.agent_id)
+                then st.applied_source end as applied
+      from (select * from system.queued_runs w
+             where w.agent_id = c.agent_id and (w.not_before is null or w.not_before <= system.clock())
+             order by w.id for update) q
+      join system.sync_types t using (sync_type)
+      join system.sync_settings s using (sync_type)
+      left join system.sync_state st on st.sync_type = q.sync_type and st.agent_id = q.agent_id
+     order by q.trigger = 'forced' desc, t.level, q.id) r on true
 """
-# Purpose: extend the lease. Caller: heartbeat. Locks: the row, SKIP LOCKED: while the apply's transaction holds it, there is nothing to
-# extend, since the reaper skips it as well.
+
+# Purpose: claim the agent of a job with all its runs, and bring what they need. The commit does not wait for the disk: a PostgreSQL
+# that crashes and forgets the claim has ended the session too on which alone the runs could be finished. Caller: a worker with a job.
+# Locks: the agent (session), the claim, the agent's queued runs.
+SQL_CLAIM = f"""
+with agent as materialized (
+  select q.agent_id from system.queued_runs q
+   where q.delivery_id = %(delivery_id)s and q.job_no = %(job_no)s
+     and not exists (select from system.claims c where c.agent_id = q.agent_id)
+   limit 1),
+{_CLAIM}"""  # noqa: S608 - the part is a constant of this module
+# Purpose: the same for an agent that is known: what came while its worker ended its last runs. Caller: a worker after it has let an
+# agent go, and `run --inline`. Locks: the same.
+SQL_CLAIM_AGENT = f"""
+with agent as materialized (
+  select %(agent_id)s::text as agent_id
+   where exists (select from system.queued_runs q join system.sync_settings s using (sync_type)
+                  where q.agent_id = %(agent_id)s and (q.not_before is null or q.not_before <= system.clock()))
+     and not exists (select from system.claims c where c.agent_id = %(agent_id)s)),
+{_CLAIM}"""  # noqa: S608
+
+# Purpose: the run that the worker does next, named before anything leaves the process. It may have been taken away since the claim, or have
+# become forced. Caller: worker. Locks: the claim.
+SQL_BEGIN = """
+with mine as (
+  update system.claims
+     set run_id = %(run_id)s, run_started_at = system.clock(), lease_until = system.clock() + make_interval(secs => %(lease_s)s)
+   where agent_id = %(agent_id)s and fence = %(fence)s
+  returning agent_id, set_config('synchronous_commit', 'off', true))
+select q.id, q.trigger, q.attempt from mine left join system.queued_runs q on q.agent_id = mine.agent_id and q.id = %(run_id)s
+"""
+
+# Purpose: the worker is alive. SKIP LOCKED: while an apply holds the claim there is nothing to extend (a tick passes it by as well).
+# Caller: the worker's heartbeat thread. Locks: the claim.
 SQL_HEARTBEAT = """
-with mine as (select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running'
-                 for update skip locked)
-update system.sync_runs r set lease_until = system.clock() + make_interval(secs => %(lease_s)s)
-  from mine where r.id = mine.id
+with mine as (select agent_id from system.claims where agent_id = %(agent_id)s and fence = %(fence)s for update skip locked)
+update system.claims c set lease_until = system.clock() + make_interval(secs => %(lease_s)s) from mine where c.agent_id = mine.agent_id
 """
-# Purpose: is the run still ours? Caller: heartbeat, when it extended nothing. No locks.
-SQL_HOLDS_FENCE = """
-select exists (select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running') as held
+# Purpose: does this worker still have the agent? Caller: heartbeat. No locks.
+SQL_HOLDS = "select exists (select from system.claims where agent_id = %(agent_id)s and fence = %(fence)s) as held"
+
+# Purpose: queue the current run again, to be tried later. Caller: worker. Locks: the claim, the run.
+SQL_REQUEUE = """
+with mine as materialized (
+  select agent_id from system.claims where agent_id = %(agent_id)s and fence = %(fence)s for update),
+unnamed as (update system.claims c set run_id = null from mine where c.agent_id = mine.agent_id)
+update system.queued_runs q
+   set attempt = attempt + %(spent)s, delivery_id = null, not_before = system.clock() + make_interval(secs => %(delay_s)s),
+       reason = %(reason)s, message = %(message)s
+  from mine where q.agent_id = mine.agent_id and q.id = %(run_id)s
 """
-# Purpose: take back runs whose lease has expired; after the last attempt they fail. A lease longer than any setting allows (an hour, see
-# config.lease_s) comes from a clock that was wrong; the tick's own setting says nothing about a worker's. Caller: reap, a tick's second
-# step. Locks: the expired rows, SKIP LOCKED: a run that is committing its apply holds its own row. Then the state rows of failed runs.
+
+# Purpose: let an agent go, and its lock. This session has the lock even when the agent was taken away. Caller: a worker that stops early or
+# whose run was taken away, and `run --inline`. Locks: the claim.
+SQL_RELEASE = """
+with released as (
+  delete from system.claims where agent_id = %(agent_id)s and fence = %(fence)s returning agent_id)
+select exists (select from released) as released,
+       pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0)) as unlocked
+"""
+
+# Purpose: what a released agent still has queued goes into another delivery. After the commit of the release: only then the statement sees
+# every run whose job came in vain while the agent was claimed. Whoever has the agent by now looks for its runs. Caller: release. Locks: the
+# runs, by id.
+SQL_UNDELIVER = """
+with theirs as materialized (
+  select q.id from system.queued_runs q
+   where q.agent_id = %(agent_id)s and q.delivery_id is not null
+     and not exists (select from system.claims c where c.agent_id = q.agent_id)
+   order by q.id for update)
+update system.queued_runs q set delivery_id = null from theirs where q.id = theirs.id
+"""
+
+# Purpose: a worker that was interrupted gives back what it has of an agent; the run that it was doing has spent no attempt.
+# Caller: `run --inline`, over another connection. Locks: the claim, the runs.
+SQL_GIVE_BACK = """
+with released as (
+  delete from system.claims where agent_id = %(agent_id)s and worker = %(worker)s returning agent_id, run_id)
+update system.queued_runs q
+   set delivery_id = null,
+       reason = case when q.id = released.run_id then %(reason)s else q.reason end,
+       message = case when q.id = released.run_id then %(message)s else q.message end
+  from released where q.agent_id = released.agent_id
+"""
+
+# Purpose: the agent is locked by a process that has lost its lease: its runs wait a little, which spends no attempt. Nothing changes while
+# somebody has the agent's claim: that worker looks for runs again when it lets the agent go. Caller: worker. Locks: the runs.
+SQL_PUT_OFF = """
+with theirs as materialized (
+  select q.id from system.queued_runs q
+   where q.agent_id = %(agent_id)s and not exists (select from system.claims c where c.agent_id = q.agent_id)
+   order by q.id for update)
+update system.queued_runs q
+   set delivery_id = null, not_before = greatest(q.not_before, system.clock() + make_interval(secs => %(delay_s)s)),
+       reason = 'agent-locked', message = 'another process still talks to the ERP for this agent'
+  from theirs where q.id = theirs.id
+"""
+
+# Purpose: take agents back from workers that fell silent. The run that the claim names has spent an attempt (before it named one: the first
+# that is ready, if any); beyond the bound it is failed. The agent's other runs only go into another delivery. A lease longer than any
+# setting allows (an hour, see config.lease_s) comes from a clock that was wrong. Caller: tick, first step. Locks: the claims, SKIP LOCKED:
+# an apply that is committing holds its own; then states, in order; then the runs.
 SQL_REAP = """
-with expired as (
-  select id from system.sync_runs
-   where state = 'running'
-     and (lease_until <= system.clock() or lease_until > system.clock() + interval '61 minutes')
-   order by id limit %(limit)s for update skip locked),
-reaped as (
-  update system.sync_runs r
-     set fence = fence + 1, lease_until = null, delivery_id = null, delivered_at = null, not_before = null,
-         attempt = case when attempt < %(max_attempts)s then attempt + 1 else attempt end,
-         state = case when attempt < %(max_attempts)s then 'queued' else 'failed' end,
-         finished_at = case when attempt < %(max_attempts)s then null else system.clock() end,
-         reason = 'lease-expired',
-         message = 'the worker ' || coalesce(worker, '?') || ' fell silent'
-    from expired where r.id = expired.id
-  returning r.id, r.sync_type, r.agent_id, r.state),
+with silent as materialized (
+  select agent_id from system.claims
+   where lease_until <= system.clock() or lease_until > system.clock() + interval '61 minutes'
+   order by agent_id limit %(limit)s for update skip locked),
+dead as (
+  delete from system.claims c using silent s where c.agent_id = s.agent_id
+  returning c.agent_id, c.run_id, c.run_started_at, c.worker, c.fence),
+charged as materialized (
+  select d.*, coalesce((select q.id from system.queued_runs q where q.id = d.run_id and q.agent_id = d.agent_id),
+                       (select q.id from system.queued_runs q
+                         where q.agent_id = d.agent_id and (q.not_before is null or q.not_before <= system.clock())
+                         order by q.id limit 1), 0) as charged_id
+    from dead d),
+state as materialized (
+  select st.sync_type, st.agent_id from charged c
+    join system.queued_runs q on q.id = c.charged_id and q.attempt >= %(max_attempts)s
+    join system.sync_state st on st.agent_id = q.agent_id and st.sync_type = q.sync_type
+   order by st.agent_id, st.sync_type for update of st),
+over as (
+  delete from system.queued_runs q using charged c
+   where q.id = c.charged_id and q.attempt >= %(max_attempts)s and (select count(*) from state) >= 0
+  returning q.*, c.worker, c.fence, c.run_started_at),
+history as (
+  insert into system.sync_runs (id, sync_type, agent_id, state, reason, message, trigger, requested_by, request_reason, slot_at,
+                                attempt, fence, queued_at, started_at, worker, finished_at)
+  select id, sync_type, agent_id, 'failed', 'lease-expired', 'the worker ' || worker || ' fell silent', trigger, requested_by,
+         request_reason, slot_at, attempt, fence, queued_at, run_started_at, worker, system.clock()
+    from over),
 failed as (
   update system.sync_state st
-     set consecutive_failures = st.consecutive_failures + 1, last_run_id = reaped.id,
+     set consecutive_failures = st.consecutive_failures + 1, last_run_id = over.id, unfinished_run_id = null, same_changes_nothing = false,
          backoff_until = system.clock() + system.backoff(st.sync_type, st.consecutive_failures + 1)
-    from reaped where reaped.state = 'failed' and st.sync_type = reaped.sync_type and st.agent_id = reaped.agent_id
-  returning 1)
-select count(*) as reaped, count(*) filter (where state = 'failed') as failed from reaped
-"""
-# Purpose: what runs now, longest first. Caller: running. No locks.
-SQL_RUNNING = "select * from system.sync_runs where state = 'running' order by started_at, id limit %(limit)s"
-# Purpose: keep the run ours until the transaction ends. Caller: lock_fence. Locks: the row.
-SQL_LOCK_FENCE = """
-select id from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update
-"""
-_SQL_FINISH = """
-update system.sync_runs
-   set state = %(state)s, reason = %(reason)s, message = %(message)s, finished_at = system.clock(), lease_until = null,
-       rows_seen = %(seen)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s, rows_unchanged = %(unchanged)s,
-       rows_absent = %(absent)s, rows_restored = %(restored)s, rows_deleted = %(deleted)s,
-       rows_quarantined = %(quarantined)s, export = %(export)s, steps = %(steps)s, warnings = %(warnings)s
- where id = %(id)s and fence = %(fence)s and state = 'running'
-"""
-# Purpose: end a run in whatever state. Caller: finish. Locks: the row.
-SQL_FINISH = _SQL_FINISH + "returning sync_type, agent_id"
-# Purpose: end a run whose export is still the one that was applied, and update the pair's state, in one statement; only if the table is
-# still what that run left, for fetching takes minutes and meanwhile somebody may have cleared it. The commit does not wait for the disk:
-# if PostgreSQL crashes at that moment, it forgets that the export was checked, the lease expires, and no data is concerned.
-# Caller: end_unchanged. Locks: the two rows, the run's first.
-SQL_END_UNCHANGED = f"""
-with mine as (
-  select from system.sync_runs where id = %(id)s and fence = %(fence)s and state = 'running' for update),
-still as (
-  select from system.sync_state st
-   where exists (select from mine) and st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
-     and st.applied_source ->> 'run_id' = %(applied_by)s::text
-     and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
-     for update),
-finished as ({_SQL_FINISH} and exists (select from still) returning sync_type, agent_id),
-state as (
-  update system.sync_state st
-     set consecutive_failures = 0, backoff_until = null, last_run_id = %(id)s, last_success_at = system.clock()
-    from finished f where st.sync_type = f.sync_type and st.agent_id = f.agent_id)
-select exists (select from mine) as mine,
-  (select set_config('synchronous_commit', 'off', true) from finished) is not null as ended
-"""  # noqa: S608 - the part is a constant of this module
-# Purpose: the pair's state after a run that failed. Caller: finish. Locks: the row.
-SQL_STATE_FAILED = """
-update system.sync_state
-   set consecutive_failures = consecutive_failures + 1, last_run_id = %(id)s,
-       backoff_until = system.clock() + system.backoff(sync_type, consecutive_failures + 1)
- where sync_type = %(sync_type)s and agent_id = %(agent_id)s
-"""
-# Purpose: the pair's state after a run that was skipped. Its slot is given back: otherwise a pause, say, would cost a due run. The pair is
-# due again as of that slot, once nothing stops it. If the slot has moved on, it stays. The function system.deactivate_agents does the
-# same. Caller: finish. Locks: the row.
-SQL_STATE_SKIPPED = """
-update system.sync_state st
-   set last_run_id = %(id)s,
-       last_slot_at = case when st.last_slot_at = r.slot_at then r.slot_at - make_interval(mins => s.interval_minutes)
-                           else st.last_slot_at end
-  from system.sync_runs r join system.sync_settings s using (sync_type)
- where r.id = %(id)s and st.sync_type = r.sync_type and st.agent_id = r.agent_id
-"""
-# Purpose: the pair's state after a run that was held. The ERP has answered, so a series of failures is over and no back-off is needed.
-# Caller: finish. Locks: the row.
-SQL_STATE_HELD = """
-update system.sync_state set last_run_id = %(id)s, consecutive_failures = 0, backoff_until = null
- where sync_type = %(sync_type)s and agent_id = %(agent_id)s
-"""
-# Purpose: give a run back, for a later tick to deliver. Caller: requeue. Locks: the row.
-SQL_REQUEUE = """
-update system.sync_runs
-   set state = 'queued', attempt = attempt + %(spent)s, fence = fence + 1, lease_until = null, delivery_id = null,
-       delivered_at = null, not_before = system.clock() + make_interval(secs => %(delay_s)s), reason = %(reason)s, message = %(message)s
- where id = %(id)s and fence = %(fence)s and state = 'running'
+    from over where st.sync_type = over.sync_type and st.agent_id = over.agent_id),
+back as (
+  update system.queued_runs q
+     set delivery_id = null, attempt = q.attempt + (q.id = c.charged_id)::int,
+         reason = case when q.id = c.charged_id then 'lease-expired' else q.reason end,
+         message = case when q.id = c.charged_id then 'the worker ' || c.worker || ' fell silent' else q.message end
+    from charged c
+   where q.agent_id = c.agent_id and not (q.id = c.charged_id and q.attempt >= %(max_attempts)s)
+  returning q.id = c.charged_id as charged)
+select (select count(*) from over) + (select count(*) from back where charged) as reaped
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A run that this worker has claimed. `blocked`: the reason why it must be skipped, or None."""
+class ClaimedRun:
+    """One run of a claimed agent. `blocked`: why it is skipped instead of done, or None. `applied`: what is known of the export that
+    was applied last, if the same export again would change nothing; else empty."""
 
     run_id: int
     fence: int
@@ -154,123 +210,124 @@ class Claim:
     trigger: Trigger
     attempt: int
     blocked: str | None
+    applied: dict[str, Any]
 
     @property
     def params(self) -> Params:
-        """The parameters that name the run, its fence and its pair in a statement."""
-        return {"id": self.run_id, "fence": self.fence, "sync_type": self.sync_type, "agent_id": self.agent_id}
+        """What names the run, its agent's fence and its pair in a statement."""
+        return {"run_id": self.run_id, "fence": self.fence, "sync_type": self.sync_type, "agent_id": self.agent_id}
 
 
-@dataclass(kw_only=True)
-class Report:
-    """What a run leaves in its row besides its state: counts, the export it saw, milliseconds of each step, warnings."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """An agent that this session has, and its runs in the order in which they are to be done."""
 
-    counts: Counts | None = None
-    export: dict[str, Any] | None = None
-    steps: dict[str, int] | None = None
-    warnings: Sequence[dict[str, Any]] = ()
+    agent_id: str
+    fence: int
+    runs: list[ClaimedRun] = field(default_factory=list)
 
-
-class Outcome(NamedTuple):
-    """The state in which a run ends, and why."""
-
-    state: State
-    reason: str
-    message: str
+    @property
+    def params(self) -> Params:
+        return {"agent_id": self.agent_id, "fence": self.fence}
 
 
-def claim(db: Database, run_id: int, fence: int, *, worker: str, lease_s: int) -> Claim | None:
-    """Claim the run if it is still queued under that fence and its agent is free; None otherwise."""
-    params = {"id": run_id, "fence": fence, "worker": worker, "lease_s": lease_s}
-    try:
-        row = db.execute(SQL_CLAIM, params, prepare=True).fetchone()
-    except psycopg.errors.UniqueViolation:
-        return None  # another worker claimed a run of this agent at the same instant
-    if row is None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Locked:
+    """The agent has no claim, and is locked all the same: by a process that was taken for dead."""
+
+    agent_id: str
+
+
+def claim_job(db: Database, delivery_id: int, job_no: int, *, worker: str, lease_s: int) -> Claim | Locked | None:
+    """The agent of a delivered job with everything that it has queued. None when nothing of that job is left to do, or another worker has
+    the agent: it finds the runs itself when it lets the agent go."""
+    return _claimed(db, SQL_CLAIM, {"delivery_id": delivery_id, "job_no": job_no, "worker": worker, "lease_s": lease_s})
+
+
+def claim_agent(db: Database, agent_id: str, *, worker: str, lease_s: int) -> Claim | Locked | None:
+    """The agent with everything that it has queued; None when that is nothing, or another worker has the agent."""
+    return _claimed(db, SQL_CLAIM_AGENT, {"agent_id": agent_id, "worker": worker, "lease_s": lease_s})
+
+
+def _claimed(db: Database, statement: str, params: Params) -> Claim | Locked | None:
+    rows = db.execute(statement, params, prepare=True).fetchall()
+    if not rows:
         return None
-    return Claim(
-        run_id=row["id"],
-        fence=row["fence"],
-        sync_type=row["sync_type"],
-        agent_id=row["agent_id"],
-        trigger=Trigger(row["trigger"]),
-        attempt=row["attempt"],
-        blocked="not-whitelisted" if not row["active"] else row["blocked"],
-    )
+    first = rows[0]
+    agent_id, fence = first["agent_id"], first["fence"]
+    if not first["locked"]:
+        return Locked(agent_id=agent_id)
+    if fence is None:  # another worker claimed the agent at the same instant
+        unlock_agent(db, agent_id)
+        return None
+    runs = [
+        ClaimedRun(
+            run_id=row["id"],
+            fence=fence,
+            sync_type=row["sync_type"],
+            agent_id=agent_id,
+            trigger=Trigger(row["trigger"]),
+            attempt=row["attempt"],
+            blocked=row["blocked"],
+            applied=row["applied"] or {},
+        )
+        for row in rows
+        if row["id"] is not None
+    ]
+    return Claim(agent_id=agent_id, fence=fence, runs=runs)
 
 
-def heartbeat(db: Database, run_id: int, fence: int, *, lease_s: int) -> bool:
-    """Extend the lease; False when the run is no longer ours."""
-    if db.execute(SQL_HEARTBEAT, {"id": run_id, "fence": fence, "lease_s": lease_s}).rowcount:
-        return True
-    return bool(one(db, SQL_HOLDS_FENCE, {"id": run_id, "fence": fence})["held"])
+def begin(db: Database, run: ClaimedRun, *, lease_s: int) -> ClaimedRun | None:
+    """Name the run as the one that is done now, and extend the lease. Returns the run as it is by now, for it may have become forced; None
+    when it was taken away. Raises LeaseLostError when the agent was."""
+    row = db.execute(SQL_BEGIN, run.params | {"lease_s": lease_s}, prepare=True).fetchone()
+    if row is None:
+        raise lost(run.agent_id)
+    if row["id"] is None:
+        return None
+    trigger = Trigger(row["trigger"])
+    forced_now = trigger is Trigger.FORCED and run.trigger is not Trigger.FORCED
+    run = replace(run, trigger=trigger, attempt=row["attempt"])
+    if forced_now:
+        run = replace(run, applied={}, blocked=run.blocked if run.blocked == "not-whitelisted" else None)
+    return run
+
+
+def heartbeat(db: Database, run: ClaimedRun, *, lease_s: int) -> bool:
+    """Extend the agent's lease; False when the agent was taken away."""
+    params = run.params | {"lease_s": lease_s}
+    return bool(db.execute(SQL_HEARTBEAT, params).rowcount) or bool(one(db, SQL_HOLDS, params)["held"])
+
+
+def lost(agent_id: str) -> LeaseLostError:
+    return LeaseLostError(f"another worker has the agent {agent_id} now")
+
+
+def requeue(
+    db: Database, run: ClaimedRun, *, delay_s: int, reason: str, message: str, spent_attempt: bool = True
+) -> None:
+    """Queue the current run again for a later tick; the claim goes on. Raises LeaseLostError."""
+    params: Params = {"delay_s": delay_s, "reason": reason, "message": message, "spent": int(spent_attempt)}
+    if db.execute(SQL_REQUEUE, run.params | params).rowcount == 0:
+        raise lost(run.agent_id)
+
+
+def release(db: Database, claim: Claim) -> None:
+    """Let the agent go, and its lock. What it still has queued is delivered anew. Of an agent that was taken away, only the lock."""
+    if one(db, SQL_RELEASE, claim.params)["released"]:
+        db.execute(SQL_UNDELIVER, claim.params)
+
+
+def give_back(db: Database, *, agent_id: str, worker: str, reason: str, message: str) -> None:
+    """End the claim that this worker has of the agent, over another connection than the one that made it."""
+    db.execute(SQL_GIVE_BACK, {"agent_id": agent_id, "worker": worker, "reason": reason, "message": message})
+
+
+def put_off(db: Database, agent_id: str, *, delay_s: int) -> None:
+    """Let the runs of an agent that is locked by another process wait."""
+    db.execute(SQL_PUT_OFF, {"agent_id": agent_id, "delay_s": delay_s})
 
 
 def reap(db: Database, *, max_attempts: int, limit: int = 10_000) -> int:
-    """Take back runs whose lease has expired; the number of runs."""
+    """Runs that were taken back, with their agents, from workers that fell silent."""
     return int(one(db, SQL_REAP, {"max_attempts": max_attempts, "limit": limit})["reaped"])
-
-
-def running(db: Database, *, limit: int = 100) -> list[Run]:
-    """What runs now, longest first."""
-    return [Run.from_row(row) for row in db.execute(SQL_RUNNING, {"limit": limit}).fetchall()]
-
-
-def lock_fence(db: Database, claim: Claim) -> None:
-    """Keep the run ours until the transaction ends. Raises LeaseLostError when the fence has moved on."""
-    if db.execute(SQL_LOCK_FENCE, claim.params).fetchone() is None:
-        raise _lost(claim)
-
-
-def _lost(claim: Claim) -> LeaseLostError:
-    return LeaseLostError(f"run {claim.run_id} belongs to another worker now")
-
-
-def finish(db: Database, claim: Claim, outcome: Outcome, *, report: Report) -> None:
-    """End the run. Call it in a transaction: the pair's state is a second statement.
-
-    Raises LeaseLostError, and changes nothing, when the fence has moved on.
-    """
-    if db.execute(SQL_FINISH, _ending(claim, outcome, report), prepare=True).fetchone() is None:
-        raise _lost(claim)
-    match outcome.state:
-        case State.FAILED:
-            db.execute(SQL_STATE_FAILED, claim.params)
-        case State.SKIPPED:
-            db.execute(SQL_STATE_SKIPPED, claim.params)
-        case State.HELD:
-            db.execute(SQL_STATE_HELD, claim.params)
-
-
-def end_unchanged(db: Database, claim: Claim, outcome: Outcome, *, report: Report, applied_by: int) -> bool:
-    """End a run whose export is the one that run `applied_by` applied.
-
-    Returns False, and changes nothing, when the table may no longer be what that run left. Raises LeaseLostError, and changes nothing,
-    when the fence has moved on.
-    """
-    params = _ending(claim, outcome, report) | {"applied_by": applied_by}
-    row = db.execute(SQL_END_UNCHANGED, params, prepare=True).fetchone()
-    if row is None or not row["mine"]:
-        raise _lost(claim)
-    return bool(row["ended"])
-
-
-def _ending(claim: Claim, outcome: Outcome, report: Report) -> Params:
-    counts = report.counts.as_dict() if report.counts else dict.fromkeys(COUNT_NAMES)
-    return {
-        **claim.params,
-        "state": outcome.state,
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "export": Jsonb(report.export) if report.export is not None else None,
-        "steps": Jsonb(report.steps) if report.steps is not None else None,
-        "warnings": Jsonb(list(report.warnings)),
-        **counts,
-    }
-
-
-def requeue(db: Database, claim: Claim, *, delay_s: int, reason: str, message: str, spent_attempt: bool = True) -> None:
-    """Give the run back, to be delivered by a tick after `delay_s` seconds. Raises LeaseLostError."""
-    params: Params = {"delay_s": delay_s, "reason": reason, "message": message, "spent": int(spent_attempt)}
-    if db.execute(SQL_REQUEUE, claim.params | params).rowcount == 0:
-        raise _lost(claim)

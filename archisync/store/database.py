@@ -126,6 +126,7 @@ def connect(
         settings = {
             "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
             "statement_timeout": f"{statement_timeout_s * 1000}",
+            "jit": "off",  # compiling takes longer than any statement of a sync
             "client_connection_check_interval": "1s",  # how soon a dead worker's statement ends, and its agent's lock
             "tcp_keepalives_idle": "30",
             "tcp_keepalives_interval": "10",
@@ -252,9 +253,9 @@ def connected(
         db.close()
 
 
-def one(db: Database, statement: str | Composed, params: Params | None = None) -> DictRow:
+def one(db: Database, statement: str | Composed, params: Params | None = None, *, prepare: bool = False) -> DictRow:
     """The row of a statement that always returns one."""
-    row = db.execute(statement, params).fetchone()
+    row = db.execute(statement, params, prepare=prepare or None).fetchone()
     assert row is not None
     return row
 

@@ -49,22 +49,26 @@ _DATA = tuple(t.table for t in SYNC_TYPES.values())
 _LOOK = _on(
     (
         "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
-        "system.sync_runs", "system.deliveries", "system.ticks", "system.held_exports", "system.notices", "system.outside_changes",
-        "agents.users",
+        "system.queued_runs", "system.claims", "system.sync_runs", "system.unfinished_runs", "system.runs", "system.deliveries",
+        "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "agents.users",
     ),
     "select",
 )  # fmt: skip
 _TICK = [
     *_LOOK,
     *_on(["system.sync_state"], "update"),
+    *_on(["system.queued_runs", "system.deliveries"], "insert", "update", "delete"),
+    *_on(["system.claims"], "update", "delete"),
     *_on(["system.sync_runs"], "insert", "update", "delete"),
-    *_on(["system.deliveries"], "insert", "update", "delete"),
     *_on(["system.ticks"], "insert", "delete"),
     *_on(["system.notices"], "update", "delete"),
 ]
 _WORKER = [
     *_LOOK,
-    *_on(["system.sync_state", "system.sync_runs"], "update"),
+    *_on(["system.sync_state"], "update"),
+    *_on(["system.queued_runs"], "update", "delete"),
+    *_on(["system.claims"], "insert", "update", "delete"),
+    *_on(["system.sync_runs"], "insert"),
     *_on(["system.held_exports"], "insert", "update"),
     *_on(["system.outside_changes"], "delete"),
     *_on(_DATA, "select", "insert", "update", "delete"),

@@ -21,14 +21,18 @@ _UP_TO = f"limit {COUNTED + 1}"
 SQL_TYPE_HEALTH = f"""
 select t.sync_type, s.enabled, s.interval_minutes,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-         order by system.or_never(p.last_slot_at) {_UP_TO}) x) as pairs,
+         order by system.or_never(p.last_success_at) {_UP_TO}) x) as pairs,
        (select ((c.reltuples - k.shared) / k.own)::bigint from pg_class c,
                (select count(*) filter (where scope = 'shared') as shared, count(*) filter (where scope = 'agent') as own
                   from system.sync_types) k
          where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
-       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
            and system.or_never(p.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)
-         order by system.or_never(p.last_slot_at) {_UP_TO}) x) as past_slot,
+         order by system.or_never(p.last_slot_at) {_UP_TO}) x)
+       + (select count(*) from (select p.last_slot_at from system.sync_state p
+           where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is not null
+         order by p.unfinished_run_id {_UP_TO}) x
+         where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
          order by system.or_never(p.last_success_at) {_UP_TO}) x)
@@ -47,17 +51,13 @@ select t.sync_type, s.enabled, s.interval_minutes,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
          order by system.or_never(p.last_success_at) limit 1) as oldest_success_at,
        (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock()) from system.sync_state p
-         where p.sync_type = t.sync_type and p.active
+         where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
          order by system.or_never(p.last_slot_at) limit 1) as next_due_at,
-       (select count(*) from (
-          (select from system.deliveries d cross join lateral (
-             select from system.sync_runs r where r.state = 'queued' and r.delivery_id between d.id and d.id and r.sync_type = t.sync_type
-              order by r.delivery_id, r.sync_type) r {_UP_TO})
-          union all
-          (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null and r.sync_type = t.sync_type
-            order by r.delivery_id, r.sync_type {_UP_TO})) x) as queued,
-       (select count(*) from (select from system.sync_runs r where r.sync_type = t.sync_type and r.state = 'running'
-         order by r.sync_type, r.state, r.id {_UP_TO}) x) as running,
+       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.unfinished_run_id is not null
+           and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
+         order by p.unfinished_run_id {_UP_TO}) x) as queued,
+       (select count(*) from (select from system.claims c join system.queued_runs q on q.id = c.run_id
+         where q.sync_type = t.sync_type {_UP_TO}) x) as running,
        (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null
          order by h.agent_id {_UP_TO}) x) as held,
        exists (select from system.pauses_of(t.sync_type, null)) as paused
@@ -66,11 +66,11 @@ select t.sync_type, s.enabled, s.interval_minutes,
  order by t.level, t.sync_type
 """  # noqa: S608 - the one part is a constant of this module
 _NOT_PAUSED = """(not c.some_agent_is_paused
-         or not exists (select from system.pauses_of(p.sync_type, p.agent_id, c.now) x where x.agent_id = p.agent_id offset 0))"""
+         or not exists (select from system.pauses_of(p.sync_type, p.agent_id, c.now) x where x.agent_id = p.agent_id))"""
 # Purpose: pairs that rest after failures, those that rest longest first; then pairs whose data is older than two of their intervals, the
 # oldest first. Not those that are paused or disabled: somebody wanted that. Caller: unhealthy_pairs. No locks.
 # Both parts walk an index until they have enough. They skip paused pairs, of which there are no more than pauses; the second part also
-# skips pairs that rest, so it does not begin when the first has found enough. `offset 0`: see queued_runs.SQL_INSERT_DUE.
+# skips pairs that rest, so it does not begin when the first has found enough.
 SQL_UNHEALTHY_PAIRS = f"""
 with c as materialized (
   select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),

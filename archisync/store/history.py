@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
 from typing import NamedTuple
@@ -13,12 +14,14 @@ from archisync.store.runs import Run, State
 PRUNE_BATCH = 250
 """Rows deleted in one statement: it holds their locks for some ten milliseconds."""
 
-# Purpose: a run's state. Caller: state_of. No locks.
-SQL_STATE_OF = "select state from system.sync_runs where id = %(id)s"
-# Purpose: one run. While it is queued, the time of delivery is its delivery's. Caller: get. No locks.
-SQL_GET = """
-select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveries d where d.id = r.delivery_id)) as delivered_at
-  from system.sync_runs r where r.id = %(id)s
+# Purpose: the states of some runs. Caller: states_of. No locks.
+SQL_STATES_OF = "select id, state from system.runs where id = any (%(ids)s)"
+# Purpose: one run. Caller: get. No locks.
+SQL_GET = "select * from system.runs where id = %(id)s"
+# Purpose: the runs that are being done. Caller: running. No locks.
+SQL_RUNNING = """
+select r.* from system.claims c join system.unfinished_runs r on r.id = c.run_id
+ order by r.started_at, r.id limit %(limit)s
 """
 # Purpose: the id of a run that had ended before `since`. Every smaller id was queued earlier still, so a question about a span of time
 # reads one end of an index that has no times. It takes the greatest id of a hundred, since some run may have waited and lasted long, and
@@ -26,65 +29,59 @@ select r.*, coalesce(r.delivered_at, (select d.delivered_at from system.deliveri
 SQL_ID_BEFORE = """
 select coalesce(max(id), 0) as id from (
   select r.id from system.sync_runs r
-   where r.finished_at is not null and coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
+   where coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
    order by coalesce(r.kept_at, r.finished_at) desc limit 100) x
 """
-# Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. `after`: a bound for
-# `since` (SQL_ID_BEFORE). Caller: newest. No locks.
-# One index range for each type and state, so that the last runs of a rare one are found as fast as those of a common one. Of the queued
-# runs, those in the newest deliveries and those that wait for one. The states are parameters: `<> 'queued'` beside them, here and in other
-# modules, tells the planner that sync_runs_by_state has the rows; and comparing and sorting whole rows as that index does keeps it from
-# walking along all ids instead.
+# Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. Of the finished ones,
+# one range of sync_runs_by_state for each type and state, read from its end, so that the last runs of a rare one are found as fast as those
+# of a common one. The queued ones likewise, in sync_state_unfinished. `after`: a bound for `since` (SQL_ID_BEFORE). Caller: newest.
+# No locks.
 SQL_NEWEST = """
 select * from (
   (select r.* from system.sync_types t
      cross join unnest(%(states)s::text[]) as w(state)
      cross join lateral (
-       select * from system.sync_runs q
-        where (q.sync_type, q.state) <= (t.sync_type, w.state) and (q.sync_type, q.state, q.id) > (t.sync_type, w.state, %(after)s::bigint)
-          and q.state <> 'queued' and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-        order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) r
+       select h.id from system.sync_runs h
+        where (h.sync_type, h.state) <= (t.sync_type, w.state) and (h.sync_type, h.state, h.id) > (t.sync_type, w.state, %(after)s::bigint)
+          and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        order by h.sync_type desc, h.state desc, h.id desc limit %(limit)s) found
+     cross join lateral (select * from system.runs x where x.id = found.id) r
     where %(sync_type)s::text is null or t.sync_type = %(sync_type)s)
   union all
-  (select q.* from system.deliveries d
+  (select r.* from system.sync_types t
      cross join lateral (
-       select * from system.sync_runs r
-        where r.state = 'queued' and r.delivery_id between d.id and d.id
-          and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
-          and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-        order by r.id desc limit %(limit)s) q
+       select p.unfinished_run_id as id from system.sync_state p
+        where p.sync_type = t.sync_type and p.unfinished_run_id is not null
+          and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
+        order by p.unfinished_run_id desc limit %(limit)s) found
+     join system.unfinished_runs r on r.id = found.id
     where 'queued' = any (%(states)s::text[])
-    order by d.id desc, q.id desc limit %(limit)s)
+      and (%(sync_type)s::text is null or t.sync_type = %(sync_type)s)
+      and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by r.id desc limit %(limit)s)
   union all
-  (select q.* from system.sync_runs q
-    where 'queued' = any (%(states)s::text[]) and q.state = 'queued' and q.delivery_id is null
-      and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
-      and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-    order by q.id desc limit %(limit)s)) r
+  (select r.* from system.claims c join system.unfinished_runs r on r.id = c.run_id
+    where 'running' = any (%(states)s::text[])
+      and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
+      and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by r.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
-# Purpose: the newest runs of one agent; its unfinished ones, at most one a type, have an index of their own. Caller: newest. No locks.
+# Purpose: the newest runs of one agent, the unfinished ones among them. Caller: newest. No locks.
 SQL_NEWEST_OF_AGENT = """
-select * from (
-  (select * from system.sync_runs q
-    where q.agent_id = %(agent_id)s and q.finished_at is not null and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
-      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-    order by q.id desc limit %(limit)s)
-  union all
-  (select q.* from system.sync_types t join system.sync_runs q on q.sync_type = t.sync_type
-    where q.agent_id = %(agent_id)s and q.state in ('queued', 'running') and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
-      and q.state = any (%(states)s::text[]) and q.queued_at >= coalesce(%(since)s::timestamptz, '-infinity'))) r
+select * from system.runs r
+ where r.agent_id = %(agent_id)s and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
+   and r.state = any (%(states)s::text[]) and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
  order by r.id desc limit %(limit)s
 """
 # Purpose: delete a batch of the oldest runs. It keeps the last success of a pair, the run that the pair's state names (the next sync asks
 # whether it succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a decision or
-# for its acceptance to be used. Unfinished runs are not in the index. `reached`: where the last batch ended, so that none walks over the
+# for its acceptance to be used.  `reached`: where the last batch ended, so that none walks over the
 # same entries again. Caller: prune. Locks: the batch's rows, SKIP LOCKED, which nobody else wants, for some ten milliseconds.
 SQL_PRUNE = """
 with old as materialized (
   select id, sync_type, agent_id, state, coalesce(kept_at, finished_at) as since from system.sync_runs
-   where finished_at is not null
-     and coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
+   where coalesce(kept_at, finished_at) < system.clock() - make_interval(days => %(days)s)
      and coalesce(kept_at, finished_at) >= coalesce(%(reached)s::timestamptz, '-infinity')
    order by coalesce(kept_at, finished_at) limit %(limit)s for update skip locked),
 needed as materialized (
@@ -94,7 +91,7 @@ needed as materialized (
       or exists (select from system.held_exports h where h.run_id = o.id
                   and (h.decision is null or (h.decision = 'accepted' and h.used_by_run is null and h.expires_at > system.clock())))
       or (o.state = 'succeeded' and not exists (
-            select from system.sync_runs n where n.agent_id = o.agent_id and n.id > o.id and n.finished_at is not null
+            select from system.sync_runs n where n.agent_id = o.agent_id and n.id > o.id
                and n.sync_type = o.sync_type and n.state = 'succeeded'))),
 kept as (
   update system.sync_runs r set kept_at = system.clock() from needed n where r.id = n.id returning 1),
@@ -113,16 +110,27 @@ def get(db: Database, run_id: int) -> Run:
     return Run.from_row(row)
 
 
-def state_of(db: Database, run_id: int) -> State:
-    """Raises NotFoundError (the history may have been pruned)."""
-    row = db.execute(SQL_STATE_OF, {"id": run_id}).fetchone()
-    if row is None:
-        raise _not_found(run_id)
-    return State(row["state"])
-
-
 def _not_found(run_id: int) -> NotFoundError:
     return NotFoundError(f"there is no run {run_id}", hint="archisync history")
+
+
+def states_of(db: Database, run_ids: Sequence[int]) -> dict[int, State]:
+    """The states of some runs. Raises NotFoundError (the history may have been pruned)."""
+    found = {row["id"]: State(row["state"]) for row in db.execute(SQL_STATES_OF, {"ids": list(run_ids)}).fetchall()}
+    for run_id in run_ids:
+        if run_id not in found:
+            raise _not_found(run_id)
+    return found
+
+
+def state_of(db: Database, run_id: int) -> State:
+    """Raises NotFoundError (the history may have been pruned)."""
+    return states_of(db, [run_id])[run_id]
+
+
+def running(db: Database, *, limit: int = 100) -> list[Run]:
+    """The runs that are being done, those that began first."""
+    return [Run.from_row(row) for row in db.execute(SQL_RUNNING, {"limit": limit}).fetchall()]
 
 
 def newest(

@@ -36,6 +36,11 @@ select pg_terminate_backend(a.pid, 5000) as ended
 """
 
 
+def unlock_agent(db: Database, agent_id: str) -> None:
+    """Free the agent that this session has locked."""
+    db.execute(SQL_FREE_AGENT, {"agent_id": agent_id}, prepare=True)
+
+
 def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
     """End the session that holds the agent's lock if it has been silent for longer than `silent_s`; whether there was one."""
     rows = db.execute(SQL_END_SILENT_HOLDER, {"agent_id": agent_id, "silent_s": silent_s}).fetchall()
@@ -51,7 +56,7 @@ def agent_lock(db: Database, agent_id: str) -> Iterator[bool]:
         yield locked
     finally:
         if locked and not db.closed and not db.broken:
-            db.execute(SQL_FREE_AGENT, {"agent_id": agent_id}, prepare=True)
+            unlock_agent(db, agent_id)
 
 
 def _locked_within(db: Database, agent_id: str, seconds: int) -> bool:

@@ -19,7 +19,7 @@ _STATE = """
   x.until as pause_until, x.reason as pause_reason
 """
 _JOINS = """
-  left join system.sync_runs r on r.sync_type = p.sync_type and r.agent_id = p.agent_id and r.state in ('queued', 'running')
+  left join system.unfinished_runs r on r.sync_type = p.sync_type and r.agent_id = p.agent_id
   left join lateral (
     select x.* from system.pauses_of(p.sync_type, p.agent_id) x
      order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x on true

@@ -71,7 +71,7 @@ class Run:
     request_reason: str | None
     slot_at: datetime | None
     attempt: int
-    fence: int
+    fence: int | None
     not_before: datetime | None
     queued_at: datetime
     delivered_at: datetime | None

@@ -33,19 +33,18 @@ select c.now, coalesce(exists (
          select from system.sync_settings s
           cross join lateral (
              select system.or_never(p.last_slot_at) as slot from system.sync_state p
-              where p.sync_type = s.sync_type and p.active
+              where p.sync_type = s.sync_type and p.active and p.unfinished_run_id is null
               order by system.or_never(p.last_slot_at) limit 1) oldest
           cross join lateral (
              select system.or_never(p.last_slot_at) as slot from system.sync_state p
-              where p.sync_type = s.sync_type and p.active
+              where p.sync_type = s.sync_type and p.active and p.unfinished_run_id is null
               order by system.or_never(p.last_slot_at) desc limit 1) newest
           where s.enabled and (oldest.slot <= c.now - make_interval(mins => s.interval_minutes)
                                or newest.slot > c.now + interval '1 minute'))
-      or exists (select from system.sync_runs r where r.state = 'running'
-                  and (r.lease_until <= c.now or r.lease_until > c.now + interval '61 minutes'))
-      or exists (select from system.sync_runs r where r.state = 'queued' and r.delivery_id is null)
+      or exists (select from system.claims k where k.lease_until <= c.now or k.lease_until > c.now + interval '61 minutes')
+      or exists (select from system.queued_runs q where q.delivery_id is null)
       or exists (select from system.deliveries)
-      or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r where r.finished_at is not null
+      or (select coalesce(r.kept_at, r.finished_at) from system.sync_runs r
            order by coalesce(r.kept_at, r.finished_at) limit 1) < c.now - make_interval(days => %(history_days)s)
       or (select n.created_at from system.notices n order by n.created_at limit 1) < c.now - make_interval(days => %(kept_days)s)
       or (%(hook)s and (exists (select from system.notices n where n.done_at is null and n.next_attempt_at <= c.now)

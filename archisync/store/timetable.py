@@ -27,15 +27,15 @@ select p.sync_type, s.interval_minutes, date_trunc('minute', due.at) as due_at, 
 # Purpose: queued runs by type, without those that a worker will skip. Caller: queued. No locks.
 SQL_QUEUED = """
 select r.sync_type, count(*) as runs
-  from system.sync_runs r join system.sync_settings s using (sync_type)
- where r.state = 'queued'
+  from system.queued_runs r join system.sync_settings s using (sync_type)
+ where not exists (select from system.claims c where c.agent_id = r.agent_id and c.run_id = r.id)
    and (r.trigger = 'forced' or (s.enabled and not exists (select from system.pauses_of(r.sync_type, r.agent_id))))
    and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
    and (%(agent_id)s::text is null or r.agent_id = %(agent_id)s)
  group by 1
 """
 # Purpose: the mean duration of a type's newest finished runs. Caller: durations. No locks.
-# `<> 'queued'`, and why rows are compared and sorted as they are: see history.SQL_NEWEST.
+# Why rows are compared and sorted as they are: see history.SQL_NEWEST.
 SQL_DURATIONS = """
 select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
                                  extract(epoch from r.finished_at - r.started_at)::float)) as mean_s, count(r.id) as runs
@@ -44,7 +44,7 @@ select t.sync_type, avg(coalesce((r.steps ->> 'total')::float / 1000,
     select n.* from unnest('{succeeded,held,failed}'::text[]) as w(state)
       cross join lateral (
         select q.id, q.steps, q.started_at, q.finished_at from system.sync_runs q
-         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state) and q.state <> 'queued'
+         where (q.sync_type, q.state) between (t.sync_type, w.state) and (t.sync_type, w.state)
            and q.started_at is not null
          order by q.sync_type desc, q.state desc, q.id desc limit %(limit)s) n
      order by n.id desc limit %(limit)s) r on true

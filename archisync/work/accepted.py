@@ -16,7 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from archisync.base.log import EventLog
-from archisync.queue.job import JOB_FUNCTION
+from archisync.queue.job import JOB_FUNCTION, named_job
+from archisync.store.deliveries import JobKey
 
 SET_ASIDE_S = 3600
 LONGEST_PAYLOAD_BYTES = 1024
@@ -114,24 +115,30 @@ class SyncQueue(Queue):
             connection.lrem(f"{queue_key}:intermediate", 0, job_id)
         return found
 
-    def deliveries(self) -> Generator[SyncJob, None, None]:
+    def popped(self) -> Generator[JobKey, None, None]:
         """The jobs in the list, one after the other. Each is popped for good; what can't be run is set aside.
 
-        Close the generator: that deletes the last job's hash. The round trip that asks for the next job deletes the others.
+        A job's id names it, so its hash is not read. Close the generator: that deletes the last job's hash. The round trip that asks for
+        the next job deletes the others.
         """
         spent: list[str] = []
         try:
             while popped := self._pop(spent):
-                try:
-                    job = SyncJob.fetch(popped.decode(errors="backslashreplace"), self.connection, JSONSerializer)
-                except NoSuchJobError:
-                    continue
-                assert isinstance(job, SyncJob)
-                spent.append(job.key)
-                yield job
+                id_ = popped.decode(errors="backslashreplace")
+                job = named_job(id_) or self._accepted(id_)
+                if job is not None:
+                    spent.append(Job.key_for(id_))
+                    yield job
         finally:
             if spent:
                 self.connection.delete(*spent)
+
+    def _accepted(self, id_: str) -> JobKey | None:
+        """A job whose id is not one of ours, if its hash makes it one."""
+        try:
+            return JobKey(*SyncJob.fetch(id_, self.connection, JSONSerializer).args)
+        except NoSuchJobError:
+            return None
 
     def _pop(self, spent: list[str]) -> bytes | None:
         with self.connection.pipeline(transaction=False) as pipe:

@@ -57,13 +57,21 @@ class CurrentDelivery:
 class Child:
     """Does deliveries over one connection, which is opened for the first one. A context: its end closes the connection.
 
-    `stopping` says whether the worker was asked to end.
+    `stopping` says whether the worker was asked to end, `others_wait` whether other agents wait for a worker.
     """
 
-    def __init__(self, config: Config, log: EventLog, *, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: EventLog,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        others_wait: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._config = config
         self._log = log
         self._stopping = stopping
+        self._others_wait = others_wait
         self._over_at = monotonic() + LIFETIME_S
         self._stack = ExitStack()
         self._done = 0
@@ -74,10 +82,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def do(self, run_id: int, fence: int) -> None:
-        """Do a delivery: the run, then its agent's other queued runs. Raises ArchisyncError when PostgreSQL is broken or away."""
+    def do(self, delivery_id: int, job_no: int) -> None:
+        """Do a delivered job: what its agent has queued. Raises ArchisyncError when PostgreSQL is broken or away."""
         try:
-            self._done += self._runner.do(run_id, fence)
+            self._done += self._runner.do(delivery_id, job_no)
         except psycopg.Error as exc:
             raise translate(exc) from exc
 
@@ -88,7 +96,8 @@ class Child:
             connected(config.database_url, purpose="worker", statement_timeout_s=config.run_timeout_s)
         )
         require_direct(db)
-        return self._stack.enter_context(Runner(db, config, self._log, stopping=self._stopping))
+        runner = Runner(db, config, self._log, stopping=self._stopping, others_wait=self._others_wait)
+        return self._stack.enter_context(runner)
 
     @property
     def may_go_on(self) -> bool:

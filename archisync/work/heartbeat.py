@@ -11,7 +11,7 @@ from archisync.base.errors import ArchisyncError
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.store import claims
-from archisync.store.claims import Claim
+from archisync.store.claims import ClaimedRun
 from archisync.store.database import Database, connected
 
 _STOP_TIMEOUT_S = 30
@@ -27,14 +27,14 @@ class Heartbeat:
     def __init__(self, config: Config, log: EventLog) -> None:
         self._config = config
         self._log = log
-        self._current: tuple[Claim, float] | None = None
+        self._current: tuple[ClaimedRun, float] | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def beating(self, claim: Claim) -> Iterator[None]:
+    def beating(self, run: ClaimedRun) -> Iterator[None]:
         """Keep the run's lease alive."""
-        self._current = claim, monotonic()
+        self._current = run, monotonic()
         if self._thread is None:
             thread = threading.Thread(target=self._beat, name="archisync-heartbeat", daemon=True)
             thread.start()
@@ -62,11 +62,11 @@ class Heartbeat:
             except ArchisyncError as exc:  # PostgreSQL is away: try again, the lease lasts for another round
                 self._log.event("heartbeat-failed", run=current[0].run_id, message=exc.message)
 
-    def _extend(self, db: Database, claim: Claim, begun: float) -> None:
+    def _extend(self, db: Database, run: ClaimedRun, begun: float) -> None:
         """Extend the lease until the run ends, the lease is lost, or the run's time is up."""
         extended = True
-        while self._current == (claim, begun):
+        while self._current == (run, begun):
             if extended and monotonic() - begun < self._config.run_timeout_s:
-                extended = claims.heartbeat(db, claim.run_id, claim.fence, lease_s=self._config.lease_s)
+                extended = claims.heartbeat(db, run, lease_s=self._config.lease_s)
             if self._over.wait(self._config.lease_s / 3):
                 return

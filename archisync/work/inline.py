@@ -11,7 +11,6 @@ from archisync.base.log import EventLog
 from archisync.base.signals import is_interrupt
 from archisync.rules.config import Config
 from archisync.store import claims, history
-from archisync.store.claims import Claim
 from archisync.store.database import Database, connected
 from archisync.store.queued_runs import Forced
 from archisync.store.runs import Run, State
@@ -50,21 +49,20 @@ class Inline:
         """Do the run, unless it is finished already. False when somebody else has the run or its agent."""
         run = history.get(self._db, one.run_id)
         if run.state.unfinished:
-            claim = claims.claim(self._db, run.run_id, run.fence, worker=worker_name(), lease_s=self._config.lease_s)
-            if claim is None or not self._do(claim):
+            if not self._do(run):
                 return False
             run = history.get(self._db, one.run_id)
         self._changed(run)
         return True
 
-    def _do(self, claim: Claim) -> bool:
+    def _do(self, run: Run) -> bool:
         try:
-            return self._runner.do_claimed(claim, may_retry=False) is not None
+            return self._runner.do_forced(run.agent_id, run.run_id) is not None
         except BaseException as exc:
             if not is_interrupt(exc):
                 raise
-            with suppress(ArchisyncError):  # the run has ended, or PostgreSQL is away and its lease runs out
-                _give_back(self._config, claim)
+            with suppress(ArchisyncError):  # PostgreSQL is away: the lease runs out
+                _give_back(self._config, run)
             raise KeyboardInterrupt from exc
 
     def done_later(self, one: Forced, *, may_wait: bool) -> bool:
@@ -81,11 +79,11 @@ def _wait_while_running(db: Database, run_id: int) -> None:
         sleep(POLL_S)
 
 
-def _give_back(config: Config, claim: Claim) -> None:
+def _give_back(config: Config, run: Run) -> None:
     """Over a connection of its own: the interrupted one may be in the middle of anything."""
     with connected(config.database_url, purpose="run", answer_timeout_s=GIVE_BACK_TIMEOUT_S) as db:
-        claims.requeue(
-            db, claim, delay_s=0, reason="interrupted", message="interrupted with Ctrl-C", spent_attempt=False
+        claims.give_back(
+            db, agent_id=run.agent_id, worker=worker_name(), reason="interrupted", message="interrupted with Ctrl-C"
         )
 
 

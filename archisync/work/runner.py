@@ -1,4 +1,4 @@
-"""Doing a delivery: claim the run, lock the agent, sync under a heartbeat, go on with the agent's next run.
+"""Doing a job: claim the agent, do what it has queued, let it go, look once more for what came meanwhile.
 
 RQ jobs and `run --inline` both use it. It knows nothing of Redis.
 """
@@ -8,25 +8,29 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 from archisync.base.errors import LeaseLostError
 from archisync.base.log import EventLog
-from archisync.rules.config import AGENT_BOUND_S, Config
+from archisync.rules.config import AGENT_BOUND_S, AGENT_SLICE_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
-from archisync.store import claims, queued_runs
-from archisync.store.claims import Claim
+from archisync.store import claims, endings
+from archisync.store.claims import Claim, ClaimedRun, Locked
 from archisync.store.database import Database
-from archisync.store.locks import agent_lock, end_silent_holder
+from archisync.store.endings import UnchangedEnd
+from archisync.store.locks import end_silent_holder
 from archisync.store.runs import State
 from archisync.sync.run import Sync
+from archisync.sync.survey import survey
 from archisync.work.heartbeat import Heartbeat
 
 LOCKED_DELAY_S = 15
-"""How long a run waits when its agent is locked by a process that has lost its lease and will soon notice it."""
+"""How long an agent waits that is locked by a process that has lost its lease and will soon notice it."""
 
 
 def worker_name() -> str:
@@ -34,21 +38,30 @@ def worker_name() -> str:
 
 
 class Runner:
-    """Does deliveries in this process, over one connection. A context.
+    """Does jobs in this process, over one connection. A context.
 
-    It keeps two things from one run to the next: the heartbeat's thread, and an empty folder for the export. `stopping` says whether
-    the process was asked to end.
+    It keeps two things from one run to the next: the heartbeat's thread, and an empty folder for the export; both are made when a run first
+    needs them. `stopping` says whether the process was asked to end. `others_wait` says whether other agents wait for a worker: an agent
+    that has had its time goes on only while none does.
     """
 
     def __init__(
-        self, db: Database, config: Config, log: EventLog, *, stopping: Callable[[], bool] = lambda: False
+        self,
+        db: Database,
+        config: Config,
+        log: EventLog,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        others_wait: Callable[[], bool] = lambda: True,
     ) -> None:
         self._db = db
         self._config = config
         self._log = log
         self._stopping = stopping
+        self._others_wait = others_wait
         self._heartbeat = Heartbeat(config, log)
         self._folder: SpoolFolder | None = None
+        self._name = worker_name()
 
     def __enter__(self) -> Runner:
         return self
@@ -58,61 +71,111 @@ class Runner:
         if self._folder is not None:
             self._folder.remove()
 
-    def do(self, run_id: int, fence: int) -> int:
-        """Do the delivered run, then the agent's other queued runs, within AGENT_BOUND_S. Returns the number of runs done.
+    def do(self, delivery_id: int, job_no: int) -> int:
+        """Do a delivered job: all runs that its agent has queued, and those that come meanwhile. Returns the number of runs done.
 
-        A stale or duplicate delivery does nothing and returns 0 at once. So does one whose agent is busy: the run stays queued, and
-        the worker that finishes the agent's current run goes on with it.
+        A stale or duplicate job does nothing and returns 0 at once. So does one whose agent another worker has: that worker looks for
+        more runs when it lets the agent go.
         """
-        started, done = monotonic(), 0
-        following: tuple[int, int] | None = (run_id, fence)
-        while following is not None:
-            claim = claims.claim(self._db, *following, worker=worker_name(), lease_s=self._config.lease_s)
-            if claim is None:
-                self._log.event("delivery-ignored", run=following[0], fence=following[1])
+        begun = monotonic()
+        ids = {"delivery": delivery_id, "job": job_no}
+        claimed = claims.claim_job(self._db, delivery_id, job_no, worker=self._name, lease_s=self._config.lease_s)
+        if claimed is None:
+            self._log.event("delivery-ignored", **ids)
+        done = 0
+        while claimed is not None:
+            if isinstance(claimed, Locked):
+                self._put_off(claimed.agent_id)
                 break
-            if self.do_claimed(claim, may_retry=True) is not None:
-                done += 1
-            if self._stopping() or monotonic() - started > AGENT_BOUND_S:
+            ended, released = self._do_claim(claimed, begun)
+            done += ended
+            if not released:
                 break
-            following = queued_runs.next_of_agent(self._db, claim.agent_id)
+            claimed = claims.claim_agent(self._db, claimed.agent_id, worker=self._name, lease_s=self._config.lease_s)
         return done
 
-    def do_claimed(self, claim: Claim, *, may_retry: bool) -> State | None:
-        """Do a claimed run, with its agent locked and its lease kept alive. Returns the state that the run is left in.
+    def _do_claim(self, claim: Claim, begun: float) -> tuple[int, bool]:
+        """Do the runs of a claimed agent in their order, those with an unchanged export at once. Returns how many ended, and whether the
+        agent was let go because nothing was left."""
+        ends, left = self._survey(claim)
+        done = 0
+        try:
+            while True:
+                if ends or not left:
+                    ended = endings.end_unchanged(self._db, claim, ends, release=not left)
+                    done += len(ended.run_ids)
+                    self._log_ends(ends, ended.run_ids)
+                    if ended.released:
+                        return done, True
+                    left += [replace(end.run, applied={}) for end in ends if end.run.run_id not in ended.run_ids]
+                    ends = []
+                elif self._stopping() or self._time_is_up(monotonic() - begun):
+                    claims.release(self._db, claim)
+                    return done, False
+                else:
+                    done += self._do_run(left.popleft(), may_retry=True) is not None
+        except LeaseLostError as exc:
+            self._log.event("lease-lost", agent=claim.agent_id, message=exc.message)
+            claims.release(self._db, claim)  # the agent was taken away, or only its run, by whoever denied the agent
+            return done, False
 
-        Returns None when another worker has the run by now, and when the run is given back because another process still holds the
-        agent. `may_retry`: a run that fails for now may be queued again.
-        """
-        ids = {"run": claim.run_id, "type": claim.sync_type, "agent": claim.agent_id, "attempt": claim.attempt}
-        with agent_lock(self._db, claim.agent_id) as locked:
-            begun = monotonic()
-            try:
-                if not locked:
-                    self._give_back(claim, ids)
-                    return None
-                self._log.event("run-started", **ids)
-                with self._heartbeat.beating(claim), self._spool() as spool:
-                    outcome = Sync(self._db, self._config, claim, spool=spool, may_retry=may_retry).run()
-            except LeaseLostError as exc:
-                self._log.event("lease-lost", **ids, message=exc.message)
-                return None
-            self._log.event("run-finished", **ids, **outcome._asdict(), seconds=round(monotonic() - begun, 3))
-            return outcome.state
+    def _time_is_up(self, seconds: float) -> bool:
+        return seconds > AGENT_BOUND_S or (seconds > AGENT_SLICE_S and self._others_wait())
 
-    def _give_back(self, claim: Claim, ids: dict[str, object]) -> None:
-        """Queue the run again for later. It has not spent an attempt. A session that holds the agent and is silent is ended."""
-        self._log.event("agent-locked", **ids)
-        claims.requeue(
-            self._db,
-            claim,
-            delay_s=LOCKED_DELAY_S,
-            reason="agent-locked",
-            message="another process still talks to the ERP for this agent",
-            spent_attempt=False,
-        )
-        if end_silent_holder(self._db, claim.agent_id, silent_s=self._config.run_timeout_s):
-            self._log.event("silent-holder-ended", **ids)
+    def _survey(self, claim: Claim) -> tuple[list[UnchangedEnd], deque[ClaimedRun]]:
+        """The runs whose local export is the applied one, and the others. Nothing leaves this process."""
+        ends, others = [], deque[ClaimedRun]()
+        for run in claim.runs:
+            end = survey(self._config, run)
+            if end is None:
+                others.append(run)
+            else:
+                ends.append(end)
+        return ends, others
+
+    def _log_ends(self, ends: Sequence[UnchangedEnd], run_ids: Collection[int]) -> None:
+        for end in ends:
+            if end.run.run_id in run_ids:
+                self._log.event("run-finished", **_ids(end.run), **end.outcome._asdict())
+
+    def do_forced(self, agent_id: str, run_id: int) -> State | None:
+        """Do one run and nothing else of its agent; it is not tried again. Returns the state that it is left in, None when somebody else
+        has the run or its agent. For `run --inline`."""
+        claimed = claims.claim_agent(self._db, agent_id, worker=self._name, lease_s=self._config.lease_s)
+        if isinstance(claimed, Locked):
+            self._put_off(agent_id)
+            return None
+        if claimed is None:
+            return None
+        try:
+            run = next((run for run in claimed.runs if run.run_id == run_id), None)
+            state = self._do_run(run, may_retry=False) if run is not None else None
+        except LeaseLostError as exc:
+            self._log.event("lease-lost", agent=agent_id, message=exc.message)
+            state = None
+        # Not in a finally: after Ctrl-C the caller gives the run back with its reason, after anything else the next tick does.
+        claims.release(self._db, claimed)
+        return state
+
+    def _do_run(self, run: ClaimedRun, *, may_retry: bool) -> State | None:
+        """Do one run of the claimed agent, with the lease kept alive. Returns the state that it is left in, None when it was taken away.
+        Raises LeaseLostError."""
+        begun = claims.begin(self._db, run, lease_s=self._config.lease_s)
+        if begun is None:
+            return None
+        started = monotonic()
+        self._log.event("run-started", **_ids(begun))
+        with self._heartbeat.beating(begun), self._spool() as spool:
+            outcome = Sync(self._db, self._config, begun, spool=spool, may_retry=may_retry).run()
+        self._log.event("run-finished", **_ids(begun), **outcome._asdict(), seconds=round(monotonic() - started, 3))
+        return outcome.state
+
+    def _put_off(self, agent_id: str) -> None:
+        """Let the agent's runs wait: another process holds its lock. A session that holds the lock and is silent is ended."""
+        self._log.event("agent-locked", agent=agent_id)
+        claims.put_off(self._db, agent_id, delay_s=LOCKED_DELAY_S)
+        if end_silent_holder(self._db, agent_id, silent_s=self._config.run_timeout_s):
+            self._log.event("silent-holder-ended", agent=agent_id)
 
     @contextmanager
     def _spool(self) -> Iterator[Path]:
@@ -125,3 +188,7 @@ class Runner:
         finally:
             for entry in os.scandir(folder):
                 (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+
+
+def _ids(run: ClaimedRun) -> dict[str, object]:
+    return {"run": run.run_id, "type": run.sync_type, "agent": run.agent_id, "attempt": run.attempt}

@@ -1,7 +1,7 @@
 """RQ's forking worker, restricted to archisync's own job.
 
 * It has one queue: RQ then moves a job to `:intermediate` instead of popping it. A tick pushes again what is lost there.
-* It runs `archisync.work.job.sync(run id, fence)` and nothing else (archisync.work.accepted).
+* It runs `archisync.work.job.sync(delivery, job number)` and nothing else (archisync.work.accepted).
 * Its child dies with it (PR_SET_PDEATHSIG), so that no orphan holds an agent's lock.
 * A child does many deliveries (archisync.work.child). RQ does its bookkeeping for the first one only.
 * SIGTERM lets the current run finish. The agent's other runs stay queued.
@@ -17,6 +17,7 @@ import signal
 import threading
 from contextlib import closing, suppress
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -35,6 +36,7 @@ from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.queue.client import redis_client
 from archisync.queue.foreignkeys import move_foreign_keys_aside
+from archisync.queue.job import job_id, job_timeout_s
 from archisync.queue.workers import new_worker_name
 from archisync.rules.config import Config
 from archisync.store import migrations
@@ -83,8 +85,9 @@ class SyncWorker(Worker):
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Do the delivery that the child was forked for as RQ does a job, then others without RQ's bookkeeping."""
         log = EventLog()
-        with Child(self.config, log, stopping=STOP_AFTER_THIS_RUN.is_set) as child:
-            assert isinstance(job, SyncJob)
+        assert isinstance(job, SyncJob)
+        others_wait = partial(queue_has_jobs, queue)
+        with Child(self.config, log, stopping=STOP_AFTER_THIS_RUN.is_set, others_wait=others_wait) as child:
             job.do = child.do
             done = super().perform_job(job, queue, execution)
             if done:
@@ -96,12 +99,12 @@ class SyncWorker(Worker):
 
     def _take_more(self, child: Child, queue: Queue) -> None:
         assert isinstance(queue, SyncQueue)
-        with closing(queue.deliveries()) as deliveries:
-            while child.may_go_on and (job := next(deliveries, None)) is not None:
+        timeout_s = job_timeout_s(self.config)
+        with closing(queue.popped()) as jobs:
+            while child.may_go_on and (job := next(jobs, None)) is not None:
                 self.current.begin()
-                timeout_s = job.timeout or self.queue_class.DEFAULT_TIMEOUT
-                with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job.id):
-                    child.do(*job.args)
+                with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job_id(job)):
+                    child.do(*job)
 
     # --- in the parent: the child -----------------------------------------------------------------------------
 
@@ -184,6 +187,10 @@ class SyncWorker(Worker):
         except Exception as exc:  # noqa: BLE001 - nothing of ours depends on RQ's registries
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it by its first value, None
             EventLog().event("maintenance-failed", because=reason_of(exc))
+
+
+def queue_has_jobs(queue: Queue) -> bool:
+    return queue.count > 0
 
 
 def _stop_after_this_run(_number: int, _frame: FrameType | None) -> None:

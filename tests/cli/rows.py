@@ -5,27 +5,16 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from archisync.store.database import Database
+from tests.support import rows
 
 NOW = "2026-03-01T12:00:00Z"
 AT_NOON = {"PGOPTIONS": f"-c archisync.now={NOW}"}
 
 
 def add_run(db: Database, state: str = "succeeded", **columns: Any) -> int:
-    """Insert a run and return its id. Columns that are not given are those of a finished scheduled run of anna's orders."""
-    values: dict[str, Any] = {
-        "sync_type": "orders",
-        "agent_id": "anna",
-        "state": state,
-        "trigger": "scheduled",
-        "finished_at": None if state in ("queued", "running") else NOW,
-        **columns,
-    }
-    names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
-    row = db.execute(
-        f"insert into system.sync_runs ({names}) values ({marks}) returning id".encode(), list(values.values())
-    ).fetchone()
-    assert row is not None
-    return int(row["id"])
+    """Write a run and return its id. Columns that are not given are those of a scheduled run of anna's orders, finished at NOW."""
+    finished = {} if state in ("queued", "running") else {"finished_at": NOW}
+    return rows.add_run(db, state, **finished | columns)
 
 
 def add_tick(db: Database, at: str = NOW) -> None:

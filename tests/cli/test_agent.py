@@ -7,6 +7,7 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.store.database import Database
 from tests.conftest import Cli
+from tests.support.rows import add_run
 
 ALLOWED = (
     "hint: an agent id is 1 to 128 ASCII letters, digits and . _ @ + -, "
@@ -94,9 +95,7 @@ def test_an_unknown_agent_among_several_changes_none(cli: Cli, connection: Datab
 
 def test_a_denied_agents_queued_run_ends_skipped(cli: Cli, connection: Database) -> None:
     cli("agent", "add", "anna", "--allow")
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger) values ('orders', 'anna', 'scheduled')"
-    )
+    add_run(connection, "queued")
     cli("agent", "deny", "anna")
     assert connection.execute("select state, reason from system.sync_runs").fetchall() == [
         {"state": "skipped", "reason": "not-whitelisted"}
@@ -185,7 +184,7 @@ def test_an_agent_with_the_shared_id_does_not_touch_the_shared_runs(
     connection.execute("insert into agents.users (id, whitelisted) values ('service-account', true), ('anna', true)")
     assert cli("tick").returncode == 0
     connection.execute(change)
-    rows = connection.execute("select sync_type, agent_id, state from system.sync_runs").fetchall()
+    rows = connection.execute("select sync_type, agent_id, state from system.runs").fetchall()
     assert len(rows) == 10
     assert {row["sync_type"] for row in rows if row["state"] == "queued"} == {"products", "prices"}
     assert [row["agent_id"] for row in rows if row["state"] == "queued"] == ["service-account"] * 2

@@ -38,9 +38,7 @@ def test_held_show_names_rows_that_would_vanish_and_the_commands_to_type(cli: Cl
 def test_accepting_queues_a_forced_run_once(cli: Cli, noon: Database) -> None:
     run_id = add_held(noon)
     done = cli("held", "accept", str(run_id), "--why", "branch closed")
-    forced = noon.execute(
-        "select id, sync_type, agent_id, trigger, request_reason from system.sync_runs where state = 'queued'"
-    ).fetchall()
+    forced = noon.execute("select id, sync_type, agent_id, trigger, request_reason from system.queued_runs").fetchall()
     assert [tuple(row.values())[1:] for row in forced] == [("orders", "anna", "forced", "branch closed")]
     assert (done.returncode, done.stdout) == (
         0,
@@ -50,14 +48,14 @@ def test_accepting_queues_a_forced_run_once(cli: Cli, noon: Database) -> None:
     again = cli("held", "accept", str(run_id), "--why", "branch closed")
     assert (again.returncode, again.stdout) == (ExitCode.USAGE, "")
     assert again.stderr.startswith(f"error: the export of run {run_id} is accepted already by ")
-    assert noon.execute("select count(*) as n from system.sync_runs where state = 'queued'").fetchone() == {"n": 1}
+    assert noon.execute("select count(*) as n from system.queued_runs").fetchone() == {"n": 1}
 
 
 def test_accepting_with_no_run_queues_nothing(cli: Cli, noon: Database) -> None:
     run_id = add_held(noon)
     done = cli("held", "accept", str(run_id), "--why", "branch closed", "--no-run")
     assert done.stdout == f"the export of run {run_id} is accepted for 24 hours\n"
-    assert noon.execute("select count(*) as n from system.sync_runs where state = 'queued'").fetchone() == {"n": 0}
+    assert noon.execute("select count(*) as n from system.queued_runs").fetchone() == {"n": 0}
     assert noon.execute("select decision, decided_why from system.held_exports").fetchall() == [
         {"decision": "accepted", "decided_why": "branch closed"}
     ]
@@ -72,14 +70,14 @@ def test_an_unreadable_export_is_not_accepted_and_queues_nothing(cli: Cli, noon:
         f"error: the export of run {run_id} can't be accepted: 60 % fewer\n"
         "hint: correct it in the ERP; the next good export clears the hold by itself\n",
     )
-    assert noon.execute("select count(*) as n from system.sync_runs where state = 'queued'").fetchone() == {"n": 0}
+    assert noon.execute("select count(*) as n from system.queued_runs").fetchone() == {"n": 0}
 
 
 def test_rejecting_is_recorded_and_queues_nothing(cli: Cli, noon: Database) -> None:
     run_id = add_held(noon)
     done = cli("held", "reject", str(run_id), "--why", "a filter")
     assert done.stdout == f"the export of run {run_id} is rejected\n"
-    assert noon.execute("select count(*) as n from system.sync_runs where state = 'queued'").fetchone() == {"n": 0}
+    assert noon.execute("select count(*) as n from system.queued_runs").fetchone() == {"n": 0}
     shown = cli("held", "show", str(run_id)).stdout
     assert ": a filter\n" in shown
     assert "to apply it" not in shown

@@ -134,7 +134,7 @@ def test_prune_deletes_only_finished_runs_that_are_old(cli: Cli, noon: Database)
         add_run(noon, "queued", queued_at="2025-01-01T00:00:00Z"),
     ]
     assert cli("prune", "--older-than", "90d", env=AT_NOON).stdout == "deleted 1 run\n"
-    assert [r["id"] for r in noon.execute("select id from system.sync_runs order by id").fetchall()] == kept
+    assert [r["id"] for r in noon.execute("select id from system.runs order by id").fetchall()] == kept
 
 
 def test_prune_refuses_less_than_a_day(cli: Cli) -> None:

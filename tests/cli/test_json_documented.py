@@ -19,10 +19,10 @@ import typer
 from archisync.base.errors import ExitCode
 from archisync.cli.root import root_command
 from archisync.rules.config import Config
-from archisync.store import claims, history
+from archisync.store import claims
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
-from tests.support.rows import drain, sync
+from tests.support.rows import begin_run, drain, sync
 from tests.support.samples import SAMPLES
 
 TEXT = (REPOSITORY / "examples" / "guides" / "json.md").read_text("utf-8")
@@ -281,10 +281,10 @@ def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:
         yield site.shown("run orders --agent anna.bianchi --reason test")
     running = site.json("run orders --agent luca.ferrari")["runs"][0]["run_id"]
     waiting = site.json("run ddt --agent anna.bianchi")["runs"][0]["run_id"]
-    assert claims.claim(site.db, running, history.get(site.db, running).fence, worker="here:1", lease_s=60) is not None
-    claim = claims.claim(site.db, waiting, history.get(site.db, waiting).fence, worker="here:2", lease_s=60)
-    assert claim is not None
-    claims.requeue(site.db, claim, delay_s=600, reason="retry", message="the ERP was away")
+    begin_run(site.db, running, worker="here:1")
+    claims.requeue(
+        site.db, begin_run(site.db, waiting, worker="here:2"), delay_s=600, reason="retry", message="the ERP was away"
+    )
     site.db.execute("update system.ticks set started_at = started_at - interval '1 hour'")
     site.cli("pause", "--reason", "a test")
     site.cli("pause", "--agent", "luca.ferrari", "--until", "2h")

@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from archisync.store import agents, migrations
 from archisync.store.activity import Point
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
+from tests.support.rows import add_run
 from tests.support.screen import Screen
 
 
@@ -95,11 +97,9 @@ def troubled(connection: Database) -> Database:
         "update system.sync_state set consecutive_failures = 4, backoff_until = system.clock() + interval '40 min'"
         " where sync_type = 'ddt'"
     )
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, started_at, finished_at, worker, steps)"
-        " select 'orders', 'anna', 'scheduled', s, system.clock(), case when s <> 'running' then system.clock() end,"
-        " 'host-1:7', '{\"total\": 1500}' from unnest(array['succeeded', 'failed', 'held', 'succeeded', 'running']) s"
-    )
+    for state in ("succeeded", "failed", "held", "succeeded"):
+        add_run(connection, state, worker="host-1:7", steps='{"total": 1500}')
+    add_run(connection, "running", worker="host-1:7", started_at=datetime.now(UTC))
     connection.execute(
         "insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, rows_valid, data_version)"
         " values (3, 'orders', 'anna', 'row-drop', 'far too few rows', true, 1, 0)"
@@ -160,7 +160,7 @@ def test_changes_are_drawn_without_clearing_and_the_terminal_is_restored(
         watched.until(lambda t: "q ends" in t)
         first = len(watched.raw)
         troubled.execute("delete from system.pauses")
-        troubled.execute("update system.sync_runs set state = 'succeeded', finished_at = system.clock() where id = 5")
+        troubled.execute("delete from system.claims; delete from system.queued_runs")
         watched.until(lambda t: re.search(r"prices +healthy", t) and "running  " not in t)
         assert b"\x1b[2J" not in watched.raw[first:]
         watched.type(b"x")  # any other key changes nothing

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import COMMAND_TIMEOUT_S, Cli, clean_environment
+from tests.support.rows import add_run
 from tests.support.terminal import run_on_terminal
 from tests.support.warm import WarmCommand
 
@@ -26,12 +27,8 @@ TABLES = [
 def site(connection: Database) -> Database:
     """One agent with a long id, whose orders are held and whose ddt rest."""
     agents.add(connection, AGENT, name="Giulia Romano di Sant'Angelo in Vado", whitelisted=True)
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, reason, started_at, finished_at, steps)"
-        " select 'orders', %s, 'scheduled', s, 'applied-with-warnings', system.clock(), system.clock(), '{\"total\": 1500}'"
-        " from unnest(array['succeeded', 'failed', 'held']) s",
-        [AGENT],
-    )
+    for state in ("succeeded", "failed", "held"):
+        add_run(connection, state, agent_id=AGENT, reason="applied-with-warnings", steps='{"total": 1500}')
     connection.execute(
         "insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, rows_valid, data_version)"
         " values (3, 'orders', %s, 'row-drop', 'the export has 14 rows, 46 are known: 69 %% fewer', true, 14, 0)",

@@ -6,8 +6,9 @@ import pytest
 
 from archisync.store import agents
 from archisync.store.database import Database
-from tests.cli.rows import AT_NOON
+from tests.cli.rows import AT_NOON, NOW
 from tests.conftest import Cli
+from tests.support.rows import add_run
 
 
 @pytest.fixture
@@ -21,10 +22,7 @@ def site(connection: Database) -> Database:
             " where sync_type = 'orders' and agent_id = %s",
             [minutes, name],
         )
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, started_at, finished_at, steps)"
-        " values ('orders', 'anna', 'scheduled', 'succeeded', system.clock(), system.clock(), '{\"total\": 30000}')"
-    )
+    add_run(connection, "succeeded", started_at=NOW, finished_at=NOW, steps='{"total": 30000}')
     return connection
 
 
@@ -63,7 +61,7 @@ def test_plan_of_one_agent_follows_intervals_pauses_and_back_off(cli: Cli, site:
 
 def test_plan_counts_runs_that_are_already_queued(cli: Cli, site: Database) -> None:
     site.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger)"
+        "insert into system.queued_runs (sync_type, agent_id, trigger)"
         " select 'orders', 'a' || n, 'scheduled' from generate_series(1, 400) n"
         " union all select 'orders', 'anna', 'forced'"
     )

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from archisync.base.errors import ExitCode
-from archisync.store import agents, claims, history, queued_runs
-from archisync.store.claims import Outcome, Report
+from archisync.store import agents, endings, history, queued_runs
 from archisync.store.database import Database, connected
+from archisync.store.endings import Outcome, Report
 from archisync.store.locks import agent_lock
 from archisync.store.runs import State
 from tests.conftest import REPOSITORY, Cli
+from tests.support.rows import begin_run
 
 AGENT = "anna.bianchi"
 
@@ -32,7 +33,7 @@ def agent(connection: Database, exports: Path) -> str:
 def taken(db: Database, sync_type: str) -> int:
     """A run of the agent that a worker elsewhere does."""
     forced = queued_runs.force(db, sync_type, AGENT, by="test", why=None)
-    assert claims.claim(db, forced.run_id, 1, worker="elsewhere:7", lease_s=120) is not None
+    begin_run(db, forced.run_id)
     return forced.run_id
 
 
@@ -142,11 +143,10 @@ def test_inline_waits_for_a_run_that_a_worker_claimed_meanwhile(
 ) -> None:
     with inline(env) as process:
         until_said(process, '"event": "run-started"')
-        claim = claims.claim(connection, 2, 1, worker="elsewhere:7", lease_s=120)
-        assert claim is not None
+        run = begin_run(connection, 2)
         gate.write_text("", "utf-8")
         until_said(process, f"run 1: orders of {AGENT} succeeded")
-        claims.finish(connection, claim, Outcome(State.FAILED, "no-export", "no export"), report=Report())
+        endings.finish(connection, run, Outcome(State.FAILED, "no-export", "no export"), report=Report())
         out, err = process.communicate()
     assert process.returncode == ExitCode.SYNC_FAILED
     assert rows(out) == [["1", "orders", AGENT, "succeeded"], ["2", "orders", OTHER, "failed"]]

@@ -72,7 +72,7 @@ def env(tmp_path: Path, connection: Database, database_url: str) -> dict[str, st
     """An account with an empty home, and archisync on its PATH."""
     agents.add(connection, "anna.bianchi", name=None, whitelisted=True)
     agents.add(connection, "luca.ferrari", name=None, whitelisted=True)
-    connection.execute("select setval('system.sync_runs_id_seq', 4711)")
+    connection.execute("select setval('system.queued_runs_id_seq', 4711)")
     queued_runs.force(connection, "orders", "luca.ferrari", by="test", why=None)
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()

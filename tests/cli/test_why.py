@@ -9,6 +9,7 @@ from archisync.base.errors import ExitCode
 from archisync.store.database import Database
 from tests.cli.rows import AT_NOON, NOW, add_held, add_run, add_tick, set_state
 from tests.conftest import Cli
+from tests.support.rows import add_claim
 
 NO_TICK = "note: no tick has ever run: is cron calling archisync tick?\n"
 
@@ -42,9 +43,7 @@ def test_why_says_since_when_a_run_is_queued_or_running_and_where(cli: Cli, noon
     assert _why(cli, "orders", "anna")[1].splitlines()[0] == (
         f"orders of anna: run {run_id} is queued since 2026-03-01T11:59:00Z"
     )
-    noon.execute(
-        "update system.sync_runs set state = 'running', worker = 'host-1', started_at = '2026-03-01T11:59:30Z'"
-    )
+    add_claim(noon, "anna", run_id=run_id, worker="host-1", run_started_at="2026-03-01T11:59:30Z")
     assert _why(cli, "orders", "anna")[1].splitlines()[0] == (
         f"orders of anna: run {run_id} is running on host-1 since 2026-03-01T11:59:30Z"
     )
@@ -67,7 +66,7 @@ def test_why_says_that_a_queued_run_will_be_skipped_unless_it_was_forced(
     waits = f"orders of anna: run {run_id} is queued since {NOW}"
     assert _why(cli, "orders", "anna") == (0, f"{waits}, but a worker will skip it: {words}\n")
     assert json.loads(_why(cli, "orders", "anna", "--json")[1])["next_at"] is None
-    noon.execute("update system.sync_runs set trigger = 'forced'")
+    noon.execute("update system.queued_runs set trigger = 'forced'")
     assert _why(cli, "orders", "anna") == (0, f"{waits}\n")
 
 

@@ -165,7 +165,7 @@ def test_a_tick_during_a_failover_keeps_what_is_due_and_a_waiting_worker_finds_t
         old.process.wait()
         during = cli("tick", env=env_of(config))
         assert during.returncode in (ExitCode.DONE, ExitCode.UNREACHABLE)  # the Sentinels may be quicker
-        assert count(connection, "select count(*) from system.sync_runs") == 1
+        assert count(connection, "select count(*) from system.runs") == 1
         watched.wait_for_successor(old.port)
         tick = cli("tick", env=env_of(config))
         assert tick.returncode == 0, tick.stderr
@@ -174,7 +174,7 @@ def test_a_tick_during_a_failover_keeps_what_is_due_and_a_waiting_worker_finds_t
     finally:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait() == 0  # the signal interrupts its wait for a job
-    assert count(connection, "select count(*) from system.sync_runs") == 1
+    assert count(connection, "select count(*) from system.runs") == 1
 
 
 @pytest.mark.skipif(REDIS_SERVER is None, reason="redis-server is not installed (apt-get install redis-server)")

@@ -21,21 +21,23 @@ from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from archisync.queue import joblist
+from archisync.queue.job import job_id
 from archisync.queue.joblist import missing_jobs, rq_queue
 from archisync.queue.push import push_delivery
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, claims, deliveries, queued_runs
 from archisync.store.database import Database
-from archisync.store.deliveries import Delivery
+from archisync.store.deliveries import Delivery, JobKey
 from tests.support.queued import config_for
-from tests.support.rows import count
+from tests.support.rows import count, end_queued
 
 NAME = "archisync"
 TIMEOUT_S = 2160
-RUNS = [(11, 1), (12, 3), (9_876_543_210, 1)]
-SCHEDULED = Delivery(delivery_id=7, forced=False, runs=RUNS)
-FORCED = Delivery(delivery_id=8, forced=True, runs=[(21, 1), (22, 1), (23, 1)])
+DELIVERY = 9_876_543_210
+JOBS = [JobKey(DELIVERY, number) for number in (0, 1, 999)]
+SCHEDULED = Delivery(delivery_id=DELIVERY, forced=False, jobs=JOBS, runs=7)
+FORCED = Delivery(delivery_id=8, forced=True, jobs=[JobKey(8, number) for number in range(3)], runs=3)
 TIMES = (b"created_at", b"enqueued_at")
 
 
@@ -46,17 +48,16 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def enqueue_by_rq(q: Queue, delivery: Delivery) -> None:
-    """One call for each run, as RQ's documentation shows it."""
-    for run_id, fence in reversed(delivery.runs) if delivery.forced else delivery.runs:
+    """One call for each job, as RQ's documentation shows it."""
+    for job in reversed(delivery.jobs) if delivery.forced else delivery.jobs:
         q.enqueue(
             "archisync.work.job.sync",
-            run_id,
-            fence,
-            job_id=f"run-{run_id}-{fence}-{delivery.delivery_id}",
+            *job,
+            job_id=f"agent-{delivery.delivery_id}-{job.job_no}",
             job_timeout=TIMEOUT_S,
             result_ttl=0,
             failure_ttl=3600,
-            description=f"archisync run {run_id}",
+            description=f"archisync delivery {delivery.delivery_id}",
             at_front=delivery.forced,
         )
 
@@ -85,7 +86,7 @@ def test_a_push_writes_field_by_field_what_rq_writes(client: redis.Redis, delive
     client.flushall()
     push_delivery(rq_queue(client, NAME), delivery, timeout_s=TIMEOUT_S)
     assert contents(client) == by_rq
-    assert len(by_rq) == len(delivery.runs) + 2
+    assert len(by_rq) == len(delivery.jobs) + 2
 
 
 def test_the_script_writes_the_jobs_and_not_rq(client: redis.Redis) -> None:
@@ -98,11 +99,11 @@ def test_the_script_writes_the_jobs_and_not_rq(client: redis.Redis) -> None:
 def test_rq_reads_each_job_back(client: redis.Redis) -> None:
     begun = datetime.now(UTC) - timedelta(seconds=1)
     push_delivery(rq_queue(client, NAME), SCHEDULED, timeout_s=TIMEOUT_S)
-    for run_id, fence in RUNS:
-        job = Job.fetch(f"run-{run_id}-{fence}-7", connection=client, serializer=JSONSerializer)
-        assert (job.func_name, job.args, job.kwargs) == ("archisync.work.job.sync", [run_id, fence], {})
+    for delivery_id, job_no in JOBS:
+        job = Job.fetch(f"agent-{delivery_id}-{job_no}", connection=client, serializer=JSONSerializer)
+        assert (job.func_name, job.args, job.kwargs) == ("archisync.work.job.sync", [delivery_id, job_no], {})
         assert (job.origin, job.timeout, job.result_ttl, job.failure_ttl) == (NAME, TIMEOUT_S, 0, 3600)
-        assert (job.get_status(), job.description) == (JobStatus.QUEUED, f"archisync run {run_id}")
+        assert (job.get_status(), job.description) == (JobStatus.QUEUED, f"archisync delivery {delivery_id}")
         assert job.enqueued_at is not None
         assert begun <= job.created_at.replace(tzinfo=UTC) <= job.enqueued_at.replace(tzinfo=UTC) <= datetime.now(UTC)
     assert [q.name for q in Queue.all(connection=client)] == [NAME]
@@ -148,24 +149,47 @@ def test_a_delivery_pushed_twice_is_queued_once(client: redis.Redis) -> None:
 def test_only_the_lost_jobs_of_a_delivery_are_queued_again(client: redis.Redis) -> None:
     q = rq_queue(client, NAME)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
-    client.delete("rq:job:run-12-3-7")
-    client.lrem(q.key, 0, "run-12-3-7")
+    first, lost, last = map(job_id, JOBS)
+    client.delete(f"rq:job:{lost}")
+    client.lrem(q.key, 0, lost)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
-    assert q.get_job_ids() == ["run-11-1-7", "run-9876543210-1-7", "run-12-3-7"]
+    assert q.get_job_ids() == [first, last, lost]
 
 
-def test_a_later_delivery_of_a_run_has_a_job_of_its_own(client: redis.Redis) -> None:
+def test_a_later_delivery_of_an_agent_has_a_job_of_its_own(
+    connection: Database, client: redis.Redis, redis_url: str
+) -> None:
+    """Otherwise the hash that is left of an earlier job would keep the later one from being pushed."""
+    config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
     q = rq_queue(client, NAME)
-    for delivery_id in (7, 9):
-        push_delivery(q, Delivery(delivery_id=delivery_id, forced=False, runs=RUNS[:1]), timeout_s=TIMEOUT_S)
-    assert q.get_job_ids() == ["run-11-1-7", "run-11-1-9"]
+    assert tick(connection, config).enqueued == 2
+    pushed = q.get_job_ids()
+    client.delete(q.key)
+    later = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url, "ARCHISYNC_REDELIVER_AFTER_S": "30"})
+    connection.execute("update system.deliveries set delivered_at = delivered_at - interval '1 hour'")
+    assert tick(connection, later).redelivered == 2
+    assert len(pushed) == len(q.get_job_ids()) == 1
+    assert pushed != q.get_job_ids()
+
+
+def test_the_jobs_of_a_delivery_are_its_agents_each_with_all_that_it_has_queued(
+    connection: Database, client: redis.Redis, redis_url: str
+) -> None:
+    config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
+    for number in range(3):
+        agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
+    assert tick(connection, config).enqueued == 14
+    runs = connection.execute("select delivery_id, job_no, agent_id from system.queued_runs").fetchall()
+    by_job = {job_id(JobKey(row["delivery_id"], row["job_no"])): row["agent_id"] for row in runs}
+    assert sorted(by_job.values()) == ["agent-0", "agent-1", "agent-2", "service-account"]
+    assert sorted(rq_queue(client, NAME).get_job_ids()) == sorted(by_job)
 
 
 def test_forced_runs_go_to_the_front_and_keep_their_order(client: redis.Redis) -> None:
     q = rq_queue(client, NAME)
     for delivery in (SCHEDULED, FORCED):
         push_delivery(q, delivery, timeout_s=TIMEOUT_S)
-    assert q.get_job_ids()[:4] == ["run-21-1-8", "run-22-1-8", "run-23-1-8", "run-11-1-7"]
+    assert q.get_job_ids() == [*map(job_id, FORCED.jobs), *map(job_id, JOBS)]
 
 
 class LaterQueue(Queue):
@@ -182,8 +206,8 @@ class LaterQueue(Queue):
 def test_a_release_of_rq_that_does_more_for_a_job_pushes_every_job_itself(client: redis.Redis) -> None:
     q = LaterQueue(NAME, connection=client, serializer=JSONSerializer)
     push_delivery(q, SCHEDULED, timeout_s=TIMEOUT_S)
-    assert client.scard("rq:all-jobs") == len(RUNS)
-    assert q.get_job_ids() == [f"run-{run_id}-{fence}-7" for run_id, fence in RUNS]
+    assert client.scard("rq:all-jobs") == len(JOBS)
+    assert q.get_job_ids() == [job_id(job) for job in JOBS]
 
 
 def test_a_tick_after_one_that_died_between_push_and_commit_queues_nothing_twice(
@@ -192,17 +216,17 @@ def test_a_tick_after_one_that_died_between_push_and_commit_queues_nothing_twice
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
     for number in range(30):
         agents.add(connection, f"agent-{number}", name=None, whitelisted=True)
-    queued_runs.insert_due(connection, limit=1000, batch=50)
+    queued_runs.insert_due(connection, limit=1000, batch=20)
     q = rq_queue(client, NAME)
     for _ in range(2):
         with connection.transaction(force_rollback=True):
             delivery = deliveries.lock_next(connection)
             assert delivery is not None
-            assert len(delivery.runs) == 50
+            assert len(delivery.jobs) == 20
             push_delivery(q, delivery, timeout_s=TIMEOUT_S)
     assert tick(connection, config).enqueued == 122
     ids = q.get_job_ids()
-    assert (len(ids), len(set(ids))) == (122, 122)
+    assert (len(ids), len(set(ids))) == (31, 31)
     assert count(connection, "select count(*) from system.deliveries where delivered_at is null") == 0
 
 
@@ -212,28 +236,29 @@ def test_a_delivery_is_deleted_when_its_runs_are_done(
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
     assert tick(connection, config).enqueued == 2
     assert count(connection, "select count(*) from system.deliveries") == 1
-    for row in connection.execute("select id, fence from system.sync_runs").fetchall():
-        assert claims.claim(connection, row["id"], row["fence"], worker="test", lease_s=120) is not None
-        connection.execute(
-            "update system.sync_runs set state = 'succeeded', finished_at = system.clock() where id = %s", [row["id"]]
-        )
+    assert end_queued(connection) == 2
     tick(connection, config)
     assert count(connection, "select count(*) from system.deliveries") == 0
     assert count(connection, "select count(*) from system.sync_runs where delivered_at is not null") == 2
 
 
 QUEUED, BATCH = 1000, 50
+WORKER = {"worker": "test", "lease_s": 120}
 QUEUE_STATEMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the next delivery": (deliveries.SQL_LOCK_NEXT, {}),
     "delivered long ago": (deliveries.SQL_LONG_DELIVERED, {"after_s": 0, "limit": BATCH}),
     "deliveries to delete": (deliveries.SQL_FORGET, {"limit": 1000}),
-    "an agent's next run": (queued_runs.SQL_NEXT_OF_AGENT, {"agent_id": "a7"}),
+    "a job's agent and its runs": (claims.SQL_CLAIM, WORKER | {"delivery_id": 2, "job_no": 7}),
+    "an agent's next runs": (claims.SQL_CLAIM_AGENT, WORKER | {"agent_id": "a7"}),
+    "an agent that is locked": (claims.SQL_PUT_OFF, {"agent_id": "a7", "delay_s": 15}),
+    "lost jobs": (deliveries.SQL_MARK_UNDELIVERED, {"delivery_ids": [2, 2], "job_nos": [7, 8]}),
+    "silent workers": (claims.SQL_REAP, {"max_attempts": 3, "limit": 1000}),
 }
 
 
 def rows_read(plan: dict[str, Any]) -> Iterator[float]:
-    """The rows that each scan of the runs read each time."""
-    if plan.get("Relation Name") == "sync_runs":
+    """The rows that each scan of the queue read each time."""
+    if plan.get("Relation Name") == "queued_runs":
         yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
     for part in plan.get("Plans", ()):
         yield from rows_read(part)
@@ -243,12 +268,8 @@ def rows_read(plan: dict[str, Any]) -> Iterator[float]:
 def test_no_statement_reads_the_whole_queue_with_statistics_of_an_empty_one(
     connection: Database, statement_name: str
 ) -> None:
-    """If the statistics say that no run is queued, the planner finds every index of queued runs equally good, because empty."""
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, state, trigger, delivery_id, finished_at)"
-        " select 'orders', 'a' || n, 'succeeded', 'scheduled', n / 50, system.clock() from generate_series(1, 5000) n"
-    )
-    connection.execute("vacuum analyze system.sync_runs, system.deliveries")
+    """If the statistics say that no run is queued, the planner finds every index of the queue equally good, because empty."""
+    connection.execute("vacuum analyze system.queued_runs, system.claims, system.deliveries")
     connection.execute(
         "insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, %s) n", [QUEUED // 4]
     )
@@ -260,11 +281,11 @@ def test_no_statement_reads_the_whole_queue_with_statistics_of_an_empty_one(
     [explained] = row["QUERY PLAN"]
     read = list(rows_read(explained["Plan"]))
     assert read
-    assert max(read) <= BATCH
+    assert max(read) <= 4 * BATCH  # a delivery's runs
 
 
 def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_url: str) -> None:
-    """A payload is a run's id and fence."""
+    """A payload is a delivery's id and the job's number there."""
     config = Config.from_environment(
         {
             "ARCHISYNC_REDIS_URL": redis_url,
@@ -274,8 +295,8 @@ def test_no_secret_is_in_redis(connection: Database, client: redis.Redis, redis_
         }
     )
     assert tick(connection, config).enqueued == 2
-    for job_id in rq_queue(client, NAME).get_job_ids():
-        job = Job.fetch(job_id, connection=client, serializer=JSONSerializer)
+    for id_ in rq_queue(client, NAME).get_job_ids():
+        job = Job.fetch(id_, connection=client, serializer=JSONSerializer)
         assert [type(part) for part in job.args] == [int, int]
     assert "secret" not in str(contents(client))
     assert "service-account" not in str(contents(client))

@@ -20,6 +20,7 @@ from archisync.store import notices, ticks
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.queued import AGENT, one_due_pair
+from tests.support.rows import end_queued
 from tests.support.users import as_other_user
 
 SETPRIV = shutil.which("setpriv") or ""
@@ -225,7 +226,7 @@ def test_a_notice_written_by_a_clock_years_ahead_is_shown_by_doctor_and_sent_by_
         "warning  notices      1 notice dated in the future: was PostgreSQL's clock set back?\n"
         f"{'':<21} hint: archisync tick   (sends them now)\n",
     )
-    connection.execute("delete from system.sync_runs")
+    end_queued(connection)
     connection.execute("delete from system.deliveries")
     cli("tick", env=env)
     assert [(document["id"], document["at"] < "2096") for document in receiver.got] == [(1, True)]

@@ -15,10 +15,13 @@ from archisync.store import agents, queued_runs, ticks
 from archisync.store.database import Database, NoAnswerError, connected
 from archisync.store.migrations import migrate
 from tests.conftest import roomy_memory
-from tests.support.rows import count
+from tests.support.rows import RUN_ID, count, end_queued
 
-RUN = (
-    "insert into system.sync_runs (sync_type, agent_id, trigger, state, {}) values ('orders', 'anna', 'scheduled', {})"
+QUEUED = "insert into system.queued_runs (sync_type, agent_id, trigger, not_before) values ('orders', 'anna', 'scheduled', {})"
+CLAIMED = "insert into system.claims (agent_id, worker, lease_until) values ('anna', 'elsewhere:7', {})"
+FINISHED = (
+    "insert into system.sync_runs (id, sync_type, agent_id, trigger, state, finished_at)"
+    f" values ({RUN_ID}, 'orders', 'anna', 'scheduled', 'succeeded', {{}})"
 )
 NOTICE = (
     "insert into system.notices (event, sync_type, agent_id, message, {}) values ('held', 'orders', 'anna', 'held', {})"
@@ -49,13 +52,13 @@ SOMETHING = {
     "a pair exactly at its slot": "update system.sync_state set last_slot_at = system.clock() - interval '20 min' where sync_type = 'ddt'",
     "a pair that never ran": "update system.sync_state set last_slot_at = null where agent_id = 'anna' and sync_type = 'ddt'",
     "a slot of a wrong clock": f"update system.sync_state set last_slot_at = system.clock() + {HOUR} where sync_type = 'prices'",
-    "a run that waits for its delivery": RUN.format("not_before", "'queued', null"),
-    "a run that waits for its retry": RUN.format("not_before", f"'queued', system.clock() + {HOUR}"),
+    "a run that waits for its delivery": QUEUED.format("null"),
+    "a run that waits for its retry": QUEUED.format(f"system.clock() + {HOUR}"),
     "a delivery that is not pushed": "insert into system.deliveries default values",
     "a delivery that is pushed": "insert into system.deliveries (delivered_at) values (system.clock())",
-    "a silent worker": RUN.format("lease_until", "'running', system.clock()"),
-    "a lease of a wrong clock": RUN.format("lease_until", "'running', system.clock() + interval '61 min 1 s'"),
-    "old history": RUN.format("finished_at", "'succeeded', system.clock() - interval '90 days' - interval '1 second'"),
+    "a silent worker": CLAIMED.format("system.clock()"),
+    "a lease of a wrong clock": CLAIMED.format("system.clock() + interval '61 min 1 s'"),
+    "old history": FINISHED.format("system.clock() - interval '90 days' - interval '1 second'"),
     "an old notice": NOTICE.format("created_at", "system.clock() - interval '31 days'"),
 }
 NOTHING = {
@@ -64,9 +67,9 @@ NOTHING = {
     "update system.sync_settings set enabled = false where sync_type = 'ddt'",
     "an agent off the whitelist": "update agents.users set whitelisted = false;"
     f"update system.sync_state set last_slot_at = last_slot_at - {HOUR} where agent_id = 'anna'",
-    "a worker with a lease": RUN.format("lease_until", "'running', system.clock() + interval '2 min'"),
-    "a worker with the longest possible lease": RUN.format("lease_until", f"'running', system.clock() + {HOUR}"),
-    "history": RUN.format("finished_at", "'succeeded', system.clock() - interval '89 days'"),
+    "a worker with a lease": CLAIMED.format("system.clock() + interval '2 min'"),
+    "a worker with the longest possible lease": CLAIMED.format(f"system.clock() + {HOUR}"),
+    "history": FINISHED.format("system.clock() - interval '89 days'"),
     "a notice without a hook": NOTICE.format("created_at", "system.clock()"),
 }
 
@@ -102,7 +105,7 @@ def test_an_idle_tick_leaves_its_heartbeat_and_nothing_else(idle: Database, conf
     assert (summary.due, summary.enqueued, summary.skipped, summary.error) == (0, 0, {}, None)
     [beat] = idle.execute("select due, enqueued, skipped, error from system.ticks").fetchall()
     assert beat == {"due": 0, "enqueued": 0, "skipped": {}, "error": None}
-    assert count(idle, "select count(*) from system.sync_runs") == 0
+    assert count(idle, "select count(*) from system.runs") == 0
 
 
 def test_idle_ticks_prune_old_heartbeats_now_and_then(idle: Database, config: Config) -> None:
@@ -130,9 +133,7 @@ def test_an_hour_of_ticks_misses_no_run_and_is_idle_whenever_nothing_is_due(idle
             busy.append(minute)
         if found := tick(idle, config).due:
             due[minute] = found
-        idle.execute(
-            "update system.sync_runs set state = 'succeeded', finished_at = system.clock() where state = 'queued'"
-        )
+        end_queued(idle)
     # orders every 10 minutes, customers every 15, ddt and invoices every 20, products every 30, prices every 60
     assert due == {10: 1, 15: 1, 20: 3, 30: 3, 40: 3, 45: 1, 50: 1, 60: 6}
     assert busy == [10, 11, 15, 16, 20, 21, 30, 31, 40, 41, 45, 46, 50, 51, 60]

@@ -11,6 +11,7 @@ from archisync.store.database import Database
 from archisync.store.runs import State
 from tests.conftest import Cli
 from tests.support.queued import AGENT, one_due_pair
+from tests.support.rows import add_run
 from tests.support.rows import sync as sync_pair
 from tests.support.samples import SAMPLES
 
@@ -64,10 +65,14 @@ def test_the_third_failure_in_a_row_degrades_a_pair_once_and_a_success_recovers_
 
 def test_a_third_silent_worker_degrades_a_pair_too(cli: Cli, connection: Database, anna: Path) -> None:
     connection.execute("update system.sync_state set consecutive_failures = 2 where sync_type = 'customers'")
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, worker, lease_until, attempt)"
-        " values ('customers', %s, 'scheduled', 'running', 'host-1:7', system.clock() - interval '1 s', 3)",
-        [AGENT],
+    add_run(
+        connection,
+        "running",
+        sync_type="customers",
+        agent_id=AGENT,
+        attempt=3,
+        worker="host-1:7",
+        lease_until="2020-01-01T00:00:00Z",
     )
     assert cli("tick").returncode == 0
     assert events(connection) == [
@@ -186,15 +191,11 @@ def test_a_hold_ends_when_its_agent_leaves_the_whitelist(
 
 def test_a_run_held_after_its_agent_left_the_whitelist_gives_no_notice(connection: Database, anna: Path) -> None:
     connection.execute("update agents.users set whitelisted = false")
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, finished_at)"
-        " values ('customers', %s, 'scheduled', 'held', system.clock())",
-        [AGENT],
-    )
+    run_id = add_run(connection, "held", sync_type="customers", agent_id=AGENT)
     held.record(
         connection,
         {
-            "run_id": 1, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "acceptable": True,
+            "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "acceptable": True,
             "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
         },
     )  # fmt: skip

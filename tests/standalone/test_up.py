@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY, Cli, clean_environment
 from tests.support.processes import GONE_TIMEOUT_S, wait_until_gone
 from tests.support.rows import count
 
-RUNNING = "select count(*) from system.sync_runs where state = 'running'"
+RUNNING = "select count(*) from system.runs where state = 'running'"
 COMMAND = """
 import sys
 from archisync import __main__

@@ -25,7 +25,7 @@ REFUSED = (
     "hint: give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler\n"
 )
 DELIVERED = """
-select count(*) from system.sync_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null
+select count(*) from system.queued_runs r join system.deliveries d on d.id = r.delivery_id where d.delivered_at is not null
 """
 Pooled = Callable[..., str]
 
@@ -108,7 +108,7 @@ def test_run_inline_through_a_pooler_is_refused_before_anything_is_queued(
     through = env | {"ARCHISYNC_DATABASE_URL": pooled(mode)}
     refused = cli("run", "orders", "--agent", AGENT, "--inline", env=through)
     assert (refused.returncode, refused.stderr) == (3, REFUSED)
-    assert count(registered, "select count(*) from system.sync_runs") == 0
+    assert count(registered, "select count(*) from system.runs") == 0
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
@@ -120,7 +120,7 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
     refused = cli("worker", "--single", "--burst", env=through)
     assert refused.returncode == 3
     assert REFUSED in refused.stderr
-    assert count(registered, "select count(*) from system.sync_runs where state = 'queued' and attempt = 1") == 6
+    assert count(registered, "select count(*) from system.runs where state = 'queued' and attempt = 1") == 6
 
 
 @pytest.mark.parametrize(

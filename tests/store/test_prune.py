@@ -1,5 +1,6 @@
 """Pruning deletes history that nobody needs, and blocks nobody."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, history
 from archisync.store.database import Database, connected
-from tests.support.rows import count, drain, sync
+from tests.support.rows import RUN_ID, add_run, count, drain, sync
 from tests.support.samples import SAMPLES
 
 AGENT = "anna.bianchi"
@@ -26,14 +27,9 @@ def old(
     db: Database, state: str = "succeeded", *, days: int = 100, agent: str = AGENT, sync_type: str = "orders"
 ) -> int:
     """A run that finished (or was queued) so many days ago."""
-    finished = "null" if state in ("queued", "running") else f"now() - interval '{days} days'"
-    row = db.execute(
-        "insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, finished_at)"
-        f" values (%s, %s, %s, 'scheduled', now() - interval '{days} days', {finished}) returning id",
-        [sync_type, agent, state],
-    ).fetchone()
-    assert row is not None
-    return int(row["id"])
+    then = datetime.now(UTC) - timedelta(days=days)
+    finished = {} if state in ("queued", "running") else {"finished_at": then}
+    return add_run(db, state, agent_id=agent, sync_type=sync_type, queued_at=then, **finished)
 
 
 def held(db: Database, run_id: int, **columns: Any) -> None:
@@ -47,7 +43,7 @@ def held(db: Database, run_id: int, **columns: Any) -> None:
 
 
 def left(db: Database) -> list[int]:
-    return [row["id"] for row in db.execute("select id from system.sync_runs order by id").fetchall()]
+    return [row["id"] for row in db.execute("select id from system.runs order by id").fetchall()]
 
 
 def seen_kept_gone(db: Database) -> tuple[int, int, int]:
@@ -133,8 +129,8 @@ def test_an_unchanged_export_is_recognised_after_its_history_was_pruned(connecti
 
 def many(db: Database, number: int) -> None:
     db.execute(
-        "insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, finished_at)"
-        " select 'orders', 'gone', 'failed', 'scheduled', now() - interval '99 days', now() - interval '99 days'"
+        "insert into system.sync_runs (id, sync_type, agent_id, state, trigger, queued_at, finished_at)"
+        f" select {RUN_ID}, 'orders', 'gone', 'failed', 'scheduled', now() - interval '99 days', now() - interval '99 days'"
         " from generate_series(1, %s)",
         [number],
     )

@@ -38,7 +38,7 @@ def test_a_tick_moves_each_slot_by_the_rule(connection: Database) -> None:
     queued_runs.insert_due(connection, limit=10_000, batch=1000)
     found = connection.execute(
         "select st.agent_id, st.last_slot_at, r.slot_at from system.sync_state st"
-        " left join system.sync_runs r using (sync_type, agent_id) where st.sync_type = 'orders'"
+        " left join system.queued_runs r using (sync_type, agent_id) where st.sync_type = 'orders'"
     ).fetchall()
     assert len(found) == len(ages)
     for row in found:

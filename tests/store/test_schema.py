@@ -17,11 +17,11 @@ from archisync.base.errors import ExitCode, SchemaError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import agents, migrations, settings
 from archisync.store.database import Database, connected
-from archisync.sync.staging import SQL_TYPE
+from archisync.sync.target import SQL_TYPE
 from tests.conftest import Cli
 from tests.support.programs import postgresql_program
 
-ALL = ["0001 schema"]
+ALL = ["0001 archisync"]
 BOOKKEEPING = {"agent_id", "inserted_at", "updated_at", "run_id", "absent_since", "line_digest"}
 
 
@@ -148,7 +148,7 @@ def test_db_status_says_by_exit_code_whether_the_schema_is_current(
     old = cli("db", "status", "--exit-code", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
     assert (old.returncode, old.stdout, old.stderr) == (
         ExitCode.CONFIGURATION,
-        "the schema lacks 0001 schema\n",
+        "the schema lacks 0001 archisync\n",
         "hint: archisync db migrate\n",
     )
     new = cli("db", "status", "--exit-code", env={"ARCHISYNC_DATABASE_URL": database_url})

@@ -57,7 +57,7 @@ def succeeded(db: Database) -> int:
 
 
 def queued(db: Database) -> int:
-    return count(db, "select count(*) from system.sync_runs where state = 'queued'")
+    return count(db, "select count(*) from system.runs where state = 'queued'")
 
 
 def events(done: CompletedProcess[str], name: str) -> list[dict[str, Any]]:

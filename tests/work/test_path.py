@@ -152,12 +152,12 @@ def test_eight_ticks_at_once_queue_and_deliver_each_of_a_thousand_pairs_once(
     with ThreadPoolExecutor(8) as pool:
         enqueued = list(pool.map(one, range(8)))
     assert sum(enqueued) == 1000
-    assert count(connection, "select count(*) from system.sync_runs") == 1000
+    assert count(connection, "select count(*) from system.queued_runs") == 1000
     from archisync.queue.client import redis_client
     from archisync.queue.joblist import queue_length
 
     with redis_client(config.redis_url) as client:
-        assert queue_length(client, config.queue) == 1000
+        assert queue_length(client, config.queue) == 250  # an agent's runs are one job
 
 
 def test_the_statement_of_the_tick_and_the_due_rule_agree(registered: Database, config: Config) -> None:
@@ -184,7 +184,9 @@ def test_the_statement_of_the_tick_and_the_due_rule_agree(registered: Database, 
     queued_runs.force(registered, "orders", "b4", by="test", why=None)
     expected = {(f.sync_type, f.agent_id) for f in pairs.active_states(registered) if decide(f, now).due}
     tick(registered, config)
-    made = registered.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
+    made = registered.execute(
+        "select sync_type, agent_id from system.queued_runs where trigger = 'scheduled'"
+    ).fetchall()
     assert {(r["sync_type"], r["agent_id"]) for r in made} == expected
     assert 50 < len(expected) < 700
 
@@ -195,7 +197,7 @@ def test_a_tick_that_cannot_deliver_keeps_what_is_due_and_exits_4(
     lost = cli("tick", env=env | {"ARCHISYNC_REDIS_URL": "unix:///nonexistent/valkey.sock"})
     assert lost.returncode == 4
     assert "error: Redis is out of reach" in lost.stderr
-    assert count(registered, "select count(*) from system.sync_runs where delivered_at is null") == 14
+    assert count(registered, "select count(*) from system.unfinished_runs where delivered_at is null") == 14
     found = cli("tick", env=env)
     assert "due 0, enqueued 14" in found.stdout
 

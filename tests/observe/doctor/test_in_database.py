@@ -8,11 +8,12 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.observe.doctor.in_database import judge_postgresql, judge_skew
 from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.store import clock
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.doctor import examine, only
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
-from tests.support.rows import record_tick
+from tests.support.rows import add_run, record_tick
 from tests.support.users import logged_in_as
 
 
@@ -53,7 +54,7 @@ def test_schema_fails_when_migrations_are_missing_and_ends_the_checks_of_the_dat
     code, found = examine(cli, env={"ARCHISYNC_DATABASE_URL": empty_database_url})
     [(level, message, hint)] = found["schema"]
     assert (code, level, hint) == (ExitCode.CONFIGURATION, "failed", "archisync db migrate")
-    assert message == "the schema lacks 0001 schema"
+    assert message == "the schema lacks 0001 archisync"
     assert "ticks" not in found
 
 
@@ -98,16 +99,13 @@ def test_ticks_fails_without_a_recent_tick_that_could_deliver(cli: Cli, connecti
 
 
 def test_runs_fails_for_an_expired_lease_and_for_a_long_wait(cli: Cli, connection: Database) -> None:
-    connection.execute(
-        "insert into system.sync_runs (sync_type, agent_id, trigger, state, worker, lease_until, queued_at, started_at)"
-        " values ('orders', 'anna', 'scheduled', 'running', 'host-1:7', system.clock() - interval '181 s',"
-        " system.clock(), system.clock()),"
-        " ('orders', 'luca', 'scheduled', 'running', 'host-1:8', system.clock() - interval '170 s', system.clock(),"
-        " system.clock()),"
-        " ('ddt', 'bea', 'scheduled', 'queued', null, null, system.clock() - interval '901 s', null),"
-        " ('ddt', 'ugo', 'scheduled', 'queued', null, null, system.clock() - interval '890 s', null),"
-        " ('ddt', 'anna', 'scheduled', 'queued', null, null, system.clock() - interval '901 s', null)"
-    )
+    now = clock.now(connection)
+    for agent, worker, ago_s in (("anna", "host-1:7", 181), ("luca", "host-1:8", 170)):
+        lease_until = now - timedelta(seconds=ago_s)
+        add_run(connection, "running", agent_id=agent, worker=worker, lease_until=lease_until, started_at=now)
+    for agent, ago_s in (("bea", 901), ("ugo", 890), ("anna", 901)):
+        queued_at = now - timedelta(seconds=ago_s)
+        add_run(connection, "queued", sync_type="ddt", agent_id=agent, queued_at=queued_at)
     waiting_hint = "archisync worker --processes 4   (are enough workers alive? archisync status)"
     assert examine(cli, "--only", "runs") == (
         1,
