@@ -49,6 +49,11 @@ class LineDigests:
         return len(self._found)
 
     @property
+    def found(self) -> set[bytes]:
+        """Known digests that a line has had."""
+        return self._found
+
+    @property
     def all_matched(self) -> bool:
         return len(self._found) == len(self._known)
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from archisync.rules.synctypes import SyncType
     from archisync.rules.values import Locale
 
+AGENT_SLICE_S = 30
+"""How long one worker goes on with the runs of one agent while others wait, so that they get their turn."""
 AGENT_BOUND_S = 300
-"""How long one worker goes on with the runs of one agent, so that other agents' runs get their turn."""
+"""And while nobody waits. No run is begun later."""
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
 LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}

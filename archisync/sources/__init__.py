@@ -26,6 +26,7 @@ __all__ = [
     "check_template",
     "fetch",
     "is_address",
+    "origin_if_unchanged",
     "plugins",
     "source_for",
 ]
@@ -133,3 +134,15 @@ def fetch(request: Request) -> Fetched:
     """Fetch the export that the request describes. Raises what `Source.fetch` raises."""
     check_placeholders(request.template)
     return source_for(request.template).fetch(request)
+
+
+def origin_if_unchanged(request: Request) -> str | None:
+    """The origin of the export, if its source is on this machine and has the export that `request.validators` came with.
+
+    None when the source would have to be asked, or has another export. Raises what `Source.fetch` raises.
+    """
+    if scheme_of(request.template) not in (None, "file"):
+        return None
+    from archisync.sources.path import PathSource
+
+    return PathSource().origin_if_unchanged(request)

@@ -39,6 +39,12 @@ class PathSource:
         """Raise ConfigurationError for a `file:` address that is not of this machine."""
         _local_path(template)
 
+    def origin_if_unchanged(self, request: Request) -> str | None:
+        """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does."""
+        file, path = _open(export_path(request))
+        with file:
+            return str(path) if _is_applied(file, path, request) else None
+
     def fetch(self, request: Request) -> Fetched:
         """Copy one file, unless it has the bytes of the applied export. Reads `PATH.gz` when `PATH` is missing.
 

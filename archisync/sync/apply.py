@@ -69,9 +69,10 @@ def _update(target: Target, *, every_row_changes: bool) -> int:
     """The plan has compared the rows; where all of them change, they are not compared again."""
     compared = {"changed": sql.SQL("true")} if every_row_changes else {}
     return target.execute(
-        "update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
+        "with c as materialized (select system.clock() as now)"
+        " update {table} t set {assign}, absent_since = null, line_digest = s.line_digest, updated_at = c.now,"
         " run_id = %(run_id)s"
-        " from {stage} s, (select system.clock() as now offset 0) c"
+        " from {stage} s, c"
         " where {mine} and s.ok and {same} and {changed}",
         assign=comma(
             sql.SQL("{} = {}").format(sql.Identifier(c.name), sql.Identifier("s", c.name)) for c in target.value_columns

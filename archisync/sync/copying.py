@@ -81,7 +81,6 @@ class Copier:
 
     def copy(self) -> Staged:
         """Copy everything, in the caller's transaction. `valid` counts the rows that were copied."""
-        self._db.execute("set local datestyle = 'ISO, DMY'")  # plain lines may have dates with the day first
         batches = self._records.batches(self._digests)
         for first in batches:
             if isinstance(first, PlainLines):

@@ -16,9 +16,10 @@ from archisync.base.errors import (
 from archisync.base.text import printable, redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
-from archisync.store import claims, held
-from archisync.store.claims import Claim, Outcome, Report
+from archisync.store import claims, endings, held
+from archisync.store.claims import ClaimedRun
 from archisync.store.database import Database
+from archisync.store.endings import Outcome, Report
 from archisync.store.runs import State
 from archisync.sync.verdict import Outlook
 
@@ -35,22 +36,22 @@ _REASONS: dict[type[ArchisyncError], str] = {
 }
 
 
-def skip(db: Database, claim: Claim, reason: str) -> Outcome:
-    """End the run as skipped. `reason` is `Claim.blocked`."""
-    return _finish(db, claim, Outcome(State.SKIPPED, reason, _BLOCKED[reason]), Report())
+def skip(db: Database, run: ClaimedRun, reason: str) -> Outcome:
+    """End the run as skipped. `reason` is `ClaimedRun.blocked`."""
+    return _finish(db, run, Outcome(State.SKIPPED, reason, _BLOCKED[reason]), Report())
 
 
-def hold_back(db: Database, claim: Claim, hold: Hold, outlook: Outlook, report: Report) -> Outcome:
+def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, report: Report) -> Outcome:
     """End the run as held and keep what a person needs to decide, in one transaction."""
     outcome = Outcome(State.HELD, hold.rule, hold.message)
     with db.transaction():
-        claims.finish(db, claim, outcome, report=report)
+        endings.finish(db, run, outcome, report=report)
         held.record(
             db,
             {
-                "run_id": claim.run_id,
-                "sync_type": claim.sync_type,
-                "agent_id": claim.agent_id,
+                "run_id": run.run_id,
+                "sync_type": run.sync_type,
+                "agent_id": run.agent_id,
                 "rule": hold.rule,
                 "message": hold.message,
                 "acceptable": hold.rule.acceptable,
@@ -64,26 +65,26 @@ def hold_back(db: Database, claim: Claim, hold: Hold, outlook: Outlook, report: 
     return outcome
 
 
-def fail(db: Database, claim: Claim, exc: ArchisyncError, report: Report) -> Outcome:
+def fail(db: Database, run: ClaimedRun, exc: ArchisyncError, report: Report) -> Outcome:
     """End the run as failed. After several failures in a row the pair backs off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    return _finish(db, claim, Outcome(State.FAILED, reason, _message(exc)), report)
+    return _finish(db, run, Outcome(State.FAILED, reason, _message(exc)), report)
 
 
-def retry_later(db: Database, config: Config, claim: Claim, exc: ArchisyncError) -> Outcome:
+def retry_later(db: Database, config: Config, run: ClaimedRun, exc: ArchisyncError) -> Outcome:
     """Queue the run again for a later tick."""
-    delay_s = retry_delay_s(claim.attempt, first_s=config.retry_delay_s)
+    delay_s = retry_delay_s(run.attempt, first_s=config.retry_delay_s)
     if isinstance(exc, TransientSourceError) and exc.retry_after_s:
         delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
     outcome = Outcome(State.QUEUED, "retry", _message(exc))
-    claims.requeue(db, claim, delay_s=delay_s, reason=outcome.reason, message=outcome.message)
+    claims.requeue(db, run, delay_s=delay_s, reason=outcome.reason, message=outcome.message)
     return outcome
 
 
-def is_worth_retrying(config: Config, claim: Claim, exc: ArchisyncError) -> bool:
+def is_worth_retrying(config: Config, run: ClaimedRun, exc: ArchisyncError) -> bool:
     """Whether the run has attempts left and another one may help."""
     hopeless = isinstance(exc, SourceError | ConfigurationError | UsageError)
-    return not hopeless and claim.attempt < config.max_attempts
+    return not hopeless and run.attempt < config.max_attempts
 
 
 def retry_delay_s(attempt: int, *, first_s: int) -> int:
@@ -95,7 +96,6 @@ def _message(exc: ArchisyncError) -> str:
     return printable(redact(exc.message))
 
 
-def _finish(db: Database, claim: Claim, outcome: Outcome, report: Report) -> Outcome:
-    with db.transaction():
-        claims.finish(db, claim, outcome, report=report)
+def _finish(db: Database, run: ClaimedRun, outcome: Outcome, report: Report) -> Outcome:
+    endings.finish(db, run, outcome, report=report)
     return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FETCH_ATTEMPTS = 3
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LONGEST_WAIT_S = 10.0
+_NOWHERE = Path(os.devnull)
 
 
 def fetch_export(config: Config, sync_type: SyncType, agent_id: str, spool: Path) -> Export:
@@ -38,7 +40,18 @@ def fetch_if_changed(
     """
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    request = Request(
+    request = request_for(config, sync_type, agent_id, spool=spool, validators=validators)
+    retrying = Retrying(
+        retry=retry_if_exception(_may_retry_here), stop=stop_after_attempt(FETCH_ATTEMPTS), wait=_wait_s, reraise=True
+    )
+    return retrying(sources.fetch, request)
+
+
+def request_for(
+    config: Config, sync_type: SyncType, agent_id: str, *, spool: Path = _NOWHERE, validators: Mapping[str, str]
+) -> Request:
+    """What a source is asked. Without `spool` it can only say whether the export is still the applied one."""
+    return Request(
         template=config.source(sync_type),
         agent_id=agent_id,
         sync_type=sync_type.name,
@@ -47,10 +60,6 @@ def fetch_if_changed(
         config=config,
         validators=validators,
     )
-    retrying = Retrying(
-        retry=retry_if_exception(_may_retry_here), stop=stop_after_attempt(FETCH_ATTEMPTS), wait=_wait_s, reraise=True
-    )
-    return retrying(sources.fetch, request)
 
 
 def _may_retry_here(exc: BaseException) -> bool:

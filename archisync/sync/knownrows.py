@@ -22,19 +22,19 @@ from archisync.sync.target import OTHERS, Target
 
 MOST_KNOWN = 120_000
 """Rows whose digests are kept in memory, some 30 MB. A larger table is compared as a whole: 1,000,000 rows take seconds, and no memory."""
-_PLACE_BYTES = 6
+_PLACE_BYTES = 10  # a ctid, and the table or partition that it is in
 
 
 class DigestLayouts(NamedTuple):
-    """Under which layout the digests of the rows were made. `now`: the layout of this export's lines, None when its rows are no lines.
+    """Under which layout the digests of the rows were made. `now`: the layout of this export's lines.
     `before`: what was found when the transaction began."""
 
-    now: str | None
+    now: str
     before: Begun
 
     @classmethod
-    def of(cls, line_layout: int | None, before: Begun) -> DigestLayouts:
-        return cls(None if line_layout is None else f"{line_layout:016x}", before)
+    def of(cls, line_layout: int, before: Begun) -> DigestLayouts:
+        return cls(f"{line_layout:016x}", before)
 
     @property
     def renew(self) -> bool:
@@ -43,9 +43,7 @@ class DigestLayouts(NamedTuple):
         A new layout must come twice in a row, so that a single odd export rewrites nothing.
         """
         before = self.before
-        return before.outside_changes or (
-            self.now is not None and before.line_layout == self.now != before.digest_layout
-        )
+        return before.outside_changes or before.line_layout == self.now != before.digest_layout
 
     def after(self, plan: Plan) -> str | None:
         """The layout of the rows' digests once the plan is applied."""
@@ -54,8 +52,8 @@ class DigestLayouts(NamedTuple):
 
 
 class KnownRows:
-    """The agent's rows as PostgreSQL packs them: for each row with a digest the digest and the row's place (`ctid`), one after the
-    other; for each row without a digest its place as text."""
+    """The agent's rows as PostgreSQL packs them: for each row with a digest the digest and the row's place (`ctid` and
+    `tableoid`), one after the other; for each row without a digest its place as text."""
 
     def __init__(self, packed: bytes, others: Sequence[str]) -> None:
         self._packed = packed
@@ -69,11 +67,14 @@ class KnownRows:
         """Digest → place."""
         return dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", self._packed))
 
-    def other_places(self, digests: LineDigests) -> Iterator[str]:
-        """The places of the rows that no line of the export has stood for, as PostgreSQL writes a `ctid`."""
-        yield from self._others
+    def other_places(self, digests: LineDigests) -> Iterator[tuple[str, str]]:
+        """The places of the rows that no line of the export has stood for, as PostgreSQL writes a `tableoid` and a `ctid`."""
+        for other in self._others:
+            part, _, version = other.partition(" ")
+            yield part, version
         for place in digests.missing():
-            yield "({},{})".format(*struct.unpack(">IH", place))
+            block, item, part = struct.unpack(">IHI", place)
+            yield f"{part}", f"({block},{item})"
 
 
 def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
@@ -82,10 +83,10 @@ def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
     Returns None, and stages nothing, when the export can't be told apart line by line, or when no row is known or too many are:
     `stage_all` then reads everything. To be used only while nobody else has written to the rows. Raises what reading raises.
     """
-    known = _known_rows(target) if records.line_layout is not None else None
+    known = _known_rows(target)
     if known is None:
         return None
-    digests = LineDigests(records.line_layout or 0, known.by_digest())
+    digests = LineDigests(records.line_layout, known.by_digest())
     try:
         with target.db.transaction():
             staged = stage(target, records, digests)
@@ -104,9 +105,10 @@ def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
 def _known_rows(target: Target) -> KnownRows | None:
     """The agent's rows; None when no line is known, or when there are too many rows."""
     statement = target.statement(
-        "select string_agg(uuid_send(r.line_digest) || tidsend(r.place), '') filter (where r.line_digest is not null) as known,"
-        "       array_agg(r.place::text) filter (where r.line_digest is null) as others"
-        "  from (select t.line_digest, t.ctid as place from {table} t where {mine} limit {most}) r",
+        "select string_agg(uuid_send(r.line_digest) || tidsend(r.place) || oidsend(r.part), '')"
+        "         filter (where r.line_digest is not null) as known,"
+        "       array_agg(r.part::text || ' ' || r.place::text) filter (where r.line_digest is null) as others"
+        "  from (select t.line_digest, t.ctid as place, t.tableoid as part from {table} t where {mine} limit {most}) r",
         most=sql.Literal(MOST_KNOWN + 1),
     )
     row = target.db.execute(statement, target.params, binary=True).fetchone()
@@ -122,19 +124,16 @@ def _compare_others(target: Target, known: KnownRows, digests: LineDigests) -> N
     Raises SpanningRecordError when a new line has the key of a row whose line is known: the export then has that key twice, and only a
     look at all rows can say what it means.
     """
-    target.db.execute(sql.SQL("create temp table {} (version tid) on commit drop").format(OTHERS))
+    target.db.execute(sql.SQL("create temp table {} (part oid, version tid) on commit drop").format(OTHERS))
     with target.db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(OTHERS)) as copy:
         for place in known.other_places(digests):
-            copy.write_row((place,))
-    # Look up each key in the index, whatever the statistics say of a table that was just filled or emptied.
-    target.db.execute("set local enable_nestloop = on; set local enable_seqscan = off")
+            copy.write_row(place)
     twice = target.count(
         "select count(*) as n from {stage} s cross join lateral"
-        " (select t.ctid as version from {table} t where {mine} and {same} limit 1) r"
-        " where not exists (select from {others} o where o.version = r.version)",
+        " (select t.tableoid as part, t.ctid as version from {table} t where {mine} and {same} limit 1) r"
+        " where not exists (select from {others} o where o.part = r.part and o.version = r.version)",
         others=OTHERS,
     )
-    target.db.execute("set local enable_nestloop = off; set local enable_seqscan = on")
     if twice:
         raise SpanningRecordError
     target.compare_others()

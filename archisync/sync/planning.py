@@ -14,16 +14,18 @@ def make_plan(target: Target, staged: Staged) -> Plan:
     if staged.loaded:
         return Plan(new=staged.valid)
     row = target.row(
-        "select count(*) filter (where not gone) as known,"
+        # Compared once, and not in each filter. `rewrites` is null where nothing changes.
+        "with r as materialized ("
+        " select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
+        "   from {table} t left join {stage} s on {same} where {mine})"
+        " select count(*) filter (where not gone) as known,"
         " count(*) filter (where ok is null and not gone) as missing,"
         " count(*) filter (where ok is null and gone) as deleting,"
         " count(*) filter (where ok is not null and gone) as restored,"
         " count(*) filter (where ok) as matched,"
         " count(*) filter (where rewrites is not null) as changed,"
         " count(*) filter (where rewrites and not gone) as rewritten"
-        # compared once, not in each filter; `rewrites` is null where nothing changes
-        " from (select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
-        "         from {table} t left join {stage} s on {same} where {mine} offset 0) r",
+        " from r",
         rewritten=_rewritten(target),
     )
     return Plan(
@@ -66,7 +68,7 @@ def sample_changes(target: Target, staged: Staged) -> list[dict[str, object]]:
         size=sql.Literal(SAMPLE_SIZE),
     )
     rows = target.db.execute(statement, target.params | {"fields": [f.name for f in target.value_columns]}).fetchall()
-    return [{"key": _shown(row["key"]), "fields": row["fields"] or {}} for row in rows]
+    return [{"key": row["key"], "fields": row["fields"] or {}} for row in rows]
 
 
 def sample_vanishing(target: Target, staged: Staged) -> list[list[str]]:
@@ -79,8 +81,4 @@ def sample_vanishing(target: Target, staged: Staged) -> list[list[str]]:
         key=target.key_as_text,
         size=sql.Literal(SAMPLE_SIZE),
     )
-    return [_shown(row["key"]) for row in target.db.execute(statement, target.params).fetchall()]
-
-
-def _shown(key: list[str | None]) -> list[str]:
-    return [part or "" for part in key]
+    return [row["key"] for row in target.db.execute(statement, target.params).fetchall()]

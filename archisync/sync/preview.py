@@ -12,12 +12,13 @@ from archisync.rules.guard import Hold
 from archisync.rules.synctypes import SyncType
 from archisync.sources.interface import Export
 from archisync.sources.spoolfolder import SpoolFolder
+from archisync.store import applied_exports
 from archisync.store.database import Database
+from archisync.sync.comparing import compare
 from archisync.sync.exports import fetch_export, open_export
 from archisync.sync.runrecord import RunRecord
-from archisync.sync.staging import stage_all
 from archisync.sync.target import Target
-from archisync.sync.verdict import Outlook, judge_staged, outlook_of, unreadable
+from archisync.sync.verdict import Outlook, judge_comparison, outlook_of, unreadable
 
 _NO_RUN = 0
 
@@ -52,11 +53,13 @@ def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, ex
     records = open_export(config, sync_type, export, record.export)
     target = Target(db, sync_type, agent_id, records.layout.columns, run_id=_NO_RUN)
     with db.transaction(force_rollback=True):
-        staged = stage_all(target, records)
+        before = applied_exports.begin_apply(db, run_id=_NO_RUN, sync_type=sync_type.name, agent_id=agent_id)
+        comparison = compare(target, records, compare_all=True, may_load=False)
+        staged = comparison.staged
         record.warn_about_rows(staged, records)
-        verdict = judge_staged(target, staged, export.sha256, record)
-        outlook = outlook_of(target, staged, verdict.plan)
-        record.warn_about_orders(target, staged)
+        verdict = judge_comparison(target, comparison, before, export.sha256, record)
+        outlook = outlook_of(comparison, verdict.plan)
+        record.warn_about_orders(comparison)
     return Preview(
         origin=printable(export.origin),
         seen=staged.seen,

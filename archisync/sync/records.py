@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -58,30 +58,19 @@ class RecordReader:
     `seen` are all rows that are not blank, bad ones included. Iterating raises what `Table.rows` raises.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        layout: Layout,
-        cells: Sequence[_Cell],
-        key_length: int,
-        plain: PlainLine | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.layout = layout
-        self.delimiter = table.delimiter if isinstance(table, LineTable) else ","
+    def __init__(self, table: Table, lines: LineTable | None, reading: _Reading, key_length: int) -> None:
+        self.layout = reading.layout
+        self.line_layout = reading.seed
+        """The seed of the digests of the table's lines; of a table whose rows are no lines, of its rows."""
+        self.delimiter = lines.delimiter if lines else ","
         self.seen = 0
         self.quarantined = 0
         self.control_characters_removed = 0
         self._table = table
-        self._cells = cells
+        self._lines = lines
+        self._cells = reading.cells
         self._key_length = key_length
-        self._plain = plain
-        self._seed = seed
-
-    @property
-    def line_layout(self) -> int | None:
-        """The seed of the digests of the table's lines; None when its rows are no lines."""
-        return self._seed if isinstance(self._table, LineTable) else None
+        self._plain = reading.plain
 
     @property
     def skipped(self) -> int:
@@ -111,15 +100,26 @@ class RecordReader:
     def batches(self, digests: LineDigests | None = None) -> Iterator[Record | Quarantined | PlainLines]:
         """The same records, except that lines which PostgreSQL can read as they are come unparsed, many at a time.
 
-        Their cells are in the order of the file, between `delimiter`s; an empty one is NULL. With digests (of `line_layout`) each record
-        comes with its own, and lines that the digests know are only counted. Raises SpanningRecordError when records can't be told
-        apart line by line.
+        Their cells are in the order of the file, between `delimiter`s; an empty one is NULL. With digests each record comes with its own,
+        and lines that the digests know are only counted. Raises SpanningRecordError when records can't be told apart line by line.
         """
-        if not isinstance(self._table, LineTable):
-            yield from self
-            return
+        return self._batches(self._plain, digests)
+
+    def parsed(self, digests: LineDigests | None) -> Iterator[Record | Quarantined]:
+        """The records, each with its digest; those that the digests know are only counted. Raises as `batches` does."""
+        for record in self._batches(None, digests):
+            assert not isinstance(record, PlainLines)  # no line is plain without a pattern
+            yield record
+
+    def _batches(
+        self, plain: PlainLine | None, digests: LineDigests | None
+    ) -> Iterator[Record | Quarantined | PlainLines]:
         self.seen = self.quarantined = self.control_characters_removed = 0
-        for row in self._table.rows_and_lines(self._plain, digests):
+        if self._lines is not None:
+            rows: Iterator[RawRow | BadRow | PlainLines] = self._lines.rows_and_lines(plain, digests)
+        else:
+            rows = self._table.rows() if digests is None else _new_rows(self._table, digests)
+        for row in rows:
             if isinstance(row, PlainLines):
                 self.seen += len(row.lines)
                 yield row
@@ -153,6 +153,24 @@ class RecordReader:
         return Record(row.line, tuple(values), row.digest)
 
 
+def _new_rows(table: Table, digests: LineDigests) -> Iterator[RawRow | BadRow]:
+    """The rows that the digests don't know, each with the digest of its cells."""
+    for row in table.rows():
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        digest = digests.of([_row_text(row.cells)])
+        if digests.new(digest):
+            yield row._replace(digest=digest[0])
+
+
+def _row_text(cells: Sequence[str | None]) -> bytes:
+    """The cells with their types, without which a number literal would be a text."""
+    marks = {str: "=", NumberText: "#", NestedText: "{"}
+    parts = ["" if cell is None else f"{marks[type(cell)]}{len(cell)}:{cell}" for cell in cells]
+    return "\0".join(parts).encode("utf-8", "surrogatepass")
+
+
 def _ignored_name(position: int) -> str:
     return f"ignored_{position}"
 
@@ -170,17 +188,51 @@ def read_records(
     extra_aliases: Mapping[str, str] = _NO_ALIASES,
 ) -> RecordReader:
     """Map the table's labels and prepare a function for each column; no row is read yet. Raises what `map_labels` raises."""
-    layout = map_labels(table.labels, sync_type, extra_aliases)
+    lines = table if isinstance(table, LineTable) else None
+    reading = _reading(
+        table.labels,
+        sync_type,
+        locale,
+        zone,
+        tuple(extra_aliases.items()),  # in their order: the last of two labels that fold alike counts
+        tuple(sorted(table.detected.items())),
+        (lines.delimiter, lines.quoted) if lines else None,
+    )
+    return RecordReader(table, lines, reading, len(sync_type.key))
+
+
+class _Reading(NamedTuple):
+    """How the rows of a table are read. `plain` is None where no line can be read as it is."""
+
+    layout: Layout
+    cells: Sequence[_Cell]
+    plain: PlainLine | None
+    seed: int
+
+
+@lru_cache(maxsize=128)
+def _reading(
+    labels: tuple[str, ...],
+    sync_type: SyncType,
+    locale: Locale,
+    zone: ZoneInfo,
+    aliases: tuple[tuple[str, str], ...],
+    detected: tuple[tuple[str, str], ...],
+    line_form: tuple[str, bool] | None,
+) -> _Reading:
+    """The same for every export with these labels. `line_form`: delimiter, and whether cells may be quoted."""
+    layout = map_labels(labels, sync_type, dict(aliases))
     cells = [
         (position, _cell_reader(field, sync_type, locale, zone))
         for field, position in zip(layout.columns, layout.positions, strict=True)
     ]
     plain = None
-    if isinstance(table, LineTable) and len(table.labels) <= _MAX_PLAIN_COLUMNS:
-        plain = _plain_line(table, layout, sync_type, locale)
-    detected = sorted(table.detected.items())
-    seed = _layout_seed(sync_type, table.labels, layout, detected, locale, zone.key)
-    return RecordReader(table, layout, cells, len(sync_type.key), plain, seed)
+    if line_form is not None and len(labels) <= _MAX_PLAIN_COLUMNS:
+        fields = layout.in_file_order(len(labels))
+        filled = [field is not None and not _empty_is_null(field, sync_type) for field in fields]
+        plain = PlainLine(fields, filled, locale, line_form[0], quoted=line_form[1])
+    seed = _layout_seed(sync_type, labels, layout, list(detected), locale, zone.key)
+    return _Reading(layout, cells, plain, seed)
 
 
 def _layout_seed(*parts: object) -> int:
@@ -196,12 +248,6 @@ def _parser_version() -> str:
     for file in (Path(values.__file__), Path(__file__), *sorted(Path(formats.__file__).parent.rglob("*.py"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _plain_line(table: LineTable, layout: Layout, sync_type: SyncType, locale: Locale) -> PlainLine:
-    fields = layout.in_file_order(len(table.labels))
-    filled = [field is not None and not _empty_is_null(field, sync_type) for field in fields]
-    return PlainLine(fields, filled, locale, table.delimiter, quoted=table.quoted)
 
 
 def _empty_is_null(field: Field, sync_type: SyncType) -> bool:

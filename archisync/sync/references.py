@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from psycopg import sql
 
+from archisync.store.database import Params
 from archisync.sync.copying import Staged
 from archisync.sync.target import STAGE, Target
 
 
-def unknown_orders(target: Target, staged: Staged) -> int:
-    """Rows that name an order which this agent does not have (yet). After `apply.write`."""
+class GoodRows(NamedTuple):
+    """`… s where …`: the good rows of the export, wherever they are once it is written; and the parameters of that."""
+
+    rows: sql.Composable
+    params: Params
+
+
+def unknown_orders(target: Target, good: GoodRows) -> int:
+    """Rows that name an order which this agent does not have (yet)."""
     reference = target.type.order_reference
     if reference is None:
         return 0
     return target.count(
-        "select count(*) as n from {rows} and {number} is not null and not exists"
-        " (select from agents.orders o where o.agent_id = %(agent_id)s and o.order_number = {number})",
-        rows=_good_rows(target, staged),
+        "select count(*) as n from {rows} and {number} not in"  # a hash, which is right whatever the statistics say
+        " (select o.order_number from agents.orders o where o.agent_id = %(agent_id)s and o.order_number is not null)",
+        good.params,
+        rows=good.rows,
         number=sql.Identifier("s", reference),
     )
 
 
-def repeated_order_numbers(target: Target, staged: Staged) -> int:
-    """Order numbers that several orders of the export share; 0 for other types. After `apply.write`."""
+def repeated_order_numbers(target: Target, good: GoodRows) -> int:
+    """Order numbers that several orders of the export share; 0 for other types."""
     if target.type.name != "orders" or not any(c.name == "order_number" for c in target.columns):
         return 0
     return target.count(
         "select count(*) as n from (select from {rows} and s.order_number is not null"
         " group by s.order_number having count(*) > 1) d",
-        rows=_good_rows(target, staged),
+        good.params,
+        rows=good.rows,
     )
 
 
-def _good_rows(target: Target, staged: Staged) -> sql.Composable:
-    """`… s where …`: the good rows of the export, wherever they are once it is written."""
+def good_rows(target: Target, staged: Staged) -> GoodRows:
+    """Those of an export that is staged or loaded."""
     if staged.loaded:
-        return sql.SQL("{} s where {}").format(target.table, target.mine("s"))
-    if not staged.known:
-        return sql.SQL("{} s where s.ok").format(STAGE)
-    bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, target.same_key("b", "s"))
-    return sql.SQL("{} s where {} and s.absent_since is null and not {}").format(target.table, target.mine("s"), bad)
+        rows: sql.Composable = sql.SQL("{} s where {}").format(target.table, target.mine("s"))
+    elif not staged.known:
+        rows = sql.SQL("{} s where s.ok").format(STAGE)
+    else:
+        bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, target.same_key("b", "s"))
+        rows = sql.SQL("{} s where {} and s.absent_since is null and not {}").format(
+            target.table, target.mine("s"), bad
+        )
+    return GoodRows(rows, {})

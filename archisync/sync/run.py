@@ -5,14 +5,12 @@ Everything is read before anything is written, and everything is written or noth
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from archisync import __version__
 from archisync.base.errors import ArchisyncError, ExportError, LeaseLostError, SyncError
 from archisync.base.signals import is_interrupt
 from archisync.base.text import counted, printable, redact
@@ -20,20 +18,24 @@ from archisync.rules.config import Config
 from archisync.rules.guard import Hold
 from archisync.rules.synctypes import sync_type
 from archisync.sources.interface import Export, Fetched, Unchanged
-from archisync.store import applied_exports, claims, held
-from archisync.store.claims import Claim, Outcome
+from archisync.store import applied_exports, endings, held
+from archisync.store.applied_exports import Begun
+from archisync.store.claims import Claim, ClaimedRun
 from archisync.store.database import Database, translate
+from archisync.store.endings import Outcome, UnchangedEnd
 from archisync.store.runs import Counts, State, Trigger
-from archisync.sync import apply
+from archisync.sync.comparing import compare
+from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
 from archisync.sync.endings import fail, hold_back, is_worth_retrying, retry_later, skip
 from archisync.sync.exports import fetch_export, fetch_if_changed, open_export
-from archisync.sync.knownrows import DigestLayouts, stage_new_lines
+from archisync.sync.knownrows import DigestLayouts
 from archisync.sync.records import RecordReader
 from archisync.sync.runrecord import RunRecord
-from archisync.sync.staging import load_first, stage_all
+from archisync.sync.staging import RepeatedKeyError
+from archisync.sync.survey import read_as, unchanged_at_source
 from archisync.sync.target import Target
-from archisync.sync.verdict import HeldExport, Outlook, Verdict, judge_staged, outlook_of, unreadable
+from archisync.sync.verdict import HeldExport, Outlook, Verdict, judge_comparison, outlook_of, unreadable
 
 
 class Sync:
@@ -42,13 +44,13 @@ class Sync:
     `spool` is an empty folder for the export; the caller empties it again. `may_retry`: a run that fails for now may be queued again.
     """
 
-    def __init__(self, db: Database, config: Config, claim: Claim, *, spool: Path, may_retry: bool) -> None:
+    def __init__(self, db: Database, config: Config, run: ClaimedRun, *, spool: Path, may_retry: bool) -> None:
         self._db = db
         self._config = config
-        self._claim = claim
+        self._run = run
         self._spool = spool
         self._may_retry = may_retry
-        self._type = sync_type(claim.sync_type)
+        self._type = sync_type(run.sync_type)
         self._record = RunRecord()
         self._applied: dict[str, Any] = {}
 
@@ -58,8 +60,8 @@ class Sync:
         Raises LeaseLostError when another worker has the run by now (nothing was written), and what a broken connection to PostgreSQL
         raises: the lease then runs out, and a tick takes the run back.
         """
-        if self._claim.blocked is not None:
-            return skip(self._db, self._claim, self._claim.blocked)
+        if self._run.blocked is not None:
+            return skip(self._db, self._run, self._run.blocked)
         try:
             return self._take_steps()
         except HeldExport as exc:
@@ -81,12 +83,12 @@ class Sync:
             return self._fail(SyncError(f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}"))
 
     def _hold(self, hold: Hold, outlook: Outlook) -> Outcome:
-        return hold_back(self._db, self._claim, hold, outlook, self._record.report())
+        return hold_back(self._db, self._run, hold, outlook, self._record.report())
 
     def _fail(self, exc: ArchisyncError) -> Outcome:
-        if self._may_retry and is_worth_retrying(self._config, self._claim, exc):
-            return retry_later(self._db, self._config, self._claim, exc)
-        return fail(self._db, self._claim, exc, self._record.report())
+        if self._may_retry and is_worth_retrying(self._config, self._run, exc):
+            return retry_later(self._db, self._config, self._run, exc)
+        return fail(self._db, self._run, exc, self._record.report())
 
     # --- the steps --------------------------------------------------------------------------------------------
 
@@ -97,22 +99,30 @@ class Sync:
             return unchanged
         export = fetched if isinstance(fetched, Export) else self._fetch_again()
         records = self._open(export)
-        target = Target(self._db, self._type, self._claim.agent_id, records.layout.columns, run_id=self._claim.run_id)
+        target = Target(self._db, self._type, self._run.agent_id, records.layout.columns, run_id=self._run.run_id)
+        try:
+            return self._apply(target, records, export)
+        except RepeatedKeyError:  # only a comparison of all rows can say what it means
+            return self._apply(target, records, export, may_load=False)
+
+    def _apply(self, target: Target, records: RecordReader, export: Export, *, may_load: bool = True) -> Outcome:
         with self._db.transaction():
-            layouts = self._begin(records)
-            staged = self._stage(target, records, layouts)
-            verdict = self._judge(target, staged, export)
-            self._write(target, staged, verdict, layouts)
-            return self._finish(staged, export, verdict, layouts)
+            run = self._run
+            before = applied_exports.begin_apply(
+                self._db, run_id=run.run_id, sync_type=run.sync_type, agent_id=run.agent_id
+            )
+            layouts = DigestLayouts.of(records.line_layout, before)
+            comparison = self._compare(target, records, compare_all=layouts.renew or before.forced, may_load=may_load)
+            verdict = self._judge(target, comparison, export, before)
+            self._write(comparison, verdict, layouts)
+            return self._finish(comparison.staged, export, verdict, layouts)
 
     def _fetch(self) -> Fetched:
         """Fetch the export, unless the source says that it is still the one that was applied last."""
         with self._record.step("fetch"):
             self._applied = self._applied_export()
             validators = self._applied.get("validators", {})
-            fetched = fetch_if_changed(
-                self._config, self._type, self._claim.agent_id, self._spool, validators=validators
-            )
+            fetched = fetch_if_changed(self._config, self._type, self._run.agent_id, self._spool, validators=validators)
         self._note(fetched)
         return fetched
 
@@ -122,18 +132,13 @@ class Sync:
         Empty when the export must be compared: a person forced the run, the table may have changed since, or today the export would
         be read in another way.
         """
-        if self._claim.trigger is Trigger.FORCED:
+        if self._run.trigger is Trigger.FORCED or self._run.applied.get("read_as") != self._read_as:
             return {}
-        applied = applied_exports.source(self._db, self._claim)
-        return applied if applied.get("read_as") == self._read_as else {}
+        return self._run.applied
 
     @cached_property
     def _read_as(self) -> str:
-        """A fingerprint of what decides, besides the export, about the rows that it becomes."""
-        config, type_ = self._config, self._type
-        choices = repr((config.csv_dialect(type_), config.aliases(type_), type_))
-        parts = (__version__, config.source(type_), config.locale(type_) or "", config.zone.key, choices)
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return read_as(self._config, self._type)
 
     def _note(self, fetched: Fetched) -> None:
         self._record.export = {"origin": printable(fetched.origin)}
@@ -146,20 +151,17 @@ class Sync:
         """End the run if the table is what this very export made it. None, and the run goes on, when it is not, or no longer."""
         applied = self._applied
         if isinstance(fetched, Unchanged):
-            reason = "unchanged-at-source"
-            message = (
-                f"the source says that the export has not changed since run {applied['run_id']}; nothing was fetched"
-            )
+            outcome = unchanged_at_source(applied)
         elif fetched.sha256 == applied.get("sha256"):
-            reason = "unchanged"
             seen = counted(applied["seen"], "row")
             message = f"{seen} seen: the export is the one of run {applied['run_id']}; nothing was compared"
+            outcome = Outcome(State.SUCCEEDED, "unchanged", message)
         else:
             return None
         self._record.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
-        outcome = Outcome(State.SUCCEEDED, reason, message)
-        report = self._record.report()
-        if claims.end_unchanged(self._db, self._claim, outcome, report=report, applied_by=applied["run_id"]):
+        claim = Claim(agent_id=self._run.agent_id, fence=self._run.fence)
+        end = UnchangedEnd(self._run, outcome, self._record.report(), applied["run_id"])
+        if endings.end_unchanged(self._db, claim, [end], release=False).run_ids:
             return outcome
         self._record.counts = None
         self._applied = {}
@@ -168,7 +170,7 @@ class Sync:
     def _fetch_again(self) -> Export:
         """Fetch the whole export after all."""
         with self._record.step("fetch"):
-            export = fetch_export(self._config, self._type, self._claim.agent_id, self._spool)
+            export = fetch_export(self._config, self._type, self._run.agent_id, self._spool)
         self._note(export)
         return export
 
@@ -179,49 +181,42 @@ class Sync:
         self._record.warn_about_columns(records.layout)
         return records
 
-    def _begin(self, records: RecordReader) -> DigestLayouts:
-        """The first statements of the transaction."""
-        return DigestLayouts.of(records.line_layout, applied_exports.begin_apply(self._db, self._claim))
-
-    def _stage(self, target: Target, records: RecordReader, layouts: DigestLayouts) -> Staged:
-        """Read the export as far as needed: all of it into an empty table, else its new lines, else all of it to be compared."""
-        compare_all = layouts.renew or self._claim.trigger is Trigger.FORCED
+    def _compare(self, target: Target, records: RecordReader, *, compare_all: bool, may_load: bool) -> Comparison:
+        """Read the export as far as needed: into an empty table, else the lines that are new, else all of it."""
         with self._record.step("read"):
-            staged = load_first(target, records)
-            if staged is None and not compare_all:
-                staged = stage_new_lines(target, records)
-            if staged is None:
-                staged = stage_all(target, records)
-        self._record.warn_about_rows(staged, records)
-        return staged
+            comparison = compare(target, records, compare_all=compare_all, may_load=may_load)
+        self._record.warn_about_rows(comparison.staged, records)
+        return comparison
 
-    def _judge(self, target: Target, staged: Staged, export: Export) -> Verdict:
+    def _judge(self, target: Target, comparison: Comparison, export: Export, before: Begun) -> Verdict:
         """Raise HeldExport unless the guard or a person lets the export pass."""
-        verdict = judge_staged(target, staged, export.sha256, self._record)
+        verdict = judge_comparison(target, comparison, before, export.sha256, self._record)
         if verdict.hold is not None:
+            staged = comparison.staged
             self._record.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
-            raise HeldExport(verdict.hold, outlook_of(target, staged, verdict.plan))
+            raise HeldExport(verdict.hold, outlook_of(comparison, verdict.plan))
+        if before.held:
+            held.clear(self._db, self._run.sync_type, self._run.agent_id)
         return verdict
 
-    def _write(self, target: Target, staged: Staged, verdict: Verdict, layouts: DigestLayouts) -> None:
+    def _write(self, comparison: Comparison, verdict: Verdict, layouts: DigestLayouts) -> None:
         with self._record.step("apply"):
-            claims.lock_fence(self._db, self._claim)
-            self._record.counts = apply.write(target, staged, verdict.plan)
+            self._record.counts = comparison.write(verdict.plan)
             if layouts.renew:
-                apply.renew_digests(target, staged)
-        self._record.warn_about_orders(target, staged)
+                comparison.renew_digests()
+        self._record.warn_about_orders(comparison)
 
     def _finish(self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts) -> Outcome:
         """Record what the pair's next run needs to know, and end the run."""
-        held.clear(self._db, self._claim.sync_type, self._claim.agent_id)
         outcome = self._applied_outcome(staged)
         # The same incomplete export must give its warning again, so it is never taken as unchanged.
         complete = not staged.missing
-        applied_exports.record_success(
+        endings.finish_applied(
             self._db,
-            self._claim,
+            self._run,
+            outcome,
+            report=self._record.report(),
             known_rows=staged.valid,
-            changed=self._record.changed,
             accepted=verdict.accepted,
             source={
                 "validators": dict(export.validators) if complete else {},
@@ -230,11 +225,10 @@ class Sync:
                 "digest_layout": layouts.after(verdict.plan),
                 "seen": staged.seen,
                 "valid": staged.valid,
-                "run_id": self._claim.run_id,
+                "run_id": self._run.run_id,
                 "read_as": self._read_as,
             },
         )
-        claims.finish(self._db, self._claim, outcome, report=self._record.report())
         return outcome
 
     def _applied_outcome(self, staged: Staged) -> Outcome:

@@ -9,13 +9,12 @@ from time import monotonic
 from typing import Any
 
 from archisync.base.text import counted, printable
-from archisync.store.claims import Report
+from archisync.store.endings import Report
 from archisync.store.runs import Counts
+from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
 from archisync.sync.labels import Layout
 from archisync.sync.records import RecordReader
-from archisync.sync.references import repeated_order_numbers, unknown_orders
-from archisync.sync.target import Target
 
 _SHOWN_LABELS = 20
 _SHOWN_LABEL_CHARS = 80
@@ -81,12 +80,12 @@ class RunRecord:
         if removed := records.control_characters_removed:
             self.warn("control-characters", f"{counted(removed, 'control character')} removed", removed)
 
-    def warn_about_orders(self, target: Target, staged: Staged) -> None:
+    def warn_about_orders(self, comparison: Comparison) -> None:
         """After the export is written."""
-        if unknown := unknown_orders(target, staged):
+        if unknown := comparison.unknown_orders():
             what = counted(unknown, "row names an order that is", "rows name orders that are")
             self.warn("unknown-orders", f"{what} not known yet", unknown)
-        if repeated := repeated_order_numbers(target, staged):
+        if repeated := comparison.repeated_order_numbers():
             what = counted(repeated, "order number belongs", "order numbers belong")
             self.warn("repeated-order-numbers", f"{what} to several orders", repeated)
 

@@ -6,16 +6,33 @@ the registry of types, so all types share one apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 from psycopg import sql
+from psycopg.rows import tuple_row
 
-from archisync.rules.synctypes import Field, Scope, SyncType
+from archisync.rules.synctypes import Field, Kind, Scope, SyncType
+from archisync.rules.values import Value
 from archisync.store.database import Database, Params, one
 
 STAGE = sql.Identifier("archisync_stage")
 OTHERS = sql.Identifier("archisync_others")
+SQL_TYPE = {
+    Kind.TEXT: "text",
+    Kind.IDENTIFIER: "text",
+    Kind.NUMBER: "numeric",
+    Kind.INTEGER: "bigint",
+    Kind.DATE: "date",
+    Kind.TIMESTAMP: "timestamptz",
+    Kind.BOOLEAN: "boolean",
+}
+Key = tuple[Value, ...]
+"""Values of a type's key fields."""
+
+_NOTHING: Params = {}
+_compiled: dict[tuple[str, tuple[Field, ...], str], bytes] = {}
 
 
 class Target:
@@ -43,16 +60,19 @@ class Target:
 
     def compare_others(self) -> None:
         """Let statements look only at the rows whose places are in the table OTHERS."""
-        places = sql.SQL(" and t.ctid = any (array(select o.version from {} o))").format(OTHERS)
+        places = sql.SQL(
+            " and t.ctid = any (array(select o.version from {others} o))"
+            " and (t.tableoid, t.ctid) in (select o.part, o.version from {others} o)"
+        ).format(others=OTHERS)
         self._compared = self.mine("t") + places
 
     def execute(self, template: str, **parts: sql.Composable) -> int:
         """Execute a statement. Returns the number of rows."""
         return self.db.execute(self.statement(template, **parts), self.params).rowcount
 
-    def count(self, template: str, **parts: sql.Composable) -> int:
-        """The number `n` that a query gives."""
-        return int(self.row(template, **parts)["n"])
+    def count(self, template: str, params: Params = _NOTHING, /, **parts: sql.Composable) -> int:
+        """The number `n` that a query gives. `params`: besides those of every statement."""
+        return int(one(self.db, self.statement(template, **parts), self.params | params, prepare=True)["n"])
 
     def row(self, template: str, **parts: sql.Composable) -> dict[str, int]:
         """The one row of a query that counts."""
@@ -62,6 +82,13 @@ class Target:
         """Fill in `parts`, and what most statements need: `{table}`, `{stage}`, `{mine}` (the rows to look at), `{same}` (the key),
         `{present}` (the key is in the stage), `{changed}` (a value differs)."""
         return sql.SQL(template).format(**self._parts | {"mine": self._compared} | parts)
+
+    def compiled(self, name: str, build: Callable[[], sql.Composed]) -> bytes:
+        """The statement of that name as text, built once for each type and set of columns: that takes as long as a small query."""
+        key = (self.type.name, self.columns, name)
+        if key not in _compiled:
+            _compiled[key] = build().as_bytes(self.db)
+        return _compiled[key]
 
     @cached_property
     def _parts(self) -> dict[str, sql.Composable]:
@@ -103,8 +130,40 @@ class Target:
 
     @property
     def key_as_text(self) -> sql.Composable:
-        """The table's key as a list of texts, for people to read."""
-        return comma(sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self.type.key)
+        """The table's key as a list of texts, for people to read; a part that is NULL is empty."""
+        return comma(sql.SQL("coalesce({}::text, '')").format(sql.Identifier("t", name)) for name in self.type.key)
+
+    # --- keys as arrays ---------------------------------------------------------------------------------------
+
+    def key_arrays(self, prefix: str, keys: Sequence[tuple[Value, ...]]) -> Params:
+        """Parameters for `unnest_keys`: an array for each part of the key."""
+        return {f"{prefix}_{number}": [key[number] for key in keys] for number in range(len(self.type.key))}
+
+    def unnest_keys(self, prefix: str, *, with_digest: bool = False) -> sql.Composed:
+        """`unnest(…) as s (key columns)`, and `line_digest` if asked for."""
+        kinds = {column.name: SQL_TYPE[column.kind] for column in self.columns}
+        arrays = [
+            sql.SQL("{}::{}[]").format(sql.Placeholder(f"{prefix}_{number}"), sql.SQL(kinds[name]))
+            for number, name in enumerate(self.type.key)
+        ]
+        names = list(self.type.key)
+        if with_digest:
+            arrays.append(sql.SQL("{}::uuid[]").format(sql.Placeholder(f"{prefix}_digest")))
+            names.append("line_digest")
+        return sql.SQL("unnest({}) as s ({})").format(comma(arrays), comma(map(sql.Identifier, names)))
+
+    def among(self, prefix: str, alias: str = "t") -> sql.Composed:
+        """Whether the row's key is in the arrays."""
+        other = "s" if alias != "s" else "k"
+        rows = self.unnest_keys(prefix)
+        if other == "k":
+            rows = sql.SQL("(select * from {}) k").format(rows)
+        return sql.SQL("exists (select from {} where {})").format(rows, self.same_key(alias, other))
+
+    def tuples(self, statement: bytes, params: Params) -> list[tuple[Any, ...]]:
+        """The rows of a query, as tuples."""
+        with self.db.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute(statement, params, prepare=True).fetchall()
 
 
 def columns_of(alias: str, fields: Sequence[Field]) -> sql.Composed:

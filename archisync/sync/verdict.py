@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from archisync.base.errors import ExportError
 from archisync.base.text import counted, printable
 from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
-from archisync.store import applied_exports, held, settings
+from archisync.store import held
+from archisync.store.applied_exports import Begun
+from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
-from archisync.sync.planning import make_plan, sample_changes, sample_vanishing
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
 
@@ -43,30 +44,30 @@ class HeldExport(Exception):
         self.outlook = outlook
 
 
-def judge_staged(target: Target, staged: Staged, sha256: str, record: RunRecord) -> Verdict:
-    """Judge the staged export with this sha256.
+def judge_comparison(target: Target, comparison: Comparison, before: Begun, sha256: str, record: RunRecord) -> Verdict:
+    """Judge an export with this sha256 that has been compared.
 
     An acceptance is used up by the run if the transaction commits; `record` gets a warning that says who accepted.
     """
-    plan = Plan() if staged.conflicting else make_plan(target, staged)
-    hold = _hold(target, staged, plan)
+    staged = comparison.staged
+    plan = Plan() if staged.conflicting else comparison.plan()
+    hold = _hold(staged, before, plan)
     if hold is None or not _is_accepted(target, hold, plan, sha256, record):
         return Verdict(plan=plan, hold=hold)
     return Verdict(plan=plan, hold=None, accepted=True)
 
 
-def _hold(target: Target, staged: Staged, plan: Plan) -> Hold | None:
-    known, high = applied_exports.baseline(target.db, sync_type=target.type.name, agent_id=target.agent_id)
+def _hold(staged: Staged, before: Begun, plan: Plan) -> Hold | None:
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
         quarantined=staged.quarantined,
         conflicting=staged.conflicting,
-        known=known,
-        high=high,
+        known=before.known_rows,
+        high=before.high_rows,
         plan=plan,
     )
-    hold = judge(evidence, settings.all_limits(target.db)[target.type.name])
+    hold = judge(evidence, before.limits)
     if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
         hold = replace(hold, message=f"{hold.message}; {counted(plan.vanishing, 'known row')} would vanish")
     return hold
@@ -89,12 +90,12 @@ def _is_accepted(target: Target, hold: Hold, plan: Plan, sha256: str, record: Ru
     return True
 
 
-def outlook_of(target: Target, staged: Staged, plan: Plan) -> Outlook:
+def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
     return Outlook(
-        valid=staged.valid,
+        valid=comparison.staged.valid,
         plan=plan,
-        vanishing=sample_vanishing(target, staged),
-        changes=sample_changes(target, staged),
+        vanishing=comparison.sample_vanishing(),
+        changes=comparison.sample_changes(),
     )
 
 

@@ -18,7 +18,7 @@ from tests.conftest import Cli
 from tests.support.erp import Answer, Erp, Handler
 from tests.support.fetching import CANARY
 from tests.support.plugins import WORKING, install
-from tests.support.rows import do_delivery
+from tests.support.rows import do_run
 from tests.support.samples import SAMPLES
 
 AGENT = "anna.bianchi"
@@ -60,7 +60,7 @@ class Rounds:
         self.now += timedelta(minutes=15)
         self.db.execute(f"set archisync.now = '{self.now.isoformat()}'")
         assert tick(self.db, self.config).due == 1
-        row = self.db.execute("select id from system.sync_runs where state = 'queued'").fetchone()
+        row = self.db.execute("select id from system.queued_runs").fetchone()
         assert row is not None
         return int(row["id"])
 
@@ -69,7 +69,7 @@ class Rounds:
         return Config.from_environment(self.variables)
 
     def done(self, run_id: int) -> Run:
-        do_delivery(self.db, self.config, run_id, history.get(self.db, run_id).fence, EventLog(self.log))
+        do_run(self.db, self.config, run_id, EventLog(self.log))
         return history.get(self.db, run_id)
 
     def scheduled(self) -> Run:
@@ -335,5 +335,5 @@ def test_credentials_reach_neither_the_terminal_nor_the_log_nor_the_database(
     done = cli("--debug", "run", "orders", "--agent", AGENT, "--inline", env=env)
     assert erp.asked[0].headers["authorization"] == f"Bearer {CANARY}"
     assert done.returncode == (0 if status == 200 else 1)
-    stored = [connection.execute(f"select * from system.{table}").fetchall() for table in ("sync_runs", "sync_state")]
+    stored = [connection.execute(f"select * from system.{table}").fetchall() for table in ("runs", "sync_state")]
     assert CANARY not in done.stdout + done.stderr + str(stored)

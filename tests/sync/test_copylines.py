@@ -15,6 +15,7 @@ from archisync.formats.csv.table import CsvTable
 from archisync.formats.rows import PlainLines
 from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
+from archisync.store import applied_exports
 from archisync.store.database import Database
 from archisync.sync.copying import Staged
 from archisync.sync.records import read_records
@@ -129,6 +130,7 @@ def staged(
     try:
         reader = read_records(table, sync_type, locale=locale, zone=ROME)
         with db.transaction(force_rollback=True):
+            applied_exports.begin_apply(db, run_id=0, sync_type=sync_type.name, agent_id="anna.bianchi")
             found = stage_all(Target(db, sync_type, "anna.bianchi", reader.layout.columns, run_id=0), reader)
             names = ", ".join(["ok", *(f.name for f in reader.layout.columns)])
             rows = db.execute(f"select {names} from archisync_stage").fetchall()

@@ -1,9 +1,10 @@
-"""Of a later export only the new lines are read. The outcome is that of reading and comparing the whole export."""
+"""Of a later export only the new lines are read, in memory or in the database. The outcome is that of comparing the whole export."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +15,17 @@ from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.store import runs
 from archisync.store.database import Database
 from archisync.store.runs import Counts
-from archisync.sync import apply, knownrows
+from archisync.sync import apply, inmemory, knownrows
 from archisync.sync.knownrows import KnownRows
+from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.target import Target
 from tests.support.properties import examples
 from tests.support.rows import count
 from tests.sync.conftest import AGENT, Deliver
 
 BY_LINES, AS_A_WHOLE = AGENT, "as.a.whole"
+NOTHING = -1
+"""As inmemory.MOST_ROWS: everything is compared in the database."""
 HEADER = ["customer_id", "name", "phone", "city", "orders_count"]
 ROWS = [[f"C{n}", f"Name {n}", f"06 {n}", "Roma", "7"] for n in range(20)]
 
@@ -77,46 +81,95 @@ export = st.tuples(
 )
 
 
-@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(exports=st.lists(export, min_size=2, max_size=5))
-def test_reading_only_new_lines_has_the_same_outcome_as_reading_all(
-    deliver: Deliver, connection: Database, exports: list[tuple[list[list[str]], list[str], str, str, str]]
+class Ways:
+    """The ways in which an export is compared, each with an agent of its own. `most_rows`: where the difference becomes too large to be
+    found in memory, which may be half-way."""
+
+    def __init__(self, deliver: Deliver, db: Database, monkeypatch: pytest.MonkeyPatch, most_rows: int) -> None:
+        self._deliver, self._db, self._monkeypatch = deliver, db, monkeypatch
+        self._limits = {BY_LINES: inmemory.MOST_ROWS, "in.memory": inmemory.MOST_ROWS, "in.the.database": most_rows}
+        self._limits |= {AS_A_WHOLE: NOTHING}
+
+    def __call__(self, text: str) -> dict[str, runs.Run]:
+        return {agent_id: self.deliver(text, agent_id) for agent_id in self._limits}
+
+    def deliver(self, text: str, agent_id: str, trigger: str | None = None) -> runs.Run:
+        by_lines = agent_id in (BY_LINES, "in.the.database")
+        with self._monkeypatch.context() as patched:
+            patched.setattr(inmemory, "MOST_ROWS", self._limits[agent_id])
+            return self._deliver(text, agent=agent_id, trigger=trigger or ("scheduled" if by_lines else "forced"))
+
+    def holds(self, ended: dict[str, runs.Run]) -> list[dict[str, Any]]:
+        return self._db.execute(
+            "select rule, message, acceptable, sha256, rows_valid, known_rows, sample, planned, changes"
+            " from system.held_exports where run_id = any (%s)",
+            [[run.run_id for run in ended.values()]],
+        ).fetchall()
+
+
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(exports=st.lists(export, min_size=2, max_size=5), most_rows=st.sampled_from([NOTHING, NOTHING, 0, 1, 3]))
+def test_every_way_to_compare_an_export_has_the_same_outcome(
+    deliver: Deliver,
+    connection: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    exports: list[tuple[list[list[str]], list[str], str, str, str]],
+    most_rows: int,
 ) -> None:
     for statement in ("agents.customers", "system.sync_runs cascade", "system.outside_changes"):
         connection.execute(f"truncate {statement}".encode())
     connection.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
-    text = ""
+    ways = Ways(deliver, connection, monkeypatch, most_rows)
     for rows, header, tail, last, outside in exports:
         text = text_of(rows, header) + tail + f"C9,{last},,,\n"
         before = table_of(connection, AS_A_WHOLE)
-        by_lines = deliver(text)
-        as_a_whole = deliver(text, agent=AS_A_WHOLE, trigger="forced")
-        if (
-            by_lines.reason == "unchanged-at-source"
-        ):  # the same bytes again: they are not read, so there are no warnings
-            assert (by_lines.state, by_lines.counts) == (as_a_whole.state, as_a_whole.counts)
-        else:
-            assert outcome(by_lines) == outcome(as_a_whole)
-        assert table_of(connection, BY_LINES) == table_of(connection, AS_A_WHOLE)
-        planned = "select planned from system.held_exports where run_id = any (%s) and rule <> 'duplicate-keys'"
-        plans = connection.execute(planned, [[by_lines.run_id, as_a_whole.run_id]]).fetchall()
-        assert len(plans) in (0, 2)
-        assert not plans or plans[0] == plans[1]  # a person accepts the same plan either way
+        ended = ways(text)
+        as_a_whole, after = ended[AS_A_WHOLE], table_of(connection, AS_A_WHOLE)
+        for agent_id, run in ended.items():
+            if run.reason == "unchanged-at-source":  # the same bytes again: they are not read, so there are no warnings
+                assert (run.state, run.counts) == (as_a_whole.state, as_a_whole.counts)
+            else:
+                assert outcome(run) == outcome(as_a_whole), agent_id
+            assert table_of(connection, agent_id) == after
+        holds = ways.holds(ended)
+        assert len(holds) in (0, len(ended))
+        assert holds == holds[:1] * len(holds)  # a person sees and accepts the same whichever way it was
         if as_a_whole.state == "succeeded":
             assert as_a_whole.counts is not None
-            assert_counts(as_a_whole.counts, before, table_of(connection, AS_A_WHOLE))
+            assert_counts(as_a_whole.counts, before, after)
         if outside:
             connection.execute(outside.encode())
-    again = deliver(text, trigger="forced")
-    if by_lines.state == again.state == "succeeded" and not outside:
-        assert again.counts is not None
-        # Every digest was that of its row's line.
-        assert (again.counts.inserted, again.counts.updated) == (0, 0)
+    for agent_id, run in ended.items():
+        again = ways.deliver(text, agent_id, "forced")
+        if run.state == again.state == "succeeded" and not outside:
+            assert again.counts is not None
+            # Every digest was that of its row's line.
+            assert (again.counts.inserted, again.counts.updated) == (0, 0)
 
 
-def test_known_lines_are_neither_parsed_nor_copied(
-    deliver: Deliver, connection: Database, monkeypatch: pytest.MonkeyPatch
+CHANGED = [["C3", "Another", "06 3", "Roma", "7"], *ROWS[4:], ["C99", "New", "", "", ""], ROWS[0], ROWS[1]]
+
+
+def test_known_lines_are_neither_parsed_nor_compared_in_memory(
+    deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    deliver(text_of(ROWS))
+    parsed: list[Record | Quarantined] = []
+    read = RecordReader.parsed
+
+    def watched(self: RecordReader, digests: LineDigests | None) -> Iterator[Record | Quarantined]:
+        for record in read(self, digests):
+            parsed.append(record)
+            yield record
+
+    monkeypatch.setattr(RecordReader, "parsed", watched)
+    assert deliver(text_of(CHANGED)).counts == Counts(seen=20, inserted=1, updated=1, unchanged=18, absent=1)
+    assert [record.values[0] for record in parsed if isinstance(record, Record)] == ["C3", "C99"]
+    assert len(parsed) == 2
+
+
+def test_known_lines_are_neither_parsed_nor_copied(deliver: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inmemory, "MOST_ROWS", NOTHING)
     deliver(text_of(ROWS))
     staged: list[int] = []
     write = apply.write
@@ -126,9 +179,7 @@ def test_known_lines_are_neither_parsed_nor_copied(
         return write(target, *arguments)
 
     monkeypatch.setattr(apply, "write", watched)
-    changed = [["C3", "Another", "06 3", "Roma", "7"], *ROWS[4:], ["C99", "New", "", "", ""], ROWS[0], ROWS[1]]
-    run = deliver(text_of(changed))
-    assert run.counts == Counts(seen=20, inserted=1, updated=1, unchanged=18, absent=1)
+    assert deliver(text_of(CHANGED)).counts == Counts(seen=20, inserted=1, updated=1, unchanged=18, absent=1)
     assert staged == [2]
 
 
@@ -248,12 +299,17 @@ def test_a_row_that_somebody_else_wrote_is_compared_despite_its_digest(deliver: 
 
 
 def test_a_table_with_too_many_rows_is_compared_as_a_whole(deliver: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many for the memory its digests are looked up when the lines are staged; with too many for that, not at all."""
+    monkeypatch.setattr(inmemory, "MOST_DIGESTS", 19)
     monkeypatch.setattr(knownrows, "MOST_KNOWN", 19)
     deliver(text_of(ROWS))
     again = deliver(text_of(ROWS[::-1]))
     assert (again.reason, again.counts) == ("applied", Counts(seen=20, unchanged=20))
     monkeypatch.setattr(knownrows, "MOST_KNOWN", 20)
     assert deliver(text_of(ROWS)).reason == "unchanged"
+    monkeypatch.setattr(inmemory, "MOST_DIGESTS", 20)
+    monkeypatch.setattr(knownrows, "MOST_KNOWN", 19)
+    assert deliver(text_of(ROWS[::-1])).reason == "unchanged"
 
 
 def test_rows_without_a_digest_count_towards_the_limit(
@@ -264,6 +320,7 @@ def test_rows_without_a_digest_count_towards_the_limit(
     connection.execute("alter table agents.customers disable trigger user")
     connection.execute("update agents.customers set line_digest = null where customer_id < 'C15'")
     connection.execute("alter table agents.customers enable trigger user")
+    monkeypatch.setattr(inmemory, "MOST_DIGESTS", 17)
     monkeypatch.setattr(knownrows, "MOST_KNOWN", 17)
     in_any_order = "select customer_id from agents.customers where agent_id = %s limit 100"
     gone = {row["customer_id"] for row in connection.execute(in_any_order, [BY_LINES]).fetchall()[-2:]}
@@ -285,14 +342,14 @@ def test_digests_tell_which_lines_are_new_and_which_rows_are_missing(size: int) 
     digests = layout.of(lines)
     assert layout.of(lines) == digests
     assert not set(LineDigests(2).of(lines)) & set(digests)
-    packed = b"".join(digest + bytes([0, 0, 0, 7, 0, n]) for n, digest in enumerate(digests[:size], 1))
-    rows = KnownRows(packed, ["(9,9)"])
+    packed = b"".join(digest + bytes([0, 0, 0, 7, 0, n, 0, 0, 0, 42]) for n, digest in enumerate(digests[:size], 1))
+    rows = KnownRows(packed, ["42 (9,9)"])
     known = LineDigests(1, rows.by_digest())
     assert len(rows) == size + 1
     assert list(known.new(digests[:2] + digests[:1])) == [
         place for place, line in enumerate("aba") if "abc".index(line) >= size
     ]
     assert (known.left_out, known.matched) == ({0: 0, 1: 2, 3: 3}[size], min(size, 2))
-    assert list(rows.other_places(known)) == ["(9,9)", *(["(7,3)"] if size == 3 else [])]
+    assert list(rows.other_places(known)) == [("42", "(9,9)"), *([("42", "(7,3)")] if size == 3 else [])]
     assert known.leaves_out == bool(size)
     assert issubclass(SpanningRecordError, Exception)

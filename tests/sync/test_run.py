@@ -10,11 +10,11 @@ import pytest
 
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.store import agents, claims, history, queued_runs, settings
+from archisync.store import agents, history, queued_runs, settings
 from archisync.store.database import Database, connected
 from archisync.sync.run import Sync
 from tests.conftest import Cli
-from tests.support.rows import count, drain, fingerprint, sync
+from tests.support.rows import begin_run, count, drain, fingerprint, sync
 from tests.support.samples import SAMPLES
 from tests.sync.conftest import AGENT, Deliver
 
@@ -97,8 +97,7 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
     [run] = history.newest(connection, sync_type="orders")
     settings.pause(connection, sync_type=None, agent_id=None, until=None, reason=None, by="test")
     with connected(database_url, purpose="test") as worker:
-        claim = claims.claim(worker, run.run_id, run.fence, worker="killed", lease_s=120)
-        assert claim is not None
+        begun = begin_run(worker, run.run_id, worker="killed")
         connection.execute(
             "create function killed() returns trigger language plpgsql as $$ begin"
             " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
@@ -107,5 +106,5 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
             "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
         )
         with pytest.raises(psycopg.OperationalError):
-            Sync(worker, csv_config, claim, spool=Path(), may_retry=True).run()
+            Sync(worker, csv_config, begun, spool=Path(), may_retry=True).run()
     assert history.get(connection, run.run_id).state == "running"

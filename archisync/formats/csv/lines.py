@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,12 +44,12 @@ class _Block(NamedTuple):
     end: str
     digests: list[bytes]
 
+    def since(self, place: int) -> _Block:
+        """The lines from that place on."""
+        return _Block(self.numbers[place:], self.lines[place:], self.end, self.digests[place:])
 
-class _Line(NamedTuple):
-    number: int
-    raw: bytes
-    end: str
-    digest: bytes | None
+
+_NO_LINES = _Block((), [], "\n", [])
 
 
 class Lines:
@@ -62,7 +61,8 @@ class Lines:
     def __init__(self, blocks: Iterator[_Block], *, quoted: bool) -> None:
         self._blocks = blocks
         self._quoted = quoted
-        self._ahead: deque[_Line] = deque()  # of the block that is being read
+        self._block = _NO_LINES  # the block that is being read
+        self._place = 0  # of the next line in it
         self._digests: LineDigests | None = None
         self.digest: bytes | None = None  # of the last record, when it is one line
         self.last_left_out = 0  # the number of the last line that was left out
@@ -73,11 +73,8 @@ class Lines:
     def take_digests(self, digests: LineDigests | None) -> None:
         """From the next line on, give each line its digest, and leave out the lines whose digest is known."""
         self._digests = digests
-        if digests is not None and self._ahead:
-            rest = list(self._ahead)
-            self._ahead.clear()
-            block = _Block([line.number for line in rest], [line.raw for line in rest], rest[0].end, [])
-            self._take(self._without_known(block))
+        if digests is not None and self._lines_left:
+            self._take(self._without_known(self._block.since(self._place)))
 
     def start_record(self) -> None:
         """The next line begins a record."""
@@ -91,20 +88,23 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        while not self._ahead:
+        while not self._lines_left:
             block = next(self._blocks, None)
             if block is None:
                 self.ended = True
                 raise StopIteration
             self._take(self._without_known(block))
-        self.number, raw, end, digest = self._ahead.popleft()
+        numbers, lines, end, digests = self._block
+        place = self._place
+        self._place += 1
+        self.number, raw = numbers[place], lines[place]
         line = raw.decode("utf-8", "surrogatepass") + end if len(raw) <= _MAX_LINE_BYTES else ""
         if not line or len(line) > MAX_LINE_CHARS:
             raise ExportError(
                 f"line {self.number} is longer than {MAX_LINE_CHARS} characters",
                 hint="look whether the export is a CSV file",
             )
-        self._add_to_record(line, digest)
+        self._add_to_record(line, digests[place] if digests else None)
         if self._quoted:
             self._count_quotes(line)
         return line
@@ -112,7 +112,7 @@ class Lines:
     def plain(self, pattern: PlainLine) -> Iterator[PlainLines]:
         """The lines from here on that match, up to the first that doesn't."""
         while True:
-            if not self._ahead:
+            if not self._lines_left:
                 block = next(self._blocks, None)
                 if block is None:
                     return
@@ -124,15 +124,19 @@ class Lines:
                     yield PlainLines(block.numbers[0], block.lines, block.digests)
                     continue
                 self._take(block)
-            matching: list[_Line] = []
-            while self._ahead and pattern.match([self._ahead[0].raw]):
-                matching.append(self._ahead.popleft())
-            if matching:
-                self.number = matching[-1].number
-                digests = [line.digest for line in matching if line.digest is not None]
-                yield PlainLines(matching[0].number, [line.raw for line in matching], digests)
-            if self._ahead:
+            numbers, lines, _, digests = self._block
+            first = self._place
+            while self._lines_left and pattern.match([lines[self._place]]):
+                self._place += 1
+            if first < self._place:
+                self.number = numbers[self._place - 1]
+                yield PlainLines(numbers[first], lines[first : self._place], digests[first : self._place])
+            if self._lines_left:
                 return
+
+    @property
+    def _lines_left(self) -> bool:
+        return self._place < len(self._block.lines)
 
     def _add_to_record(self, line: str, digest: bytes | None) -> None:
         """Count one more line of the record. A record of several lines has no digest."""
@@ -159,9 +163,7 @@ class Lines:
             self.opened = self.number  # closed and opened again
 
     def _take(self, block: _Block) -> None:
-        digests: Sequence[bytes | None] = block.digests or [None] * len(block.lines)
-        for number, raw, digest in zip(block.numbers, block.lines, digests, strict=True):
-            self._ahead.append(_Line(number, raw, block.end, digest))
+        self._block, self._place = block, 0
 
     def _without_known(self, block: _Block) -> _Block:
         """The block with digests and without the lines that are known; the same block when no digests are wanted."""

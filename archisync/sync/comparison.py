@@ -1,0 +1,101 @@
+"""An export compared with its table: what applying it would do, and doing it.
+
+Two ways give the same result. A small difference is found and held in memory (archisync.sync.inmemory). A large one is found by PostgreSQL,
+with the export in a temporary table (StagedComparison).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from archisync.base.errors import SyncError
+from archisync.rules.guard import Plan
+from archisync.store.runs import Counts
+from archisync.sync import apply, planning, references
+from archisync.sync.copying import Staged
+from archisync.sync.target import Target
+
+
+class Comparison(Protocol):
+    """An export that has been read, and compared as far as needed. `staged`: what was read of it."""
+
+    staged: Staged
+
+    def plan(self) -> Plan:
+        """What `write` would do; after a first load, what that has done."""
+        ...
+
+    def sample_changes(self) -> list[dict[str, object]]:
+        """Some rows that would change: the key, and for each changed field the old and the new value as text."""
+        ...
+
+    def sample_vanishing(self) -> list[list[str]]:
+        """The keys of some known rows that the export does not have."""
+        ...
+
+    def write(self, plan: Plan) -> Counts:
+        """Make the table what the export says. The caller commits. Raises WriteMismatchError."""
+        ...
+
+    def renew_digests(self) -> None:
+        """Give each row the digest of the line that it was compared with. Every row must have been compared."""
+        ...
+
+    def unknown_orders(self) -> int:
+        """Rows that name an order which this agent does not have (yet). After `write`."""
+        ...
+
+    def repeated_order_numbers(self) -> int:
+        """Order numbers that several orders of the export share. After `write`."""
+        ...
+
+
+class WriteMismatchError(SyncError):
+    """PostgreSQL wrote fewer or other rows than planned: nothing is committed."""
+
+    reason = "writes-suppressed"
+
+
+def check_written(target: Target, plan: Plan, counts: Counts) -> None:
+    """Raise WriteMismatchError unless what was written is what was planned."""
+    planned = {
+        "inserted": plan.new, "updated": plan.changed, "absent": plan.vanishing, "deleted": plan.deleted, "restored": plan.restored,
+    }  # fmt: skip
+    for name, number in planned.items():
+        written = getattr(counts, name)
+        if written != number:
+            raise WriteMismatchError(
+                f"{written} of {number} planned rows of {target.type.table} were {name}, so nothing was written",
+                hint=f"look for triggers, rules or row security on {target.type.table}, or another program that writes to it",
+            )
+
+
+class StagedComparison:
+    """The export is in the stage, or was loaded straight into the table."""
+
+    def __init__(self, target: Target, staged: Staged) -> None:
+        self._target = target
+        self.staged = staged
+
+    def plan(self) -> Plan:
+        return planning.make_plan(self._target, self.staged)
+
+    def sample_changes(self) -> list[dict[str, object]]:
+        return planning.sample_changes(self._target, self.staged)
+
+    def sample_vanishing(self) -> list[list[str]]:
+        return planning.sample_vanishing(self._target, self.staged)
+
+    def write(self, plan: Plan) -> Counts:
+        counts = apply.write(self._target, self.staged, plan)
+        check_written(self._target, plan, counts)
+        return counts
+
+    def renew_digests(self) -> None:
+        apply.renew_digests(self._target, self.staged)
+
+    def unknown_orders(self) -> int:
+        return references.unknown_orders(self._target, references.good_rows(self._target, self.staged))
+
+    def repeated_order_numbers(self) -> int:
+        return references.repeated_order_numbers(self._target, references.good_rows(self._target, self.staged))

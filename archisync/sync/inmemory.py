@@ -1,0 +1,357 @@
+"""Comparing an export with its table in memory, where the difference is small: no temporary table, few statements.
+
+A line whose digest a row of the table has says what that row says, so it is neither parsed nor compared
+(archisync.formats.knownlines). What remains are the records of the other lines, and the rows whose lines are gone. Both are held here,
+matched by their keys, and written with arrays. When a person forced the run, or somebody else wrote to the rows, every record is compared
+with every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, SpanningRecordError
+from archisync.rules.guard import Plan
+from archisync.rules.values import Value
+from archisync.store.runs import Counts
+from archisync.sync import references
+from archisync.sync.changes import Changes
+from archisync.sync.comparison import check_written
+from archisync.sync.copying import SAMPLE_SIZE, Staged
+from archisync.sync.records import Quarantined, Record, RecordReader
+from archisync.sync.target import Key, Target, comma
+
+MOST_ROWS = 2_000
+"""Records, or rows, that are held in memory; a larger difference goes through the stage."""
+MOST_CHARS = 8 * 1024 * 1024
+MOST_DIGESTS = 120_000
+"""Digests of rows that are looked at: 2 MB from the server, some 20 MB here."""
+
+
+class KnownLines(NamedTuple):
+    """The agent's rows before the export is read. `digests`: those of the lines that the rows came from; `rows`: their number, and
+    `without` the number of those that have no digest. With more rows than MOST_DIGESTS `digests` is empty."""
+
+    digests: frozenset[bytes]
+    rows: int
+    without: int
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the rows that must be compared may be few."""
+        return self.rows <= MOST_DIGESTS and self.without <= MOST_ROWS
+
+
+def known_lines(target: Target) -> KnownLines:
+    """Ask for the agent's rows."""
+    statement = target.compiled(
+        "known lines",
+        lambda: target.statement(
+            "select string_agg(uuid_send(r.line_digest), '') as packed, count(*) as rows, count(*) - count(r.line_digest) as without"
+            "  from (select t.line_digest from {table} t where {mine} limit {most}) r",
+            most=sql.Literal(MOST_DIGESTS + 1),
+        ),
+    )
+    row = target.db.execute(statement, target.params, binary=True, prepare=True).fetchone()
+    assert row is not None
+    packed: bytes = row["packed"] or b""
+    if row["rows"] > MOST_DIGESTS:
+        packed = b""
+    digests = frozenset(packed[i : i + DIGEST_BYTES] for i in range(0, len(packed), DIGEST_BYTES))
+    return KnownLines(digests, row["rows"], row["without"])
+
+
+class UnreadableRowError(Exception):
+    """A row has a value that Python has no object for: somebody else wrote the date `infinity`, say."""
+
+
+class OldRow(NamedTuple):
+    """A row of the table: its key, the values of the columns that the export owns, and whether an earlier export marked it absent."""
+
+    key: Key
+    values: tuple[Value, ...]
+    gone: bool
+    digest: bytes | None
+
+
+class _Read:
+    """What is read of the export: good records by key, and the keys of quarantined rows."""
+
+    def __init__(self, key_length: int) -> None:
+        self.records: dict[Key, Record] = {}
+        self.bad_keys: set[Key] = set()
+        self.conflicting: dict[Key, set[tuple[Value, ...]]] = {}
+        """For each key with different values those that are not in `records`."""
+        self.repeated = 0
+        self.unkeyed = 0
+        self.sample: list[dict[str, object]] = []
+        self._key_length = key_length
+        self._kept = 0
+        self._chars = 0
+
+    def take(self, record: Record | Quarantined) -> None:
+        if isinstance(record, Quarantined):
+            if len(self.sample) < SAMPLE_SIZE:
+                self.sample.append({"line": record.line, "field": record.field, "reason": record.reason})
+            if record.key is None:
+                self.unkeyed += 1
+            else:
+                self.bad_keys.add(record.key)
+            return
+        key = record.values[: self._key_length]
+        first = self.records.setdefault(key, record)
+        if first is not record:
+            if first.values == record.values or record.values in self.conflicting.setdefault(key, set()):
+                self.repeated += 1
+                return
+            self.conflicting[key].add(record.values)
+        self._kept += 1
+        self._chars += sum([len(value) for value in record.values if type(value) is str])
+
+    @property
+    def too_much(self) -> bool:
+        return self._kept + len(self.bad_keys) > MOST_ROWS or self._chars > MOST_CHARS
+
+
+def compare_in_memory(
+    target: Target, records: RecordReader, known: KnownLines, *, compare_all: bool
+) -> InMemoryComparison | None:
+    """Read the export and compare it with the agent's rows. `compare_all`: no row is known by its digest.
+
+    Returns None when the difference is too large, or a row has a value that only PostgreSQL can express; nothing is written then. Raises
+    what reading raises.
+    """
+    if not known.comparable or (compare_all and known.rows > MOST_ROWS):
+        return None
+    try:
+        if not compare_all and known.digests:
+            lines = LineDigests(records.line_layout, dict.fromkeys(known.digests, b""))
+            with suppress(SpanningRecordError):  # the lines can't be told apart: compare every record
+                return _compare(target, records, lines, known)
+        if known.rows > MOST_ROWS:
+            return None
+        return _compare(target, records, LineDigests(records.line_layout), known)
+    except UnreadableRowError:
+        return None
+
+
+def _compare(
+    target: Target, records: RecordReader, digests: LineDigests, known: KnownLines
+) -> InMemoryComparison | None:
+    """Raises SpanningRecordError when only a comparison of every record can tell what the export means."""
+    read = _Read(len(target.type.key))
+    for record in records.parsed(digests):
+        read.take(record)
+        if read.too_much:
+            return None
+    by_digest = digests.leaves_out
+    missing = known.digests - digests.found if by_digest else None
+    if missing is not None and len(missing) + known.without > MOST_ROWS:
+        return None
+    old = _old_rows(target, missing, known, {*read.records, *read.bad_keys})
+    if by_digest:
+        matched_keys = [row for row in old.values() if row.digest is not None and row.digest in digests.found]
+        if matched_keys:
+            raise SpanningRecordError  # the export has a key of a known line once more
+    staged = Staged(
+        seen=records.seen,
+        quarantined=records.quarantined,
+        unkeyed=read.unkeyed,
+        missing=records.missing,
+        conflicting=len(read.conflicting),
+        quarantine_sample=read.sample,
+    )
+    if by_digest:
+        staged.known = digests.matched
+        staged.repeated = digests.left_out - digests.matched
+        staged.nothing_new = digests.all_matched and not known.without and staged.seen == digests.left_out
+    staged.repeated += read.repeated
+    staged.valid = len(read.records) + staged.known
+    return InMemoryComparison(target, staged, read.records, read.bad_keys, old)
+
+
+def _old_rows(target: Target, missing: frozenset[bytes] | None, known: KnownLines, keys: Set[Key]) -> dict[Key, OldRow]:
+    """The rows that the export is compared with, by key: those whose line is gone or unknown, and those with one of the keys. All rows when
+    `missing` is None."""
+    if missing is None:
+        if not known.rows:
+            return {}
+        return _fetched(target, "{mine}", {})
+    if not missing and not known.without and not keys:
+        return {}
+    params: dict[str, Any] = {"missing": [digest.hex() for digest in missing]}
+    found = {}
+    if missing or known.without:
+        found = _fetched(
+            target, "{mine} and (t.line_digest is null or t.line_digest = any (%(missing)s::uuid[]))", params
+        )
+    others = [key for key in keys if key not in found]
+    if others:
+        found |= _fetched(target, "{mine} and {among}", {}, keys=others)
+    return found
+
+
+def _fetched(
+    target: Target, condition: str, params: Mapping[str, Any], *, keys: Sequence[Key] = ()
+) -> dict[Key, OldRow]:
+    more = dict(params) | (target.key_arrays("k", keys) if keys else {})
+    statement = target.compiled(
+        condition,
+        lambda: target.statement(
+            f"select {{columns}}, t.absent_since is not null, t.line_digest from {{table}} t where {condition}",  # noqa: S608
+            columns=comma(sql.Identifier("t", column.name) for column in target.columns),
+            among=target.among("k"),
+        ),
+    )
+    length = len(target.type.key)
+    try:
+        rows = target.tuples(statement, target.params | more)
+    except psycopg.DataError as exc:
+        if exc.sqlstate is not None:
+            raise
+        raise UnreadableRowError from None
+    return {
+        row[:length]: OldRow(row[:length], row[length:-2], row[-2], row[-1].bytes if row[-1] else None) for row in rows
+    }
+
+
+class InMemoryComparison:
+    """The records of an export that are not known, and the rows that they were compared with."""
+
+    def __init__(
+        self,
+        target: Target,
+        staged: Staged,
+        records: Mapping[Key, Record],
+        bad_keys: Iterable[Key],
+        old: Mapping[Key, OldRow],
+    ) -> None:
+        self._target = target
+        self.staged = staged
+        self._old = old
+        self._bad_keys = [key for key in bad_keys if key not in records]
+        length = len(target.type.key)
+        self._records = records
+        self._new = [record for key, record in records.items() if key not in old]
+        pairs = [(old[key], record) for key, record in records.items() if key in old]
+        self._changed = [(row, record) for row, record in pairs if row.values != record.values[length:]]
+        same = [(row, record) for row, record in pairs if row.gone and row.values == record.values[length:]]
+        present = {*records, *self._bad_keys}
+        self._missing = [row for key, row in old.items() if key not in present]
+        bad_back = [old[key] for key in self._bad_keys if key in old and old[key].gone]
+        self._back = [(row.key, record.digest) for row, record in same] + [(row.key, None) for row in bad_back]
+
+    def plan(self) -> Plan:
+        staged, old = self.staged, self._old.values()
+        restored = len(self._back) + sum(row.gone for row, _ in self._changed)
+        gone = sum(row.gone for row in self._missing)
+        certain = staged.all_keys_known
+        return Plan(
+            known=sum(not row.gone for row in old) + staged.known,
+            vanishing=len(self._missing) - gone if certain else 0,
+            deleted=gone if certain else 0,
+            restored=restored,
+            changed=len(self._changed),
+            rewritten=sum(not row.gone and self._is_rewrite(row, record) for row, record in self._changed),
+            new=len(self._new),
+        )
+
+    def _is_rewrite(self, row: OldRow, record: Record) -> bool:
+        """Whether more than half of the filled columns, and at least two, get another value. With one column alone, every new price list
+        would be a rewrite."""
+        values = record.values[len(row.key) :]
+        filled = sum(value is not None for value in row.values)
+        different = sum(before is not None and before != now for before, now in zip(row.values, values, strict=True))
+        return 2 * different > max(filled, 2)
+
+    def sample_changes(self) -> list[dict[str, object]]:
+        if self.staged.conflicting:
+            return []
+        pairs = sorted(self._changed, key=lambda pair: _as_text(pair[0].key))[:SAMPLE_SIZE]
+        names = [field.name for field in self._target.value_columns]
+        return [
+            {
+                "key": _as_text(row.key),
+                "fields": {
+                    name: [shown(before), shown(now)]
+                    for name, before, now in zip(names, row.values, record.values[len(row.key) :], strict=True)
+                    if before != now
+                },
+            }
+            for row, record in pairs
+        ]
+
+    def sample_vanishing(self) -> list[list[str]]:
+        return sorted(_as_text(row.key) for row in self._missing if not row.gone)[:SAMPLE_SIZE]
+
+    def write(self, plan: Plan) -> Counts:
+        counts = Counts(seen=self.staged.seen, quarantined=self.staged.quarantined)
+        changes = Changes(self._target)
+        if plan.deleted:
+            changes.delete([row.key for row in self._missing if row.gone])
+        if plan.vanishing:
+            changes.mark_absent([row.key for row in self._missing if not row.gone])
+        if self._new:
+            changes.insert(self._new)
+        if self._changed:
+            changes.update([record for _, record in self._changed])
+        if self._back:
+            changes.restore(self._back)
+        written = changes.execute()
+        counts.deleted, counts.absent = written.get("deleted", 0), written.get("absent", 0)
+        counts.inserted, counts.updated = written.get("inserted", 0), written.get("updated", 0)
+        counts.restored = written.get("restored", 0) + sum(row.gone for row, _ in self._changed)
+        counts.unchanged = self.staged.valid - counts.updated - counts.inserted
+        check_written(self._target, plan, counts)
+        return counts
+
+    def renew_digests(self) -> None:
+        stale = [
+            (key, record.digest)
+            for key, record in self._records.items()
+            if key in self._old and self._old[key].digest != record.digest
+        ]
+        # Rows that are missing and not marked, because the export has a row without a readable key.
+        stale += [(row.key, None) for row in self._missing if row.digest is not None]
+        if stale:
+            changes = Changes(self._target)
+            changes.set_digests(stale)
+            changes.execute()
+
+    def unknown_orders(self) -> int:
+        return references.unknown_orders(self._target, self._good_rows())
+
+    def repeated_order_numbers(self) -> int:
+        return references.repeated_order_numbers(self._target, self._good_rows())
+
+    def _good_rows(self) -> references.GoodRows:
+        target = self._target
+        rows = sql.SQL("{} s where {} and s.absent_since is null").format(target.table, target.mine("s"))
+        if not self._bad_keys:
+            return references.GoodRows(rows, {})
+        rows += sql.SQL(" and not {}").format(target.among("bad", alias="s"))
+        return references.GoodRows(rows, target.key_arrays("bad", self._bad_keys))
+
+
+def _as_text(key: Key) -> list[str]:
+    return [shown(part) or "" for part in key]
+
+
+def shown(value: Value) -> str | None:
+    """A value as people read it, and as PostgreSQL writes it into JSON."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            text = value.isoformat()
+            return f"{text[:26].rstrip('0')}{text[26:]}" if value.microsecond else text
+        case None:
+            return None
+        case _:
+            return str(value)
