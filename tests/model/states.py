@@ -1,78 +1,100 @@
-"""The state of the model's world: the pair's slot and newest run, the jobs in Redis, and what each tick and worker does next."""
+"""The state of the model's world: the agent's runs, claim and deliveries, the jobs in Redis, and what each tick and worker does next.
+
+Runs are numbered by their types, 0 and 1; sets of runs and of jobs are bits of a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from tests.model.protocol import Action, Property
 
-# The run's state.
-FINISHED, QUEUED, RUNNING = range(3)
-# The run is in no delivery, in one that is not marked yet, in one that is.
-UNDELIVERED, WAITING, DELIVERED, DELIVERED_LONG_AGO = range(4)
-# The pair's slot. The last three exist only in the mutant that moves the slot after the push: the run that exists is the slot's; the
-# slot's run has been applied; the run that exists is the slot's second one.
-NOT_DUE, DUE, DUE_AND_QUEUED, DUE_AND_APPLIED, DUE_AND_QUEUED_AGAIN = range(5)
-# The run and fence that a job or a worker knows: another run's, an older fence of this one, this one's.
-OTHER_RUN, OLD_FENCE, CURRENT = range(3)
-# The id of a job.
-ANY_ID, NAMED, PUSHED = range(3)
-# What a crash has left in Redis of the named job.
+NO_RUN = -1
+# Where a run is: in no delivery, or in one of the two.
+UNDELIVERED, IN_FIRST, IN_SECOND = range(3)
+# A delivery: it does not exist, it waits to be pushed, it is marked as delivered.
+NONE, WAITING, DELIVERED = range(3)
+# The number of the delivery whose job a worker has: none, or one that is not committed yet (in a mutant).
+NO_JOB, UNCOMMITTED = -1, 2
+# What a crash has left in Redis of a job.
 NOTHING, HASH, HASH_AND_INTERMEDIATE = range(3)
+# The slot of the first type. The last three exist only in the mutant that moves the slot after the push: the run that exists is the slot's;
+# the slot's run has been applied; the run that exists is the slot's second one.
+NOT_DUE, DUE, DUE_AND_QUEUED, DUE_AND_APPLIED, DUE_AND_QUEUED_AGAIN = range(5)
+# What a worker knows of its run: it is an ordinary one; it must be compared; it must be compared, which the worker missed (in a mutant).
+ORDINARY, COMPARES, SHOULD_COMPARE = range(3)
 
 
 class TickAt:
     """What a tick does next."""
 
-    REAP, READ_DUE, INSERT, INSERT_MOVED, COMMIT_PUSHED = range(5)
-    LOOK, LIST, UNMARK, ASSIGN, LOCK, PUSH, MARK, MOVE_SLOT = range(5, 13)
+    IDLE, PUSH, MARK, UNMARK, INSERT_MOVED, COMMIT_PUSHED, MOVE_SLOT = range(7)
 
 
 class WorkerAt:
-    """What a worker does next."""
+    """What a worker does next. LOOP: end what is unchanged, begin the next run, or let the agent go."""
 
-    POP, START, CLAIM, TRY_AGENT, GIVE_BACK, ERP, ERP_CUT, FAIL, FENCE, COMMIT, FINISH, FREE, NEXT = range(13)
-
-
-HOLDS_AGENT = frozenset({WorkerAt.ERP, WorkerAt.FAIL, WorkerAt.FENCE, WorkerAt.COMMIT, WorkerAt.FINISH, WorkerAt.FREE})
-IN_ERP = frozenset({WorkerAt.ERP, WorkerAt.ERP_CUT})
+    POP, START, CLAIM, PUT_OFF, LOOP, ERP, COMMIT, FINISH, RELEASE, UNDELIVER, LOOK, UNLOCK, END_RELEASED = range(13)
 
 
-class Row(NamedTuple):
-    """The pair's newest run. `applied` is known to the model only: the run's data is in the tables, or it has ended without data."""
-
-    state: int
-    applied: bool
-    attempt: int
-    delivered: int
-    delayed: bool
-    expired: bool
+UNCLAIMED = frozenset(
+    {WorkerAt.START, WorkerAt.CLAIM, WorkerAt.PUT_OFF, WorkerAt.UNDELIVER, WorkerAt.LOOK, WorkerAt.END_RELEASED}
+)
+"""A worker that dies here takes a job along that nobody else has: a delivered one, or the look for runs that came meanwhile."""
+HOLDS_LOCK = frozenset(
+    {WorkerAt.LOOP, WorkerAt.ERP, WorkerAt.COMMIT, WorkerAt.FINISH, WorkerAt.RELEASE, WorkerAt.UNLOCK}
+)
 
 
-class Job(NamedTuple):
-    ref: int
-    id: int
+class Run(NamedTuple):
+    """A row of system.queued_runs. `applied` is known to the model only: its data is in the tables (in a mutant)."""
+
+    place: int
+    delayed: bool = False
+    attempt: int = 1
+    forced: bool = False
+    applied: bool = False
+
+
+class Claim(NamedTuple):
+    """A row of system.claims. `doing` is known to the model only: the run that its worker is doing, whether or not the row names it."""
+
+    named: int = NO_RUN
+    doing: int = NO_RUN
+
+
+class Tick(NamedTuple):
+    at: int = TickAt.IDLE
+    delivery: int = NO_JOB
 
 
 class Worker(NamedTuple):
-    """`mine` is known to the model only: the run's newest claim is this worker's."""
+    """`mine`: the agent's claim is this worker's. `left`: runs that it has not done yet. `unchanged`: those that it is about to end without
+    fetching anything. `run`: the one that it is doing; NO_RUN when that was cancelled. `compares`: what it knows of that run."""
 
-    at: int
-    ref: int
-    id: int
-    mine: bool
+    at: int = WorkerAt.POP
+    mine: bool = False
+    left: int = 0
+    unchanged: int = 0
+    run: int = NO_RUN
+    compares: int = ORDINARY
+    job: int = NO_JOB
 
 
 class State(NamedTuple):
-    """`owed` is known to the model only: a slot has come, and its run has not ended."""
+    """`unfinished`: pairs whose row in system.sync_state names a run. `jobs`: deliveries whose job is in the queue's list. `owed` is
+    known to the model only: a slot has come, and its run has not ended."""
 
+    runs: tuple[Run | None, ...]
+    unfinished: int
+    claim: Claim | None
+    deliveries: tuple[int, int]
+    jobs: int
+    leaks: tuple[int, int]
     slot: int
     owed: bool
-    row: Row
-    leak: int
-    jobs: tuple[Job, ...]
-    ticks: tuple[int, ...]
+    ticks: tuple[Tick, ...]
     workers: tuple[Worker, ...]
 
 
@@ -80,63 +102,94 @@ Step: TypeAlias = tuple[Action, int, State, Property | None]
 """The action, the number of the tick or worker that takes it (WORLD: neither), the state after it, and the property that it breaks."""
 
 WORLD = -1
-IDLE = Worker(WorkerAt.POP, OTHER_RUN, ANY_ID, False)
-FREEING = Worker(WorkerAt.FREE, OTHER_RUN, ANY_ID, False)
-DONE = Worker(WorkerAt.NEXT, OTHER_RUN, ANY_ID, False)
-NO_ROW = Row(FINISHED, True, 1, UNDELIVERED, False, False)
+IDLE_TICK = Tick()
+IDLE = Worker()
+NO_CLAIM_YET = Claim()
 
 
 def pending(state: State) -> bool:
-    """Whether somebody waits for data: a slot has come, or a run is unfinished."""
-    return state.owed or state.row.state != FINISHED
+    """Whether somebody waits: for a slot's data, for a run, for the agent, or for a pair that is taken for unfinished."""
+    return state.owed or state.claim is not None or state.unfinished != 0 or any(state.runs)
 
 
-def waits_for_redelivery(state: State) -> bool:
-    """Whether only a redelivery can help: the run counts as delivered, it has no job, and no worker is busy."""
-    row = state.row
-    delivered = row.state == QUEUED and row.delivered in (DELIVERED, DELIVERED_LONG_AGO)
-    return delivered and all(w.at == WorkerAt.POP for w in state.workers) and all(j.ref != CURRENT for j in state.jobs)
+def bits(numbers: int) -> Iterator[int]:
+    return (number for number in range(numbers.bit_length()) if numbers >> number & 1)
 
 
-def canonical(state: State) -> State:
-    """The same state with ticks and workers in order: which of them is in a place does not matter."""
-    slot, owed, row, leak, jobs, ticks, workers = state
-    return State(slot, owed, row, leak, jobs, tuple(sorted(ticks)), tuple(sorted(workers)))
+def ready(state: State) -> int:
+    """The runs that a claim takes: those whose delay is over."""
+    return sum(1 << number for number, run in enumerate(state.runs) if run is not None and not run.delayed)
 
 
-def undelivered(row: Row) -> bool:
-    return row.state == QUEUED and row.delivered == UNDELIVERED and not row.delayed
+def claim_locked(state: State) -> bool:
+    """Whether a worker that is about to commit has locked the claim, and the rows of its run and pair."""
+    return any(w.at == WorkerAt.COMMIT and w.mine for w in state.workers)
 
 
-def waiting(row: Row) -> bool:
-    return row.state == QUEUED and row.delivered == WAITING
+def with_run(state: State, number: int, run: Run | None) -> State:
+    return state._replace(runs=(*state.runs[:number], run, *state.runs[number + 1 :]))
 
 
-def row_locked(state: State) -> bool:
-    """Whether a worker that applies the run has locked its row."""
-    return any(w.at == WorkerAt.COMMIT for w in state.workers)
+# The next two are written out: they are called for each step, and _replace takes three times as long.
 
 
-def unpushed(state: State, at: int) -> State:
-    """What a tick that dies at `at` leaves behind. Jobs of a run that was never committed belong to no run; those of a delivery that it
-    did not mark stay with that delivery."""
-    if at != TickAt.COMMIT_PUSHED:
-        return state
-    return state._replace(
-        jobs=kinds(Job(j.ref, ANY_ID if j.id == PUSHED else j.id) for j in state.jobs),
-        workers=tuple(w._replace(id=ANY_ID) if w.id == PUSHED else w for w in state.workers),
-    )
-
-
-def kinds(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    return tuple(sorted(set(jobs)))
-
-
-def with_tick(state: State, number: int, at: int) -> State:
-    slot, owed, row, leak, jobs, ticks, workers = state
-    return State(slot, owed, row, leak, jobs, (*ticks[:number], at, *ticks[number + 1 :]), workers)
+def with_tick(state: State, number: int, tick: Tick) -> State:
+    runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers = state
+    ticks = (*ticks[:number], tick, *ticks[number + 1 :])
+    return State(runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers)
 
 
 def with_worker(state: State, number: int, worker: Worker) -> State:
-    slot, owed, row, leak, jobs, ticks, workers = state
-    return State(slot, owed, row, leak, jobs, ticks, (*workers[:number], worker, *workers[number + 1 :]))
+    runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers = state
+    workers = (*workers[:number], worker, *workers[number + 1 :])
+    return State(runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers)
+
+
+def with_delivery(state: State, number: int, status: int) -> State:
+    first, second = state.deliveries
+    return state._replace(deliveries=(status, second) if number == 0 else (first, status))
+
+
+def with_leak(state: State, number: int, left: int) -> State:
+    first, second = state.leaks
+    return state._replace(leaks=(left, second) if number == 0 else (first, left))
+
+
+def with_runs(state: State, changed: Callable[[Run], Run]) -> State:
+    return state._replace(runs=tuple(changed(run) if run is not None else None for run in state.runs))
+
+
+def undelivered(state: State) -> State:
+    """The agent's runs leave their deliveries."""
+    return with_runs(state, lambda run: run._replace(place=UNDELIVERED))
+
+
+def without_claim(state: State) -> State:
+    """The agent is nobody's; the worker that had it does not know yet."""
+    return state._replace(claim=None, workers=tuple(w._replace(mine=False) if w.mine else w for w in state.workers))
+
+
+def over(state: State, number: int, *, frees_the_pair: bool = True) -> State:
+    """The run ends, and its id is nobody's any more. That serves its slot, unless another slot has come."""
+    runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers = state
+    bit = 1 << number
+    if claim is not None and number in claim:
+        claim = Claim(*(NO_RUN if run == number else run for run in claim))
+    return State(
+        (*runs[:number], None, *runs[number + 1 :]),
+        unfinished & ~bit if frees_the_pair else unfinished,
+        claim,
+        deliveries,
+        jobs,
+        leaks,
+        {DUE_AND_QUEUED: DUE, DUE_AND_QUEUED_AGAIN: DUE_AND_APPLIED}.get(slot, slot),
+        owed and slot == DUE,
+        ticks,
+        tuple(_without(w, number, bit) if w.run == number or (w.left | w.unchanged) & bit else w for w in workers),
+    )
+
+
+def _without(worker: Worker, number: int, bit: int) -> Worker:
+    """The worker without a run that is over."""
+    at, mine, left, unchanged, run, compares, job = worker
+    return Worker(at, mine, left & ~bit, unchanged & ~bit, NO_RUN if run == number else run, compares, job)
