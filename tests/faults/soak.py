@@ -4,7 +4,8 @@
 
 The database's clock is CLOCK_SPEED times as fast as the host's (system.clock() is replaced in this database), so an interval of five
 minutes takes ten seconds. The ERP is a program that locks the agent while it works, so it notices when two runs of an agent talk to it at
-once. Triggers record each success and each transaction that wrote rows for a run.
+once. It writes the exports of LOCAL types to files now and then, and prints the others on request: a job has unchanged exports and changed
+ones. The oracle looks all the time (tests.faults.oracle).
 """
 
 import argparse
@@ -24,11 +25,13 @@ from typing import Self
 
 import redis
 
+from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents, migrations
 from archisync.store.database import Database, connected
+from tests.faults import oracle
 
 CLOCK_SPEED = 30
 INTERVAL_MINUTES = 5
@@ -40,6 +43,10 @@ NEW_FAULT_CHANCE = 0.03
 """Of a fault that has not happened yet, at each look: a short soak has each fault, even if there is a child to kill for moments only."""
 LONGEST_STOP_S = 7.0  # beyond the lease of LEASE_S / CLOCK_SPEED
 AGENTS = ("anna", "bruno", "carla", "dario")
+LOCAL = ("customers", "invoices", "products")
+NEW_FILE_CHANCE = 0.005
+"""At each look: a file changes every other second, so most exports of LOCAL types are unchanged."""
+CHECK_EVERY_S = 2.0
 WORKERS = 2
 SETTINGS = {
     "ARCHISYNC_LEASE_S": "120",
@@ -54,35 +61,30 @@ create or replace function system.clock() returns timestamptz language sql stabl
   select date_trunc('second', timestamptz '{start}' + (statement_timestamp() - timestamptz '{start}') * {speed})
 $$
 """
-SQL_AUDIT = """
-create schema audit;
-create table audit.successes (run_id bigint, xid xid8 default pg_current_xact_id());
-create table audit.writes (run_id bigint, xid xid8 default pg_current_xact_id(), primary key (run_id, xid));
-create function audit.success() returns trigger language plpgsql security definer as $$
-begin insert into audit.successes values (new.id); return null; end $$;
-create function audit.write() returns trigger language plpgsql security definer as $$
-begin insert into audit.writes values (new.run_id) on conflict do nothing; return null; end $$;
-create trigger audit after update on system.sync_runs for each row
-  when (new.state = 'succeeded') execute function audit.success();
-"""
-SQL_AUDIT_TABLE = "create trigger audit after insert or update on {table} for each row execute function audit.write()"
-TABLES = ("agents.customers", "agents.orders", "agents.ddt", "agents.invoices", "shared.products", "shared.prices")
 
 ERP = r"""#!/bin/sh
-# The ERP: one session an agent at a time; every export differs from the last.
+# The ERP: one session an agent at a time; every export that it prints differs from the last.
 exec 9>>"$3/$1.lock"
 if ! flock --nonblock 9; then echo "$1 $2" >>"$3/overlaps"; exit 1; fi
 sleep 0.05
 now=$(date +%s%N)
 case $2 in
-  customers) printf 'customer_id,name\n1,%s\n2,stays\n' "$now" ;;
   orders) printf 'order_id,order_number,created_at,description\n1,O1,2026-01-01,%s\n2,O2,2026-01-02,stays\n' "$now" ;;
   ddt) printf 'ddt_number,order_number,description\nD1,O1,%s\nD2,O2,stays\n' "$now" ;;
-  invoices) printf 'invoice_number,order_number,billing_name\nI1,O1,%s\nI2,O2,stays\n' "$now" ;;
-  products) printf 'product_id,name\nP1,%s\nP2,stays\n' "$now" ;;
   prices) printf 'product_id,account_code,valid_from,quantity_from,unit_price,product_name\nP1,,,,1.5,%s\nP2,,,,2,stays\n' "$now" ;;
 esac
 """
+
+
+FILES = {
+    "customers": "customer_id,name\n1,{}\n2,stays\n",
+    "invoices": "invoice_number,order_number,billing_name\nI1,O1,{}\nI2,O2,stays\n",
+    "products": "product_id,name\nP1,{}\nP2,stays\n",
+}
+
+
+def _owners(sync_type: str) -> tuple[str, ...]:
+    return AGENTS if SYNC_TYPES[sync_type].scope is Scope.AGENT else ("service-account",)
 
 
 @dataclass(kw_only=True)
@@ -93,16 +95,17 @@ class Figures:
     faults: Counter[str] = field(default_factory=Counter)
     ticks: Counter[str] = field(default_factory=Counter)
     states: dict[str, int] = field(default_factory=dict)
+    unchanged: int = 0
     attempts: int = 0
     lost: int = 0
-    applied_twice: int = 0
     overlapping: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
     fresh_after_intervals: float | None = None
 
     @property
     def violations(self) -> dict[str, object]:
-        found = {"lost": self.lost, "applied twice": self.applied_twice, "overlapping": self.overlapping}
-        bad: dict[str, object] = {name: count for name, count in found.items() if count}
+        found = {"lost": self.lost, "overlapping": self.overlapping}
+        bad: dict[str, object] = {name: count for name, count in found.items() if count} | dict(self.broken)
         if self.fresh_after_intervals is None or self.fresh_after_intervals > 3:
             bad["not fresh within three intervals"] = self.fresh_after_intervals
         return bad
@@ -115,8 +118,8 @@ class Figures:
         fresh = "never" if self.fresh_after_intervals is None else f"{self.fresh_after_intervals:.1f} intervals"
         return (
             f"soak of {self.seconds:.0f} s: {faults} faults ({faults * 60 / max(self.seconds, 1):.0f} a minute: {by_name})\n"
-            f"  runs: {states}; {self.attempts} attempts; ticks: {ticks}\n"
-            f"  lost {self.lost}, applied twice {self.applied_twice}, overlapping {self.overlapping}; "
+            f"  runs: {states}, {self.unchanged} of them unchanged; {self.attempts} attempts; ticks: {ticks}\n"
+            f"  lost {self.lost}, overlapping {self.overlapping}, broken {self.broken or 'nothing'}; "
             f"every pair fresh {fresh} after the last fault"
         )
 
@@ -132,10 +135,11 @@ class Soak:
         self._ticks: list[subprocess.Popen[bytes]] = []
         self._stopped: list[tuple[float, int]] = []
         self._valkey_back_at: float | None = None
-        self._next_tick = 0.0
+        self._next_tick = self._next_check = 0.0
         self._faults: dict[str, tuple[int, Callable[[float], bool]]] = {
             "tick killed": (4, lambda _: self._kill(self._ticks)),
             "worker killed": (3, lambda _: self._kill(self._workers)),
+            "worker asked to stop": (2, lambda _: self._kill(self._workers, signal.SIGTERM)),
             "child killed": (5, self._kill_child),
             "process stopped": (4, self._stop_one),
             "FLUSHALL": (2, lambda _: self._redis(lambda client: client.flushall())),
@@ -160,10 +164,14 @@ class Soak:
         script.chmod(0o755)
         self._db = self._stack.enter_context(connected(self._postgres.url, purpose="soak"))
         self._prepare(self._db)
+        for name in LOCAL:
+            for agent in _owners(name):
+                self._write(agent, name)
         self._environment = os.environ | {
             "ARCHISYNC_DATABASE_URL": self._postgres.url,
             "ARCHISYNC_REDIS_URL": self._valkey.url,
             "ARCHISYNC_SOURCE": f"exec:{script} {{agent}} {{type}} {self._erp}",
+            **{f"ARCHISYNC_SOURCE_{name.upper()}": f"{self._erp}/{{agent}}/{{type}}.csv" for name in LOCAL},
             **SETTINGS,
         }
         return self
@@ -181,9 +189,7 @@ class Soak:
         row = db.execute("select now()::text as now").fetchone()
         assert row is not None
         db.execute(SQL_FAST_CLOCK.format(start=row["now"], speed=CLOCK_SPEED))
-        db.execute(SQL_AUDIT)
-        for table in TABLES:
-            db.execute(SQL_AUDIT_TABLE.format(table=table))
+        oracle.watch(db)
         for agent in AGENTS:
             agents.add(db, agent, name=None, whitelisted=True)
 
@@ -213,6 +219,12 @@ class Soak:
             _signal(pid, signal.SIGCONT)
         if self._valkey_back_at is not None and self._valkey_back_at <= now:
             self._valkey_returns()
+        if self._random.random() < NEW_FILE_CHANCE:
+            name = self._random.choice(LOCAL)
+            self._write(self._random.choice(_owners(name)), name)
+        if now >= self._next_check:
+            self._next_check = now + CHECK_EVERY_S
+            self.figures.broken.update(oracle.violations(self._db))
         if now >= self._next_tick:
             self._next_tick = now + TICK_EVERY_S * self._random.uniform(0.7, 1.3)
             self._ticks.append(self._start("tick"))
@@ -222,6 +234,14 @@ class Soak:
         self._workers = [w for w in self._workers if w.poll() is None]
         while len(self._workers) < WORKERS:
             self._workers.append(self._start("worker", "--single"))
+
+    def _write(self, agent: str, sync_type: str) -> None:
+        """A new version of an export in its file, which a worker reads whole or not at all."""
+        path = self._erp / agent / f"{sync_type}.csv"
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_suffix(".new")
+        new.write_text(FILES[sync_type].format(self._random.random()), "utf-8")
+        new.rename(path)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -245,9 +265,9 @@ class Soak:
                 return
             del weights[name]
 
-    def _kill(self, processes: list[subprocess.Popen[bytes]]) -> bool:
+    def _kill(self, processes: list[subprocess.Popen[bytes]], number: signal.Signals = signal.SIGKILL) -> bool:
         alive = [p for p in processes if p.poll() is None]
-        return bool(alive) and _signal(self._random.choice(alive).pid, signal.SIGKILL)
+        return bool(alive) and _signal(self._random.choice(alive).pid, number)
 
     def _children(self) -> list[int]:
         return [child for worker in self._workers if worker.poll() is None for child in _children(worker.pid)]
@@ -305,7 +325,7 @@ class Soak:
     def _recover(self) -> None:
         """Go on without faults until every pair has succeeded with a newer export, for four intervals at most."""
         ended = time.monotonic()
-        newest = self._number("select coalesce(max(id), 0) from system.sync_runs")
+        newest = self._number("select coalesce(max(id), 0) from system.runs")
         while (passed := (time.monotonic() - ended) / INTERVAL_S) < 4:
             self._keep_going(time.monotonic())
             fresh = self._number(
@@ -322,18 +342,13 @@ class Soak:
         figures = self.figures
         rows = self._db.execute("select state, count(*) as n from system.sync_runs group by state").fetchall()
         figures.states = {row["state"]: row["n"] for row in rows}
-        figures.attempts = self._number("select sum(attempt) from system.sync_runs")
+        figures.attempts = self._number("select sum(attempt) from system.runs")
+        figures.unchanged = self._number("select count(*) from system.sync_runs where reason = 'unchanged-at-source'")
         figures.lost = self._number(
-            "select count(*) from system.sync_runs where state in ('queued', 'running')"
-            " and queued_at < system.clock() - %(bound)s * interval '1 minute'",
+            "select count(*) from system.unfinished_runs where queued_at < system.clock() - %(bound)s * interval '1 minute'",
             bound=4 * INTERVAL_MINUTES,
         )
-        figures.applied_twice = self._number(
-            "select (select count(*) from (select from audit.successes group by run_id having count(*) > 1) s)"
-            "     + (select count(*) from (select from audit.writes group by run_id having count(*) > 1) w)"
-            "     + (select count(*) from audit.writes w where not exists"
-            "         (select from audit.successes s where s.run_id = w.run_id and s.xid = w.xid))"
-        )
+        figures.broken.update(oracle.violations(self._db))
         overlaps = self._erp / "overlaps"
         figures.overlapping = len(overlaps.read_text("utf-8").splitlines()) if overlaps.exists() else 0
 

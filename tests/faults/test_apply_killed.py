@@ -1,33 +1,48 @@
-"""A worker is killed or loses PostgreSQL after the n-th step of a run, for every n: the table is as before the run or as after it.
+"""A worker is killed, or loses PostgreSQL or its lease, after the n-th step of a job, for every n: each table is as before its run or as
+after it, each run ends once, and what is left is done later.
 
-A step is one round trip to PostgreSQL: BEGIN, each statement, each block of a COPY, COMMIT. After it the child process kills itself with
-SIGKILL, so that it can't tidy up, or has its backend terminated and goes on with a dead connection.
+The child process kills itself with SIGKILL, so that it can't tidy up; or has its backend terminated and goes on with a dead connection; or
+a tick takes the agent from it, and it goes on as a worker does that was silent for too long.
 """
 
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import psycopg
 import pytest
 
-from archisync.base.errors import ArchisyncError
+from archisync import sources
+from archisync.base.errors import TransientSourceError, UnreachableError
 from archisync.rules.config import Config
-from archisync.rules.synctypes import SYNC_TYPES, SyncType
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.tick import tick
-from archisync.store import agents, history, queued_runs, runs
+from archisync.sources.interface import Fetched, Request
+from archisync.store import agents, applied_exports, claims, queued_runs
+from archisync.store.claims import Claim
 from archisync.store.database import Database, connected
-from tests.support.rows import do_delivery, every_table, fingerprint
+from archisync.store.deliveries import JobKey
+from archisync.sync import inmemory
+from tests.faults import oracle
+from tests.faults.steps import Steps
+from tests.support.rows import count, do_job, drain, every_table, fingerprint, job_of
 from tests.support.samples import SAMPLES
 
-Fault = Literal["worker killed", "connection lost"]
+Fault = Literal["worker killed", "connection lost", "lease lost"]
 AGENT = "anna.bianchi"
+NOON = "2026-05-05T12:00:00Z"
+LATER = "2026-05-05T12:09:00Z"
+"""Leases, and delays of retries, are over; no type is due again."""
 FORKSERVER = multiprocessing.get_context("forkserver")
 MOST_STEPS = 200
-"""More than any run has, so the loop ends with a run that has fewer steps than n."""
+"""More than any job has, so the loop ends with a job that has fewer steps than n."""
+CONNECTION_LOST, LEASE_LOST = 1, 2
+LOCKS = """select count(*) from pg_locks where locktype = 'advisory'
+              and database = (select oid from pg_database where datname = current_database())"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,153 +51,307 @@ def _preloaded() -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is queued for one agent. `changed`, `emptied` and `missing` are types whose export has changed, has no row any more, or is gone;
+    the exports of the others are the ones that were applied. The ERP does not answer for a type that is `silent`. `arriving` is queued when
+    the worker has the agent already."""
+
+    types: tuple[str, ...]
+    trigger: str = "scheduled"
+    changed: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
+    arriving: str | None = None
+    first_load: bool = False
+    most_rows_in_memory: int = inmemory.MOST_ROWS
+    steps: tuple[int, int]
+    """So many steps at least before the first run is over, and from then on."""
+
+    @property
+    def agent(self) -> str:
+        return AGENT if SYNC_TYPES[self.types[0]].scope == "agent" else "service-account"
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        return (*self.types, self.arriving) if self.arriving else self.types
+
+
+JOBS = {
+    "a small change": Job(types=("orders",), trigger="forced", changed=("orders",), steps=(9, 3)),
+    "a change that goes through the stage": Job(
+        types=("prices",), trigger="forced", changed=("prices",), most_rows_in_memory=1, steps=(25, 3),
+    ),
+    "new lines that go through the stage": Job(types=("orders",), changed=("orders",), most_rows_in_memory=1, steps=(16, 3)),
+    "a first load": Job(types=("customers",), changed=("customers",), first_load=True, steps=(10, 3)),
+    "unchanged exports": Job(types=("orders", "customers", "ddt", "invoices"), steps=(1, 2)),
+    "unchanged and changed exports, and one that comes meanwhile": Job(
+        types=("orders", "customers", "ddt"), changed=("ddt", "invoices"), arriving="invoices", steps=(1, 20),
+    ),
+    "every other way to end": Job(
+        types=("orders", "customers", "ddt", "invoices"), changed=("customers",), emptied=("orders",), silent=("customers",),
+        disabled=("ddt",), missing=("invoices",), steps=(11, 9),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Orders:
     """What the child is to do; can be pickled."""
 
     environment: dict[str, str]
-    run_id: int
-    fence: int
+    job: Job
+    key: JobKey
     fault: Fault
     after_step: int
 
 
 def _child(orders: Orders) -> None:
-    """Do the run, with the fault after the n-th round trip. Exit with 0 when there were fewer."""
-    steps = 0
-    real_wait = psycopg.Connection.wait
+    os._exit(do_with_fault(orders))
 
-    def wait(self: psycopg.Connection[Any], gen: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal steps
-        result = real_wait(self, gen, *args, **kwargs)
-        steps += 1
-        if steps == orders.after_step:
-            if orders.fault == "worker killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            _terminate(orders.environment["ARCHISYNC_DATABASE_URL"], self.info.backend_pid)
-        return result
 
+def do_with_fault(orders: Orders) -> int:
+    """Do the job, with the fault after the n-th round trip; the exit code of a worker. 0: the job has fewer steps."""
     config = Config.from_environment(orders.environment)
-    with connected(config.database_url, purpose="worker") as db:
-        psycopg.Connection.wait = wait  # type: ignore[method-assign]
-        try:
-            do_delivery(db, config, orders.run_id, orders.fence)
-        except (psycopg.Error, ArchisyncError):
-            os._exit(1)  # a worker that lost PostgreSQL ends its job with an error
-    os._exit(0 if steps < orders.after_step else 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inmemory, "MOST_ROWS", orders.job.most_rows_in_memory)
+        patch.setattr(sources, "fetch", _fetch_of(orders.job))
+        with suppress(UnreachableError), connected(config.database_url, purpose="worker") as db:
+            db.execute(f"set archisync.now = '{NOON}'")
+            if orders.job.arriving is not None:
+                Steps(db, after=1, action=lambda: _arrives(config, orders.job))
+            steps = Steps(db, after=orders.after_step, action=lambda: _break(orders, config, db))
+            do_job(db, config, orders.key)
+            happened = steps.happened
+            assert count(db, LOCKS + " and pid = pg_backend_pid()") == 0, "it has left the agent locked"
+            return LEASE_LOST if happened else 0
+    return CONNECTION_LOST
 
 
-def _terminate(url: str, backend_pid: int) -> None:
-    """End a backend and wait until it is gone. Called inside the patched `wait`, hence the plain libpq calls."""
-    server = psycopg.pq.PGconn.connect(url.encode())
-    server.exec_(f"select pg_terminate_backend({backend_pid}, 5000)".encode())
-    server.finish()
+def _fetch_of(job: Job) -> Callable[[Request], Fetched]:
+    real_fetch = sources.fetch
+
+    def fetch(request: Request) -> Fetched:
+        if request.sync_type in job.silent:
+            raise TransientSourceError("the ERP does not answer", retry_after_s=60)
+        return real_fetch(request)
+
+    return fetch
+
+
+def _arrives(config: Config, job: Job) -> None:
+    """The agent's worker is busy: nobody delivers this run to it."""
+    with connected(config.database_url, purpose="run") as db:
+        db.execute(f"set archisync.now = '{NOON}'")
+        _queue(db, [str(job.arriving)], job)
+
+
+def _break(orders: Orders, config: Config, db: Database) -> None:
+    match orders.fault:
+        case "worker killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "connection lost":
+            with connected(config.database_url, purpose="test") as other:
+                other.execute("select pg_terminate_backend(%s, 5000)", [db.info.backend_pid])
+        case "lease lost":
+            _take_away(config, orders.job.agent)
+
+
+def _take_away(config: Config, agent_id: str) -> None:
+    """A tick takes the agent back, and another worker asks for it: it gets the agent only if the first one had let it go."""
+    with connected(config.database_url, purpose="another worker") as other:
+        other.execute(f"set archisync.now = '{LATER}'")
+        was_claimed = count(other, "select count(*) from system.claims")
+        claims.reap(other, max_attempts=3)
+        claimed = claims.claim_agent(other, agent_id, worker="another:1", lease_s=60)
+        if isinstance(claimed, Claim):
+            assert not was_claimed, "two workers have the agent"
+            claims.release(other, claimed)
+
+
+# --- the site -----------------------------------------------------------------------------------------------------
+
+
+class Site:
+    """A database with the sample exports applied, and a copy of their tables and states in the schema `kept`."""
+
+    def __init__(self, db: Database, config: Config, folder: Path) -> None:
+        self.db, self.config, self._folder = db, config, folder
+        oracle.watch(db)
+        agents.add(db, AGENT, name=None, whitelisted=True)
+        for name in SYNC_TYPES:
+            self._write(name, self._lines(name))
+        self.set_clock(NOON)
+        tick(db, config)
+        assert drain(db, config) == len(SYNC_TYPES)
+        db.execute("create schema kept")
+        for table in (*every_table(), "system.sync_state"):
+            db.execute(f"create table kept.{table.replace('.', '_')} as table {table}")
+        self._last_run = count(db, "select max(id) from system.sync_runs")
+
+    def set_clock(self, now: str) -> None:
+        self.db.execute(f"set archisync.now = '{now}'")
+
+    def prepare(self, job: Job) -> None:
+        """Change the exports as the job says."""
+        for name in job.changed:
+            header, first, _second, *rest = self._lines(name)
+            self._write(name, [header, first, "NEW-" + first, *rest])  # a row vanishes, another one is new
+        for name in job.emptied:
+            self._write(name, self._lines(name)[:1])
+        for name in job.missing:
+            self._path(name).unlink()
+
+    def queue(self, job: Job) -> JobKey:
+        """Put tables and states back, and queue the job."""
+        self.set_clock(NOON)
+        with self.db.transaction():
+            self.db.execute("truncate system.queued_runs, system.claims, system.deliveries")
+            self.db.execute("delete from system.sync_runs where id > %s", [self._last_run])
+            # The states last: whoever empties a table makes the state forget its export.
+            for table in (*(SYNC_TYPES[name].table for name in job.all_types), "system.sync_state"):
+                self.db.execute(f"truncate {table}")
+                self.db.execute(f"insert into {table} select * from kept.{table.replace('.', '_')}")
+            if job.first_load:
+                self.db.execute(f"truncate {SYNC_TYPES[job.types[0]].table}")
+                applied_exports.forget(self.db, SYNC_TYPES[job.types[0]], job.agent)
+            self.db.execute("truncate system.outside_changes")
+            self.db.execute("update system.sync_settings set enabled = sync_type <> all (%s)", [list(job.disabled)])
+        oracle.forget(self.db)
+        _queue(self.db, job.types, job)
+        key = job_of(self.db, count(self.db, "select max(id) from system.queued_runs"))
+        assert key is not None
+        return key
+
+    def tables(self, job: Job) -> dict[str, str]:
+        return {name: fingerprint(self.db, SYNC_TYPES[name]) for name in job.all_types}
+
+    def endings(self) -> dict[str, tuple[str, str]]:
+        """State and reason of the runs that are over, by type."""
+        rows = self.db.execute("select sync_type, state, reason from system.sync_runs where id > %s", [self._last_run])
+        return {row["sync_type"]: (row["state"], row["reason"]) for row in rows.fetchall()}
+
+    def wait_for_the_end_of(self, application: str) -> None:
+        """PostgreSQL notices the death of a client a moment later."""
+        statement = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
+        while count(self.db, statement, f"archisync {application}"):
+            continue
+
+    def _path(self, name: str) -> Path:
+        return self._folder / _owner(name) / f"{name}.csv"
+
+    def _write(self, name: str, lines: Iterable[str]) -> None:
+        self._path(name).parent.mkdir(parents=True, exist_ok=True)
+        self._path(name).write_text("".join(lines), "utf-8")
+
+    def _lines(self, name: str) -> list[str]:
+        return (SAMPLES / _owner(name) / f"{name}.csv").read_text("utf-8").splitlines(keepends=True)
+
+
+def _owner(name: str) -> str:
+    return AGENT if SYNC_TYPES[name].scope == "agent" else "service-account"
+
+
+def _queue(db: Database, types: Iterable[str], job: Job) -> None:
+    for name in types:
+        forced = queued_runs.force(db, name, job.agent, by="test", why=None)
+        db.execute("update system.queued_runs set trigger = %s where id = %s", (job.trigger, forced.run_id))
 
 
 @pytest.fixture
-def exports(tmp_path: Path) -> Path:
-    """The sample exports and their second version, in which each type has a changed, a vanished and a new row."""
-    for sync_type in SYNC_TYPES.values():
-        owner = AGENT if sync_type.scope == "agent" else "service-account"
-        for name, lines in (("before", _lines(owner, sync_type)), ("after", _edited(_lines(owner, sync_type)))):
-            target = tmp_path / name / owner / f"{sync_type.name}.csv"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("".join(lines), encoding="utf-8")
-    return tmp_path
-
-
-def _lines(owner: str, sync_type: SyncType) -> list[str]:
-    return (SAMPLES / owner / f"{sync_type.name}.csv").read_text("utf-8").splitlines(keepends=True)
-
-
-def _edited(lines: list[str]) -> list[str]:
-    """The second row vanishes, the first also comes under another key (a new row), the rest stay."""
-    header, first, _second, *rest = lines
-    return [header, first, "NEW-" + first, *rest]
-
-
-def environment(database_url: str, redis_url: str, exports: Path, name: str) -> dict[str, str]:
-    return {
+def site(connection: Database, database_url: str, redis_url: str, tmp_path: Path) -> Site:
+    environment = {
         "ARCHISYNC_DATABASE_URL": database_url,
         "ARCHISYNC_REDIS_URL": redis_url,
-        "ARCHISYNC_SOURCE": f"{exports}/{name}/{{agent}}/{{type}}.csv",
+        "ARCHISYNC_SOURCE": f"{tmp_path}/{{agent}}/{{type}}.csv",
     }
+    return Site(connection, Config.from_environment(environment), tmp_path)
 
 
-def work(db: Database, env: dict[str, str], run_id: int) -> runs.Run:
-    do_delivery(db, Config.from_environment(env), run_id, history.get(db, run_id).fence)
-    return history.get(db, run_id)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the tables have in them, and how the runs ended, by type."""
+
+    tables: Mapping[str, str]
+    endings: Mapping[str, tuple[str, str]]
 
 
-@pytest.fixture
-def filled(connection: Database, database_url: str, redis_url: str, exports: Path) -> Database:
-    """A database with the first version applied, and a copy of it in the schema `kept`."""
-    agents.add(connection, AGENT, name=None, whitelisted=True)
-    connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
-    for sync_type in SYNC_TYPES.values():
-        owner = AGENT if sync_type.scope == "agent" else "service-account"
-        forced = queued_runs.force(connection, sync_type.name, owner, by="test", why=None)
-        done = work(connection, environment(database_url, redis_url, exports, "before"), forced.run_id)
-        assert done.state == "succeeded", done.message
-    connection.execute("create schema kept")
-    for table in (*every_table(), "system.sync_state"):
-        connection.execute(f"create table kept.{table.replace('.', '_')} as table {table}")
-    return connection
+def seen(site: Site, job: Job) -> Seen:
+    assert oracle.violations(site.db) == {}
+    return Seen(tables=site.tables(job), endings=site.endings())
 
 
-def put_back(db: Database, sync_type: SyncType) -> None:
-    """Restore the table and the pairs' state from `kept`, and delete the unfinished runs."""
-    with db.transaction():
-        db.execute("delete from system.sync_runs where state in ('queued', 'running')")
-        for table in (sync_type.table, "system.sync_state"):
-            db.execute(f"truncate {table}")
-            db.execute(f"insert into {table} select * from kept.{table.replace('.', '_')}")
+def attempt(site: Site, job: Job, fault: Fault, after_step: int) -> int:
+    """Queue the job and do it with the fault, in a child if that is to die; the worker's exit code."""
+    orders = Orders(
+        environment=dict(site.config.environment), job=job, key=site.queue(job), fault=fault, after_step=after_step
+    )
+    if fault != "worker killed":
+        return do_with_fault(orders)
+    child = FORKSERVER.Process(target=_child, args=(orders,))
+    child.start()
+    child.join(60)
+    assert child.exitcode is not None
+    site.wait_for_the_end_of("worker")
+    return child.exitcode
 
 
-@pytest.mark.parametrize("fault", ["worker killed", "connection lost"])
-@pytest.mark.parametrize("sync_type", [SYNC_TYPES["orders"], SYNC_TYPES["prices"]], ids=["orders", "prices"])
-def test_a_fault_after_any_step_leaves_the_table_as_before_or_as_after(
-    filled: Database, database_url: str, redis_url: str, exports: Path, sync_type: SyncType, fault: Fault
+def recover(site: Site, job: Job) -> Seen:
+    """Do what the next tick and worker do when leases and delays are over."""
+    site.set_clock(LATER)
+    tick(site.db, site.config)
+    drain(site.db, site.config)
+    assert (
+        count(site.db, "select (select count(*) from system.claims) + (select count(*) from system.queued_runs)") == 0
+    )
+    assert count(site.db, LOCKS) == 0
+    repeated = count(
+        site.db, "select sum(attempt) - count(*) from system.sync_runs where sync_type <> all (%s)", list(job.silent)
+    )
+    assert repeated <= 1  # only the run that was being done has spent an attempt
+    return seen(site, job)
+
+
+EXIT_CODES: dict[Fault, int] = {
+    "worker killed": -signal.SIGKILL,
+    "connection lost": CONNECTION_LOST,
+    "lease lost": LEASE_LOST,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", EXIT_CODES)
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_fault_after_any_step_leaves_each_table_as_before_or_as_after_and_loses_no_run(
+    site: Site, job: Job, fault: Fault
 ) -> None:
-    owner = AGENT if sync_type.scope == "agent" else "service-account"
-    env = environment(database_url, redis_url, exports, "after")
-    before = fingerprint(filled, sync_type)
-    forced = queued_runs.force(filled, sync_type.name, owner, by="test", why=None)
-    assert work(filled, env, forced.run_id).state == "succeeded"
-    after = fingerprint(filled, sync_type)
-    assert after != before
-    found = []
+    site.prepare(job)
+    assert attempt(site, job, fault, MOST_STEPS) == 0
+    done = seen(site, job)
+    assert job.arriving is None or job.arriving in done.endings  # the worker looks once more when it lets the agent go
+    healed = recover(site, job)
+    assert set(healed.endings) == set(job.all_types)
+    site.queue(job)
+    before = site.tables(job)
+    ended = []
     for step in range(1, MOST_STEPS):
-        put_back(filled, sync_type)
-        run_id = queued_runs.force(filled, sync_type.name, owner, by="test", why=None).run_id
-        orders = Orders(environment=env, run_id=run_id, fence=1, fault=fault, after_step=step)
-        child = FORKSERVER.Process(target=_child, args=(orders,))
-        child.start()
-        child.join(60)
-        if child.exitcode == 0:  # the run has fewer steps
+        code = attempt(site, job, fault, step)
+        if code == 0:  # the job has fewer steps
             break
-        assert child.exitcode == (-signal.SIGKILL if fault == "worker killed" else 1)
-        state = fingerprint(filled, sync_type)
-        assert state in (before, after), f"a third state after step {step}"
-        assert (state == after) == (_state_of(filled, run_id) == "succeeded"), f"applied but not finished: step {step}"
-        found.append("after" if state == after else "before")
-        _recovers(filled, env, run_id)
-        assert fingerprint(filled, sync_type) == after, f"not recovered after step {step}"
-    assert found == sorted(found, reverse=True)  # as before until the commit, as after from then on
-    assert found.count("before") >= 15
-    assert found.count("after") >= 2
-
-
-def _state_of(db: Database, run_id: int) -> str:
-    """The run's state, after the dead worker's backend has freed its locks."""
-    with db.transaction():
-        db.execute("select from system.sync_runs where id = %s for update", [run_id])
-        return str(history.state_of(db, run_id))
-
-
-def _recovers(db: Database, env: dict[str, str], run_id: int) -> None:
-    """Let the lease run out: a tick takes the run back and a worker does it."""
-    if history.state_of(db, run_id) == "running":
-        db.execute("select set_config('archisync.now', (system.clock() + interval '10 minutes')::text, false)")
-        tick(db, Config.from_environment(env))
-    if history.state_of(db, run_id) == "queued":
-        assert work(db, env, run_id).state == "succeeded"
+        assert code == EXIT_CODES[fault], f"step {step}"
+        now = seen(site, job)
+        assert now.endings.items() <= done.endings.items(), f"step {step}"
+        for name, table in now.tables.items():
+            expected = done if name in now.endings else Seen(tables=before, endings={})
+            assert table == expected.tables[name], f"{name} after step {step}"
+        ended.append(len(now.endings))
+        assert recover(site, job) == healed, f"not recovered after step {step}"
+    begins, goes_on = job.steps
+    assert ended.count(0) >= begins
+    assert len(ended) - ended.count(0) >= goes_on
+    if fault == "lease lost":
+        # While an apply ends, a tick passes its agent by: that job ends as if nothing had happened.
+        ended = [number for number in ended if number < len(done.endings)] + [len(done.endings)]
+    assert ended == sorted(ended)
+    assert ended[-1] == len(done.endings)

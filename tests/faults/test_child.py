@@ -35,7 +35,7 @@ print("customer_id,name")
 print(f"1,Ditta di {agent}")
 """
 PROCESSES = "select count(distinct worker) from system.sync_runs where state = 'succeeded' and attempt = 1"
-LEFT = "select agent_id from system.sync_runs where state = %s order by id"
+LEFT = "select agent_id from system.runs where state = %s order by id"
 
 
 @pytest.fixture
@@ -147,30 +147,51 @@ worker.work(Config.from_environment(), burst=False)
 """
 
 
-def test_sigterm_just_before_the_fork_reaches_the_child(connection: Database, queued: Config) -> None:
-    env = os.environ | dict(queued.environment)
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED_AT_THE_FORK], env=env, capture_output=True, text=True, check=True
-    )
-    assert events(done, "child-died") == []
-    assert (names(connection, "succeeded"), names(connection, "queued")) == (["a"], ["b", "c", "d", "e"])
+def run_program(program: str, config: Config) -> subprocess.CompletedProcess[str]:
+    env = os.environ | dict(config.environment)
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
 
 
-def shorten(client: redis.Redis, agent: str) -> None:
-    """Let the delivery of that agent's run take one second at most."""
-    job_ids = client.lrange(QUEUE_KEY, 0, -1)
-    client.hset(f"rq:job:{job_ids[AGENTS.index(agent)].decode()}", "timeout", "1")  # type: ignore[union-attr]
-
-
-def test_a_sync_that_hangs_times_out_and_the_child_goes_on(
-    cli: Cli, connection: Database, queued: Config, folder: Path, client: redis.Redis
+def test_sigterm_just_before_the_fork_reaches_the_child_which_begins_no_run(
+    cli: Cli, connection: Database, queued: Config
 ) -> None:
-    os.mkfifo(folder / "c.fifo")
-    shorten(client, "c")
-    done = work(cli, queued)
-    assert names(connection, "succeeded") == ["a", "b", "d", "e"]
+    done = run_program(ASKED_AT_THE_FORK, queued)
+    assert (events(done, "child-died"), events(done, "run-started")) == ([], [])
+    assert names(connection, "queued") == list(AGENTS)
+    assert count(connection, "select count(*) from system.claims") == count(connection, LOCKED) == 0
+    assert tick(connection, queued).enqueued == 1  # the agent that the child had and gave back
+    assert work(cli, queued).returncode == 0
+    assert sorted(names(connection, "succeeded")) == list(AGENTS)
+
+
+SHORT_JOBS = """
+from archisync.rules.config import Config
+from archisync.work import worker
+
+worker.job_timeout_s = lambda config: 4
+worker.work(Config.from_environment(), burst=True)
+"""
+
+
+def shorten(client: redis.Redis, agent: str, timeout_s: int) -> None:
+    """Let RQ give the agent's job so much time. It watches a child's first job only."""
+    job_ids = client.lrange(QUEUE_KEY, 0, -1)
+    client.hset(f"rq:job:{job_ids[AGENTS.index(agent)].decode()}", "timeout", str(timeout_s))  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hanging", ["a", "c"])
+def test_a_sync_that_hangs_times_out_and_the_child_goes_on(
+    connection: Database, queued: Config, folder: Path, client: redis.Redis, hanging: str
+) -> None:
+    os.mkfifo(folder / f"{hanging}.fifo")
+    shorten(client, "a", 4)
+    done = run_program(SHORT_JOBS, queued)
+    assert names(connection, "succeeded") == [name for name in AGENTS if name != hanging]
     assert count(connection, PROCESSES) == 1
-    [run] = connection.execute("select state, reason, message from system.sync_runs where agent_id = 'c'").fetchall()
+    [run] = connection.execute(
+        "select state, reason, message from system.runs where agent_id = %s", [hanging]
+    ).fetchall()
     assert (run["state"], run["reason"]) == ("queued", "retry")
     assert "JobTimeoutException" in run["message"]
     assert events(done, "child-died") == []
@@ -184,14 +205,14 @@ def test_a_worker_ends_a_stopped_child_and_the_other_runs_are_done(
     fifo = folder / "c.fifo"
     os.mkfifo(fifo)
     for name in AGENTS:
-        shorten(client, name)
+        shorten(client, name, 1)
     process = subprocess.Popen(
         [sys.executable, "-m", "archisync", "worker", "--single", "--burst"],
         env=os.environ | dict(queued.environment),
         stderr=subprocess.DEVNULL,
     )
     descriptor = os.open(fifo, os.O_WRONLY)
-    [row] = connection.execute("select worker from system.sync_runs where state = 'running'").fetchall()
+    [row] = connection.execute("select worker from system.claims").fetchall()
     os.kill(int(row["worker"].split(":")[1]), signal.SIGSTOP)
     os.close(descriptor)
     assert process.wait(300) == 0

@@ -17,7 +17,6 @@ from archisync.schedule.tick import tick
 from archisync.store import (
     activity,
     agents,
-    claims,
     clock,
     health,
     history,
@@ -30,7 +29,7 @@ from archisync.store import (
 )
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
-from tests.support.rows import count, drain
+from tests.support.rows import RUN_ID, begin_run, count, drain, forget_runs
 from tests.support.versions import AGENT
 
 REPOSITORY = Path(__file__).parents[2]
@@ -98,9 +97,7 @@ def test_a_host_whose_clock_is_ten_years_off_decides_and_works_as_any_other(
     assert worked.returncode == 0, worked.stderr
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
     off = "abs(extract(epoch from system.clock() - t)) > 120"
-    stamps = (
-        "select unnest(array[queued_at, slot_at, delivered_at, started_at, finished_at]) as t from system.sync_runs"
-    )
+    stamps = "select unnest(array[queued_at, slot_at, delivered_at, started_at, finished_at]) as t from system.runs"
     assert count(connection, f"select count(*) from ({stamps}) s where {off}") == 0
     assert count(connection, f"select count(*) from (select started_at as t from system.ticks) s where {off}") == 0
     assert "due 0, enqueued 0" in cli("tick", env=wrong).stdout
@@ -134,7 +131,7 @@ def test_intervals_are_exact_to_the_second_across_a_change_of_the_clocks(
         settings.set_interval(abroad, orders, minutes)
         for before in (SECOND, every / 2, every - SECOND):
             slot = (changes_at - before).replace(microsecond=0)
-            abroad.execute("delete from system.sync_runs")
+            forget_runs(abroad)
             abroad.execute("update system.sync_state set last_slot_at = %s", (slot,))
             for moment, due in ((slot + every - SECOND, 0), (slot + every, 1)):
                 set_clock(abroad, moment)
@@ -173,7 +170,7 @@ def test_a_pair_whose_time_is_far_in_the_future_is_run_by_the_next_tick_and_why_
     one_pair: Database, config: Config, column: str, latest: timedelta
 ) -> None:
     for future, due in ((latest, False), (latest + SECOND, True), (TEN_YEARS, True)):
-        one_pair.execute("delete from system.sync_runs")
+        forget_runs(one_pair)
         one_pair.execute("update system.sync_state set last_slot_at = null, backoff_until = null")
         one_pair.execute(f"update system.sync_state set {column} = %s", (NOW + future,))
         assert decide(*state_now(one_pair)).due == due
@@ -184,7 +181,7 @@ def test_a_retry_beyond_the_longest_delay_is_delivered_by_the_next_tick(one_pair
     run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
     for future, delivered in ((LONGEST_RETRY, 0), (LONGEST_RETRY + SECOND, 1), (TEN_YEARS, 1)):
         one_pair.execute(
-            "update system.sync_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
+            "update system.queued_runs set not_before = %s, delivery_id = null where id = %s", (NOW + future, run)
         )
         decision = decide(*state_now(one_pair))
         assert decision.reason is Reason.QUEUED
@@ -199,8 +196,8 @@ def test_a_delivery_and_a_lease_in_the_future_delay_nothing(one_pair: Database, 
         client.flushall()
     one_pair.execute("update system.deliveries set delivered_at = %s", (NOW + TEN_YEARS,))
     assert tick(one_pair, config).redelivered == 1
-    assert claims.claim(one_pair, run, 1, worker="gone", lease_s=120) is not None
-    one_pair.execute("update system.sync_runs set lease_until = %s", (NOW + TEN_YEARS,))
+    begin_run(one_pair, run)
+    one_pair.execute("update system.claims set lease_until = %s", (NOW + TEN_YEARS,))
     summary = tick(one_pair, config)
     assert (summary.reaped, summary.enqueued) == (1, 1)
 
@@ -211,7 +208,7 @@ def test_a_tick_with_a_smaller_lease_than_a_worker_s_leaves_its_runs_alone(one_p
     with pytest.raises(ConfigurationError, match="3601"):
         _ = Config.from_environment({"ARCHISYNC_LEASE_S": "3601"}).lease_s
     run = queued_runs.force(one_pair, "orders", AGENT, by="test", why=None).run_id
-    assert claims.claim(one_pair, run, 1, worker="slow", lease_s=longest.lease_s) is not None
+    begin_run(one_pair, run, lease_s=longest.lease_s)
     assert (tick(one_pair, shortest).reaped, history.get(one_pair, run).state) == (0, "running")
     set_clock(one_pair, NOW - timedelta(minutes=1, seconds=1))
     assert tick(one_pair, shortest).reaped == 1  # no setting allows such a long lease
@@ -239,14 +236,14 @@ def test_postgresql_s_clock_may_leap_ten_years_and_back_and_each_time_there_is_o
         set_clock(one_pair, moment)
         assert (moment, tick(one_pair, config).due) == (moment, due)
         drain(one_pair, config)
-    assert count(one_pair, "select count(*) from system.sync_runs where state <> 'succeeded'") == 0
+    assert count(one_pair, "select count(*) from system.runs where state <> 'succeeded'") == 0
 
 
 @pytest.mark.parametrize("leap", [TEN_YEARS, -TEN_YEARS])
 def test_runs_of_a_wrong_clock_hide_no_later_ones(one_pair: Database, leap: timedelta) -> None:
     insert = (
-        "insert into system.sync_runs (sync_type, agent_id, state, trigger, queued_at, started_at, finished_at, steps)"
-        " select 'orders', %s, 'succeeded', 'scheduled', c, c, c, jsonb_build_object('total', %s::int) from"
+        "insert into system.sync_runs (id, sync_type, agent_id, state, trigger, queued_at, started_at, finished_at, steps)"
+        f" select {RUN_ID}, 'orders', %s, 'succeeded', 'scheduled', c, c, c, jsonb_build_object('total', %s::int) from"
         " generate_series(1, %s), system.clock() c returning id"
     )
     for moment, total_ms, number in ((NOW - timedelta(hours=2), 1000, 30), (NOW + leap, 9000, 1500), (NOW, 2000, 25)):
@@ -323,6 +320,6 @@ def test_a_tick_and_decide_agree_on_any_times(abroad: Database, config: Config, 
         )
     expected = {(f.sync_type, f.agent_id) for f in pairs.active_states(abroad) if decide(f, now).due}
     tick(abroad, config)
-    made = abroad.execute("select sync_type, agent_id from system.sync_runs where trigger = 'scheduled'").fetchall()
+    made = abroad.execute("select sync_type, agent_id from system.queued_runs where trigger = 'scheduled'").fetchall()
     assert {(row["sync_type"], row["agent_id"]) for row in made} == expected
     assert 50 < len(expected) < len(found) - 50

@@ -54,10 +54,10 @@ def test_a_tick_killed_before_or_after_its_commit_loses_and_doubles_no_run(
 ) -> None:
     agents.add(connection, AGENT, name=None, whitelisted=True)
     killed_tick(config, locked)
-    assert count(connection, "select count(*) from system.sync_runs") in queued
+    assert count(connection, "select count(*) from system.queued_runs") in queued
     run_everything(cli, config)
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 1") == 6
-    assert count(connection, "select count(*) from system.sync_runs") == 6
+    assert count(connection, "select count(*) from system.runs") == 6
 
 
 def test_sigterm_lets_the_current_run_finish(cli: Cli, connection: Database, config: Config) -> None:

@@ -6,42 +6,117 @@ import threading
 
 import pytest
 
+from archisync import sources
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
+from archisync.schedule.tick import tick
+from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, claims, history, queued_runs
+from archisync.store.claims import Claim, Locked
 from archisync.store.database import Database, connected
-from archisync.store.locks import agent_lock
+from archisync.store.locks import agent_lock, unlock_agent
 from archisync.store.runs import State
 from archisync.work import heartbeat
 from archisync.work.heartbeat import Heartbeat
-from archisync.work.runner import Runner
-from tests.support.rows import count
+from tests.support.rows import count, do_run, drain
 
 AGENT = "anna.bianchi"
 
 
-def test_a_worker_that_finds_the_agent_locked_after_its_lease_ended_ends_quietly(
-    connection: Database, database_url: str
+def claimed(db: Database, *types: str) -> Claim:
+    """The agent with forced runs of these types, in the hands of a worker."""
+    agents.add(db, AGENT, name=None, whitelisted=True)
+    for name in types:
+        queued_runs.force(db, name, AGENT, by="test", why=None)
+    claim = claims.claim_agent(db, AGENT, worker="slow:1", lease_s=60)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def expire(db: Database) -> None:
+    db.execute("update system.claims set lease_until = system.clock() - interval '1 second'")
+
+
+def test_a_worker_whose_lease_ended_while_it_fetched_leaves_the_run_and_the_agent_alone(
+    connection: Database, database_url: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its session has the agent's lock until it notices: no other worker gets the agent before."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
-    forced = queued_runs.force(connection, "orders", AGENT, by="test", why=None)
-    claim = claims.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
-    assert claim is not None
-    connection.execute("update system.sync_runs set lease_until = system.clock() - interval '1 second'")
-    assert claims.reap(connection, max_attempts=3) == 1
-    lines = io.StringIO()
+    run_id = queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+    lines, found = io.StringIO(), list[object]()
+    real_fetch = sources.fetch
 
-    with connected(database_url, purpose="other worker") as other, agent_lock(other, AGENT) as locked:
-        assert locked
-        with Runner(connection, Config(environment={}), EventLog(lines, as_json=True)) as runner:
-            left = runner.do_claimed(claim, may_retry=True)
+    def fetch(request: Request) -> Fetched:
+        expire(connection)
+        assert claims.reap(connection, max_attempts=3) == 1
+        found.append(claims.claim_agent(connection, AGENT, worker="other:1", lease_s=60))
+        return real_fetch(request)
 
-    assert left is None
+    monkeypatch.setattr(sources, "fetch", fetch)
+    with connected(database_url, purpose="worker") as worker:
+        assert do_run(worker, config, run_id, EventLog(lines, as_json=True)) == 0
+        assert found == [Locked(agent_id=AGENT)]
+        assert isinstance(claims.claim_agent(connection, AGENT, worker="other:1", lease_s=60), Claim)
+
     events = [json.loads(line) for line in lines.getvalue().splitlines()]
-    assert [event["event"] for event in events] == ["agent-locked", "lease-lost"]
-    assert events[-1]["message"] == f"run {claim.run_id} belongs to another worker now"
-    run = history.get(connection, claim.run_id)
-    assert (run.state, run.fence, run.attempt, run.reason) == (State.QUEUED, 2, 2, "lease-expired")
+    assert [event["event"] for event in events] == ["run-started", "lease-lost"]
+    assert events[-1]["message"] == f"another worker has the agent {AGENT} now"
+    run = history.get(connection, run_id)
+    assert (run.attempt, run.reason) == (2, "lease-expired")
+    assert count(connection, "select count(*) from agents.orders") == 0
+
+
+def test_only_the_run_that_a_silent_worker_was_doing_spends_an_attempt(connection: Database) -> None:
+    claim = claimed(connection, "orders", "customers", "ddt")
+    doing = claim.runs[1]
+    assert claims.begin(connection, doing, lease_s=60) is not None
+    expire(connection)
+    assert claims.reap(connection, max_attempts=3) == 1
+    attempts = {run.run_id: (run.attempt, run.reason) for run in history.newest(connection)}
+    assert attempts == {run.run_id: (2, "lease-expired") if run == doing else (1, None) for run in claim.runs}
+
+
+def test_a_silent_worker_that_named_no_run_spends_an_attempt_of_the_first_one(connection: Database) -> None:
+    claim = claimed(connection, "orders", "customers")
+    expire(connection)
+    assert claims.reap(connection, max_attempts=3) == 1
+    assert {run.run_id: run.attempt for run in history.newest(connection)} == {
+        claim.runs[0].run_id: 2,
+        claim.runs[1].run_id: 1,
+    }
+
+
+def test_an_agent_whose_runs_all_wait_for_a_later_attempt_is_taken_back_from_a_silent_worker(
+    connection: Database, config: Config
+) -> None:
+    [run] = claimed(connection, "orders").runs
+    begun = claims.begin(connection, run, lease_s=60)
+    assert begun is not None
+    claims.requeue(connection, begun, delay_s=3600, reason="retry", message="the ERP does not answer")
+    expire(connection)
+    assert tick(connection, config).error is None
+    assert count(connection, "select count(*) from system.claims") == 0
+    waiting = history.get(connection, run.run_id)
+    assert (waiting.state, waiting.attempt, waiting.reason) == (State.QUEUED, 2, "retry")
+
+
+def test_a_run_fails_whose_workers_fell_silent_too_often_and_the_agents_other_runs_go_on(
+    connection: Database, config: Config
+) -> None:
+    claim = claimed(connection, "orders", "customers")
+    assert claims.begin(connection, claim.runs[0], lease_s=60) is not None
+    expire(connection)
+    assert claims.reap(connection, max_attempts=1) == 1
+    failed = history.get(connection, claim.runs[0].run_id)
+    assert (failed.state, failed.reason, failed.message) == (
+        State.FAILED,
+        "lease-expired",
+        "the worker slow:1 fell silent",
+    )
+    assert failed.fence == claim.fence
+    unlock_agent(connection, AGENT)
+    assert drain(connection, config) == 1
+    assert history.get(connection, claim.runs[1].run_id).state == State.SUCCEEDED
 
 
 @pytest.mark.parametrize(("seconds", "extended"), [(1799, True), (1800, False)])
@@ -49,10 +124,7 @@ def test_a_run_beyond_its_time_limit_gets_no_longer_lease(
     connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, *, seconds: int, extended: bool
 ) -> None:
     """A later tick then takes it back, wherever it hangs."""
-    agents.add(connection, AGENT, name=None, whitelisted=True)
-    forced = queued_runs.force(connection, "orders", AGENT, by="test", why=None)
-    claim = claims.claim(connection, forced.run_id, 1, worker="slow:1", lease_s=60)
-    assert claim is not None
+    [run] = claimed(connection, "orders").runs
     config = Config(environment={"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_LEASE_S": "10"})
     assert config.run_timeout_s == 1800
     looks = [0]
@@ -64,18 +136,18 @@ def test_a_run_beyond_its_time_limit_gets_no_longer_lease(
 
     monkeypatch.setattr(heartbeat, "monotonic", clock)
     beats = Heartbeat(config, EventLog(io.StringIO()))
-    with beats.beating(claim):
+    with beats.beating(run):
         while looks[0] < 3:
             pass
     beats.stop()
-    lease = "select lease_until < system.clock() + interval '11 seconds' from system.sync_runs"  # it was claimed for 60
+    lease = "select lease_until < system.clock() + interval '11 seconds' from system.claims"  # it was claimed for 60
     assert bool(count(connection, lease)) is extended
 
 
 def test_a_worker_that_has_just_finished_a_run_of_the_agent_is_waited_for(
     connection: Database, database_url: str
 ) -> None:
-    """Its run ends before it frees the lock, so the agent's next run can be claimed in between."""
+    """`archisync diff` gets the agent a moment later."""
     waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
     waiting += " and database = (select oid from pg_database where datname = current_database())"
     locked: list[bool] = []

@@ -24,7 +24,7 @@ from archisync.store.migrations import migrate
 from tests.conftest import Cli
 from tests.support.programs import postgresql_program
 from tests.support.proxy import Proxy
-from tests.support.rows import count, do_delivery, drain, fingerprint
+from tests.support.rows import count, do_run, drain, fingerprint, forget_runs
 from tests.support.versions import AGENT, Versions, only_customers
 
 GRACE_S = 5.0
@@ -163,7 +163,7 @@ def test_a_tick_ends_by_its_deadline_wherever_postgresql_hangs_or_is_slow(
     config = Config.from_environment({"ARCHISYNC_REDIS_URL": redis_url})
     length = bytes_of_a_tick(database_url, config)
     registered.execute("update system.sync_state set last_slot_at = null")
-    registered.execute("delete from system.sync_runs")
+    forget_runs(registered)
     never_connected = (
         "error: PostgreSQL is out of reach: connection timeout expired\n"
         'hint: is it up? pg_isready -d "$ARCHISYNC_DATABASE_URL"\n'
@@ -198,7 +198,7 @@ def test_a_tick_ends_by_its_deadline_wherever_postgresql_hangs_or_is_slow(
         for process, (_, said, *_) in zip(ticks, breaks, strict=True):
             _, stderr = process.communicate(timeout=begun + TICK_DEADLINE_S + GRACE_S - time.monotonic())
             assert (process.returncode, stderr) == (4, said)
-    assert tick(registered, config).due + count(registered, "select count(*) from system.sync_runs") >= 6
+    assert tick(registered, config).due + count(registered, "select count(*) from system.queued_runs") >= 6
 
 
 def test_runs_of_a_tick_that_hung_while_it_delivered_are_delivered_by_a_later_one(
@@ -256,6 +256,9 @@ def test_an_error_of_a_cut_connection_names_what_happened(cli: Cli, database_url
     [
         ("system.sync_types", 0),
         ("system.sync_state", 0),
+        ("system.queued_runs", 0),
+        ("system.claims", 0),
+        ("system.deliveries", 0),
         ("system.sync_runs", 0),
         ("system.pauses", 0),
         ("system.ticks", 6),
@@ -271,9 +274,9 @@ def test_a_tick_ends_while_somebody_holds_a_lock_and_the_next_one_goes_on(
         while count(blocker, waiting):  # until its statement is cancelled; otherwise it would wait for the lock
             continue
     assert (ended.returncode, ended.stderr) == (4, no_answer(1))
-    assert count(registered, "select count(*) from system.sync_runs") == queued
+    assert count(registered, "select count(*) from system.queued_runs") == queued
     assert cli("tick").returncode == 0
-    assert count(registered, "select count(*) from system.sync_runs") == 6
+    assert count(registered, "select count(*) from system.queued_runs") == 6
 
 
 def test_a_command_that_gave_up_changes_no_setting_later(cli: Cli, registered: Database, database_url: str) -> None:
@@ -400,25 +403,25 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_work_goes_on_when_there_is_r
         before = fingerprint(db, SYNC_TYPES["customers"])
         versions.write(2, rows=30_000)
         run_id = queued_runs.force(db, "customers", AGENT, by="test", why=None).run_id
-        do_delivery(db, config, run_id, 1)
+        do_run(db, config, run_id)
         failed = history.get(db, run_id)
         assert failed.state == "queued"  # a later tick tries again
         assert (failed.message or "").startswith("PostgreSQL has no room to write: could not extend file ")
         assert fingerprint(db, SYNC_TYPES["customers"]) == before
 
         db.execute("alter table agents.customers set tablespace pg_default")
-        db.execute("alter table system.sync_runs set tablespace small")
+        db.execute("alter table system.queued_runs set tablespace small")
         db.execute("insert into agents.users (id, whitelisted) select 'a' || g, true from generate_series(1, 500) g")
         fill(small_disk / "filler")
         full = cli("tick", env=dict(config.environment))
         assert full.returncode == 4
         assert full.stderr.startswith("error: PostgreSQL has no room to write: could not extend file ")
-        assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 0
+        assert count(db, "select count(*) from system.queued_runs where agent_id <> 'anna.bianchi'") == 0
 
         (small_disk / "filler").unlink()
         assert cli("tick", env=dict(config.environment)).returncode == 0
-        assert count(db, "select count(*) from system.sync_runs where agent_id <> 'anna.bianchi'") == 500
-        claimed = history.get(db, run_id)
-        do_delivery(db, config, run_id, claimed.fence)
+        assert count(db, "select count(*) from system.queued_runs where agent_id <> 'anna.bianchi'") == 500
+        db.execute("select set_config('archisync.now', (system.clock() + interval '5 minutes')::text, false)")
+        do_run(db, config, run_id)
         assert history.get(db, run_id).state == "succeeded"
         assert count(db, "select count(*) from agents.customers where name like '%version 2'") == 30_000

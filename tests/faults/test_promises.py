@@ -1,12 +1,16 @@
-"""The promises as a state machine: operators, ticks, workers, crashes and a moving clock in any order, on the real store and queue.
+"""The promises as a state machine: operators, exports, ticks, workers, crashes at any step and a moving clock in any order, on the real
+store and queue.
 
 The machine computes the slots itself, from the rule in words and not with archisync's code. After each step it checks the promises that
-always hold. At the end it goes on without faults, and every pair must become fresh.
+always hold (tests.faults.oracle). At the end it goes on without faults, and every pair must become fresh.
 
 `make test` runs EXAMPLES examples (ARCHISYNC_EXAMPLES chooses another number), `make soak` 500.
 """
 
+import io
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +19,6 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -23,51 +26,67 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from archisync.base.errors import LeaseLostError
-from archisync.queue.joblist import rq_queue
-from archisync.queue.push import push_delivery
+from archisync import sources
+from archisync.base.errors import TransientSourceError
+from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES, Scope, SyncType
 from archisync.schedule.tick import tick
-from archisync.store import agents, claims, deliveries, history, queued_runs, runs
+from archisync.sources.interface import Fetched, Request
+from archisync.store import agents, history, queued_runs
 from archisync.store import settings as store_settings
 from archisync.store.database import Database, connected
+from archisync.store.deliveries import JobKey
 from archisync.work.accepted import SyncJob
-from tests.support.rows import count, do_delivery
+from archisync.work.runner import Runner
+from tests.faults import oracle
+from tests.faults.slots import Pair, Slots
+from tests.faults.steps import Steps
+from tests.support.rows import count, do_job, every_table, forget_runs
 
 AGENTS = ("anna", "bruno")
 EXAMPLES = 20
 TYPES = tuple(SYNC_TYPES.values())
 START = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)  # the clocks change that night
-LEASE_S, REDELIVER_S = 120, 30
+LEASE_S, REDELIVER_S, MAX_ATTEMPTS = 120, 30, 3
 EXPORTS = {
-    "customers": "customer_id,name\n1,Rossi\n",
-    "orders": "order_id,order_number,created_at\n1,O1,2026-01-01\n",
-    "ddt": "ddt_number,order_number\nD1,O1\n",
-    "invoices": "invoice_number,order_number\nI1,O1\n",
-    "products": "product_id,name\nP1,Vite\n",
-    "prices": "product_id,account_code,valid_from,quantity_from,unit_price\nP1,,,,1.5\n",
+    "customers": "customer_id,name\n1,Rossi {0}\n2,Bianchi\n",
+    "orders": "order_id,order_number,created_at,description\n1,O1,2026-01-01,{0}\n2,O2,2026-01-01,\n",
+    "ddt": "ddt_number,order_number,description\nD1,O1,{0}\nD2,O2,\n",
+    "invoices": "invoice_number,order_number,billing_name\nI1,O1,{0}\nI2,O2,\n",
+    "products": "product_id,name\nP1,Vite {0}\nP2,Dado\n",
+    "prices": "product_id,account_code,valid_from,quantity_from,unit_price\nP1,,,,1.{0}\nP2,,,,1.5\n",
 }
-Pair = tuple[str, str]
+# A second clock beside the host's: the same for every session, and only the machine moves it.
+SQL_CLOCK = """
+create table test_clock as select timestamptz '2026-01-01' as now;
+create or replace function system.clock() returns timestamptz language sql stable parallel safe
+as $$ select now from public.test_clock $$
+"""
+PAIRS: list[Pair] = [(t.name, a) for t in TYPES for a in (AGENTS if t.scope is Scope.AGENT else ("service-account",))]
+OF_AGENTS = [pair for pair in PAIRS if pair[1] in AGENTS]
+LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+MOST_STEPS = 45
+"""More than most jobs and ticks have."""
 
 
-class Promises(RuleBasedStateMachine):
+class DiedError(BaseException):
+    """Ends a worker or a tick of the machine as a kill -9 does: no code of it goes on."""
+
+
+class Promises(Slots):
     """The test sets the class attributes, since hypothesis makes the instances."""
 
     config: Config
     url: str
     redis_url: str
+    folder: Path
+    silent: set[Pair]
+    """Pairs for which the ERP does not answer."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.db: Database
-        self.now = START
-        self.whitelisted: set[str] = set()
-        self.every = {type_.name: timedelta(minutes=type_.default_interval_minutes) for type_ in TYPES}
-        self.enabled = {type_.name: True for type_ in TYPES}
-        self.paused: set[tuple[str | None, str | None]] = set()
-        self.slots: dict[Pair, datetime] = {}
-        self.given_back: set[int] = set()
+        super().__init__(START)
+        self.version = 0
 
     @initialize()
     def begin(self) -> None:
@@ -75,16 +94,20 @@ class Promises(RuleBasedStateMachine):
         self.db = self._connection.__enter__()
         self.redis = redis.Redis.from_url(self.redis_url)
         self.redis.flushall()
-        self.db.execute("truncate system.sync_runs, system.ticks, system.pauses, system.held_exports, agents.users")
+        tables = "system.ticks, system.pauses, system.held_exports, system.notices, agents.users"
+        self.db.execute(f"truncate {tables}, {', '.join(every_table())}")
+        forget_runs(self.db)
         self.db.execute("delete from system.sync_state where agent_id <> 'service-account'")
         self.db.execute(
             "update system.sync_state set last_slot_at = null, backoff_until = null, consecutive_failures = 0,"
-            " last_run_id = null, last_success_at = null"
+            " last_success_at = null, known_rows = null, high_rows = '{}', applied_source = null, same_changes_nothing = false"
         )
-        self.db.execute("truncate test_applied")
+        self.db.execute("truncate system.outside_changes")
+        oracle.forget(self.db)
         for type_ in TYPES:
             store_settings.set_interval(self.db, type_, type_.default_interval_minutes)
             store_settings.set_enabled(self.db, type_, True)
+        self._good_exports()
         self._set_clock(START)
 
     def teardown(self) -> None:
@@ -111,9 +134,7 @@ class Promises(RuleBasedStateMachine):
             return
         agents.set_whitelisted(self.db, agent, False)
         self.whitelisted.discard(agent)
-        assert (
-            count(self.db, "select count(*) from system.sync_runs where state = 'queued' and agent_id = %s", agent) == 0
-        )
+        assert count(self.db, "select count(*) from system.runs where state = 'queued' and agent_id = %s", agent) == 0
 
     @rule(type_=st.sampled_from(TYPES), minutes=st.sampled_from((5, 7, 20, 60, 1440)))
     def set_interval(self, type_: SyncType, minutes: int) -> None:
@@ -136,12 +157,45 @@ class Promises(RuleBasedStateMachine):
             store_settings.resume(self.db, sync_type=scope[0], agent_id=scope[1])
             self.paused.discard(scope)
 
-    @rule(pair=st.sampled_from([(t.name, a) for t in TYPES for a in AGENTS if t.scope is Scope.AGENT]))
+    @rule(pair=st.sampled_from(OF_AGENTS))
     def force(self, pair: Pair) -> None:
         if pair[1] not in self.whitelisted:
             return
         forced = queued_runs.force(self.db, *pair, by="test", why=None)
         assert history.state_of(self.db, forced.run_id).unfinished
+
+    @rule(pair=st.sampled_from(OF_AGENTS))
+    def run_inline(self, pair: Pair) -> None:
+        """`archisync run --inline`: one run of the agent and no other, unless a worker has the agent."""
+        if pair[1] not in self.whitelisted:
+            return
+        run_id = queued_runs.force(self.db, *pair, by="test", why=None).run_id
+        busy = count(self.db, "select count(*) from system.claims where agent_id = %s", pair[1])
+        before = count(self.db, "select count(*) from system.sync_runs")
+        with Runner(self.db, self.config, EventLog(io.StringIO())) as runner:
+            state = runner.do_forced(pair[1], run_id)
+        done = count(self.db, "select count(*) from system.sync_runs") - before
+        assert (state is None, done) == ((True, 0) if busy else (False, 1))
+
+    # --- what the ERP does --------------------------------------------------------------------------------------------
+
+    @rule(pair=st.sampled_from(PAIRS))
+    def an_export_changes(self, pair: Pair) -> None:
+        self.version += 1
+        self._write(pair, EXPORTS[pair[0]].format(self.version))
+
+    @rule(pair=st.sampled_from(PAIRS))
+    def an_export_loses_its_rows(self, pair: Pair) -> None:
+        self._write(pair, EXPORTS[pair[0]].splitlines(keepends=True)[0])
+
+    @rule(pair=st.sampled_from(PAIRS))
+    def the_erp_falls_silent(self, pair: Pair) -> None:
+        self.an_export_changes(pair)
+        self.silent.add(pair)
+
+    @rule()
+    def the_erp_answers_again(self) -> None:
+        self.silent.clear()
 
     # --- what time and machines do -----------------------------------------------------------------------------------
 
@@ -163,21 +217,15 @@ class Promises(RuleBasedStateMachine):
         while self._work_one():
             pass
 
-    @rule()
-    def a_tick_dies_before_it_pushes(self) -> None:
+    @rule(after=st.integers(1, MOST_STEPS))
+    def a_tick_dies(self, after: int) -> None:
+        """kill -9 after any step: what is due is queued as a whole or not at all, pushed or not, marked as pushed or not."""
         due = self._due()
         before = self._newest_run()
-        claims.reap(self.db, max_attempts=3)
-        queued_runs.insert_due(self.db, limit=1000, batch=1000)
-        self._account(due, before)
-
-    @rule()
-    def a_tick_dies_after_it_pushed(self) -> None:
-        """The jobs are pushed; the transaction that marks the delivery is rolled back."""
-        with self.db.transaction(force_rollback=True):
-            delivery = deliveries.lock_next(self.db)
-            if delivery is not None:
-                push_delivery(rq_queue(self.redis, self.config.queue), delivery, timeout_s=60)
+        with self._dying("tick", after) as db:
+            tick(db, self.config)
+        if self._newest_run() > before:
+            self._account(due, before)
 
     @rule(jobs=st.integers(1, 12))
     def a_worker_works(self, jobs: int) -> None:
@@ -185,69 +233,78 @@ class Promises(RuleBasedStateMachine):
             if not self._work_one():
                 return
 
-    @rule(after_claim=st.booleans())
-    def a_worker_crashes(self, after_claim: bool) -> None:
-        """kill -9 between pop and claim, or after the claim: then the lease has to run out."""
+    @rule(runs=st.integers(0, 3))
+    def a_worker_is_asked_to_stop(self, runs: int) -> None:
+        """It gives back what it has not begun."""
         job = self._pop()
-        if job is not None and after_claim:
-            run_id, fence = job
-            claims.claim(self.db, run_id, fence, worker="crashed", lease_s=LEASE_S)
+        if job is None:
+            return
+        ended, claimed = "select count(*) from system.sync_runs", "select count(*) from system.claims"
+        before = count(self.db, ended), count(self.db, claimed)
+
+        def stopping() -> bool:
+            return count(self.db, ended) >= before[0] + runs
+
+        with Runner(self.db, self.config, EventLog(io.StringIO()), stopping=stopping) as runner:
+            runner.do(*job)
+        assert count(self.db, claimed) == before[1]
+
+    @rule(after=st.integers(0, MOST_STEPS))
+    def a_worker_dies(self, after: int) -> None:
+        """kill -9 between pop and claim, or after any step: then the lease has to run out."""
+        job = self._pop()
+        if job is not None and after:
+            with self._dying("worker", after) as db:
+                do_job(db, self.config, job)
 
     @rule()
     def redis_forgets_everything(self) -> None:
         self.redis.flushall()
 
-    @rule()
-    def a_worker_sleeps_beyond_its_lease(self) -> None:
-        """It wakes up when another worker has the run: its finish must change nothing."""
+    @rule(after=st.integers(1, MOST_STEPS))
+    def a_worker_sleeps_beyond_its_lease(self, after: int) -> None:
+        """After any step; a tick and another worker go on meanwhile. When it wakes up, it must change nothing of what is not its own."""
         self.one_tick()
         job = self._pop()
-        first = claims.claim(self.db, *job, worker="sleeper", lease_s=LEASE_S) if job else None
-        if first is None:
+        if job is None:
             return
-        self._set_clock(self.now + timedelta(seconds=LEASE_S))
-        assert claims.reap(self.db, max_attempts=20) >= 1
-        second = claims.claim(self.db, first.run_id, first.fence + 1, worker="other", lease_s=LEASE_S)
-        assert second is not None
-        with pytest.raises(LeaseLostError):
-            claims.finish(
-                self.db, first, claims.Outcome(runs.State.SUCCEEDED, "applied", "a zombie"), report=claims.Report()
-            )
-        if second.blocked is None:
-            claims.finish(
-                self.db, second, claims.Outcome(runs.State.SUCCEEDED, "applied", "in time"), report=claims.Report()
-            )
+
+        def meanwhile() -> None:
+            self._set_clock(self.now + timedelta(seconds=LEASE_S))
+            self.one_tick()
+            while self._work_one():
+                assert oracle.violations(self.db) == {}
+
+        with connected(self.url, purpose="sleeper") as db:
+            Steps(db, after=after, action=meanwhile)
+            do_job(db, self.config, job)
+            assert count(db, LOCKS) == 0
 
     # --- what always holds ---------------------------------------------------------------------------------------------
 
     @invariant()
-    def never_two_at_once(self) -> None:
-        if not hasattr(self, "_connection"):
-            return
-        doubled = (
-            "select count(*) from (select from system.sync_runs where state in {} group by {} having count(*) > 1) d"
-        )
-        assert count(self.db, doubled.format("('queued', 'running')", "sync_type, agent_id")) == 0
-        assert count(self.db, doubled.format("('running')", "agent_id")) == 0
+    def nothing_is_lost_doubled_or_out_of_step(self) -> None:
+        if hasattr(self, "_connection"):
+            assert oracle.violations(self.db) == {}
 
     @invariant()
-    def every_run_is_applied_at_most_once(self) -> None:
+    def no_agent_stays_locked(self) -> None:
         if hasattr(self, "_connection"):
-            twice = "select count(*) from (select from test_applied group by run_id having count(*) > 1) d"
-            assert count(self.db, twice) == 0
+            assert count(self.db, LOCKS) == 0
 
     @invariant()
-    def every_unsuccessful_run_has_a_reason(self) -> None:
+    def only_repeated_failures_back_off(self) -> None:
         if hasattr(self, "_connection"):
-            silent = (
-                "select count(*) from system.sync_runs where state in ('failed', 'held', 'skipped') and reason is null"
+            early = (
+                "select count(*) from system.sync_state where backoff_until is not null and consecutive_failures < 2"
             )
-            assert count(self.db, silent) == 0
+            assert count(self.db, early) == 0
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
     def everything_heals(self) -> None:
         """Without faults, pauses and disabled types, each whitelisted pair succeeds and nothing is left unfinished."""
+        self._good_exports()
         for type_ in TYPES:
             self.enable_or_disable(type_, True)
             self.set_interval(type_, 5)
@@ -259,7 +316,9 @@ class Promises(RuleBasedStateMachine):
             tick(self.db, self.config)
             while self._work_one():
                 pass
+            assert oracle.violations(self.db) == {}
             if self._stale_pairs(healed_at) == 0 and self._unfinished() == 0:
+                assert count(self.db, "select count(*) from system.claims") == 0
                 return
         assert (self._stale_pairs(healed_at), self._unfinished()) == (0, 0)
 
@@ -271,106 +330,72 @@ class Promises(RuleBasedStateMachine):
         )
 
     def _unfinished(self) -> int:
-        return count(self.db, "select count(*) from system.sync_runs where state in ('queued', 'running')")
-
-    # --- the slots, as the machine computes them -------------------------------------------------------------------------------
-
-    def _pairs(self) -> set[Pair]:
-        own = {(t.name, a) for t in TYPES for a in self.whitelisted if t.scope is Scope.AGENT}
-        return own | {(t.name, "service-account") for t in TYPES if t.scope is Scope.SHARED}
-
-    def _due(self) -> set[Pair]:
-        """The due rule, written down a second time. Back-off never begins: the ERP always answers."""
-        self._give_slots_back()
-        unfinished = self._unfinished_pairs()
-        return {
-            (type_, agent)
-            for type_, agent in self._pairs()
-            if self.enabled[type_]
-            and not self.paused & {(None, None), (type_, None), (None, agent), (type_, agent)}
-            and (type_, agent) not in unfinished
-            and ((type_, agent) not in self.slots or self.slots[type_, agent] + self.every[type_] <= self.now)
-        }
-
-    def _account(self, due: set[Pair], newest_before: int) -> None:
-        """A tick queued exactly the runs that were due, each with the slot of the rule. If the tick itself failed a run for good, because
-        its worker crashed three times, it may have queued the pair's next one too."""
-        rows = self.db.execute(
-            "select sync_type, agent_id, slot_at from system.sync_runs where id > %s and trigger = 'scheduled'",
-            [newest_before],
-        ).fetchall()
-        queued = {(row["sync_type"], row["agent_id"]): row["slot_at"] for row in rows}
-        assert due <= set(queued)
-        for pair, slot in queued.items():
-            last, every = self.slots.get(pair), self.every[pair[0]]
-            assert last is None or last + every <= self.now, "early"
-            on_time = last is not None and last + every > self.now - every
-            assert slot == (last + every if on_time and last else self.now)
-            self.slots[pair] = slot
-        assert set(queued) - due <= self._failed_pairs()
-
-    def _give_slots_back(self) -> None:
-        """A skipped run gives its slot back: the pair is due at that slot again."""
-        rows = self.db.execute(
-            "select id, sync_type, agent_id, slot_at from system.sync_runs where state = 'skipped' and slot_at is not null"
-        ).fetchall()
-        for row in rows:
-            pair = row["sync_type"], row["agent_id"]
-            if row["id"] not in self.given_back and self.slots.get(pair) == row["slot_at"]:
-                self.slots[pair] = row["slot_at"] - self.every[row["sync_type"]]
-            self.given_back.add(row["id"])
-
-    def _failed_pairs(self) -> set[Pair]:
-        rows = self.db.execute("select sync_type, agent_id from system.sync_runs where state = 'failed'").fetchall()
-        return {(row["sync_type"], row["agent_id"]) for row in rows}
-
-    def _unfinished_pairs(self) -> set[Pair]:
-        rows = self.db.execute(
-            "select sync_type, agent_id from system.sync_runs where state in ('queued', 'running')"
-        ).fetchall()
-        return {(row["sync_type"], row["agent_id"]) for row in rows}
+        return count(self.db, "select count(*) from system.unfinished_runs")
 
     # --- tools ---------------------------------------------------------------------------------------------------------
 
     def _set_clock(self, now: datetime) -> None:
         self.now = now
-        self.db.execute("select set_config('archisync.now', %s, false)", [now.isoformat()])
+        self.db.execute("update test_clock set now = %s", [now])
 
     def _newest_run(self) -> int:
-        return count(self.db, "select coalesce(max(id), 0) from system.sync_runs")
+        return count(self.db, "select coalesce(max(id), 0) from system.runs")
 
-    def _pop(self) -> tuple[int, int] | None:
+    def _good_exports(self) -> None:
+        self.silent.clear()
+        for pair in PAIRS:
+            self.an_export_changes(pair)
+
+    def _write(self, pair: Pair, text: str) -> None:
+        (self.folder / pair[1] / f"{pair[0]}.csv").write_text(text, "utf-8")
+
+    @contextmanager
+    def _dying(self, purpose: str, after: int) -> Iterator[Database]:
+        """A connection whose process dies after so many steps."""
+
+        def die() -> None:
+            db.pgconn.finish()
+            raise DiedError
+
+        with suppress(DiedError), connected(self.url, purpose=purpose) as db:
+            Steps(db, after=after, action=die)
+            yield db
+
+    def _pop(self) -> JobKey | None:
         """The next job, taken from the list and read from its hash as RQ's worker does it."""
         job_id = self.redis.lpop(f"rq:queue:{self.config.queue}")
         if job_id is None:
             return None
         job = SyncJob.fetch(bytes(job_id).decode(), connection=self.redis, serializer="json")  # type: ignore[arg-type]
-        run_id, fence = job.args
-        return int(run_id), int(fence)
+        return JobKey(*job.args)
 
     def _work_one(self) -> bool:
         job = self._pop()
         if job is None:
             return False
-        do_delivery(self.db, self.config, *job)
+        do_job(self.db, self.config, job)
         return True
 
 
+def fetch_unless(silent: set[Pair]) -> Callable[[Request], Fetched]:
+    real_fetch = sources.fetch
+
+    def fetch(request: Request) -> Fetched:
+        if (request.sync_type, request.agent_id) in silent:
+            raise TransientSourceError("the ERP does not answer", retry_after_s=60)
+        return real_fetch(request)
+
+    return fetch
+
+
 @pytest.fixture
-def machine(connection: Database, database_url: str, redis_url: str, exports: Path) -> type[Promises]:
-    for type_ in TYPES:
-        for agent in AGENTS if type_.scope is Scope.AGENT else ("service-account",):
-            (exports / agent).mkdir(exist_ok=True)
-            (exports / agent / f"{type_.name}.csv").write_text(EXPORTS[type_.name], "utf-8")
-    connection.execute("create table test_applied (run_id bigint)")
-    connection.execute(
-        "create function test_applied() returns trigger language plpgsql as"
-        " $$ begin insert into test_applied values (new.id); return null; end $$"
-    )
-    connection.execute(
-        "create trigger test_applied after update on system.sync_runs for each row"
-        " when (new.state = 'succeeded') execute function test_applied()"
-    )
+def machine(
+    connection: Database, database_url: str, redis_url: str, exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> type[Promises]:
+    for _, agent in PAIRS:
+        (exports / agent).mkdir(exist_ok=True)
+    connection.execute(SQL_CLOCK)
+    oracle.watch(connection)
 
     class Ready(Promises):
         config = Config.from_environment(
@@ -380,11 +405,14 @@ def machine(connection: Database, database_url: str, redis_url: str, exports: Pa
                 "ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv",
                 "ARCHISYNC_LEASE_S": str(LEASE_S),
                 "ARCHISYNC_REDELIVER_AFTER_S": str(REDELIVER_S),
+                "ARCHISYNC_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
             }
         )
         url = database_url
+        folder = exports
 
-    Ready.redis_url = redis_url
+    Ready.redis_url, Ready.silent = redis_url, set()
+    monkeypatch.setattr(sources, "fetch", fetch_unless(Ready.silent))
     return Ready
 
 

@@ -196,11 +196,11 @@ def test_a_tick_that_cannot_deliver_says_so_in_time_and_loses_nothing(
         assert hint in tick.stderr
         assert "secret" not in tick.stdout + tick.stderr
         assert queued(connection) == 1
-        assert count(connection, "select count(*) from system.sync_runs where delivered_at is not null") == 0
+        assert count(connection, "select count(*) from system.runs where delivered_at is not null") == 0
         assert count(connection, "select count(*) from system.ticks where error is not null") == 1
     two_ticks(cli, connection, config)
     assert succeeded(connection) == 1
-    assert count(connection, "select count(*) from system.sync_runs") == 1
+    assert count(connection, "select count(*) from system.runs") == 1
 
 
 def test_a_silent_redis_leaves_time_for_the_heartbeat() -> None:

@@ -15,8 +15,9 @@ def soak(seconds: float) -> None:
     print(f"\nseed {seed}: {figures}")
     assert figures.violations == {}, f"seed {seed}: {figures}"
     assert sum(figures.faults.values()) >= seconds * 100 / 60
-    assert len(figures.faults) == 8  # each kind happened
+    assert len(figures.faults) == 9  # each kind happened
     assert figures.states["succeeded"] >= seconds / 2
+    assert figures.unchanged >= seconds / 10
 
 
 @pytest.mark.slow

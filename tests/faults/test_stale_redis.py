@@ -133,7 +133,7 @@ def test_a_delivered_run_is_done_within_two_ticks_whatever_is_left_in_redis(
     left(client, bytes(job_id).decode())  # type: ignore[arg-type]
     two_ticks(cli, connection, config)
     assert succeeded(connection) == 1
-    assert count(connection, "select count(*) from system.sync_runs") == 1
+    assert count(connection, "select count(*) from system.runs") == 1
 
 
 # --- another application uses RQ's keys ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from archisync.schedule.tick import tick
 from archisync.sources.interface import Fetched, Request
 from archisync.store import agents, history, queued_runs, runs
 from archisync.store.database import Database
-from tests.support.rows import do_delivery
+from tests.support.rows import do_run
 
 AGENT = "anna.bianchi"
 _real_fetch = sources.fetch
@@ -31,7 +31,7 @@ def flaky(failures: int) -> Callable[[Request], Fetched]:
 
 def deliver(db: Database, config: Config, run_id: int) -> runs.Run:
     """Do the run in its current state, as a worker would."""
-    do_delivery(db, config, run_id, history.get(db, run_id).fence)
+    do_run(db, config, run_id)
     return history.get(db, run_id)
 
 
@@ -93,7 +93,9 @@ def test_a_forced_run_that_joined_a_running_one_is_done_at_its_next_attempt_in_s
     tick(connection, config)
     [scheduled] = history.newest(connection, sync_type="orders")
 
-    def fetch(_: Request) -> Fetched:
+    def fetch(request: Request) -> Fetched:
+        if request.sync_type != "orders":
+            return _real_fetch(request)
         connection.execute(stopped)
         assert queued_runs.force(connection, "orders", AGENT, by="test", why="a complaint").joined
         monkeypatch.setattr(sources, "fetch", _real_fetch)

@@ -3,35 +3,27 @@
 import json
 import os
 import pickle
-import select
-import signal
-import statistics
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from time import monotonic
 from typing import Any
 
 import pytest
 import redis
 
 from archisync.rules.config import Config
-from archisync.schedule.tick import tick
-from archisync.store.database import Database, connected
+from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.queued import (
     INTERMEDIATE_KEY,
-    LOCKED,
     QUEUE,
     QUEUE_KEY,
     env_of,
     events,
-    one_due_pair,
     push_due_run,
     succeeded,
 )
@@ -152,7 +144,7 @@ def test_a_forged_payload_runs_nothing_and_the_run_behind_it_is_done(
     assert not marker.exists()
     assert [e["job"] for e in events(done, "job-set-aside")] == [f"forged-{n}" for n in range(len(forged))]
     assert len(events(done, "run-started")) == succeeded(connection) == 1
-    assert count(connection, "select count(*) from system.sync_runs") == 1
+    assert count(connection, "select count(*) from system.runs") == 1
     assert client.llen(INTERMEDIATE_KEY) == 0
     assert 0 < client.ttl("rq:job:forged-0") <= 3600
 
@@ -361,76 +353,17 @@ def test_a_stale_or_invented_run_id_does_nothing(
     assert "Traceback" not in done.stderr
 
 
-# --- kill -9 of a worker ------------------------------------------------------------------------------------------
-
-KILLS = 5
-WAITING = """select count(*) from pg_stat_activity where application_name = 'archisync worker' and wait_event_type = 'Lock'
-                and datname = current_database()"""
-AT_REST = """select count(*) from pg_stat_activity where application_name = 'archisync worker' and state like 'idle%'
-                and datname = current_database()"""
-
-
-@contextmanager
-def stopped_child(connection: Database, config: Config) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A worker and its child, which is stopped in the middle of its apply: it holds the agent and can't end by itself."""
-    with connected(config.database_url, purpose="blocker") as blocker:
-        with blocker.transaction():
-            blocker.execute("lock table agents.customers in access exclusive mode")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "archisync", "worker", "--single"],
-                env=os.environ | dict(config.environment),
-                stderr=subprocess.DEVNULL,
-            )
-            while count(connection, WAITING) == 0:
-                assert process.poll() is None
-            [child] = children(process.pid)
-            os.kill(child, signal.SIGSTOP)
-        while count(connection, AT_REST) == 0:
-            assert process.poll() is None
-    assert count(connection, LOCKED) == 1
-    try:
-        yield process, child
-    finally:
-        process.kill()
-        process.wait(30)
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def kill(connection: Database, process: subprocess.Popen[bytes], child: int) -> tuple[float, float]:
-    """Kill the worker alone with SIGKILL. Returns the milliseconds until its child is dead and until the agent is free."""
-    descriptor = os.pidfd_open(child)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    assert poll.poll(0) == []
-    killed = monotonic()
-    process.send_signal(signal.SIGKILL)
-    assert poll.poll(30_000), "the child outlived its parent"
-    dead = monotonic()
-    os.close(descriptor)
-    while count(connection, LOCKED):
-        continue
-    return (dead - killed) * 1000, (monotonic() - killed) * 1000
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child may outlive its parent until its run ends")
-def test_a_child_dies_with_its_worker_and_the_agent_is_free(
-    cli: Cli, connection: Database, config: Config, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+def test_invented_and_repeated_ids_of_our_form_do_no_run_twice(
+    cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    one_due_pair(connection)
-    measured = []
-    for _ in range(KILLS):
-        connection.execute("delete from system.sync_runs")
-        connection.execute("update system.sync_state set last_slot_at = null")
-        client.flushall()
-        assert tick(connection, config).enqueued == 1
-        with stopped_child(connection, config) as (process, child):
-            measured.append(kill(connection, process, child))
-    dead_ms, free_ms = (statistics.median(sample) for sample in zip(*measured, strict=True))
-    with capsys.disabled():
-        print(f"\nchild dead {dead_ms:.1f} ms, agent free {free_ms:.1f} ms after kill -9 (median of {KILLS})")
-    assert cli("tick", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
-    assert cli("worker", "--single", "--burst", env=env_of(config, later_s=config.lease_s + 60)).returncode == 0
-    assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded' and attempt = 2") == 1
+    """A child takes the jobs after its first one by their ids alone."""
+    push_due_run(connection, config)
+    [job_id] = client.lrange(QUEUE_KEY, 0, -1)
+    repeated = job_id.decode()  # type: ignore[union-attr]
+    invented = ["agent-99-0", f"agent-{'9' * 18}-{'9' * 9}", "agent-0-0", repeated.replace("agent-", "agent-0")]
+    client.rpush(QUEUE_KEY, repeated, *invented)
+    done = cli("worker", "--burst", "--single", env=env_of(config))
+    assert len(events(done, "delivery-ignored")) == 5
+    assert len(events(done, "run-started")) == succeeded(connection) == 1
+    assert "Traceback" not in done.stderr
+    assert client.keys("rq:job:*") == []

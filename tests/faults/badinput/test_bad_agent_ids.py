@@ -31,9 +31,7 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
 def test_a_bad_agent_id_is_refused_wherever_it_is_typed(
     case: BadId, command: str, db: Database, typed: Callable[..., Said]
 ) -> None:
-    before = db.execute(
-        "select count(*) as n, (select count(*) from system.sync_runs) as r from agents.users"
-    ).fetchone()
+    before = db.execute("select count(*) as n, (select count(*) from system.runs) as r from agents.users").fetchone()
     arguments = COMMANDS[command](case.value)
     said = typed(*arguments)
     expected = case.said_by_why if command == "why" and case.said_by_why else case.said
@@ -43,9 +41,7 @@ def test_a_bad_agent_id_is_refused_wherever_it_is_typed(
     assert (said.code, said.stdout) == (2, "")
     assert len(said.stderr) < 1000
     assert_harmless(said.stderr)
-    after = db.execute(
-        "select count(*) as n, (select count(*) from system.sync_runs) as r from agents.users"
-    ).fetchone()
+    after = db.execute("select count(*) as n, (select count(*) from system.runs) as r from agents.users").fetchone()
     assert after == before
 
 
