@@ -105,7 +105,7 @@ def _questions(small: Site, large: Site, settings: Settings, size: str) -> Itera
 class Probe(threading.Thread):
     """Asks again and again for the row that pruning takes next, and records how long it waits."""
 
-    SQL = "select id from system.sync_runs where finished_at is not null order by coalesce(kept_at, finished_at) limit 1 for update"
+    SQL = "select id from system.sync_runs order by coalesce(kept_at, finished_at) limit 1 for update"
 
     def __init__(self, url: str) -> None:
         super().__init__(name="probe")

@@ -25,10 +25,11 @@ update system.sync_state set last_slot_at = system.clock(), last_success_at = sy
 """
 # Purpose: `runs` finished runs, the newest a minute old, `a_day` of them a day; one in a thousand failed, products and prices among them.
 SQL_RUNS = """
-insert into system.sync_runs (sync_type, agent_id, state, reason, message, trigger, slot_at, queued_at, delivered_at, started_at,
-                              worker, finished_at, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent, rows_restored,
-                              rows_deleted, rows_quarantined, export, steps)
-select case when n %% 5000 = 0 then 'prices' when n %% 2500 = 0 then 'products'
+insert into system.sync_runs (id, sync_type, agent_id, state, reason, message, trigger, slot_at, queued_at, delivered_at,
+                              started_at, worker, finished_at, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent,
+                              rows_restored, rows_deleted, rows_quarantined, export, steps)
+select nextval('system.queued_runs_id_seq'),
+       case when n %% 5000 = 0 then 'prices' when n %% 2500 = 0 then 'products'
             else (array['orders', 'customers', 'ddt', 'invoices'])[1 + n %% 4] end,
        case when n %% 2500 = 0 then 'service-account' else 'agent-' || lpad((1 + n %% %(agents)s)::text, 8, '0') end,
        case when n %% 1000 = 1 then 'failed' else 'succeeded' end, case when n %% 1000 = 1 then 'no-export' else 'unchanged' end,

@@ -20,7 +20,7 @@ from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
-from tests.support.rows import do_delivery
+from tests.support.rows import do_job, job_of
 
 AGENT = "anna.bianchi"
 ROWS = 100_000
@@ -237,9 +237,10 @@ class Peers:
     def sync_s(self, expected: dict[str, int], *, trigger: str = "scheduled") -> float:
         """The seconds of a sync. Its counts must be as expected: the speed of a wrong sync means nothing."""
         forced = queued_runs.force(self._db, "customers", AGENT, by="bench", why=None)
-        self._db.execute("update system.sync_runs set trigger = %s where id = %s", (trigger, forced.run_id))
-        fence = history.get(self._db, forced.run_id).fence
-        seconds = timed(lambda: do_delivery(self._db, self._config, forced.run_id, fence))
+        self._db.execute("update system.queued_runs set trigger = %s where id = %s", (trigger, forced.run_id))
+        job = job_of(self._db, forced.run_id)
+        assert job is not None
+        seconds = timed(lambda: do_job(self._db, self._config, job))
         run = history.get(self._db, forced.run_id)
         counts = run.counts.as_dict() if run.counts else {}
         seen = {name: counts.get(name) for name in expected}

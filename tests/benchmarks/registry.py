@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archisync.store.database import Database
+from tests.support.rows import forget_runs
 
 INTERVAL_MINUTES = 1440
 """The interval of every type, so that nothing becomes due while a benchmark runs."""
@@ -29,7 +30,7 @@ def load(db: Database, agents: int) -> None:
 
 def make_due(db: Database, pairs: int) -> None:
     """Put that many pairs an hour past their slot: all pairs of some scattered agents. No run is queued."""
-    db.execute("truncate system.sync_runs, system.deliveries cascade")
+    forget_runs(db)
     db.execute(
         "update system.sync_state set last_slot_at = system.clock() - make_interval(mins => %s)"
         " where agent_id in (select id from agents.users order by hashtext(id), id limit %s)",

@@ -7,15 +7,17 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.schedule.deliver import DELIVERY_RUNS
+from archisync.schedule.deliver import DELIVERY_JOBS
 from archisync.schedule.queueing import QUEUE_BATCH
 from archisync.schedule.tick import tick
 from archisync.standalone.folders import temporary_folder
@@ -30,6 +32,7 @@ from tests.benchmarks.datapath import PEAK
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
 from tests.benchmarks.peers import PEERS, MissingPeerError, Peer, Servers
 from tests.benchmarks.plot import line_chart
+from tests.support.rows import forget_runs
 
 FOLDER = Path(__file__).parent
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -96,14 +99,24 @@ class Place:
         with self.database(count) as db, self.emptied_valkey() as client:
             registry.make_due(db, pairs)
             seconds = timed(lambda: tick(db, self.config(count)))
-            listed = client.lrange("rq:queue:archisync", 0, -1)
-            row = db.execute(
-                "select count(*) as n from system.sync_runs r join system.deliveries d on d.id = r.delivery_id"
-                " where r.state = 'queued' and d.delivered_at is not null"
-            ).fetchone()
-            assert row is not None
-            assert len(listed) == len(set(listed)) == row["n"] == pairs
+            assert delivered(db, client) == Delivered(runs=pairs, jobs=pairs // registry.AGENT_TYPES)
         return seconds
+
+
+class Delivered(NamedTuple):
+    """Runs that are marked as delivered and whose job is in Redis exactly once; jobs in Redis. A job is an agent with its runs."""
+
+    runs: int
+    jobs: int
+
+
+def delivered(db: Database, client: redis.Redis) -> Delivered:
+    listed = Counter(bytes(job_id).decode() for job_id in client.lrange("rq:queue:archisync", 0, -1))  # type: ignore[arg-type]
+    rows = db.execute(
+        "select 'agent-' || q.delivery_id || '-' || q.job_no as job, count(*) as runs from system.queued_runs q"
+        " join system.deliveries d on d.id = q.delivery_id where d.delivered_at is not null group by 1"
+    ).fetchall()
+    return Delivered(sum(row["runs"] for row in rows if listed[row["job"]] == 1), listed.total())
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
@@ -208,13 +221,11 @@ def _plans(place: Place, sizes: tuple[int, ...]) -> str:
             ticks.SQL_ANYTHING_TO_DO,
             {"history_days": 90, "kept_days": ticks.KEPT_DAYS, "hook": False},
         ),
-        "queue what is due": (queued_runs.SQL_INSERT_DUE, {"limit": QUEUE_BATCH, "batch": DELIVERY_RUNS}),
+        "queue what is due": (queued_runs.SQL_INSERT_DUE, {"limit": QUEUE_BATCH, "batch": DELIVERY_JOBS}),
     }
     for title, (statement, params) in statements.items():
         for count in sizes:
             with place.database(count) as db, db.transaction(force_rollback=True):
-                if statement is queued_runs.SQL_INSERT_DUE:
-                    db.execute(queued_runs.SQL_BY_INDEX)
                 lines = db.execute(f"explain (analyze, buffers) {statement}", params).fetchall()
             plan = "\n".join(str(line["QUERY PLAN"]) for line in lines)
             parts.append(f"## {count:,} agents: {title}\n\n```\n{plan}\n```\n")
@@ -275,7 +286,7 @@ def _at_once(place: Place, settings: Settings) -> Iterator[Figure]:
             peer=None if away else rate,
             ratio=None if away else our_rate / rate,
             target=peer.target,
-            note=away or "",
+            note=away or f"{pairs // registry.AGENT_TYPES:,} jobs: an agent's runs are one",
         )
 
 
@@ -299,10 +310,7 @@ def _all_at_once(place: Place, settings: Settings, largest: int) -> Iterator[Fig
             peaks.append(int(ended[0].stderr.splitlines()[-1]) / 2**20)
             if "due 0, enqueued 0" in ended[0].stdout:
                 break
-        listed = client.lrange("rq:queue:archisync", 0, -1)
-        queued = [bytes(job_id).split(b"-")[1] for job_id in listed]  # type: ignore[arg-type]
-        row = db.execute("select count(*) as n from system.sync_runs where state = 'queued'").fetchone()
-        assert row is not None
+        found = delivered(db, client)
     common = {"against": "nothing", "peer": None, "at_most": True}
     yield Figure(
         name=f"{pairs:,} due at once: the longest of {len(took)} ticks",
@@ -310,14 +318,14 @@ def _all_at_once(place: Place, settings: Settings, largest: int) -> Iterator[Fig
         ours=max(took),
         ratio=max(took),
         target=LONGEST_TICK_S,
-        note=f"{row['n']:,} runs queued, {len(listed):,} jobs in the list",
+        note=f"{found.runs:,} runs queued, {found.jobs:,} jobs in the list",
         **common,  # type: ignore[arg-type]
     )
     yield Figure(
         name=f"{pairs:,} due at once: runs delivered twice or not at all",
         unit="",
-        ours=float(len(queued) - len(set(queued)) + abs(row["n"] - len(set(queued))) + abs(pairs - row["n"])),
-        ratio=float(len(queued) - len(set(queued)) + abs(row["n"] - len(set(queued))) + abs(pairs - row["n"])),
+        ours=float(abs(pairs - found.runs)),
+        ratio=float(abs(pairs - found.runs)),
         target=0,
         **common,  # type: ignore[arg-type]
     )
@@ -336,7 +344,7 @@ def _edits(place: Place, largest: int) -> Iterator[Figure]:
     print(" edits", file=sys.stderr)
     config = place.config(largest)
     with place.database(largest) as db, place.emptied_valkey():
-        db.execute("truncate system.sync_runs, system.deliveries cascade")
+        forget_runs(db)
         db.execute("update system.sync_state set last_slot_at = system.clock() where last_slot_at <> system.clock()")
         registry.settle(db)
         agents.add(db, "a-newcomer", name=None, whitelisted=True)
@@ -345,7 +353,7 @@ def _edits(place: Place, largest: int) -> Iterator[Figure]:
         tick(db, config)
         found = db.execute(
             "select count(*) filter (where agent_id = 'a-newcomer') as new,"
-            " count(*) filter (where agent_id <> 'a-newcomer') as others from system.sync_runs"
+            " count(*) filter (where agent_id <> 'a-newcomer') as others from system.queued_runs"
         ).fetchone()
         assert found is not None
         yield _count(f"newly whitelisted among {largest:,}: types not queued by the next tick", 4 - found["new"])

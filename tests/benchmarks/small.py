@@ -25,7 +25,7 @@ from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks import smallfloor
 from tests.benchmarks.figures import Figure, Settings, timed
-from tests.benchmarks.smallsite import TICKS_A_SECOND, TYPES, Cost, Site, say, site
+from tests.benchmarks.smallsite import TICKS_A_SECOND, TYPES, Cost, Site, make_naive_tables, say, site
 
 POLL_S = 0.02
 ROUND_TIMEOUT_S = 600
@@ -96,7 +96,7 @@ class Ours:
             self._db.execute("select pg_stat_statements_reset()")
             cost = workers.measured(lambda: self._wait_for(last))
             polls = self._number(
-                "select calls from pg_stat_statements where query like %s", "%finished_at is not null and id >%"
+                "select calls from pg_stat_statements where query like %s", "%from system.sync_runs where id >%"
             )
             calls = self._number("select sum(calls) from pg_stat_statements")
         done = self._number("select count(*) from system.sync_runs where state = 'succeeded' and id > %s", last)
@@ -123,15 +123,13 @@ class Ours:
         self._db.execute("vacuum system.sync_state")
 
     def _wait_for(self, last: int) -> int:
-        statement = "select count(*) from system.sync_runs where finished_at is not null and id > %s"
+        statement = "select count(*) from system.sync_runs where id > %s"
         _until(lambda: self._number(statement, last) == self._place.pairs)
         return 0
 
     def _last_run(self) -> int:
         return int(
-            self._number(
-                "select last_value from pg_sequences where schemaname = 'system' and sequencename like '%runs_id_seq'"
-            )
+            self._number("select coalesce(last_value, 0) from pg_sequences where sequencename = 'queued_runs_id_seq'")
         )
 
     def _number(self, statement: str, *params: object) -> float:
@@ -155,10 +153,7 @@ class Peers:
     def prepare(self) -> None:
         with psycopg.connect(self._place.url, autocommit=True) as connection:
             smallfloor.prepare(connection, self._place.ids)
-            if find_spec("celery"):
-                from tests.benchmarks import smallcelery
-
-                smallcelery.prepare(connection)
+            make_naive_tables(connection)
 
     def floor(self, processes: int) -> float:
         """Syncs a second."""

@@ -24,15 +24,6 @@ app.conf.update(task_ignore_result=True, task_default_queue="small", worker_pref
 _connections: list[Any] = []
 
 
-def prepare(connection: psycopg.Connection[Any]) -> None:
-    connection.execute("drop schema if exists celery cascade; create schema celery")
-    for name, (key, columns) in TYPES.items():
-        definitions = ", ".join(f"{column} {kind}" for column, kind in columns)
-        connection.execute(
-            f"create table celery.{name} (agent text, {definitions}, primary key (agent, {', '.join(key)}))".encode()
-        )
-
-
 @app.task(name="small.sync")  # type: ignore[untyped-decorator]
 def sync(agent: str, name: str) -> None:
     """Load one export."""

@@ -52,6 +52,16 @@ TYPES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
+def make_naive_tables(connection: psycopg.Connection[Any]) -> None:
+    """The tables of the peers that COPY and MERGE: the Celery task and the script."""
+    connection.execute("drop schema if exists celery cascade; create schema celery")
+    for name, (key, columns) in TYPES.items():
+        definitions = ", ".join(f"{column} {kind}" for column, kind in columns)
+        connection.execute(
+            f"create table celery.{name} (agent text, {definitions}, primary key (agent, {', '.join(key)}))".encode()
+        )
+
+
 def line(sync_type: str, row: int, changed: int) -> str:
     """One record of an export; another `changed` has another value in one column."""
     match sync_type:

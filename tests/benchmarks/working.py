@@ -27,7 +27,7 @@ from tests.support.rows import count
 ROWS = 40
 """The rows of each export, as a small agent has them."""
 CHILDREN = (1, 10, 100, 1000)
-"""How many syncs one child process does; 1: each delivery has its own child."""
+"""How many syncs one child process does at least; 1: each job, which is an agent with its four types, has its own child."""
 EXPORTS = {
     "orders": ("order_id,created_at,total_amount", "O{agent}-{row},2026-03-01T10:00:00Z,{row}.50"),
     "customers": ("customer_id,name,city", "C{agent}-{row},Ditta {row} S.r.l.,Roma"),
@@ -64,7 +64,7 @@ class Work:
         idle_s = timed(lambda: self._worker(environment))
         before = count(self._db, "select coalesce(max(id), 0) from system.sync_runs")
         self._db.execute("update system.sync_state set last_slot_at = null")
-        self._db.execute("vacuum analyze system.sync_runs, system.sync_state")
+        self._db.execute("vacuum analyze system.sync_runs, system.queued_runs, system.sync_state")
         due = tick(self._db, self._config).due
         assert due == 4 * self._agents
         busy_s = timed(lambda: self._worker(environment))
@@ -114,7 +114,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         }
         work = Work(db, Config.from_environment(environment), Path(folder), agents)
         for number in CHILDREN:
-            aimed_at = number == CHILDREN[-1]  # the others only show what a child of its own for each delivery costs
+            aimed_at = number == CHILDREN[-1]  # the others only show what a child of its own for each job costs
             ours, peer = side_by_side(
                 settings.rounds if aimed_at else 1,
                 lambda number=number: work.per_second(syncs_a_child=number),  # type: ignore[misc]
