@@ -81,9 +81,9 @@ class Job:
 JOBS = {
     "a small change": Job(types=("orders",), trigger="forced", changed=("orders",), steps=(9, 3)),
     "a change that goes through the stage": Job(
-        types=("prices",), trigger="forced", changed=("prices",), most_rows_in_memory=1, steps=(25, 3),
+        types=("prices",), trigger="forced", changed=("prices",), most_rows_in_memory=0, steps=(20, 3),
     ),
-    "new lines that go through the stage": Job(types=("orders",), changed=("orders",), most_rows_in_memory=1, steps=(16, 3)),
+    "new lines that go through the stage": Job(types=("orders",), changed=("orders",), most_rows_in_memory=0, steps=(14, 3)),
     "a first load": Job(types=("customers",), changed=("customers",), first_load=True, steps=(10, 3)),
     "unchanged exports": Job(types=("orders", "customers", "ddt", "invoices"), steps=(1, 2)),
     "unchanged and changed exports, and one that comes meanwhile": Job(

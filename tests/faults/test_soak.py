@@ -15,7 +15,9 @@ def soak(seconds: float) -> None:
     print(f"\nseed {seed}: {figures}")
     assert figures.violations == {}, f"seed {seed}: {figures}"
     assert sum(figures.faults.values()) >= seconds * 100 / 60
-    assert len(figures.faults) == 9  # each kind happened
+    assert len(figures.faults) >= (
+        9 if seconds >= 300 else 6
+    )  # each kind happened; in a short soak chance may leave some out
     assert figures.states["succeeded"] >= seconds / 2
     assert figures.unchanged >= seconds / 10
 
