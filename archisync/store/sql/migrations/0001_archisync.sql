@@ -1,6 +1,8 @@
 -- Everything that archisync keeps in PostgreSQL, in the order in which a reader asks: what runs and how often, for which agents, what
 -- waits, what ran, the state of each pair of sync type and agent, held exports, notices; then the triggers, and the data itself.
 -- Caller: archisync.store.migrations, in one transaction under an advisory lock.
+-- Names: nothing here finds a function, operator, type or table through the search_path of whoever calls it. Functions in SQL have bodies
+-- that are parsed when they are made (`return`, `begin atomic`); the others set their search_path.
 -- The database may already have agents.users (with other columns) and system.sync_settings (with changed intervals): their rows are kept.
 -- Until release 1.0 this file may change; whoever changes it renames it, so that a database made by an earlier text is recognised. From
 -- 1.0 on, each change is a new file.
@@ -13,14 +15,12 @@ create schema if not exists shared;
 -- `set archisync.now = '…'` replaces it in a session; tests run a day in fast-forward with it.
 create function system.clock() returns timestamptz
 language sql stable parallel safe
-as $$
-  select date_trunc('second', coalesce(nullif(current_setting('archisync.now', true), '')::timestamptz, statement_timestamp()))
-$$;
+return date_trunc('second', coalesce(nullif(current_setting('archisync.now', true), '')::timestamptz, statement_timestamp()));
 
 -- The time, or -infinity when it never happened: what never happened sorts first, in an index too. PostgreSQL inlines the function.
 create function system.or_never(at timestamptz) returns timestamptz
 language sql immutable parallel safe
-as $$ select coalesce(at, '-infinity'::timestamptz) $$;
+return coalesce(at, '-infinity'::timestamptz);
 
 -- ======== Settings: what runs, and how often ========
 
@@ -72,11 +72,11 @@ create table system.pauses (
 -- The pauses that stop a pair now. With NULL for the agent: those that stop the whole type. PostgreSQL inlines the function.
 create function system.pauses_of(of_type text, of_agent text, at timestamptz default system.clock()) returns setof system.pauses
 language sql stable
-as $$
+begin atomic
   select * from system.pauses x
    where (x.sync_type is null or x.sync_type = of_type) and (x.agent_id is null or x.agent_id = of_agent)
-     and (x.until is null or x.until > at)
-$$;
+     and (x.until is null or x.until > at);
+end;
 
 -- ======== Registry: whose data ========
 
@@ -246,13 +246,13 @@ create index sync_state_resting on system.sync_state (sync_type, backoff_until) 
 -- How long a pair rests after its n-th failure in a row: not at all after the first, then double the interval each time, at most six hours
 -- (or its own interval, if that is longer).
 create function system.backoff(of_type text, failures integer) returns interval
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
+language sql stable
+begin atomic
   select case when failures < 2 then null
               else least(make_interval(mins => s.interval_minutes) * power(2, least(failures, 20) - 1),
                          greatest(make_interval(hours => 6), make_interval(mins => s.interval_minutes))) end
-    from system.sync_settings s where s.sync_type = of_type
-$$;
+    from system.sync_settings s where s.sync_type = of_type;
+end;
 
 -- One row for each pair and transaction that wrote to agent data without being an apply. An apply of the pair deletes the rows that it sees
 -- *before* it compares anything: what commits later leaves its row for the next sync. Writer and apply share no lock, so neither waits.
@@ -314,7 +314,17 @@ create index notices_waiting on system.notices (next_attempt_at) where done_at i
 create index notices_by_creation on system.notices (created_at);
 
 -- ======== Triggers ========
--- They are SECURITY DEFINER because whoever writes to agents.users or to agent data need not have rights in the schema system.
+-- They are SECURITY DEFINER because whoever writes to agents.users or to agent data need not have rights in the schema system. Nobody else
+-- may call them or make a trigger of them (a trigger that is there needs no right to fire), and on any other table than ours they refuse.
+
+-- Raises unless `relation`, or the partitioned table that it is a part of, is one of ours: on a table of somebody else's a function of ours
+-- would do what that person wants with the rights of the schema's owner.
+create function system.check_trigger_table(relation oid, variadic ours regclass[]) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$ begin
+  if coalesce(pg_partition_root(relation)::oid, relation) = any (ours::oid[]) then return; end if;
+  raise insufficient_privilege using message = 'a trigger function of archisync is for its own tables, not for ' || relation::regclass;
+end $$;
 
 -- 1. agents.users: the whitelist and system.sync_state agree, however the registry is edited (the command line, an application, SQL). The
 -- pairs are locked in the order in which a worker that ends several runs of an agent locks them.
@@ -326,6 +336,7 @@ as $$
   select t.sync_type, a.id from unnest(ids) as a(id) cross join system.sync_types t where t.scope = 'agent' order by a.id, t.sync_type
   on conflict (sync_type, agent_id) do update set active = true where not st.active
 $$;
+revoke execute on function system.activate_agents(text[]) from public;
 
 -- The agents' queued runs end as skipped, but for one that is being done; their slots are given back as endings.SQL_FINISH does, and their
 -- holds are withdrawn. The shared types are nobody's, whatever an agent is called.
@@ -373,35 +384,41 @@ begin
     from ended e order by e.agent_id, e.sync_type, e.run_id desc;
 end
 $$;
--- The two run with the rights of the schema's owner and are meant for triggers only.
-revoke execute on function system.activate_agents(text[]), system.deactivate_agents(text[]) from public;
+revoke execute on function system.deactivate_agents(text[]) from public;
 
 create function system.users_inserted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'agents.users');
   perform system.activate_agents(array(select id from new_users where whitelisted));
   return null;
 end $$;
+revoke execute on function system.users_inserted() from public;
 create trigger archisync_users_inserted after insert on agents.users
   referencing new table as new_users for each statement execute function system.users_inserted();
 
 create function system.users_deleted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'agents.users');
   perform system.deactivate_agents(array(select id from old_users where whitelisted));
   return null;
 end $$;
+revoke execute on function system.users_deleted() from public;
 create trigger archisync_users_deleted after delete on agents.users
   referencing old table as old_users for each statement execute function system.users_deleted();
 
 create function system.users_truncated() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'agents.users');
   perform system.deactivate_agents(array(select distinct agent_id from system.sync_state where active));
   return null;
 end $$;
+revoke execute on function system.users_truncated() from public;
 create trigger archisync_users_truncated after truncate on agents.users
   for each statement execute function system.users_truncated();
 
 create function system.user_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'agents.users');
   if tg_op <> 'INSERT' and old.whitelisted and (tg_op = 'DELETE' or new.id <> old.id or new.whitelisted is not true) then
     perform system.deactivate_agents(array[old.id]);
   end if;
@@ -410,6 +427,7 @@ as $$ begin
   end if;
   return null;
 end $$;
+revoke execute on function system.user_changed() from public;
 -- Without a list of columns, which would miss what a BEFORE trigger sets.
 create trigger archisync_user_updated after update on agents.users
   for each row when (old.id is distinct from new.id or old.whitelisted is distinct from new.whitelisted)
@@ -426,6 +444,7 @@ alter table agents.users disable trigger archisync_user_replicated;
 
 create function system.state_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'system.sync_state');
   if old.consecutive_failures < 3 and new.consecutive_failures >= 3 then
     insert into system.notices (event, sync_type, agent_id, run_id, message)
     select 'degraded', new.sync_type, new.agent_id, new.last_run_id,
@@ -439,6 +458,7 @@ as $$ begin
   end if;
   return null;
 end $$;
+revoke execute on function system.state_changed() from public;
 create trigger archisync_state_changed after update of consecutive_failures on system.sync_state
   for each row when ((old.consecutive_failures < 3 and new.consecutive_failures >= 3)
                      or (old.consecutive_failures >= 3 and new.consecutive_failures = 0))
@@ -447,6 +467,7 @@ create trigger archisync_state_changed after update of consecutive_failures on s
 -- All holds of the pair end together, with one notice, however many exports were held one after the other.
 create function system.export_applied() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'system.sync_state');
   with ended as (
     update system.held_exports set ended_at = system.clock()
      where agent_id = new.agent_id and sync_type = new.sync_type and ended_at is null
@@ -459,6 +480,7 @@ as $$ begin
     from ended e order by e.used_by_run is null, e.run_id desc limit 1;
   return null;
 end $$;
+revoke execute on function system.export_applied() from public;
 -- Only an apply sets applied_source to a value.
 create trigger archisync_export_applied after update of applied_source on system.sync_state
   for each row when (new.applied_source is not null) execute function system.export_applied();
@@ -469,6 +491,7 @@ create trigger archisync_export_applied after update of applied_source on system
 -- waits for it and sees its row.
 create function system.export_held_of_nobody() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'system.held_exports');
   if not exists (select from system.sync_state st where st.agent_id = new.agent_id and st.sync_type = new.sync_type and st.active) then
     new.decision := 'withdrawn';
     new.decided_at := system.clock();
@@ -476,12 +499,14 @@ as $$ begin
   end if;
   return new;
 end $$;
+revoke execute on function system.export_held_of_nobody() from public;
 create trigger archisync_export_held_of_nobody before insert on system.held_exports
   for each row when (new.decision is null) execute function system.export_held_of_nobody();
 
 -- No notice of a hold that supersedes an open one of the pair: a person knows of that already.
 create function system.export_held() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(tg_relid, 'system.held_exports');
   if coalesce((select h.decision from system.held_exports h where h.sync_type = new.sync_type
                 and h.agent_id = new.agent_id and h.run_id < new.run_id order by h.run_id desc limit 1), '') <> 'superseded' then
     insert into system.notices (event, sync_type, agent_id, run_id, message)
@@ -490,34 +515,37 @@ as $$ begin
   end if;
   return null;
 end $$;
+revoke execute on function system.export_held() from public;
 create trigger archisync_export_held after insert on system.held_exports
   for each row when (new.decision is null) execute function system.export_held();
 
--- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type.
+-- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type, which is also the table's name.
 
 create function system.changed_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-  shared constant boolean := tg_table_schema = 'shared';
-begin
+as $$ begin
+  perform system.check_trigger_table(
+    tg_relid, to_regclass('agents.' || quote_ident(tg_argv[0])), to_regclass('shared.' || quote_ident(tg_argv[0])));
   if tg_op <> 'INSERT' then
     insert into system.outside_changes (sync_type, agent_id)
-      values (tg_argv[0], case when shared then 'service-account' else to_jsonb(old) ->> 'agent_id' end) on conflict do nothing;
+      values (tg_argv[0], coalesce(to_jsonb(old) ->> 'agent_id', 'service-account')) on conflict do nothing;
   end if;
   if tg_op <> 'DELETE' then
     insert into system.outside_changes (sync_type, agent_id)
-      values (tg_argv[0], case when shared then 'service-account' else to_jsonb(new) ->> 'agent_id' end) on conflict do nothing;
+      values (tg_argv[0], coalesce(to_jsonb(new) ->> 'agent_id', 'service-account')) on conflict do nothing;
   end if;
   return null;
-end
-$$;
+end $$;
+revoke execute on function system.changed_outside() from public;
 create function system.truncated_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
+  perform system.check_trigger_table(
+    tg_relid, to_regclass('agents.' || quote_ident(tg_argv[0])), to_regclass('shared.' || quote_ident(tg_argv[0])));
   update system.sync_state set applied_source = null where sync_type = tg_argv[0] and applied_source is not null;
   return null;
 end $$;
+revoke execute on function system.truncated_outside() from public;
 
 -- ======== Agent data: one table a type, named after it ========
 
