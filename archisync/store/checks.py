@@ -15,7 +15,7 @@ EXPIRED_AFTER_S = 180
 # Purpose: the version and state of the server, and our role in it. Needs no schema of ours. Caller: server. No locks.
 SQL_SERVER = """
 select current_setting('server_version_num')::int as version, current_user as role,
-       pg_is_in_recovery() as standby, pg_backend_pid() as backend_pid
+       pg_is_in_recovery() as standby
 """
 # Purpose: running with an expired lease that no tick has taken back; queued and ready for too long. Caller: stuck_runs. No locks.
 SQL_STUCK = """
@@ -48,12 +48,11 @@ select p.agent_id from (select distinct agent_id from system.sync_state where ac
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """`version` as `server_version_num`: 180001. `standby`: read-only. `backend_pid`: the process behind this connection."""
+    """`version` as `server_version_num`: 180001. `standby`: read-only."""
 
     version: int
     role: str
     standby: bool
-    backend_pid: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,10 @@ network is dead; and each transaction sets what the server does when this client
 directly, use startup options and prepared statements: the statements of every run say `prepare=True`, since planning them takes longer
 than running them. On other connections that has no effect.
 
+Names in our statements are looked up in SEARCH_PATH, whatever role, database, URL or PGOPTIONS say: a function, operator or type that
+somebody made in `public`, and that fits a call better than PostgreSQL's own, would otherwise run with our rights. A direct connection sets
+it once. Through a pooler each transaction sets it, and a statement outside of one gets a transaction.
+
 How a pooler is detected: at the start of a connection, PostgreSQL sends the id of the process that serves it. A pooler makes that number
 up, since it serves the client by whichever process is free. So the number differs from `pg_backend_pid()` exactly when a pooler stands
 between, in session mode too. There a lock would be safe, but workers refuse it all the same: the mode can change while they run.
@@ -25,6 +29,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.abc import Buffer
+from psycopg.abc import Params as Parameters
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import Composed
 from psycopg.types.datetime import TimestamptzLoader
@@ -32,7 +37,6 @@ from psycopg.types.datetime import TimestamptzLoader
 from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
 from archisync.base.text import redact
 
-Database: TypeAlias = psycopg.Connection[DictRow]
 Params: TypeAlias = dict[str, Any]
 
 CONNECT_TIMEOUT_S = 5
@@ -46,7 +50,10 @@ IDLE_IN_TRANSACTION_TIMEOUT_S = 60
 """After this time the server ends a transaction whose client fell silent (SIGSTOP, a dead host): its row locks are free."""
 _ONLY_WHEN_ASKED = 2**31
 """psycopg prepares a statement after that many executions: never by itself, only with `prepare=True`."""
+SEARCH_PATH = "pg_catalog, pg_temp"
+"""Tables of ours are named with their schema; pg_temp, which would else come first, has the stage."""
 _SQL_BOUND_SILENCE = f"set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s'"
+_SQL_POOLED = f"{_SQL_BOUND_SILENCE}; set local search_path = {SEARCH_PATH}"
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -54,6 +61,13 @@ _KEEPALIVES: dict[str, Any] = {
     "tcp_user_timeout": 20_000,
 }
 """For our end of the connection: they detect a dead host even while nothing waits for it."""
+
+# Purpose: set the search_path of a direct connection; behind a pooler, which made up the process id that we know, only for this
+# statement. Caller: connect, before any other statement: so it names the schema of everything it uses. No locks.
+SQL_SET_PATH = f"""
+select s.direct, pg_catalog.set_config('search_path', '{SEARCH_PATH}', not s.direct)
+  from (select pg_catalog.pg_backend_pid() operator(pg_catalog.=) %(pid)s::pg_catalog.int4 as direct) s
+"""  # noqa: S608 - the part is a constant of this module
 
 _T = TypeVar("_T")
 
@@ -75,6 +89,8 @@ class BoundedConnection(psycopg.Connection[DictRow]):
 
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     silence_is_bounded: bool = False
+    is_pooled: bool = False
+    """Whether a pooler, in whatever mode, stands between this connection and PostgreSQL."""
 
     def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
         """Everything that waits for the server passes here. Raises NoAnswerError after `answer_timeout_s`."""
@@ -92,9 +108,23 @@ class BoundedConnection(psycopg.Connection[DictRow]):
     ) -> Iterator[psycopg.Transaction]:
         """As psycopg's; the server ends it when this process falls silent in the middle of it."""
         with super().transaction(savepoint_name, force_rollback) as transaction:
-            if not self.silence_is_bounded:
+            if self.is_pooled:
+                self.execute(_SQL_POOLED)
+            elif not self.silence_is_bounded:
                 self.execute(_SQL_BOUND_SILENCE)
             yield transaction
+
+    def execute(
+        self, query: Any, params: Parameters | None = None, *, prepare: bool | None = None, binary: bool = False
+    ) -> psycopg.Cursor[DictRow]:
+        """As psycopg's; through a pooler always in a transaction, which has our settings."""
+        if self.is_pooled and self.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
+            with self.transaction():
+                return super().execute(query, params, prepare=prepare, binary=binary)
+        return super().execute(query, params, prepare=prepare, binary=binary)
+
+
+Database: TypeAlias = BoundedConnection
 
 
 def _within(gen: Generator[Any, Any, _T], seconds: float) -> Generator[Any, Any, _T]:
@@ -144,6 +174,7 @@ def connect(
             **_KEEPALIVES,
             **options,
         )
+        connection.is_pooled = not one(connection, SQL_SET_PATH, {"pid": connection.info.backend_pid})["direct"]
         _read_times_as_utc(connection)
     except psycopg.Error as exc:
         raise translate(exc) from None
@@ -192,6 +223,10 @@ _WRONG_OPTION = re.compile(
 _HINT_OPTION = "check {option} in ARCHISYNC_DATABASE_URL (in a password, write %2F for /, %3F for ? and %40 for @)"
 
 
+_FUNCTION = re.compile(r'((?:\w|"[^"]+")+)\.(?:\w|"[^"]+")+\([^()]*\)')
+"""The first function in an error's context, the innermost; with its schema, which is not in our search_path."""
+
+
 def translate(exc: psycopg.Error) -> ArchisyncError:
     """The archisync error for a psycopg error, with what to do about it; it never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
@@ -200,6 +235,12 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if isinstance(
         exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
     ):
+        if (theirs := _FUNCTION.search(exc.diag.context or "")) and not theirs[0].startswith("system."):
+            return ConfigurationError(
+                f"a function of the database, {theirs[0]}, can't find a name: {primary}",
+                hint="archisync's sessions have no schema of yours in their search_path: "
+                f"alter function {theirs[0]} set search_path = {theirs[1]}",
+            )
         return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
     if isinstance(exc, errors.InsufficientPrivilege):
         return ConfigurationError(
@@ -260,19 +301,9 @@ def one(db: Database, statement: str | Composed, params: Params | None = None, *
     return row
 
 
-# Purpose: the id of the process that serves this statement. Caller: is_pooled. No locks.
-SQL_SERVED_BY = "select pg_backend_pid() as pid"
-
-
-def is_pooled(db: Database) -> bool:
-    """Whether a pooler, in whatever mode, stands between this connection and PostgreSQL."""
-    row = db.execute(SQL_SERVED_BY).fetchone()
-    return row is None or row["pid"] != db.info.backend_pid
-
-
 def require_direct(db: Database) -> None:
     """Raise ConfigurationError behind a pooler. Call it before claiming a run."""
-    if is_pooled(db):
+    if db.is_pooled:
         raise ConfigurationError(
             "a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it",
             hint=HINT_DIRECT,

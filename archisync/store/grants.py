@@ -134,6 +134,7 @@ def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
         "-- Roles for archisync, each with the rights that it needs. Run this as the owner of the schema, again after each upgrade:",
         '--   archisync db grants | psql --single-transaction --set ON_ERROR_STOP=1 "$ARCHISYNC_DATABASE_URL"',
         "-- The owner of the schema runs `archisync db migrate`, not one of these roles.",
+        "set search_path = pg_catalog, pg_temp;",
     ]
     for role in Role:
         lines += ["", *_role_sql(role, f"{prefix}_{role}")]

@@ -201,9 +201,9 @@ def active(db: Database) -> list[str]:
 def test_a_change_of_whitelisted_by_another_trigger_is_noticed(connection: Database) -> None:
     connection.execute(
         """
-        create function leaves() returns trigger language plpgsql as
+        create function public.leaves() returns trigger language plpgsql as
           $$ begin new.whitelisted := new.username is not null; return new; end $$;
-        create trigger leaves before update on agents.users for each row execute function leaves();
+        create trigger leaves before update on agents.users for each row execute function public.leaves();
         insert into agents.users (id, username, whitelisted) values ('anna', 'anna', true)
         """
     )

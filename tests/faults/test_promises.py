@@ -59,7 +59,7 @@ EXPORTS = {
 }
 # A second clock beside the host's: the same for every session, and only the machine moves it.
 SQL_CLOCK = """
-create table test_clock as select timestamptz '2026-01-01' as now;
+create table public.test_clock as select timestamptz '2026-01-01' as now;
 create or replace function system.clock() returns timestamptz language sql stable parallel safe
 as $$ select now from public.test_clock $$
 """
@@ -336,7 +336,7 @@ class Promises(Slots):
 
     def _set_clock(self, now: datetime) -> None:
         self.now = now
-        self.db.execute("update test_clock set now = %s", [now])
+        self.db.execute("update public.test_clock set now = %s", [now])
 
     def _newest_run(self) -> int:
         return count(self.db, "select coalesce(max(id), 0) from system.runs")

@@ -10,7 +10,7 @@ from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, history, queued_runs
-from archisync.store.database import Database, connected, is_pooled
+from archisync.store.database import Database, connected
 from archisync.work.job import sync
 from tests.conftest import Cli
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
@@ -90,7 +90,7 @@ def test_a_tick_leaves_nothing_in_a_server_connection_that_others_use(
 
 
 def test_a_direct_connection_is_not_taken_for_a_pooled_one(connection: Database) -> None:
-    assert not is_pooled(connection)
+    assert not connection.is_pooled
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
@@ -98,7 +98,7 @@ def test_a_pooler_is_detected_in_every_mode_every_time(registered: Database, poo
     url = pooled(mode)
     for _ in range(20):
         with connected(url, purpose="test") as db:
-            assert is_pooled(db)
+            assert db.is_pooled
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])

@@ -99,11 +99,11 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
     with connected(database_url, purpose="test") as worker:
         begun = begin_run(worker, run.run_id, worker="killed")
         connection.execute(
-            "create function killed() returns trigger language plpgsql as $$ begin"
+            "create function public.killed() returns trigger language plpgsql as $$ begin"
             " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
         )
         connection.execute(
-            "create trigger killed after update of last_run_id on system.sync_state execute function killed()"
+            "create trigger killed after update of last_run_id on system.sync_state execute function public.killed()"
         )
         with pytest.raises(psycopg.OperationalError):
             Sync(worker, csv_config, begun, spool=Path(), may_retry=True).run()

@@ -44,8 +44,7 @@ def judge_postgresql(version: int, *, standby: bool) -> Finding:
 
 
 def check_pooler(db: Database, _: Config) -> Iterator[Finding]:
-    """PostgreSQL gives each new connection the process id that serves it. A pooler can't know it and makes one up."""
-    if checks.server(db).backend_pid == db.info.backend_pid:
+    if not db.is_pooled:
         yield ok("pooler", "no pooler stands between this process and PostgreSQL")
         return
     hint = "ticks may go through it; workers need an ARCHISYNC_DATABASE_URL of PostgreSQL itself"
