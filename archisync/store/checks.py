@@ -17,6 +17,19 @@ SQL_SERVER = """
 select current_setting('server_version_num')::int as version, current_user as role,
        pg_is_in_recovery() as standby
 """
+# Purpose: functions that everybody may run with their owner's rights: an older installation, or somebody's grant. Caller: open_functions.
+# No locks.
+SQL_OPEN_FUNCTIONS = """
+select p.oid::regprocedure::text as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+ where n.nspname in ('system', 'agents', 'shared') and p.prosecdef and has_function_privilege('public', p.oid, 'execute') order by 1
+"""
+# Purpose: schemas in which everybody may create, of those in which a session of this role finds names unless it says otherwise, and of
+# ours. Caller: open_schemas. No locks.
+SQL_OPEN_SCHEMAS = """
+select n.nspname as name from pg_namespace n join pg_settings s on s.name = 'search_path'
+ where (n.nspname in ('system', 'agents', 'shared') or n.nspname = any (string_to_array(translate(s.reset_val, '" ', ''), ',')))
+   and has_schema_privilege('public', n.oid, 'create') order by 1
+"""
 # Purpose: running with an expired lease that no tick has taken back; queued and ready for too long. Caller: stuck_runs. No locks.
 SQL_STUCK = """
 select r.id as run_id, r.sync_type, r.agent_id, r.state, r.worker
@@ -68,6 +81,16 @@ class StuckRun:
 
 def server(db: Database) -> Server:
     return Server(**one(db, SQL_SERVER))
+
+
+def open_functions(db: Database) -> list[str]:
+    """Functions of the schema that everybody may run as its owner; there should be none."""
+    return [row["name"] for row in db.execute(SQL_OPEN_FUNCTIONS).fetchall()]
+
+
+def open_schemas(db: Database) -> list[str]:
+    """Schemas in which everybody may create functions that other sessions of this role then call; there should be none."""
+    return [row["name"] for row in db.execute(SQL_OPEN_SCHEMAS).fetchall()]
 
 
 def stuck_runs(db: Database, *, limit: int = 1000) -> list[StuckRun]:

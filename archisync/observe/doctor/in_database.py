@@ -74,6 +74,20 @@ def check_rights(db: Database, _: Config) -> Iterator[Finding]:
     yield obstacle("rights", ConfigurationError(message, hint=hint))
 
 
+def check_access(db: Database, _: Config) -> Iterator[Finding]:
+    """Rights of PUBLIC with which any login could become another one."""
+    functions, schemas = checks.open_functions(db), checks.open_schemas(db)
+    if functions:
+        message = f"every login may run with the rights of the schema's owner: {first_few(functions)}"
+        hint = f"as that owner: revoke execute on function {', '.join(functions)} from public"
+        yield failed("access", message, hint, ExitCode.CONFIGURATION)
+    if schemas:
+        message = f"every login may create functions in {first_few(schemas)}, which other programs then call with their own rights"
+        yield warning("access", message, f"as its owner: revoke create on schema {', '.join(schemas)} from public")
+    if not functions and not schemas:
+        yield ok("access", "no login gets rights from functions of another one")
+
+
 def check_clock(db: Database, _: Config) -> Iterator[Finding]:
     before = datetime.now(UTC)
     server = clock.now(db)
@@ -207,6 +221,7 @@ CHECKS: Mapping[str, Callable[[Database, Config], Iterator[Finding]]] = {
     "pooler": check_pooler,
     "schema": check_schema,
     "rights": check_rights,
+    "access": check_access,
     "clock": check_clock,
     "ticks": check_ticks,
     "runs": check_runs,

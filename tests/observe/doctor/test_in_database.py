@@ -176,3 +176,41 @@ def test_notices_fails_when_the_hook_refuses_and_warns_of_a_wrong_clock(
         connection.execute(f"update system.notices set event = event{columns}".encode())
     assert only(cli, "notices", {"ARCHISYNC_HOOK": "https://chat.example/hook"}) == (code, finding)
     assert examine(cli, "--only", "notices") == (0, {})
+
+
+def test_access_fails_when_every_login_may_run_functions_as_their_owner_and_its_hint_closes_them(
+    cli: Cli, connection: Database
+) -> None:
+    assert only(cli, "access") == (0, ("ok", "no login gets rights from functions of another one", ""))
+    connection.execute("grant execute on function system.user_changed(), system.activate_agents(text[]) to public")
+    code, finding = only(cli, "access")
+    assert (code, finding) == (
+        ExitCode.CONFIGURATION,
+        (
+            "failed",
+            "every login may run with the rights of the schema's owner: system.activate_agents(text[]), system.user_changed()",
+            "as that owner: revoke execute on function system.activate_agents(text[]), system.user_changed() from public",
+        ),
+    )
+    connection.execute(finding.hint.partition(": ")[2].encode())
+    assert only(cli, "access")[0] == 0
+
+
+@pytest.mark.parametrize("schema", ["public", "tools", "agents"])
+def test_access_warns_when_every_login_may_create_functions_that_others_call(
+    cli: Cli, connection: Database, schema: str
+) -> None:
+    connection.execute("create schema tools; create schema elsewhere; grant create on schema elsewhere to public")
+    connection.execute(f"alter database {connection.info.dbname} set search_path = '$user', tools, public".encode())
+    connection.execute(f"grant create on schema {schema} to public".encode())
+    code, finding = only(cli, "access")
+    assert (code, finding) == (
+        0,
+        (
+            "warning",
+            f"every login may create functions in {schema}, which other programs then call with their own rights",
+            f"as its owner: revoke create on schema {schema} from public",
+        ),
+    )
+    connection.execute(finding.hint.partition(": ")[2].encode())
+    assert only(cli, "access")[1].level == "ok"
