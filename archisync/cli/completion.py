@@ -1,21 +1,29 @@
 """What the shell offers when TAB is pressed: sync types, agent ids, run ids.
 
 A person in the middle of a command wants no error there: without a database that answers at once, nothing is offered.
+
+A shell runs parts of what it is offered: zsh evaluates it, bash puts it on the command line as it is. So an id that anybody wrote into
+agents.users is offered only if it is one that archisync accepts, and descriptions have no character that means something to a shell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from archisync.base.errors import ArchisyncError
+from archisync.rules.agentid import is_agent_id
 from archisync.rules.synctypes import SYNC_TYPES
 
 if TYPE_CHECKING:
     from archisync.store.database import Database
 
 OFFERED = 50
+LOOKED_AT = 1_000
+"""Ids in the table among which those that may be offered are looked for."""
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._@+:-]")
 ANSWER_TIMEOUT_S = 2
 
 _ZSH_FIRST_TAB = """
@@ -35,7 +43,7 @@ def agent_ids(incomplete: str) -> list[str]:
     from archisync.store import agents
 
     with suppress(ArchisyncError), _database() as db:
-        return agents.ids_beginning_with(db, incomplete, limit=OFFERED)
+        return [i for i in agents.ids_beginning_with(db, incomplete, limit=LOOKED_AT) if is_agent_id(i)][:OFFERED]
     return []
 
 
@@ -44,10 +52,8 @@ def run_ids(incomplete: str) -> list[tuple[str, str]]:
     from archisync.store import history
 
     with suppress(ArchisyncError), _database() as db:
-        found = [
-            (str(r.run_id), f"{r.sync_type} of {r.agent_id}: {r.state}") for r in history.newest(db, limit=OFFERED)
-        ]
-        return [(number, text) for number, text in found if number.startswith(incomplete)]
+        runs = history.newest(db, limit=OFFERED)
+        return _described(incomplete, ((r.run_id, f"{r.sync_type} of {r.agent_id}: {r.state}") for r in runs))
     return []
 
 
@@ -56,11 +62,14 @@ def held_run_ids(incomplete: str) -> list[tuple[str, str]]:
     from archisync.store import held
 
     with suppress(ArchisyncError), _database() as db:
-        found = [
-            (str(h.run_id), f"{h.sync_type} of {h.agent_id}: {h.rule}") for h in held.held_exports(db, limit=OFFERED)
-        ]
-        return [(number, text) for number, text in found if number.startswith(incomplete)]
+        found = held.held_exports(db, limit=OFFERED)
+        return _described(incomplete, ((h.run_id, f"{h.sync_type} of {h.agent_id}: {h.rule}") for h in found))
     return []
+
+
+def _described(incomplete: str, runs: Iterable[tuple[int, str]]) -> list[tuple[str, str]]:
+    """The runs whose number begins so; their descriptions have only characters that no shell interprets."""
+    return [(str(run_id), _NOT_PLAIN.sub("?", text)) for run_id, text in runs if str(run_id).startswith(incomplete)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,7 +103,7 @@ def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:
     pairs = [pair for pair in found.unhealthy if pair.backoff_until or not found.tick_note]
     for pair in pairs[:_PAIRS_NAMED]:
         sentence = pair.describe(lambda moment: output.moment(moment, found.now))
-        yield f"{sentence} (archisync why {pair.sync_type} {pair.agent_id})"
+        yield f"{sentence} (archisync why {pair.sync_type} {shlex.quote(pair.agent_id)})"
     if len(pairs) > _PAIRS_NAMED:
         yield "… and more: archisync status --json, archisync history --state failed"
 

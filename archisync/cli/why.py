@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,12 +75,12 @@ def _notes(db: Database, pair: PairState, decision: Decision, held_run: int | No
     from archisync.store import agents, ticks
 
     if decision.reason is Reason.UNKNOWN_AGENT and (alike := agents.alike(db, pair.agent_id)):
-        yield f"did you mean {alike}?"
+        yield f"did you mean {shlex.quote(alike)}?"
     if held_run is not None:
         yield f"an export of it is held since run {held_run}: archisync held show {held_run}"
     failures = pair.consecutive_failures
     if failures and decision.reason is not Reason.BACKING_OFF:
         last = "last run" if failures == 1 else f"last {failures} runs"
-        yield f"its {last} failed: archisync history {pair.sync_type} --agent {pair.agent_id}"
+        yield f"its {last} failed: archisync history {pair.sync_type} --agent {shlex.quote(pair.agent_id)}"
     if tick_note := ticks.overdue_note(ticks.last(db)):
         yield tick_note

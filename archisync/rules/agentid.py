@@ -14,13 +14,18 @@ def check_agent_id(agent_id: str) -> str:
 
     An id has neither `/` nor `..`, so it is always one harmless path component.
     """
-    if _AGENT_ID.fullmatch(agent_id) and ".." not in agent_id:
+    if is_agent_id(agent_id):
         return agent_id
     raise UsageError(
         f"{_shown(agent_id)} is not an agent id",
         hint=f"an agent id is 1 to {MAX_AGENT_ID_LENGTH} ASCII letters, digits and . _ @ + -, "
         "starts with a letter or digit and has no two dots in a row",
     )
+
+
+def is_agent_id(text: str) -> bool:
+    """Whether the text may be an agent id. One that is already in a database may not: plain SQL writes any text."""
+    return _AGENT_ID.fullmatch(text) is not None and ".." not in text
 
 
 def _shown(text: str) -> str:

@@ -8,6 +8,7 @@ same `id`. The document contains no secret.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any
@@ -68,5 +69,7 @@ def document(notice: Notice) -> dict[str, Any]:
         "at": iso(notice.created_at),
         "message": redact(notice.message),
         "text": redact(f"archisync: {notice.message}"),  # the field that chat programs show
-        "hint": show if notice.run_id is not None else f"archisync why {notice.sync_type} {notice.agent_id}",
+        "hint": show
+        if notice.run_id is not None
+        else f"archisync why {notice.sync_type} {shlex.quote(notice.agent_id)}",
     }

@@ -6,6 +6,7 @@ decimal, octal or hexadecimal notations, IPv4 inside IPv6 and a DNS that changes
 """
 
 import ipaddress
+import shlex
 import socket
 import ssl
 from collections.abc import Iterable
@@ -120,7 +121,9 @@ def resolve(host: str, port: int) -> list[Address]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
         said = exc.strerror if isinstance(exc, OSError) else "not a host name"
-        raise TransientSourceError(f"the name {host} can't be resolved: {said}", hint=f"getent hosts {host}") from exc
+        raise TransientSourceError(
+            f"the name {host} can't be resolved: {said}", hint=f"getent hosts {shlex.quote(host)}"
+        ) from exc
     return list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))
 
 

@@ -27,7 +27,7 @@ from archisync.base.errors import (
 from archisync.base.text import printable
 from archisync.rules.config import Config
 from archisync.sources import checksums
-from archisync.sources.httpget import AGAIN_HINT, CREDENTIALS_HINT, Getter, connection_errors, shown
+from archisync.sources.httpget import AGAIN_HINT, CREDENTIALS_HINT, Getter, connection_errors, curl, shown
 from archisync.sources.httpsettings import http_settings, tls_context
 from archisync.sources.httpvalidators import conditions, http_date, validators
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
@@ -107,8 +107,8 @@ def _require_export(response: httpx.Response, origin: str) -> None:
             answer, hint="check the address in ARCHISYNC_SOURCE, and that the ERP has written the export"
         )
     if status in _TRANSIENT or status >= 500:
-        raise TransientSourceError(answer, hint=f"curl -I {origin}", retry_after_s=_retry_after_s(response))
-    raise SourceError(answer, hint=f"curl -I {origin}")
+        raise TransientSourceError(answer, hint=curl(origin), retry_after_s=_retry_after_s(response))
+    raise SourceError(answer, hint=curl(origin))
 
 
 def _phrase(status: int) -> str:
@@ -190,7 +190,7 @@ def _decoded(wire: Readable, response: httpx.Response, origin: str) -> Readable:
     if encodings in (["gzip"], ["x-gzip"]):
         return Unzipped(wire, origin=origin, damaged_hint=AGAIN_HINT)
     names = printable(",".join(encodings), limit=80)
-    raise SourceError(f"{origin} answers in the encoding {names}, which was not asked for", hint=f"curl -I {origin}")
+    raise SourceError(f"{origin} answers in the encoding {names}, which was not asked for", hint=curl(origin))
 
 
 def _verify(

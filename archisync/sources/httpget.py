@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shlex
 import ssl
 from collections.abc import Iterator, Mapping
 from time import monotonic
@@ -63,7 +64,7 @@ class Getter:
             target = _redirect_target(url, response)
             trusted = trusted and _same_host(url, target)
             url = target
-        raise SourceError(f"{shown(url)} is redirected more than {MAX_REDIRECTS} times", hint=f"curl -IL {shown(url)}")
+        raise SourceError(f"{shown(url)} is redirected more than {MAX_REDIRECTS} times", hint=curl(shown(url), "-IL"))
 
     def _send(self, url: httpx.URL, trusted: bool) -> httpx.Response:
         client = self._client(trusted, secure=url.scheme == "https")
@@ -90,20 +91,22 @@ def shown(url: httpx.URL) -> str:
     return printable(str(url.copy_with(username=None, password=None, query=None, fragment=None)), limit=300)
 
 
-def _curl(url: httpx.URL) -> str:
-    """The hint to look at the answer's headers."""
-    return f"curl -I {shown(url)}"
+def curl(origin: str, option: str = "-I") -> str:
+    """The hint to look at the answer's headers. A redirect may lead to an address with characters that mean something to a shell."""
+    return f"curl {option} {shlex.quote(origin)}"
 
 
 def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:
     """Where a redirect leads. Raises SourceError where it must not be followed."""
     target = url.join(response.headers.get("location", ""))  # httpx has checked that it is an address
     if "location" not in response.headers or target.scheme not in ("http", "https") or not target.host:
-        raise SourceError(f"{shown(url)} is redirected to nowhere that http can reach", hint=_curl(url))
+        raise SourceError(f"{shown(url)} is redirected to nowhere that http can reach", hint=curl(shown(url)))
     if target.userinfo:
-        raise SourceError(f"{shown(url)} is redirected to an address with credentials in it", hint=_curl(url))
+        raise SourceError(f"{shown(url)} is redirected to an address with credentials in it", hint=curl(shown(url)))
     if url.scheme == "https" and target.scheme == "http":
-        raise SourceError(f"{shown(url)} is redirected from https to http, which is not followed", hint=_curl(url))
+        raise SourceError(
+            f"{shown(url)} is redirected from https to http, which is not followed", hint=curl(shown(url))
+        )
     if _LOGIN_PATH.search(target.path):
         raise AuthenticationError(f"{shown(url)} is redirected to a login page, {shown(target)}", hint=CREDENTIALS_HINT)
     return target
@@ -161,15 +164,15 @@ def connection_errors(origin: str, *, in_body: bool) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException as exc:
-        raise TransientSourceError(f"{origin} took too long to answer", hint=f"curl -I {origin}") from exc
+        raise TransientSourceError(f"{origin} took too long to answer", hint=curl(origin)) from exc
     except httpcore.RemoteProtocolError as exc:
         if in_body:
             raise TruncatedError(f"{origin}: the body ended before it was complete", hint=AGAIN_HINT) from exc
-        raise TransientSourceError(f"{origin} hung up without an answer", hint=f"curl -I {origin}") from exc
+        raise TransientSourceError(f"{origin} hung up without an answer", hint=curl(origin)) from exc
     except httpcore.NetworkError as exc:
         raise _network_error(origin, exc) from exc
     except httpx.RemoteProtocolError as exc:  # httpx itself raises it for a Location only
-        raise SourceError(f"{origin} is redirected to something that is no address", hint=f"curl -I {origin}") from exc
+        raise SourceError(f"{origin} is redirected to something that is no address", hint=curl(origin)) from exc
     except httpcore.ProtocolError as exc:  # its text may show a header
         raise SourceError(f"{origin} can't be asked: a header is not allowed", hint=CREDENTIALS_HINT) from exc
 
@@ -189,4 +192,4 @@ def _network_error(origin: str, exc: Exception) -> SourceError | TransientSource
             hint="check ARCHISYNC_HTTP_CERT and ARCHISYNC_HTTP_KEY",
         )
     said = cause.strerror if cause is not None and cause.strerror else str(exc)
-    return TransientSourceError(f"{origin} can't be reached: {printable(said, limit=200)}", hint=f"curl -I {origin}")
+    return TransientSourceError(f"{origin} can't be reached: {printable(said, limit=200)}", hint=curl(origin))

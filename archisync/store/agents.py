@@ -115,7 +115,7 @@ def alike(db: Database, agent_id: str) -> str | None:
 def did_you_mean(db: Database, agent_id: str) -> str:
     """The beginning of a hint, such as "did you mean anna? "; empty when no id is similar."""
     close = alike(db, agent_id)
-    return f"did you mean {close}? " if close else ""
+    return f"did you mean {shlex.quote(close)}? " if close else ""
 
 
 def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:

@@ -104,3 +104,39 @@ def test_tab_completes_commands_types_agents_and_runs(shell: str, env: dict[str,
             again.type("\x15")  # Ctrl-U: an empty line
             again.type("echo clea''red\n")
             again.until("cleared")
+
+
+HOSTILE = (
+    "zz;touch MARK #", "zz$(touch MARK)", "zz\\$(touch MARK)", "zz`touch MARK`", "zz\\`touch MARK\\`", "zz'$(touch MARK)'",
+    'zz"$(touch MARK)"', "zz\\\"$(touch MARK)", "zz)); touch MARK; ((", "zz\ntouch MARK", "zz(touch MARK)", "zz *", "zz[$(touch MARK)]",
+)  # fmt: skip
+"""Agent ids that plain SQL has written: what a shell would run if they were offered as they are, alone or in a description."""
+
+
+@SHELLS
+def test_tab_runs_nothing_that_is_written_in_an_agent_id(
+    shell: str, env: dict[str, str], connection: Database, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    for hostile in (text.replace("MARK", str(mark)) for text in HOSTILE):
+        agents.add(connection, hostile, name=None, whitelisted=True)
+        queued_runs.force(connection, "orders", hostile, by="test", why=None)
+    agents.add(connection, "zz.good", name=None, whitelisted=True)
+    with interactive(shell, env) as new:
+        new.type("archisync --install-completion\n")
+        new.until("installed in .*archisync.*")
+    with interactive(shell, env) as again:
+        again.type("archisync agent show z\t")
+        again.until(r"zz\.good")
+        for typed in (
+            "\x15archisync agent show zz;\x08\t\t",
+            "\n",
+            "archisync show 47\t\t\t",
+            "\x15",
+            "archisync why orders zz\t",
+            "\n",
+        ):
+            again.type(typed)
+        again.type("\x15echo clea''red\n")
+        assert str(mark) not in again.until("cleared")
+    assert not mark.exists()

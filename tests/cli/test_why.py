@@ -172,3 +172,20 @@ def test_why_answers_in_json(cli: Cli, noon: Database) -> None:
 def test_why_names_the_run_that_a_tick_queued(cli: Cli, noon: Database) -> None:
     assert cli("tick").returncode == 0
     assert re.match(r"orders of anna: run \d+ is queued since ", cli("why", "orders", "anna").stdout)
+
+
+def test_an_id_is_quoted_in_a_command_to_type(cli: Cli, noon: Database) -> None:
+    hostile = "anna;$(touch x)"
+    noon.execute("insert into agents.users (id, whitelisted) values (%s, true)", [hostile])
+    noon.execute(
+        "update system.sync_state set consecutive_failures = 4, backoff_until = system.clock() + interval '1 h' where agent_id = %s",
+        [hostile],
+    )
+    noon.execute("update system.sync_state set backoff_until = null where sync_type = 'orders'")
+    add_tick(noon)
+    assert (
+        f"note: its last 4 runs failed: archisync history orders --agent '{hostile}'\n"
+        in _why(cli, "orders", hostile)[1]
+    )
+    assert f"(archisync why customers '{hostile}')" in cli("status", env=AT_NOON).stdout
+    assert f"hint: did you mean '{hostile}'? " in cli("agent", "show", "anna;$(touch y)").stderr

@@ -212,3 +212,9 @@ def test_redirect_to_a_private_address_is_refused(tmp_path: Path, erp: Erp) -> N
         error.message
         == "169.254.169.254 has the address 169.254.169.254, which is not public and not in ARCHISYNC_HTTP_ALLOW_PRIVATE"
     )
+
+
+def test_address_of_a_redirect_is_quoted_in_a_command_to_type(tmp_path: Path, erp: Erp) -> None:
+    erp.answers["/o.csv"] = redirect("/x;$(id)")
+    erp.answers["/x;$(id)"] = redirect("ftp://127.0.0.1/o.csv")
+    assert refused(request_of(tmp_path, f"{erp.url}/o.csv")).hint == f"curl -I '{erp.url}/x;$(id)'"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from psycopg.errors import InsufficientPrivilege
 
-from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode, UsageError
+from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
 from archisync.base.text import counted
 from archisync.observe.doctor.findings import Finding, Obstacle, failed, first_few, obstacle, ok, warning
-from archisync.rules.agentid import check_agent_id
+from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
 from archisync.store import agents, checks, clock, grants, migrations, notices, ticks
@@ -144,7 +144,7 @@ def check_agents(db: Database, _: Config) -> Iterator[Finding]:
                 " alter table agents.users enable replica trigger archisync_user_replicated)"
             )
             yield failed("agents", f"{message}: {shown}; agents.users was written past its triggers", hint)
-    refused = [i for i in checks.whitelisted_ids(db, limit=PAIRS_LOOKED_AT) if not _is_allowed(i)]
+    refused = [i for i in checks.whitelisted_ids(db, limit=PAIRS_LOOKED_AT) if not is_agent_id(i)]
     if refused:
         shown = first_few([ascii(agent_id)[:40] for agent_id in refused])
         hint = "correct agents.users: their syncs fail"
@@ -156,14 +156,6 @@ def check_agents(db: Database, _: Config) -> Iterator[Finding]:
         yield ok("agents", f"{number} on the whitelist")
     else:
         yield warning("agents", "no agent is on the whitelist", "archisync agent add ID --allow")
-
-
-def _is_allowed(agent_id: str) -> bool:
-    try:
-        check_agent_id(agent_id)
-    except UsageError:
-        return False
-    return True
 
 
 def check_exports(db: Database, config: Config) -> Iterator[Finding]:
