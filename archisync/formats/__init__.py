@@ -1,15 +1,28 @@
 """Bytes to rows: opens an export as a table of the format that its name or its first bytes show."""
 
+import re
+
 from archisync.base.errors import ExportError
 from archisync.formats.csv.table import CsvTable
 from archisync.formats.jsonl import JsonlTable
-from archisync.formats.rows import BadRow, LineTable, NumberText, PlainLines, RawRow, SkippingTable, Table
+from archisync.formats.rows import (
+    BadRow,
+    LineTable,
+    NumberText,
+    PlainLines,
+    RawRow,
+    RequiredPlaces,
+    SkippingTable,
+    Table,
+    nothing_required,
+)
 from archisync.rules.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
 from archisync.sources.interface import Export
 
 __all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]
 
 _HEAD_BYTES = 64 * 1024
+_MARKUP_BYTES = 4096
 _PDF_MAGIC = b"%PDF-"
 _PDF_MAGIC_WITHIN = 1024
 """The first line of a PDF is within these bytes (ISO 32000-1, annex H)."""
@@ -17,7 +30,7 @@ _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _TEXT_SUFFIXES = _CSV_SUFFIXES | _JSONL_SUFFIXES
 _UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_WIDE_BOMS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # The first bytes of files that people put in an export folder by mistake.
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx)",
@@ -28,10 +41,20 @@ _FOREIGN = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
 _FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped), or print it as a PDF report"
+_CONVERT_HINT = "export it as CSV, or let a program convert it: ARCHISYNC_SOURCE='exec:/path/to/program {agent} {type}'"
+_HTML = re.compile(
+    r"<!doctype html|<html|<(?:head|body|script|meta|title|table|div|p|center|form|br|font)\b", re.IGNORECASE
+)
 
 
-def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits = DEFAULT_PDF_LIMITS) -> Table:
-    """Open a fetched export and read its labels. `dialect` applies if it is CSV, `limits` apply if it is a PDF.
+def open_table(
+    export: Export,
+    dialect: CsvDialect = DETECT,
+    limits: PdfLimits = DEFAULT_PDF_LIMITS,
+    required: RequiredPlaces = nothing_required,
+) -> Table:
+    """Open a fetched export and read its labels. `dialect` applies if it is CSV, `limits` apply if it is a PDF. `required` tells the
+    header from lines above it.
 
     Raises ExportError when it is empty, is not a table (a login page, binary data), or is visibly truncated.
     """
@@ -47,7 +70,7 @@ def open_table(export: Export, dialect: CsvDialect = DETECT, limits: PdfLimits =
         raise ExportError(
             "the export is named .pdf and is not a PDF", hint="look into the file; print the report again"
         )
-    return JsonlTable(export.path) if is_jsonl else CsvTable(export.path, dialect)
+    return JsonlTable(export.path) if is_jsonl else CsvTable(export.path, dialect, required)
 
 
 def _is_jsonl(suffix: str, head: bytes) -> bool:
@@ -63,17 +86,27 @@ def _refuse_foreign(head: bytes, encoding: str | None) -> None:
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             raise ExportError(f"the export is {what}", hint=_FORMAT_HINT)
-    if head.startswith(_UTF16_BOMS):
-        encoding = "utf-16"
-    if any(_text_start(head, name).startswith("<") for name in ("utf-8-sig", encoding) if name):
+    encoding = next((name for bom, name in _WIDE_BOMS.items() if head.startswith(bom)), encoding)
+    for name in filter(None, ("utf-8-sig", encoding)):
+        _refuse_markup(head[:_MARKUP_BYTES].decode(name, errors="replace").lstrip())
+    # A NUL in a cell is removed and counted. In the header line it means that the file is not text.
+    if not (encoding or "").startswith(("utf-16", "utf-32")) and b"\0" in head.split(b"\n", 1)[0]:
+        raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
+
+
+def _refuse_markup(text: str) -> None:
+    """Raise ExportError for a beginning that is XML, HTML or a JSON array."""
+    if text.startswith("<") and not _HTML.search(text):
+        raise ExportError("the export is XML", hint=_CONVERT_HINT)
+    if text.startswith("<"):
+        if "<table" in text.lower() and "password" not in text.lower():
+            raise ExportError("the export is an HTML page with a table", hint=_CONVERT_HINT)
         raise ExportError(
             "the export looks like an HTML page, probably a login page",
             hint="check the credentials and the session of whatever fetches the export",
         )
-    # A NUL in a cell is removed and counted. In the header line it means that the file is not text.
-    if not (encoding or "").startswith("utf-16") and b"\0" in head.split(b"\n", 1)[0]:
-        raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
-
-
-def _text_start(head: bytes, encoding: str) -> str:
-    return head[:1024].decode(encoding, errors="replace").lstrip()
+    if re.match(r"\[\s*[{\[]", text):
+        raise ExportError(
+            "the export is a JSON array",
+            hint="write one object a line (JSON Lines), as jq -c '.[]' does; name it .jsonl",
+        )

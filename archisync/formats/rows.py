@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from archisync.formats.copylines import PlainLine
 from archisync.formats.knownlines import LineDigests
 
 CUT_OFF_HINT = "the transfer or the ERP's export job was cut off; export it again"
+
+RequiredPlaces: TypeAlias = Callable[[tuple[str, ...]], tuple[int, ...] | None]
+"""The places of the columns that each row must fill, under these labels; None when the labels lack one of them."""
+
+
+def nothing_required(labels: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Any line can be the header."""
+    return ()
 
 
 class NumberText(str):

@@ -31,11 +31,24 @@ CSV_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850",
 
 
 class CsvDialect(NamedTuple):
-    """What is known about a CSV file before it is read; None: to be detected. `quoted`: double quotes may enclose a cell."""
+    """What is known about a CSV file before it is read; None: to be detected. `quoted`: double quotes may enclose a cell.
+
+    `open_end`: the last line may lack its line end. `ignored`: words that begin lines which are no rows. `title_lines`: lines above the
+    header; with 0 they are found by the columns that the sync type requires.
+    """
 
     delimiter: str | None = None
     encoding: str | None = None
     quoted: bool = True
+    open_end: bool = False
+    ignored: tuple[str, ...] = ()
+    title_lines: int = 0
+
+    @property
+    def given(self) -> list[str]:
+        """The names of what is not left open."""
+        names = ("delimiter", "encoding", "quoting", "final line end", "ignored rows", "title lines")
+        return [name for name, value, left_open in zip(names, self, DETECT, strict=True) if value != left_open]
 
 
 DETECT = CsvDialect()
@@ -84,6 +97,10 @@ def _seed_interval(name: str, text: str, sync_type: SyncType) -> int:
     if not text:
         return sync_type.default_interval_minutes
     return whole_number(MIN_INTERVAL_MINUTES, MAX_INTERVAL_MINUTES)(name, text)
+
+
+def _words(_name: str, text: str, _sync_type: SyncType) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _aliases(name: str, text: str, sync_type: SyncType) -> dict[str, str]:
@@ -179,6 +196,22 @@ class Config:
         "ARCHISYNC_CSV_QUOTING",
         choice({"none": "none", "double": "double"}),
         "`none`: a quote is a character like any other; else cells may stand in double quotes",
+    )
+    csv_final_line_end = TypeSetting(
+        "ARCHISYNC_CSV_FINAL_LINE_END",
+        choice({"required": "required", "optional": "optional"}),
+        "`optional`: the ERP writes no line end after the last line; else such an export counts as cut off",
+    )
+    csv_ignore_rows = TypeSetting(
+        "ARCHISYNC_CSV_IGNORE_ROWS",
+        _words,
+        "words that begin a line which is no row, as `TOTALE,Totale generale` for a total below the rows",
+    )
+    csv_title_lines = TypeSetting(
+        "ARCHISYNC_CSV_TITLE_LINES",
+        whole_number(0, 1000),
+        "lines above the header line; else they are found by the columns that the type requires",
+        default="0",
     )
     aliases = TypeSetting(
         "ARCHISYNC_ALIASES",
@@ -298,6 +331,9 @@ class Config:
             delimiter=self.csv_delimiter(sync_type),
             encoding=self.csv_encoding(sync_type),
             quoted=self.csv_quoting(sync_type) != "none",
+            open_end=self.csv_final_line_end(sync_type) == "optional",
+            ignored=self.csv_ignore_rows(sync_type),
+            title_lines=self.csv_title_lines(sync_type),
         )
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, overload
 
 from archisync.base.errors import ConfigurationError
 
@@ -140,6 +140,12 @@ def _problem(read: Callable[[], object]) -> Iterator[ConfigurationError]:
         yield exc
 
 
+class WholeNumber(Protocol):
+    """Reads a setting that is a whole number, of a type or for all."""
+
+    def __call__(self, name: str, text: str, sync_type: SyncType | None = None, /) -> int: ...
+
+
 # Ways to read a text: each takes the variable's name and text (and the type) and raises ConfigurationError.
 
 
@@ -147,8 +153,8 @@ def any_text(_name: str, text: str, _sync_type: SyncType | None = None) -> str:
     return text
 
 
-def whole_number(low: int, high: int) -> Callable[[str, str], int]:
-    def parse(name: str, text: str) -> int:
+def whole_number(low: int, high: int) -> WholeNumber:
+    def parse(name: str, text: str, _sync_type: SyncType | None = None) -> int:
         if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
             raise ConfigurationError(f"{name} is {text!r}", hint=f"a whole number from {low} to {high}")
         return int(text)

@@ -5,7 +5,8 @@
   separate thousands. An exponent (`1E+3`) is accepted under `iso` only, because only machines write it. `5.` is refused: it may be the
   beginning of `5.60`.
 * Integers may have a fraction of zeros (`5.0`), but under `iso` not exactly three (`1.000` may be a thousand).
-* Dates have two digits for day and month. A time of day is dropped, after conversion into the zone if it has an offset.
+* Dates are `2025-12-31`, `20251231`, `31/12/2025`, `31.12.2025` or `31-DIC-2025` (Italian or English months, short or in full), with two
+  digits for day and month. A time of day is dropped, after conversion into the zone if it has an offset.
 * Timestamps are returned in UTC. An ambiguous local time (clocks go back) is the first of the two; a skipped one (clocks go forward) is
   read with the offset before the change.
 * Identifiers lose thousands dots only where a number would have them: `70.962`, but not `001.234`.
@@ -121,8 +122,8 @@ def _identifier(text: str) -> str:
 
 
 _BOOLEANS = {
-    **dict.fromkeys(("si", "yes", "true", "checked", "1"), True),
-    **dict.fromkeys(("no", "false", "unchecked", "0"), False),
+    **dict.fromkeys(("si", "s", "yes", "true", "vero", "checked", "x", "1"), True),
+    **dict.fromkeys(("no", "n", "false", "falso", "unchecked", "0"), False),
 }
 
 
@@ -222,7 +223,22 @@ _ISO_MOMENT = re.compile(
     rf"(?:[T ]{_CLOCK}(?:\.(?P<fraction>[0-9]{{1,9}}))?)?"
     r" ?(?P<offset>[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?"
 )
-_DAY_FIRST = re.compile(rf"(?P<day>[0-9]{{2}})/(?P<month>[0-9]{{2}})/(?P<year>[0-9]{{4}})(?: {_CLOCK})?)?")
+_COMPACT = re.compile(r"(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})")
+_DAY_FIRST = re.compile(
+    rf"(?P<day>[0-9]{{2}})(?P<sign>[/.])(?P<month>[0-9]{{2}})(?P=sign)(?P<year>[0-9]{{4}})(?: {_CLOCK})?)?"
+)
+_NAMED_MONTH = re.compile(
+    rf"(?P<day>[0-9]{{2}})(?P<sign>[-/. ])(?P<month>[^\W\d_]{{3,9}})\.?(?P=sign)(?P<year>[0-9]{{4}})(?: {_CLOCK})?)?"
+)
+_MONTHS = {
+    name: number
+    for names in (
+        "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        "january february march april may june july august september october november december",
+    )
+    for number, full in enumerate(names.split(), 1)
+    for name in (full, full[:3])
+}
 
 
 def _date(text: str, zone: ZoneInfo) -> date:
@@ -243,20 +259,26 @@ def _timestamp(text: str, zone: ZoneInfo) -> datetime:
 
 def _moment(text: str, what: str) -> datetime:
     """The moment as it is written: aware if it has an offset, else naive."""
-    found = _ISO_MOMENT.fullmatch(text) or _DAY_FIRST.fullmatch(text)
-    if found is None:
+    patterns = (_ISO_MOMENT, _DAY_FIRST, _COMPACT, _NAMED_MONTH)
+    found = next((match for pattern in patterns if (match := pattern.fullmatch(text))), None)
+    month = None if found is None else _month(found["month"])
+    if found is None or month is None:
         raise _bad(text, f"is not {what} (YYYY-MM-DD or DD/MM/YYYY)")
     parts = found.groupdict()
     if int(parts["year"]) < MIN_YEAR:
         raise _bad(text, f"is before the year {MIN_YEAR}")
     # PostgreSQL stores no digits below a microsecond
     microsecond = int((parts.get("fraction") or "0")[:6].ljust(6, "0"))
-    hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
+    hour, minute, second = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
     try:
-        day = date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
+        day = date(int(parts["year"]), month, int(parts["day"]))
         return datetime.combine(day, time(hour, minute, second, microsecond, tzinfo=_offset(parts.get("offset"))))
     except ValueError:
         raise _bad(text, "is an impossible date or time") from None
+
+
+def _month(text: str) -> int | None:
+    return int(text) if text.isdecimal() else _MONTHS.get(text.casefold())
 
 
 def _offset(text: str | None) -> timezone | None:

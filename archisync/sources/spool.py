@@ -87,13 +87,15 @@ def _bomb(origin: str, size_bytes: int) -> ExportError:
 
 
 class WholeReads:
-    """Reads exactly as many bytes as asked, except at the end. `read_bytes`: how many the source has returned so far.
+    """Reads exactly as many bytes as asked, except at the end. `read_bytes`: how many the source has returned so far; `first`: its
+    first block.
 
     A pipe or socket returns what it has, and gzip's reader would take half a header for a damaged one.
     """
 
     def __init__(self, content: Readable) -> None:
         self.read_bytes = 0
+        self.first = b""
         self._content = content
         self._ahead = b""
 
@@ -102,6 +104,7 @@ class WholeReads:
         missing = size - len(parts[0])
         while missing > 0 and (block := self._content.read(missing)):
             parts.append(block)
+            self.first = self.first or block[: len(_GZIP_MAGIC)]
             missing -= len(block)
             self.read_bytes += len(block)
         return b"".join(parts)
@@ -134,6 +137,11 @@ class Unzipped:
         try:
             return self._file.read(size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+            if "Not a gzipped file" in str(exc) and self._packed.first.startswith(_GZIP_MAGIC):
+                raise ExportError(
+                    f"{self._origin} has other bytes after the end of its gzip data",
+                    hint="the transfer or a script added them: transfer it in binary mode; " + self._hint,
+                ) from exc
             raise TruncatedError(
                 f"{self._origin}: the gzip data is truncated or damaged ({exc})", hint=self._hint
             ) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from archisync.formats import open_table
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SyncType
 from archisync.sources.interface import Export, Fetched, Request
+from archisync.sync.labels import required_places
 from archisync.sync.records import RecordReader, read_records
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def _wait_s(state: RetryCallState) -> float:
 def open_export(config: Config, sync_type: SyncType, export: Export, details: dict[str, Any]) -> RecordReader:
     """The export's records. What was detected (format, encoding, delimiter) goes into `details`. Raises ExportError."""
     aliases, locale = config.aliases(sync_type), config.locale(sync_type) or "iso"
-    table = open_table(export, config.csv_dialect(sync_type), config.pdf_limits)
+    header = partial(required_places, sync_type=sync_type, aliases=tuple(aliases.items()))
+    table = open_table(export, config.csv_dialect(sync_type), config.pdf_limits, header)
     details["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
         from archisync.sync.reports import PrintedTable

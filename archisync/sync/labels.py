@@ -6,8 +6,10 @@ columns for one field hold the export: nobody knows which of them is right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from archisync.base.errors import ConfigurationError, ExportError
 from archisync.rules.synctypes import Field, SyncType
@@ -24,10 +26,31 @@ class MissingColumnError(ExportError):
     reason = "missing-column"
 
 
+_APOSTROPHE_ACCENT = re.compile(r"(?<=[AEIOU])['`](?=[ :]|$)")
+
+
 def fold_label(label: str) -> str:
-    """The form in which labels are compared: upper case, no accents, no trailing colon, single blanks. `_` stays."""
-    folded = strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").upper())
-    return " ".join(folded.split()).rstrip(": ")
+    """The form in which labels are compared: upper case, no accents, no trailing colon, single blanks. `_` stays.
+
+    `CITTA'` is CITTÀ on a keyboard without capital accents.
+    """
+    folded = " ".join(strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").upper()).split())
+    return _APOSTROPHE_ACCENT.sub("", folded).rstrip(": ")
+
+
+@lru_cache(maxsize=512)
+def required_places(
+    labels: tuple[str, ...], sync_type: SyncType, aliases: tuple[tuple[str, str], ...]
+) -> tuple[int, ...] | None:
+    """The places of the columns that each row must fill; None when one of them has no column."""
+    try:
+        layout = map_labels(labels, sync_type, dict(aliases))
+    except MissingColumnError:
+        return None
+    except ExportError:  # two columns for one field: a header, and reading it says what is wrong with it
+        return ()
+    columns = zip(layout.columns, layout.positions, strict=True)
+    return tuple(place for field, place in columns if needs_column(field, sync_type))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

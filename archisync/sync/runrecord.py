@@ -76,7 +76,8 @@ class RunRecord:
         if staged.repeated:
             self.warn("repeated-rows", f"{counted(staged.repeated, 'identical row')} left out", staged.repeated)
         if records.skipped:
-            self.warn("skipped-rows", f"{counted(records.skipped, 'row')} without an id skipped", records.skipped)
+            what = counted(records.skipped, "row that is no record", "rows that are no records")
+            self.warn("skipped-rows", f"{what} skipped", records.skipped)
         if removed := records.control_characters_removed:
             self.warn("control-characters", f"{counted(removed, 'control character')} removed", removed)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from archisync.base.errors import ExportError
 from archisync.formats import open_table
 from archisync.formats.csv.lines import MAX_LINE_CHARS
-from archisync.formats.csv.table import MAX_CELL_CHARS, CsvTable
+from archisync.formats.csv.records import MAX_CELL_CHARS
+from archisync.formats.csv.table import CsvTable
 from archisync.formats.rows import BadRow, RawRow
 from archisync.rules.config import CsvDialect
 from archisync.sources import Export
@@ -43,6 +44,14 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
         (b"<!DOCTYPE html><html>\n", "the export looks like an HTML page, probably a login page"),
         (b"\xef\xbb\xbf \r\n<html>\n", "the export looks like an HTML page, probably a login page"),
         ("<html>\n".encode("utf-16"), "the export looks like an HTML page, probably a login page"),
+        (b"<?xml version='1.0'?>\n<rows/>\n", "the export is XML"),
+        (b"\xef\xbb\xbf<Customers><Customer/></Customers>\n", "the export is XML"),
+        (
+            b"<?xml version='1.0'?>\n<!DOCTYPE html PUBLIC '-//W3C'>\n",
+            "the export looks like an HTML page, probably a login page",
+        ),
+        (b"<table border=1><tr><td>1</td></tr></table>\n", "the export is an HTML page with a table"),
+        (b'[{"id": 1}]\n', "the export is a JSON array"),
         (b"PK\x03\x04rest\n", "the export is a zip archive or a spreadsheet (.xlsx)"),
         (b"a\0,b\n1,2\n", "the export is binary data, not text"),
         (b"\n\n  \n", "the export has no header line that can be read"),
@@ -142,7 +151,7 @@ def test_a_table_may_have_one_column(tmp_path: Path) -> None:
 
 
 def test_labels_are_kept_as_they_are(tmp_path: Path) -> None:
-    assert open_table(_export(tmp_path, b"a,,a, B :\n")).labels == ("a", "", "a", " B :")
+    assert open_table(_export(tmp_path, b"a,,a, B :\n")).labels == ("a", "", "a", "B :")
 
 
 def test_line_numbers_count_the_lines_of_the_file(tmp_path: Path) -> None:

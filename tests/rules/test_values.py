@@ -300,6 +300,14 @@ def test_every_64_bit_integer_is_read_back(value: int, locale: Locale) -> None:
         ("29/02/2024", date(2024, 2, 29)),
         ("1900-01-01", date(1900, 1, 1)),
         ("9999-12-31", date(9999, 12, 31)),
+        ("20251231", date(2025, 12, 31)),
+        ("31.12.2025", date(2025, 12, 31)),
+        ("31.12.2025 23:59", date(2025, 12, 31)),
+        ("31-OTT-2025", date(2025, 10, 31)),
+        ("31 ottobre 2025", date(2025, 10, 31)),
+        ("30-Set-2025", date(2025, 9, 30)),
+        ("30-SEP-2025 14:30", date(2025, 9, 30)),
+        ("01.mag.2025", date(2025, 5, 1)),
     ],
 )
 def test_dates_with_slashes_begin_with_the_day(text: str, value: date) -> None:
@@ -319,7 +327,12 @@ def test_dates_with_slashes_begin_with_the_day(text: str, value: date) -> None:
         ("1/2/2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
         ("01-02-2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
         ("2026/01/02", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
-        ("20260102", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("31122025", "is an impossible date or time"),
+        ("12012025", "is before the year 1900"),
+        ("2026010203", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("01.02/2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("01-MAI-2026", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
+        ("31-OTT-25", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
         ("٢٠٢٦-٠١-٠٢", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
         ("today", "is not a date (YYYY-MM-DD or DD/MM/YYYY)"),
     ],
@@ -404,8 +417,8 @@ def test_numeric_identifier_is_the_same_with_and_without_dots(value: int) -> Non
 @pytest.mark.parametrize(
     ("words", "value"),
     [
-        (("Sì", "si", "SI\u0300", "Yes", "TRUE", "Checked", "1"), True),
-        (("No", "false", "Unchecked", "0", "", " "), False),
+        (("Sì", "si", "SI\u0300", "Yes", "TRUE", "Checked", "1", "Vero", "S", "X"), True),
+        (("No", "false", "Unchecked", "0", "", " ", "FALSO", "n"), False),
     ],
 )
 def test_booleans(words: tuple[str, ...], value: bool) -> None:
@@ -415,6 +428,13 @@ def test_booleans(words: tuple[str, ...], value: bool) -> None:
 @pytest.mark.parametrize("text", ["maybe", "2", "y", "t", "-1", "true false", "١"])
 def test_unclear_booleans_are_refused(text: str) -> None:
     assert refusal(Kind.BOOLEAN, text) == f"{text!r} is not yes or no"
+
+
+@pytest.mark.parametrize(
+    "text", ["1.234,56", "1 234,56", "1\u00a0234,56", "1\u2009234,56", "1\u202f234,56", "\u00a01234,56"]
+)
+def test_every_blank_may_separate_thousands(text: str) -> None:
+    assert number(text, "it") == Decimal("1234.56")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BOOLEAN])

@@ -3,15 +3,18 @@
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from archisync.base.errors import ExportError, TruncatedError
+from archisync.base.errors import ExportError
 from archisync.base.text import counted
 from archisync.formats.csv.lines import MAX_LINE_CHARS
-from archisync.formats.rows import CUT_OFF_HINT
 
 _BLOCK_BYTES = 256 * 1024
+_TAIL_BYTES = 1024
 _UTF16_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
 _UTF16_BY_BOM = {bom: encoding for encoding, bom in _UTF16_BOMS.items()}
+_UTF32_BY_BOM = {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"}
+_DOS_END = "\x1a"  # Ctrl-Z
 
 
 def configured_codec(path: Path, encoding: str) -> str:
@@ -41,6 +44,8 @@ def detected_codec(path: Path) -> str:
     Raises ExportError when the file is not text in that encoding, or is UTF-8 with damaged bytes.
     """
     head = _head(path, 3)
+    if _head(path, 4) in _UTF32_BY_BOM:
+        return checked_codec(path, "utf-32")
     if head[:2] in _UTF16_BY_BOM:
         return checked_codec(path, "utf-16")
     if head == codecs.BOM_UTF8:
@@ -58,26 +63,42 @@ def checked_codec(path: Path, codec: str) -> str:
     raise _invalid(codec.removesuffix("-sig"))
 
 
-def find_line_end(path: Path, codec: str | None) -> str:
-    """The character that ends a line. Raises TruncatedError when the file doesn't end with it. `codec`: if it is known."""
-    # Latin-1 finds the line ends of every encoding except UTF-16.
-    encoding = _UTF16_BY_BOM.get(_head(path, 2)) or (codec if codec in _UTF16_BOMS else "latin-1")
+class Ending(NamedTuple):
+    """`line_end` is the character that ends a line. `closed`: the file ends with it, or with Ctrl-Z. `unusual` names what is recorded."""
+
+    line_end: str
+    closed: bool
+    unusual: str
+
+
+def find_ending(path: Path, codec: str | None) -> Ending:
+    """How the lines and the file end. `codec`: if it is known."""
+    encoding = _width_of_characters(path, codec)
     with path.open(encoding=encoding, errors="replace", newline="") as file:
-        line_end = "\r" if file.readline(MAX_LINE_CHARS).endswith("\r") else "\n"
-    if not _ends_with(path, line_end.encode(encoding)):
-        raise TruncatedError(
-            "truncated: the final line end is missing, so the last row may be cut off", hint=CUT_OFF_HINT
-        )
-    return line_end
+        first = file.readline(MAX_LINE_CHARS)
+        doubled = first.endswith("\r") and file.readline(MAX_LINE_CHARS) == "\r\n"
+    line_end = "\r" if first.endswith("\r") and not doubled else "\n"
+    tail = _tail(path, encoding)
+    text = tail.rstrip(_DOS_END)
+    unusual = ["CR CR LF"] * doubled + ["Ctrl-Z"] * (text != tail)
+    return Ending(line_end, closed=text != tail or text.endswith(line_end), unusual=", ".join(unusual))
 
 
-def _ends_with(path: Path, line_end: bytes) -> bool:
-    size_bytes, width = path.stat().st_size, len(line_end)
-    if size_bytes < width or size_bytes % width:
-        return False
+def _width_of_characters(path: Path, codec: str | None) -> str:
+    """An encoding that finds the line ends: Latin-1 finds those of every encoding except UTF-16 and UTF-32."""
+    if (found := _UTF32_BY_BOM.get(_head(path, 4))) is not None:
+        return found
+    return _UTF16_BY_BOM.get(_head(path, 2)) or (codec if codec in _UTF16_BOMS else "latin-1")
+
+
+def _tail(path: Path, encoding: str) -> str:
+    """The last characters; none of a file that is cut inside a character."""
+    size_bytes, width = path.stat().st_size, len("\n".encode(encoding))
+    if size_bytes % width:
+        return ""
     with path.open("rb") as file:
-        file.seek(size_bytes - width)
-        return file.read() == line_end
+        file.seek(max(size_bytes - _TAIL_BYTES, 0))
+        return file.read().decode(encoding, errors="replace")
 
 
 def _head(path: Path, size_bytes: int) -> bytes:

@@ -6,10 +6,9 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, Protocol, TextIO
 
 from archisync.base.errors import ExportError
-from archisync.formats.copylines import PlainLine
 from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.formats.rows import PlainLines
 
@@ -18,6 +17,8 @@ _MAX_LINE_BYTES = 4 * MAX_LINE_CHARS
 _FIRST_BLOCK_BYTES = 8 * 1024  # the header is in it
 _BLOCK_BYTES = 256 * 1024
 _BLOCK_CHARS = 128 * 1024
+_LONG_ENDS = ("\r\r\n", "\r\n")
+"""CR CR LF is what a program writes that puts a CR before each LF of a text that has it already."""
 
 
 @contextmanager
@@ -31,6 +32,14 @@ def open_lines(path: Path, encoding: str, line_end: str, *, quoted: bool) -> Ite
         return
     with path.open(encoding=encoding, newline=line_end) as file:
         yield Lines(_blocks(_text_pieces(file), line_end), quoted=quoted)
+
+
+class LinePattern(Protocol):
+    """What tells the lines that need no parsing, such as `archisync.formats.copylines.PlainLine`."""
+
+    def match(self, lines: Sequence[bytes], /) -> bool:
+        """Whether all of these lines match."""
+        ...
 
 
 class _Block(NamedTuple):
@@ -82,6 +91,7 @@ class Lines:
         self.lines = 0
         self.chars = 0
         self.quotes = 0
+        self.excel = False  # whether a cell may be ="text"
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
 
     def __iter__(self) -> Lines:
@@ -109,7 +119,7 @@ class Lines:
             self._count_quotes(line)
         return line
 
-    def plain(self, pattern: PlainLine) -> Iterator[PlainLines]:
+    def plain(self, pattern: LinePattern) -> Iterator[PlainLines]:
         """The lines from here on that match, up to the first that doesn't."""
         while True:
             if not self._lines_left:
@@ -157,6 +167,7 @@ class Lines:
     def _count_quotes(self, line: str) -> None:
         quotes = line.replace('""', "").count('"')  # a doubled quote neither opens nor closes a cell
         self.quotes += line.count('"')
+        self.excel = self.excel or '="' in line or '=("' in line
         if quotes % 2:
             self.opened = None if self.opened else self.number
         elif quotes and self.opened:
@@ -210,8 +221,10 @@ def _blocks(pieces: Iterator[bytes], line_end: str) -> Iterator[_Block]:
     first = 1
     for piece in pieces:
         end, text = line_end, piece
-        if line_end == "\n" and b"\r" in text and text.count(b"\r\n") == text.count(b"\n"):
-            end, text = "\r\n", text.replace(b"\r\n", b"\n")
+        if line_end == "\n" and b"\r" in text:
+            number = text.count(b"\n")
+            end = next((end for end in _LONG_ENDS if text.count(end.encode()) == number), end)
+            text = text.replace(end.encode(), b"\n")
         lines = text.removesuffix(line_end.encode()).split(line_end.encode())
         yield _Block(range(first, first + len(lines)), lines, end, [])
         first += len(lines)

@@ -1,51 +1,72 @@
-"""CSV exports. Encoding, delimiter and line end are detected, and a truncated file is never taken for a complete one.
+"""CSV exports. Encoding, delimiter, header and line end are detected, and a truncated file is never taken for a complete one.
 
-A CSV file has no end mark. Instead, its last byte must be a line end, every quoted cell must be closed, and the last row must
-have all its cells. So only a cut exactly after a row goes unnoticed here; the guard counts the rows.
+A CSV file has no end mark. Instead, its last byte must be a line end (or Ctrl-Z), every quoted cell must be closed, and the last row
+must have all its cells. So only a cut exactly after a row goes unnoticed here; the guard counts the rows.
 
-Lines end with LF or CR LF, or all of them with CR when the header line does.
+Lines end with LF, CR LF or CR CR LF, or all of them with CR when the header line does.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.base.text import counted
+from archisync.base.text import counted, printable
 from archisync.formats.copylines import PlainLine
-from archisync.formats.csv.encoding import checked_codec, configured_codec, detected_codec, find_line_end
-from archisync.formats.csv.lines import Lines, open_lines
+from archisync.formats.csv.encoding import checked_codec, configured_codec, detected_codec, find_ending
+from archisync.formats.csv.header import DELIMITERS, find_header, skip_to
+from archisync.formats.csv.ignored import IgnoredRows
+from archisync.formats.csv.lines import LinePattern, Lines, open_lines
+from archisync.formats.csv.records import records
 from archisync.formats.knownlines import LineDigests
-from archisync.formats.rows import CUT_OFF_HINT, BadRow, PlainLines, RawRow
-from archisync.rules.config import CSV_DELIMITERS, DETECT, CsvDialect
+from archisync.formats.rows import CUT_OFF_HINT, BadRow, PlainLines, RawRow, RequiredPlaces, nothing_required
+from archisync.rules.config import DETECT, CsvDialect
 
-MAX_CELL_CHARS = 1024 * 1024  # far more than the 64 KiB that a value may have, so that values.py can quarantine the row
-_DELIMITERS = {delimiter: name for name, delimiter in CSV_DELIMITERS.items()}
+_LOOKED_AT = 3
+"""Rows that show whether the rows have a delimiter at their end."""
 
 
 class CsvTable:
-    """A CSV file. What the dialect leaves open is detected.
+    """A CSV file. What the dialect leaves open is detected. `required` tells a header line from title lines.
 
-    Raises ExportError when the file is visibly truncated, is not text, or has no clear header line.
+    `skipped` counts the rows that the dialect says to ignore. Raises ExportError when the file is visibly truncated, is not text, or
+    has no clear header line.
     """
 
-    def __init__(self, path: Path, dialect: CsvDialect = DETECT) -> None:
-        # This limit is the process's. It is only raised, so that another module's larger limit stays.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
+    missing = 0
+
+    def __init__(self, path: Path, dialect: CsvDialect = DETECT, required: RequiredPlaces = nothing_required) -> None:
         self._path = path
-        codec = configured_codec(path, dialect.encoding) if dialect.encoding else None
-        self._line_end = find_line_end(path, codec)
+        self.skipped = 0
         self.quoted = dialect.quoted
+        codec = configured_codec(path, dialect.encoding) if dialect.encoding else None
+        ending = find_ending(path, codec)
+        if not (ending.closed or dialect.open_end):
+            raise TruncatedError(
+                "truncated: the final line end is missing, so the last row may be cut off",
+                hint=f"{CUT_OFF_HINT}; if the ERP always writes it so: ARCHISYNC_CSV_FINAL_LINE_END=optional",
+            )
+        self._line_end = ending.line_end
         self._encoding = checked_codec(path, codec) if codec else detected_codec(path)
-        self.delimiter, self.labels = self._read_header(dialect.delimiter)
-        self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": _DELIMITERS[self.delimiter]}
+        self._header = find_header(self._opened, dialect, required)
+        self.delimiter = self._header.delimiter
+        self._ignored = IgnoredRows(dialect.ignored, self.delimiter) if dialect.ignored else None
+        self.labels, trailing = self._without_trailing(self._header.labels)
+        self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
         self.detected["quoting"] = "double" if dialect.quoted else "none"
-        if dialect != DETECT:
-            given = {"delimiter": dialect.delimiter, "encoding": dialect.encoding, "quoting": not dialect.quoted}
-            self.detected["configured"] = ", ".join(name for name, value in given.items() if value)
+        oddities = {
+            "line_end": ending.unusual,
+            "final_line_end": "" if ending.closed else "missing",
+            "title_lines": str(self._header.titles or ""),
+            "sep_line": "yes" if self._header.sep_line else "",
+            "trailing_delimiter": trailing,
+            "configured": ", ".join(dialect.given),
+        }
+        self.detected |= {name: what for name, what in oddities.items() if what}
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows after the header, without blank lines. A row with too few or too many cells is a BadRow.
@@ -65,9 +86,13 @@ class CsvTable:
         """
         return self._read(plain if self._line_end == "\n" else None, digests)
 
+    def _opened(self) -> AbstractContextManager[Lines]:
+        return open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted)
+
     def _read(self, plain: PlainLine | None, digests: LineDigests | None) -> Iterator[RawRow | BadRow | PlainLines]:
+        self.skipped = 0
         short: _ShortRow | None = None  # held back: if it is the last row, the file is truncated
-        with open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted) as lines:
+        with self._opened() as lines:
             for found in self._read_lines(lines, plain, digests):
                 if short is not None:
                     yield short
@@ -80,21 +105,34 @@ class CsvTable:
                 yield short
                 short = None
         if short is not None:
-            raise TruncatedError(f"truncated: the last row, line {short.line}, {short.reason}", hint=CUT_OFF_HINT)
+            raise TruncatedError(
+                f"truncated: the last row, line {short.line}, {short.reason}", hint=self._short_hint(short)
+            )
 
     def _read_lines(
         self, lines: Lines, plain: PlainLine | None, digests: LineDigests | None
     ) -> Iterator[RawRow | BadRow | PlainLines]:
-        records = _records(lines, self.delimiter, quoted=self.quoted)
-        next(records)  # the header
+        found = self._data(lines)
         lines.take_digests(digests)
+        pattern: LinePattern | None = self._ignored.outside(plain) if plain and self._ignored else plain
         while True:
-            if plain:
-                yield from lines.plain(plain)
-            record = next(records, None)
+            if pattern:
+                yield from lines.plain(pattern)
+            record = next(found, None)
             if record is None:
                 return
+            if self._ignored and self._ignored.has(record[1]):
+                self.skipped += 1
+                lines.last_left_out = lines.number
+                continue
             yield self._row(*record, lines.digest)
+
+    def _data(self, lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
+        """The records after the header."""
+        skip_to(lines, self._header.line)
+        found = records(lines, self.delimiter, quoted=self.quoted)
+        next(found)
+        return found
 
     def _row(self, line: int, cells: list[str] | str, digest: bytes | None) -> RawRow | BadRow:
         if isinstance(cells, str):
@@ -104,83 +142,41 @@ class CsvTable:
         reason = f"has {counted(len(cells), 'cell')}, the header has {len(self.labels)}"
         return _ShortRow(line, reason) if len(cells) < len(self.labels) else BadRow(line, reason)
 
-    def _read_header(self, configured: str | None) -> tuple[str, tuple[str, ...]]:
-        """The delimiter and the labels. A delimiter that isn't configured is the one that gives the most labels."""
-        found: list[tuple[str, tuple[str, ...]]] = []
-        refusals: list[ExportError] = []
-        for delimiter in [configured] if configured else _DELIMITERS:
-            try:
-                found.append((delimiter, self._labels_by(delimiter)))
-            except TruncatedError:
-                raise
-            except ExportError as exc:  # quotes look damaged when the delimiter is wrong
-                refusals.append(exc)
-        if not found:
-            raise refusals[0]
-        most = max(len(labels) for _, labels in found)
-        best = [(delimiter, labels) for delimiter, labels in found if len(labels) == most]
-        if most == 0:
-            raise ExportError(
-                "the export has no header line that can be read", hint="the first line must name the columns"
-            )
-        if most > 1 and len(best) > 1:
-            names = " and ".join(_DELIMITERS[delimiter] for delimiter, _ in best)
-            raise ExportError(
-                f"the delimiter is not clear: {names} both give {most} columns",
-                hint="set ARCHISYNC_CSV_DELIMITER, or quote the labels in the header line",
-            )
-        return best[0]
+    def _without_trailing(self, labels: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+        """The labels of the rows' cells, where only the header or only the rows have a delimiter at their end, and which of them has it.
 
-    def _labels_by(self, delimiter: str) -> tuple[str, ...]:
-        """The cells of the header line under that delimiter; none when it can't be read."""
-        with open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted) as lines:
-            _, cells = next(_records(lines, delimiter, quoted=self.quoted), (0, ""))
-        return () if isinstance(cells, str) else tuple(cells)
+        One row with an empty cell too many may as well be a row whose cells are shifted; two rows say how the export is written.
+        """
+        rows = self._first_rows()
+        widths = {len(row) for row in rows}
+        if labels and not labels[-1].strip() and widths == {len(labels) - 1}:
+            return labels[:-1], "header"
+        if len(rows) > 1 and widths == {len(labels) + 1} and not any(row[-1].strip() for row in rows):
+            return (*labels, ""), "rows"
+        return labels, ""
+
+    def _first_rows(self) -> list[Sequence[str]]:
+        """The cells of the first rows, as far as they can be read."""
+        rows: list[Sequence[str]] = []
+        try:
+            with self._opened() as lines:
+                for _, cells in islice(self._data(lines), _LOOKED_AT):
+                    if not isinstance(cells, str) and not (self._ignored and self._ignored.has(cells)):
+                        rows.append(cells)
+        except ExportError:  # `rows` raises it
+            pass
+        return rows
+
+    def _short_hint(self, short: _ShortRow) -> str:
+        with self._opened() as lines:
+            skip_to(lines, short.line)
+            _, cells = next(records(lines, self.delimiter, quoted=self.quoted), (0, ""))
+            word = "" if isinstance(cells, str) else next((cell for cell in cells if cell.strip()), "").split(" ")[0]
+            if word.isalpha():
+                shown = printable(word, limit=40)
+                return f"{CUT_OFF_HINT}; if that line is a total and no row: ARCHISYNC_CSV_IGNORE_ROWS={shown}"
+        return CUT_OFF_HINT
 
 
 class _ShortRow(BadRow):
     """A row with too few cells."""
-
-
-def _records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
-    """The first line and the cells of each record that is not blank. A malformed record has a reason instead of cells."""
-    reader = csv.reader(
-        lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    )
-    while True:
-        lines.start_record()
-        cells: list[str] | str
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            cells = _malformed(exc, lines)
-        if len(cells) > 1 or (cells and cells[0].strip()):
-            yield lines.first, cells
-
-
-def _malformed(exc: csv.Error, lines: Lines) -> str:
-    """The reason why the record is bad. Raises ExportError when it is unclear where the next record starts.
-
-    Only after one pair of quotes, opened and closed, is the next line certain to be outside quotes. After more of them, a wrong
-    guess would take the rest of a quoted cell for a row.
-    """
-    opened = lines.opened or lines.first
-    if lines.ended:
-        raise TruncatedError(
-            f"truncated: quoted cell opened in line {opened} is never closed", hint=CUT_OFF_HINT
-        ) from exc
-    if "field limit" in str(exc):
-        raise ExportError(
-            f"a cell of the row in line {lines.first} is longer than {MAX_CELL_CHARS} characters",
-            hint="look for a quote that is never closed",
-        ) from exc
-    if lines.opened is not None or lines.quotes > 2:
-        raise ExportError(
-            f"damaged quotes in line {lines.number}: it is not clear where the next row starts",
-            hint="a quote inside a quoted cell must be doubled",
-        ) from exc
-    if "new-line" in str(exc):
-        return "has a carriage return outside quotes"
-    return "has text after a closing quote"

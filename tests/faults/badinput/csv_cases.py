@@ -83,7 +83,10 @@ FILES = (
         known_rows().encode("utf-16") + b"\x00\xd8\x0a\x00",
         "the export is not valid utf-16 text",
     ),
-    held("utf-32", known_rows().encode("utf-32"), _FINAL_LINE_END, reason="truncated"),
+    held("utf-32-cut-in-a-character", known_rows().encode("utf-32")[:-1], _FINAL_LINE_END, reason="truncated"),
+    held("utf-32-without-bom", known_rows().encode("utf-32-le"), "the export is binary data, not text"),
+    held("xml", "<?xml version='1.0'?>\n<customers/>\n", "the export is XML"),
+    held("json-array", '[{"customer_id": "k1"}]\n', "the export is a JSON array"),
     held(
         "one-damaged-byte",
         with_row("k5,Città di Castello,,1,1,\n").encode() + b"k6,\xff,,1,1,\n",

@@ -83,8 +83,12 @@ FILES = (
         outcome=Outcome.HELD, reason="truncated",
     ),
     _file(
-        "packed-and-followed-by-rubbish", _PACKED + b"rubbish", "the gzip data is truncated or damaged",
-        outcome=Outcome.HELD, reason="truncated",
+        "packed-and-followed-by-rubbish", _PACKED + b"rubbish", "has other bytes after the end of its gzip data",
+        outcome=Outcome.HELD, reason="unreadable",
+    ),
+    _file(
+        "packed-and-followed-by-a-line-end", _PACKED + b"\n", "has other bytes after the end of its gzip data",
+        outcome=Outcome.HELD, reason="unreadable",
     ),
     _file(
         "packed-twice", gzip.compress(_PACKED), "the export is compressed twice", outcome=Outcome.HELD,

@@ -125,9 +125,7 @@ JSONL = (
     _json_cell("1e400", "1e400", "'1e400' has more than 30 digits or 12 decimals"),
     _json_cell("boolean-as-a-number", "true", "'true' is not a number"),
     _json_cell("fraction-as-an-integer", "1.5", "'1.5' is not a whole number", "orders_count"),
-    _json_cell(
-        "date-as-a-number", "20260131", "'20260131' is not a date (YYYY-MM-DD or DD/MM/YYYY)", "last_order_date"
-    ),
+    _json_cell("date-as-a-number", "2026013", "'2026013' is not a date (YYYY-MM-DD or DD/MM/YYYY)", "last_order_date"),
     _json(
         "depth-100-thousand",
         written(
@@ -185,7 +183,7 @@ JSONL = (
     _json_held(
         "one-array",
         json.dumps([{"customer_id": "k1", "name": "Name"}]) + "\n",
-        "the export has no JSON object with a key",
+        "the export is a JSON array",
     ),
     _json_held(
         "pretty-printed", '{\n  "customer_id": "k1",\n  "name": "Name"\n}\n', "the export has no JSON object with a key"

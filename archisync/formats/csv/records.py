@@ -1,0 +1,79 @@
+"""The records of a CSV file: one or several physical lines as a list of cells."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+
+from archisync.base.errors import ExportError, TruncatedError
+from archisync.formats.csv.lines import Lines
+from archisync.formats.rows import CUT_OFF_HINT
+
+MAX_CELL_CHARS = 1024 * 1024  # far more than the 64 KiB that a value may have, so that values.py can quarantine the row
+_DOS_END = "\x1a"
+"""Ctrl-Z, with which programs of the DOS age end a text. A line of it alone is blank."""
+_EXCEL_TEXT = re.compile(r'="(.*)"|=\("(.*)"\)', re.DOTALL)
+
+
+def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
+    """The first line and the cells of each record that is not blank. A malformed record has a reason instead of cells.
+
+    Blanks between a delimiter and a cell are left out, so a quote after them opens the cell. `="00123"`, which keeps Excel from
+    reading a number, is the text in the quotes.
+    """
+    # This limit is the process's. It is only raised, so that another module's larger limit stays.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
+    while True:
+        lines.start_record()
+        cells: list[str] | str
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            cells = _malformed(exc, lines)
+        else:
+            if lines.excel:
+                cells = [_unwrapped(cell) if cell.startswith("=") else cell for cell in cells]
+        if len(cells) > 1 or (cells and cells[0].strip().strip(_DOS_END)):
+            yield lines.first, cells
+
+
+def _unwrapped(cell: str) -> str:
+    found = _EXCEL_TEXT.fullmatch(cell)
+    return (found[1] or found[2] or "").replace('""', '"') if found else cell
+
+
+def _malformed(exc: csv.Error, lines: Lines) -> str:
+    """The reason why the record is bad. Raises ExportError when it is unclear where the next record starts.
+
+    Only after one pair of quotes, opened and closed, is the next line certain to be outside quotes. After more of them, a wrong
+    guess would take the rest of a quoted cell for a row.
+    """
+    opened = lines.opened or lines.first
+    if lines.ended:
+        raise TruncatedError(
+            f"truncated: quoted cell opened in line {opened} is never closed",
+            hint=f"{CUT_OFF_HINT}; if a quote is a character like any other: ARCHISYNC_CSV_QUOTING=none",
+        ) from exc
+    if "field limit" in str(exc):
+        raise ExportError(
+            f"a cell of the row in line {lines.first} is longer than {MAX_CELL_CHARS} characters",
+            hint="look for a quote that is never closed",
+        ) from exc
+    if lines.opened is not None or lines.quotes > 2:
+        raise ExportError(
+            f"damaged quotes in line {lines.number}: it is not clear where the next row starts",
+            hint="a quote inside a quoted cell must be doubled; if no cell is in quotes: ARCHISYNC_CSV_QUOTING=none",
+        ) from exc
+    if "new-line" in str(exc):
+        return "has a carriage return outside quotes"
+    return "has text after a closing quote"

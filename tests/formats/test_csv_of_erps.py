@@ -1,0 +1,162 @@
+"""CSV as ERPs write it: what is understood without a setting, what is recorded of it, and what is refused with the setting to type."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archisync.base.errors import ExportError, TruncatedError
+from archisync.formats import open_table
+from archisync.formats.csv.table import CsvTable
+from archisync.formats.rows import BadRow, RawRow
+from archisync.rules.config import DETECT, CsvDialect
+from archisync.sources import Export
+
+_KNOWN = {"format", "encoding", "delimiter", "quoting"}
+
+
+def _required(labels: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The places of `id` and `name`."""
+    return (labels.index("id"), labels.index("name")) if {"id", "name"} <= set(labels) else None
+
+
+def _table(tmp_path: Path, content: bytes, dialect: CsvDialect = DETECT) -> CsvTable:
+    path = tmp_path / "spooled"
+    path.write_bytes(content)
+    export = Export(path=path, origin="x", suffix=".csv", size_bytes=len(content), sha256="")
+    table = open_table(export, dialect, required=_required)
+    assert isinstance(table, CsvTable)
+    return table
+
+
+def _cells(rows: Iterator[RawRow | BadRow]) -> list[tuple[str | None, ...] | str]:
+    return [row.reason if isinstance(row, BadRow) else row.cells for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "recorded"),
+    [
+        (b"id;name\n1;a b\n2;c\n", {}),
+        (b"Customers\nOctober 2025\n\nid;name\n1;a b\n2;c\n", {"title_lines": "3"}),
+        (b"Customers;;\nDate;31/10/2025;;\nid;name\n1;a b\n2;c\n", {"title_lines": "2"}),
+        (b"Customers;\n;\nid;name\n1;a b\n2;c\n", {"title_lines": "2"}),
+        (b'"Customers; all, of them"\nid;name\n1;a b\n2;c\n', {"title_lines": "1"}),
+        (b"sep=;\nid;name\n1;a b\n2;c\n", {"sep_line": "yes"}),
+        (b'"sep=;"\r\nid;name\r\n1;a b\r\n2;c\r\n', {"sep_line": "yes"}),
+        (b"SEP=;\nCustomers\nid;name\n1;a b\n2;c\n", {"sep_line": "yes", "title_lines": "1"}),
+        (b"id;name;\n1;a b\n2;c\n", {"trailing_delimiter": "header"}),
+        (b'id;name\n="1";=("a b")\n="2";"=""c"""\n', {}),
+        (b'id; name\n1; "a b"\n2;   c\n', {}),
+        (b"id;name\n1;a b\n2;c\n\x1a", {"line_end": "Ctrl-Z"}),
+        (b"id;name\n1;a b\n2;c\n\x1a\x1a\x1a", {"line_end": "Ctrl-Z"}),
+        (b"id;name\r\n1;a b\r\n2;c\r\n\x1a\r\n", {}),
+        (b"id;name\r\r\n1;a b\r\r\n2;c\r\r\n", {"line_end": "CR CR LF"}),
+        (b"id;name\r1;a b\r2;c\r", {}),
+        ("id;name\n1;a b\n2;c\n".encode("utf-32"), {}),
+        ("\ufeffid;name\r\n1;a b\r\n2;c\r\n".encode("utf-32-be"), {}),
+        ("id;name\n1;a b\n2;c\n\x1a".encode("utf-16"), {"line_end": "Ctrl-Z"}),
+    ],
+)  # fmt: skip
+def test_what_is_understood_without_a_setting(tmp_path: Path, content: bytes, recorded: dict[str, str]) -> None:
+    table = _table(tmp_path, content)
+    assert table.labels == ("id", "name")
+    assert _cells(table.rows()) == _cells(table.rows_and_lines(None, None)) == [("1", "a b"), ("2", "c")]  # type: ignore[arg-type]
+    assert {name: what for name, what in table.detected.items() if name not in _KNOWN} == recorded
+
+
+def test_a_delimiter_at_the_end_of_every_row_is_no_cell(tmp_path: Path) -> None:
+    table = _table(tmp_path, b"id;name\n1;a;\n2;b;\n")
+    assert (table.labels, table.detected["trailing_delimiter"]) == (("id", "name", ""), "rows")
+    assert _cells(table.rows()) == [("1", "a", ""), ("2", "b", "")]
+    assert _cells(_table(tmp_path, b"id;name\n1;a;\n2;b\n3;c\n").rows()) == [
+        "has 3 cells, the header has 2",
+        ("2", "b"),
+        ("3", "c"),
+    ]
+    assert _cells(_table(tmp_path, b"id;name\n1;a;\n").rows()) == ["has 3 cells, the header has 2"], "it may be shifted"
+    assert _cells(_table(tmp_path, b"id;name\n1;a;\n2;b;x\n").rows()) == ["has 3 cells, the header has 2"] * 2
+
+
+def test_the_required_columns_decide_between_two_delimiters(tmp_path: Path) -> None:
+    table = _table(tmp_path, b"id;name;a,b,c\n1;x;1,2,3\n")
+    assert (table.delimiter, table.labels) == (";", ("id", "name", "a,b,c"))
+
+
+@pytest.mark.parametrize(
+    "above", [b"1;a\n", b"Agent;Rossi\n", b"1;a\n2;b\nx\n", b"".join(b"%d\n" % line for line in range(40))]
+)
+def test_what_may_be_a_row_is_no_title(tmp_path: Path, above: bytes) -> None:
+    table = _table(tmp_path, above + b"id;name\n3;c\n")
+    assert _required(table.labels) is None
+    lines = above.count(b"\n")
+    table = _table(tmp_path, above + b"id;name\n3;c\n", CsvDialect(title_lines=lines))
+    assert (table.labels, _cells(table.rows())) == (("id", "name"), [("3", "c")])
+    assert (table.detected["title_lines"], table.detected["configured"]) == (str(lines), "title lines")
+
+
+def test_a_delimiter_that_is_named_and_unknown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as refused:
+        _table(tmp_path, b"sep=^\nid^name\n1^a\n")
+    assert (
+        refused.value.message
+        == "the export names '^' as its delimiter (sep=), which is not one of comma, semicolon, tab, pipe"
+    )
+    assert refused.value.hint == "export it with one of these"
+
+
+@pytest.mark.parametrize("end", ["", "\r", "x"])
+def test_a_missing_final_line_end_is_refused_with_the_setting_to_type(tmp_path: Path, end: str) -> None:
+    content = f"id;name\r\n1;a\r\n2;b{end}".encode()
+    with pytest.raises(TruncatedError) as refused:
+        _table(tmp_path, content)
+    assert refused.value.hint == (
+        "the transfer or the ERP's export job was cut off; export it again; "
+        "if the ERP always writes it so: ARCHISYNC_CSV_FINAL_LINE_END=optional"
+    )
+    table = _table(tmp_path, content, CsvDialect(open_end=True))
+    assert _cells(table.rows()) == [("1", "a"), ("2", f"b{end}".rstrip("\r"))]
+    assert (table.detected["final_line_end"], table.detected["configured"]) == ("missing", "final line end")
+
+
+@pytest.mark.parametrize("content", [b"id;name\n1;a\n2", b'id;name\n1;a\n2;"b', b'id;name\n1;a\n"2'])
+def test_a_cut_is_noticed_although_the_final_line_end_is_optional(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(TruncatedError):
+        list(_table(tmp_path, content, CsvDialect(open_end=True)).rows())
+
+
+_TOTALS = b'id;name\n1;a\n2;Totale\nTOTALE;\n"Totale generale";x\ntotalerg;b\n;Totale: 2\nTOTALE;;2;1.000\nTotale\n'
+
+
+def test_ignored_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    table = _table(tmp_path, _TOTALS, CsvDialect(ignored=("TOTALE",)))
+    assert _cells(table.rows()) == [("1", "a"), ("2", "Totale"), ("totalerg", "b")]
+    assert (table.skipped, table.missing, table.detected["configured"]) == (5, 0, "ignored rows")
+
+
+def test_a_short_row_before_an_ignored_one_is_only_bad(tmp_path: Path) -> None:
+    table = _table(tmp_path, b"id;name\n1;a\n2\nTOTALE;2\n", CsvDialect(ignored=("totale",)))
+    assert _cells(table.rows()) == [("1", "a"), "has 1 cell, the header has 2"]
+
+
+def test_a_total_that_looks_cut_is_refused_with_the_setting_to_type(tmp_path: Path) -> None:
+    with pytest.raises(TruncatedError) as refused:
+        list(_table(tmp_path, b"id;name\n1;a\nTotale\n").rows())
+    assert refused.value.hint == (
+        "the transfer or the ERP's export job was cut off; export it again; "
+        "if that line is a total and no row: ARCHISYNC_CSV_IGNORE_ROWS=Totale"
+    )
+    with pytest.raises(TruncatedError) as refused:
+        list(_table(tmp_path, b"id;name\n1;a\n2\n").rows())
+    assert refused.value.hint == "the transfer or the ERP's export job was cut off; export it again"
+
+
+class _AnyLine:
+    def match(self, lines: object, /) -> bool:
+        return True
+
+
+def test_unparsed_lines_have_no_ignored_row(tmp_path: Path) -> None:
+    table = _table(tmp_path, b'id;name\n1;a\n"TOTALE";b\n\n2;c\n; Totale;\n3;d\n', CsvDialect(ignored=("Totale",)))
+    found = list(table.rows_and_lines(_AnyLine(), None))  # type: ignore[arg-type]
+    unparsed = [line for item in found if not isinstance(item, RawRow | BadRow) for line in item.lines]
+    assert (unparsed, table.skipped) == ([b"1;a", b"", b"2;c", b"3;d"], 2)
