@@ -11,6 +11,7 @@
     ├── WaitTimeoutError     124   --timeout passed: the run itself goes on
     └── SyncError              1   a sync failed
         ├── TransientSourceError   try again at once, then in later ticks
+        ├── NotSettledError        the export is not settled: the run is *skipped*, and its slot comes again
         ├── SourceError            the source answered, and trying again at once is useless
         │   ├── AuthenticationError  wrong credentials, or a login page instead of an export
         │   ├── NoExportError        no such export
@@ -139,6 +140,12 @@ class TransientSourceError(SyncError):
 
 def _rebuild_transient(message: str, hint: str, retry_after_s: float | None) -> TransientSourceError:
     return TransientSourceError(message, hint=hint, retry_after_s=retry_after_s)
+
+
+class NotSettledError(SyncError):
+    """The export is younger than it must be to be read. Nothing is wrong: a later run reads it."""
+
+    reason = "not-settled"
 
 
 class SourceError(SyncError):

@@ -57,15 +57,17 @@ def _exec_source() -> CheckedSource:
 
 
 class _BuiltIn(NamedTuple):
-    """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export."""
+    """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export.
+    `lists`: the source can list a folder, so a name may have a date in it."""
 
     make: Callable[[], CheckedSource]
     is_address: bool
+    lists: bool = False
 
 
 _BUILT_IN: dict[str | None, _BuiltIn] = {
-    None: _BuiltIn(_path_source, is_address=True),
-    "file": _BuiltIn(_path_source, is_address=True),
+    None: _BuiltIn(_path_source, is_address=True, lists=True),
+    "file": _BuiltIn(_path_source, is_address=True, lists=True),
     "http": _BuiltIn(_http_source, is_address=True),
     "https": _BuiltIn(_http_source, is_address=True),
     "exec": _BuiltIn(_exec_source, is_address=False),
@@ -112,12 +114,18 @@ def check_template(template: str, config: Config | None = None, sync_type: str =
 
     A plug-in only has to be installed: it is not imported, so that a broken one does not stop a worker.
     """
-    check_placeholders(template)
-    scheme = scheme_of(template)
+    scheme = _checked_scheme(template)
     if scheme in _BUILT_IN:
         _BUILT_IN[scheme].make().check(template, config or Config(environment={}), sync_type)
     else:
         _installed(scheme)
+
+
+def _checked_scheme(template: str) -> str | None:
+    """The template's scheme. Raises ConfigurationError for placeholders that its source doesn't know."""
+    scheme = scheme_of(template)
+    check_placeholders(template, dates=scheme in _BUILT_IN and _BUILT_IN[scheme].lists)
+    return scheme
 
 
 def check_all(config: Config) -> None:
@@ -132,7 +140,7 @@ def check_all(config: Config) -> None:
 
 def fetch(request: Request) -> Fetched:
     """Fetch the export that the request describes. Raises what `Source.fetch` raises."""
-    check_placeholders(request.template)
+    _checked_scheme(request.template)
     return source_for(request.template).fetch(request)
 
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from archisync.base.errors import (
 )
 from archisync.rules.config import Config
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
+from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
 from archisync.sources.spool import BLOCK_BYTES, Spooled, spool
 from archisync.sources.template import fill
 
@@ -36,12 +38,19 @@ class PathSource:
     """Reads exports from files; a relative path counts from the working directory."""
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
-        """Raise ConfigurationError for a `file:` address that is not of this machine."""
-        _local_path(template)
+        """Raise ConfigurationError for a `file:` address that is not of this machine, and for a name that can't be looked for."""
+        path, _ = split_options(template)
+        name_pattern(_local_path(path))
 
     def origin_if_unchanged(self, request: Request) -> str | None:
-        """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does."""
-        file, path = _open(export_path(request))
+        """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does.
+
+        None for a name that changes: its folder is listed once a run, by `fetch`.
+        """
+        path, _ = _find(request, may_list=False)
+        if path is None:
+            return None
+        file, path = _open(path)
         with file:
             return str(path) if _is_applied(file, path, request) else None
 
@@ -50,11 +59,13 @@ class PathSource:
 
         Raises as described at `Source.fetch`.
         """
-        path = export_path(request)
-        file, path = _open(path)
+        found, options = _find(request)
+        assert found is not None
+        file, path = _open(found)
         with file:
             if _is_applied(file, path, request):
                 return Unchanged(origin=str(path))
+            require_settled(os.fstat(file.fileno()).st_mtime, options, origin=str(path))
             spooled = _spool_unchanged(file, path, request)
         return Export(
             path=spooled.path,
@@ -66,9 +77,40 @@ class PathSource:
         )
 
 
-def export_path(request: Request) -> Path:
-    """The template with its placeholders filled in. Raises UsageError for an agent id or type that is not allowed."""
-    return Path(fill(_local_path(request.template), request))
+def is_missing(request: Request) -> bool:
+    """Whether there is no such file; nothing of it is read. Raises as `PathSource.fetch` does."""
+    try:
+        path, _ = _find(request)
+    except NoExportError:
+        return True
+    return path is None or not (path.exists() or path.with_name(path.name + ".gz").exists())
+
+
+def _find(request: Request, *, may_list: bool = True) -> tuple[Path | None, Options]:
+    """The export's path, the newest one if its name changes, and the template's options; without `may_list` no path in that case.
+
+    Raises UsageError for an agent id or type that is not allowed, and what `NamePattern.newest` raises.
+    """
+    template, options = split_options(request.template)
+    path = Path(fill(_local_path(template), request))
+    pattern = name_pattern(str(path))
+    if pattern is None:
+        return path, options
+    if not may_list:
+        return None, options
+    return path.with_name(pattern.newest(_listed(path.parent, options), options, folder=str(path.parent)).name), options
+
+
+def _listed(folder: Path, options: Options) -> Iterator[Listed]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                written = entry.stat(follow_symlinks=False).st_mtime if options.by_time else 0.0
+                yield Listed(entry.name, written)
+    except FileNotFoundError as exc:
+        raise NoExportError(f"no folder {folder}", hint=_CHECK_HINT) from exc
+    except OSError as exc:
+        raise _refusal(exc, folder) from exc
 
 
 def _local_path(template: str) -> str:

@@ -1,4 +1,4 @@
-"""The template of a source: its scheme, and the placeholders `{agent}` and `{type}`."""
+"""The template of a source: its scheme, and the placeholders `{agent}` and `{type}`; `{date:%Y%m%d}` where a folder is listed."""
 
 import re
 from collections.abc import Callable
@@ -23,14 +23,14 @@ def scheme_of(template: str) -> str | None:
     return found[1].lower() if found else None
 
 
-def check_placeholders(template: str) -> None:
-    """Raise ConfigurationError for an empty template, or for braces other than `{agent}` and `{type}`."""
+def check_placeholders(template: str, *, dates: bool) -> None:
+    """Raise ConfigurationError for an empty template, or for braces other than `{agent}`, `{type}` and, with `dates`, `{date:…}`."""
     if not template.strip():
         raise ConfigurationError("the source is empty", hint=_HINT)
     if "\0" in template:
         raise ConfigurationError("the source has a NUL character", hint=_HINT)
     for token in _TOKEN.findall(template):
-        if _PLACEHOLDER.fullmatch(token):
+        if _PLACEHOLDER.fullmatch(token) or (dates and token.startswith("{date:")):
             continue
         raise ConfigurationError(f"the source has {_unknown(token)}", hint=_HINT)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from archisync.base.errors import (
     ArchisyncError,
     ConfigurationError,
+    NotSettledError,
     SourceError,
     SyncError,
     TransientSourceError,
@@ -39,6 +40,11 @@ _REASONS: dict[type[ArchisyncError], str] = {
 def skip(db: Database, run: ClaimedRun, reason: str) -> Outcome:
     """End the run as skipped. `reason` is `ClaimedRun.blocked`."""
     return _finish(db, run, Outcome(State.SKIPPED, reason, _BLOCKED[reason]), Report())
+
+
+def not_settled(db: Database, run: ClaimedRun, exc: NotSettledError) -> Outcome:
+    """End the run as skipped, so that its slot comes again with the next tick."""
+    return _finish(db, run, Outcome(State.SKIPPED, exc.reason, _message(exc)), Report())
 
 
 def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, report: Report) -> Outcome:

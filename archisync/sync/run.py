@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from archisync.base.errors import ArchisyncError, ExportError, LeaseLostError, SyncError
+from archisync.base.errors import ArchisyncError, ExportError, LeaseLostError, NotSettledError, SyncError
 from archisync.base.signals import is_interrupt
 from archisync.base.text import counted, printable, redact
 from archisync.rules.config import Config
@@ -27,7 +27,7 @@ from archisync.store.runs import Counts, State, Trigger
 from archisync.sync.comparing import compare
 from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
-from archisync.sync.endings import fail, hold_back, is_worth_retrying, retry_later, skip
+from archisync.sync.endings import fail, hold_back, is_worth_retrying, not_settled, retry_later, skip
 from archisync.sync.exports import fetch_export, fetch_if_changed, open_export
 from archisync.sync.knownrows import DigestLayouts
 from archisync.sync.records import RecordReader
@@ -70,6 +70,8 @@ class Sync:
             return self._hold(unreadable(exc), Outlook())
         except LeaseLostError:
             raise
+        except NotSettledError as exc:
+            return not_settled(self._db, self._run, exc)
         except ArchisyncError as exc:
             return self._fail(exc)
         except psycopg.Error as exc:

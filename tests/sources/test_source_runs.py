@@ -119,6 +119,22 @@ def test_unchanged_export_ends_the_run_without_a_write_to_the_table(rounds: Roun
     assert [asked.headers.get("if-none-match") for asked in erp.asked] == [None, '"v1"', '"v1"']
 
 
+def test_export_that_is_not_settled_is_no_failure_and_its_slot_comes_again(rounds: Rounds, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_bytes(EXPORT)
+    rounds.variables["ARCHISYNC_SOURCE"] = f"{tmp_path}/{{type}}.csv?settle=3600s"
+    young = rounds.scheduled()
+    assert (young.state, young.reason) == ("skipped", "not-settled")
+    assert young.message is not None
+    assert young.message.startswith(f"{path} was written ")
+    assert rounds.state()["consecutive_failures"] == 0
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert tick(rounds.db, rounds.config).due == 1, "the slot was given back"
+    row = rounds.db.execute("select id from system.queued_runs").fetchone()
+    assert row is not None
+    assert rounds.done(row["id"]).reason == "applied"
+
+
 def test_export_that_changes_again_is_applied(rounds: Rounds, erp: Erp) -> None:
     rounds.scheduled()
     rounds.scheduled()

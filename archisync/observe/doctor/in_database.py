@@ -173,19 +173,18 @@ def check_exports(db: Database, config: Config) -> Iterator[Finding]:
 def _file_is_missing(config: Config, type_name: str, agent_id: str) -> bool:
     """Only a file can be looked for without asking the ERP for an export. Other checks find what else is wrong with a source."""
     from archisync.sources.interface import Request
-    from archisync.sources.path import export_path
+    from archisync.sources.path import is_missing
     from archisync.sources.template import scheme_of
 
     try:
         template = config.source(sync_type(type_name))
         if scheme_of(template) not in (None, "file"):
             return False
-        path = export_path(
+        return is_missing(
             Request(template=template, agent_id=agent_id, sync_type=type_name, spool_dir=Path(), max_bytes=0)
         )
     except ArchisyncError:
         return False
-    return not path.exists() and not path.with_name(path.name + ".gz").exists()
 
 
 def check_notices(db: Database, config: Config) -> Iterator[Finding]:

@@ -140,6 +140,16 @@ def test_exports_fails_and_names_the_missing_files(cli: Cli, connection: Databas
     )
 
 
+def test_exports_looks_for_names_that_change(cli: Cli, connection: Database, exports: Path) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true)")
+    connection.execute("update system.sync_settings set enabled = (sync_type = 'orders')")
+    (exports / "anna").mkdir()
+    env = {"ARCHISYNC_SOURCE_ORDERS": f"{exports}/{{agent}}/orders_*.csv"}
+    assert only(cli, "exports", env)[1][1] == "no export for orders of anna"
+    (exports / "anna" / "orders_1.csv").write_text("")
+    assert only(cli, "exports", env) == (0, ("ok", "no file is missing", ""))
+
+
 @pytest.mark.parametrize(
     ("columns", "code", "finding"),
     [
