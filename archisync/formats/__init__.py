@@ -1,10 +1,15 @@
-"""Bytes to rows: opens an export as a table of the format that its name or its first bytes show."""
+"""Bytes to rows: opens an export as a table of the format that its name or its first bytes show.
+
+Formats are imported where they are used: the child process of one must not wait for the others.
+"""
+
+from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archisync.base.errors import ExportError
-from archisync.formats.csv.table import CsvTable
-from archisync.formats.jsonl import JsonlTable
 from archisync.formats.rows import (
     BadRow,
     LineTable,
@@ -16,13 +21,17 @@ from archisync.formats.rows import (
     Table,
     nothing_required,
 )
-from archisync.rules.config import DEFAULT_PDF_LIMITS, DETECT, CsvDialect, PdfLimits
-from archisync.sources.interface import Export
+from archisync.rules.config import DEFAULT_READER_LIMITS, DETECT, CsvDialect, ReaderLimits
+
+if TYPE_CHECKING:
+    from archisync.sources.interface import Export
 
 __all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]
 
 _HEAD_BYTES = 64 * 1024
 _MARKUP_BYTES = 4096
+_ZIP = b"PK\x03\x04"
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 _PDF_MAGIC = b"%PDF-"
 _PDF_MAGIC_WITHIN = 1024
 """The first line of a PDF is within these bytes (ISO 32000-1, annex H)."""
@@ -33,8 +42,7 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # The first bytes of files that people put in an export folder by mistake.
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx)",
-    b"\xd0\xcf\x11\xe0": "an old Office document (.xls)",
+    _ZIP: "a zip archive",
     b"\x1f\x8b": "compressed twice",
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
@@ -50,11 +58,13 @@ _HTML = re.compile(
 def open_table(
     export: Export,
     dialect: CsvDialect = DETECT,
-    limits: PdfLimits = DEFAULT_PDF_LIMITS,
+    limits: ReaderLimits = DEFAULT_READER_LIMITS,
     required: RequiredPlaces = nothing_required,
+    *,
+    sheet: str = "",
 ) -> Table:
-    """Open a fetched export and read its labels. `dialect` applies if it is CSV, `limits` apply if it is a PDF. `required` tells the
-    header from lines above it.
+    """Open a fetched export and read its labels. `dialect` applies if it is CSV, `limits` apply if it is a PDF or a workbook,
+    `sheet` names the workbook's sheet. `required` tells the header from lines above it.
 
     Raises ExportError when it is empty, is not a table (a login page, binary data), or is visibly truncated.
     """
@@ -64,13 +74,39 @@ def open_table(
         from archisync.formats.pdf.table import PdfTable
 
         return PdfTable(export.path, limits)
+    if _is_workbook(export.path, head):
+        from archisync.formats.workbook.table import WorkbookTable
+
+        return WorkbookTable(export.path, limits, sheet, dialect, required)
     is_jsonl = _is_jsonl(export.suffix, head)
     _refuse_foreign(head, None if is_jsonl else dialect.encoding)
     if export.suffix == ".pdf":
         raise ExportError(
             "the export is named .pdf and is not a PDF", hint="look into the file; print the report again"
         )
-    return JsonlTable(export.path) if is_jsonl else CsvTable(export.path, dialect, required)
+    if is_jsonl:
+        from archisync.formats.jsonl import JsonlTable
+
+        return JsonlTable(export.path)
+    from archisync.formats.csv.table import CsvTable
+
+    return CsvTable(export.path, dialect, required)
+
+
+def _is_workbook(path: Path, head: bytes) -> bool:
+    """Whether it is a workbook: an old Office document, or a zip archive with the parts of a workbook."""
+    if head.startswith(_OLD_OFFICE):
+        return True
+    if not head.startswith(_ZIP):
+        return False
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+    return any(name.startswith("xl/") for name in names) or {"content.xml", "mimetype"} <= set(names)
 
 
 def _is_jsonl(suffix: str, head: bytes) -> bool:

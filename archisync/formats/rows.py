@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from archisync.formats.copylines import PlainLine
-from archisync.formats.knownlines import LineDigests
+if TYPE_CHECKING:
+    from archisync.formats.copylines import PlainLine
+    from archisync.formats.knownlines import LineDigests
 
 CUT_OFF_HINT = "the transfer or the ERP's export job was cut off; export it again"
 
@@ -17,6 +18,13 @@ RequiredPlaces: TypeAlias = Callable[[tuple[str, ...]], tuple[int, ...] | None]
 def nothing_required(labels: tuple[str, ...]) -> tuple[int, ...] | None:
     """Any line can be the header."""
     return ()
+
+
+def may_be_row(cells: Sequence[str], labels: Sequence[str], required: Sequence[int]) -> bool:
+    """Whether cells above these labels may be data, and no title: they fill the required places and more than half of all columns."""
+    filled = sum(1 for cell in cells if cell.strip())
+    wanted = sum(1 for label in labels if label.strip())
+    return len(cells) == len(labels) and 2 * filled > wanted and all(cells[place].strip() for place in required)
 
 
 class NumberText(str):

@@ -54,15 +54,15 @@ class CsvDialect(NamedTuple):
 DETECT = CsvDialect()
 
 
-class PdfLimits(NamedTuple):
-    """What reading one PDF report may take: wall and processor seconds, address space, bytes of its cells."""
+class ReaderLimits(NamedTuple):
+    """What reading one PDF report or workbook may take: wall and processor seconds, address space, bytes of its cells."""
 
     timeout_s: int = 600
     memory_bytes: int = 1 << 30
     output_bytes: int = 1 << 31
 
 
-DEFAULT_PDF_LIMITS = PdfLimits()
+DEFAULT_READER_LIMITS = ReaderLimits()
 
 
 def _database_url(name: str, url: str) -> str:
@@ -213,6 +213,11 @@ class Config:
         "lines above the header line; else they are found by the columns that the type requires",
         default="0",
     )
+    sheet = TypeSetting(
+        "ARCHISYNC_SHEET",
+        any_text,
+        "the sheet of a workbook; else the one that has the columns which the type requires",
+    )
     aliases = TypeSetting(
         "ARCHISYNC_ALIASES",
         _aliases,
@@ -263,11 +268,14 @@ class Config:
     max_export_bytes = Setting(
         "ARCHISYNC_MAX_EXPORT_BYTES", whole_number(1024, 1 << 40), "largest export, unpacked", default="2147483648"
     )
-    pdf_timeout_s = Setting(
-        "ARCHISYNC_PDF_TIMEOUT_S", whole_number(1, 86400), "seconds that reading one PDF report may take", default="600"
+    reader_timeout_s = Setting(
+        "ARCHISYNC_READER_TIMEOUT_S",
+        whole_number(1, 86400),
+        "seconds that reading one PDF report or workbook may take",
+        default="600",
     )
-    pdf_memory_bytes = Setting(
-        "ARCHISYNC_PDF_MEMORY_BYTES",
+    reader_memory_bytes = Setting(
+        "ARCHISYNC_READER_MEMORY_BYTES",
         whole_number(1 << 28, 1 << 48),
         "address space of the process that reads it",
         default="1073741824",
@@ -337,9 +345,9 @@ class Config:
         )
 
     @property
-    def pdf_limits(self) -> PdfLimits:
-        return PdfLimits(
-            timeout_s=self.pdf_timeout_s, memory_bytes=self.pdf_memory_bytes, output_bytes=self.max_export_bytes
+    def reader_limits(self) -> ReaderLimits:
+        return ReaderLimits(
+            timeout_s=self.reader_timeout_s, memory_bytes=self.reader_memory_bytes, output_bytes=self.max_export_bytes
         )
 
     def http_credentials(self, type_name: str) -> dict[str, Given]:

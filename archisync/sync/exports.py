@@ -81,7 +81,9 @@ def open_export(config: Config, sync_type: SyncType, export: Export, details: di
     """The export's records. What was detected (format, encoding, delimiter) goes into `details`. Raises ExportError."""
     aliases, locale = config.aliases(sync_type), config.locale(sync_type) or "iso"
     header = partial(required_places, sync_type=sync_type, aliases=tuple(aliases.items()))
-    table = open_table(export, config.csv_dialect(sync_type), config.pdf_limits, header)
+    table = open_table(
+        export, config.csv_dialect(sync_type), config.reader_limits, header, sheet=config.sheet(sync_type)
+    )
     details["detected"] = dict(table.detected)
     if table.detected["format"] == "pdf":
         from archisync.sync.reports import PrintedTable

@@ -300,7 +300,9 @@ def _identifier_literal(parse_text: Callable[[str], Value]) -> Callable[[str], V
 
     def read(text: str) -> Value:
         if not text.isdecimal():
-            raise BadValueError(f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole")
+            raise BadValueError(
+                f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole; write it as text"
+            )
         return parse_text(text)
 
     return read

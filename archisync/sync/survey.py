@@ -52,6 +52,13 @@ def unchanged_at_source(applied: dict[str, Any]) -> Outcome:
 @lru_cache(maxsize=64)
 def read_as(config: Config, type_: SyncType) -> str:
     """A fingerprint of what decides, besides the export, about the rows that it becomes."""
-    choices = (config.csv_dialect(type_), config.aliases(type_), type_, config.locale(type_), config.zone.key)
+    choices = (
+        config.csv_dialect(type_),
+        config.sheet(type_),
+        config.aliases(type_),
+        type_,
+        config.locale(type_),
+        config.zone.key,
+    )
     parts = (__version__, config.source(type_), repr(choices))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]

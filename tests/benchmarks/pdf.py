@@ -22,7 +22,7 @@ from archisync.formats import BadRow
 from archisync.formats.pdf.cycles import Cycles
 from archisync.formats.pdf.pages import read_pages
 from archisync.formats.pdf.table import PdfTable
-from archisync.rules.config import PdfLimits
+from archisync.rules.config import ReaderLimits
 from tests.benchmarks.datapath import COLUMNS, customer
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
 from tests.support.reports import cut, write_report
@@ -61,7 +61,7 @@ class Report:
 
     def ours_whole(self) -> float:
         """Pages per second with the child process, its start and its limits; by the clock."""
-        return self.pages / timed(lambda: sum(1 for _ in PdfTable(self.path, PdfLimits()).rows()))
+        return self.pages / timed(lambda: sum(1 for _ in PdfTable(self.path, ReaderLimits()).rows()))
 
     def bare(self) -> float:
         """Pages per second of a loop that takes the text of each page."""
@@ -89,7 +89,7 @@ class Report:
 
     def exact(self) -> float:
         """The part of the cells that are read as they were printed."""
-        found = [row.cells for row in PdfTable(self.path, PdfLimits()).rows() if not isinstance(row, BadRow)]
+        found = [row.cells for row in PdfTable(self.path, ReaderLimits()).rows() if not isinstance(row, BadRow)]
         right = sum(
             a == b for row, cells in zip(self.rows, found, strict=True) for a, b in zip(row, cells, strict=True)
         )

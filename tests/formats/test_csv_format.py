@@ -52,7 +52,7 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
         ),
         (b"<table border=1><tr><td>1</td></tr></table>\n", "the export is an HTML page with a table"),
         (b'[{"id": 1}]\n', "the export is a JSON array"),
-        (b"PK\x03\x04rest\n", "the export is a zip archive or a spreadsheet (.xlsx)"),
+        (b"PK\x03\x04rest\n", "the export is a zip archive"),
         (b"a\0,b\n1,2\n", "the export is binary data, not text"),
         (b"\n\n  \n", "the export has no header line that can be read"),
     ],

@@ -13,7 +13,7 @@ from archisync.formats import BadRow, RawRow, open_table
 from archisync.formats.pdf.cycles import Cycles, announced
 from archisync.formats.pdf.pages import read_pages
 from archisync.formats.pdf.table import PdfTable
-from archisync.rules.config import PdfLimits
+from archisync.rules.config import ReaderLimits
 from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
 from archisync.sources.interface import Export
 from archisync.sync.reports import PrintedTable, split_tracking
@@ -80,7 +80,7 @@ def test_every_type_is_read_from_any_number_of_slices(path: Path, sync_type: Syn
 def test_the_child_process_hands_over_every_cell(path: Path) -> None:
     header, rows = _header(DDT), _rows(DDT, 45)
     pages = write_report(path, cut(len(header), 5, 6), header, rows)
-    table = PdfTable(path, PdfLimits())
+    table = PdfTable(path, ReaderLimits())
     assert list(table.labels) == header
     assert list(table.rows()) == [RawRow(number, tuple(row)) for number, row in enumerate(rows, 1)]
     assert table.detected == {"format": "pdf", "pages": str(pages), "slices": "3", "cycles": "3"}
@@ -122,7 +122,7 @@ def test_a_full_disk_is_a_transient_error(tmp_path: Path) -> None:
     write_report(tmp_path / "r.pdf", cut(len(header), 8), header, rows)
     (tmp_path / "r.pdf.records").symlink_to("/dev/full")
     with pytest.raises(TransientSourceError) as refused:
-        PdfTable(tmp_path / "r.pdf", PdfLimits())
+        PdfTable(tmp_path / "r.pdf", ReaderLimits())
     assert refused.value.message == f"cannot write to the spool directory {tmp_path}: No space left on device"
     assert refused.value.hint == f"df -h {tmp_path}"
 
@@ -138,7 +138,7 @@ def test_the_footer_is_not_a_record_in_one_slice_or_in_all(path: Path, everywher
     header, rows = _header(DDT), _rows(DDT, 23)
     slices = cut(len(header), 5, 6)
     write_report(path, slices, header, rows, rows_per_page=10, footer=True, footer_everywhere=everywhere)
-    table = PrintedTable(PdfTable(path, PdfLimits()), DDT, {})
+    table = PrintedTable(PdfTable(path, ReaderLimits()), DDT, {})
     assert len(list(table.rows())) == sum(row[0] != "" and row[1] not in ("", "0") for row in rows)
 
 
@@ -148,7 +148,7 @@ def test_the_footer_does_not_hide_a_missing_row(path: Path, page: int) -> None:
     header, rows = _header(DDT), _rows(DDT, 23)
     write_report(path, cut(len(header), 5, 6), header, rows, rows_per_page=10, footer=True, short_of_a_record=[page])
     with pytest.raises(TruncatedError, match=r"page \d of the report has \d rows"):
-        PdfTable(path, PdfLimits())
+        PdfTable(path, ReaderLimits())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_rows_without_an_id_are_skipped_and_counted(path: Path) -> None:
     header, rows = _header(SYNC_TYPES["customers"]), _rows(SYNC_TYPES["customers"], 10)
     rows[3][0], rows[7][0] = "", "0"
     write_report(path, cut(len(header), 9), header, rows)
-    table = PrintedTable(PdfTable(path, PdfLimits()), SYNC_TYPES["customers"], {})
+    table = PrintedTable(PdfTable(path, ReaderLimits()), SYNC_TYPES["customers"], {})
     found = [row.cells for row in table.rows() if not isinstance(row, BadRow)]
     assert [list(cells) for cells in found] == [row for row in rows if row[0] not in ("", "0")]
     assert table.skipped == 2
@@ -200,10 +200,10 @@ def test_a_cut_file_is_truncated_wherever_it_is_cut(tmp_path: Path) -> None:
     for part in range(1, 20):
         (tmp_path / "cut.pdf").write_bytes(whole[: len(whole) * part // 20])
         with pytest.raises(TruncatedError):
-            PdfTable(tmp_path / "cut.pdf", PdfLimits())
+            PdfTable(tmp_path / "cut.pdf", ReaderLimits())
     (tmp_path / "cut.pdf").write_bytes(whole[:5000] + whole[6000:])
     with pytest.raises(TruncatedError):
-        PdfTable(tmp_path / "cut.pdf", PdfLimits())
+        PdfTable(tmp_path / "cut.pdf", ReaderLimits())
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -215,7 +215,7 @@ def test_a_report_with_damaged_bytes_gives_rows_or_an_export_error(path: Path, s
         content[chosen.randrange(len(content))] = chosen.randrange(256)
     path.write_bytes(content)
     try:
-        table = PdfTable(path, PdfLimits())
+        table = PdfTable(path, ReaderLimits())
     except ExportError as exc:
         assert exc.hint
     else:
@@ -241,7 +241,7 @@ def test_a_page_without_a_table_is_refused(path: Path) -> None:
     canvas.drawString(100, 100, "nothing here")
     canvas.save()
     with pytest.raises(ExportError, match="page 1 of the PDF has no ruled table"):
-        PdfTable(path, PdfLimits())
+        PdfTable(path, ReaderLimits())
 
 
 def test_reading_stops_at_the_memory_limit(path: Path) -> None:
@@ -255,23 +255,23 @@ def test_reading_stops_at_the_memory_limit(path: Path) -> None:
         stream(spaces, b"/Filter /FlateDecode"),
     )
     with pytest.raises(ExportError) as refused:
-        PdfTable(path, PdfLimits(memory_bytes=1 << 28))
+        PdfTable(path, ReaderLimits(memory_bytes=1 << 28))
     assert refused.value.message == "the PDF needs more than 256 MiB to be read"
-    assert refused.value.hint == "raise ARCHISYNC_PDF_MEMORY_BYTES if the report is as large as that"
+    assert refused.value.hint == "raise ARCHISYNC_READER_MEMORY_BYTES if the export is as large as that"
 
 
 def test_reading_stops_at_the_time_limit(path: Path) -> None:
     header, rows = _header(DDT), _rows(DDT, 20)
     write_report(path, cut(len(header), 5), header, rows)
     with pytest.raises(ExportError, match="could not be read within 0 s"):
-        PdfTable(path, PdfLimits(timeout_s=0))
+        PdfTable(path, ReaderLimits(timeout_s=0))
 
 
 def test_reading_stops_at_the_output_limit(path: Path) -> None:
     header, rows = _header(DDT), _rows(DDT, 20)
     write_report(path, cut(len(header), 5), header, rows)
     with pytest.raises(ExportError, match="more than the largest export"):
-        PdfTable(path, PdfLimits(output_bytes=100))
+        PdfTable(path, ReaderLimits(output_bytes=100))
 
 
 @pytest.mark.parametrize(

@@ -243,9 +243,9 @@ def test_a_json_number_has_a_decimal_point_whatever_the_locale(locale: Locale) -
 @pytest.mark.parametrize(
     ("literal", "reason"),
     [
-        ("54.28", "'54.28' is an identifier written as a number that is not whole"),
-        ("1e3", "'1e3' is an identifier written as a number that is not whole"),
-        ("-1", "'-1' is an identifier written as a number that is not whole"),
+        ("54.28", "'54.28' is an identifier written as a number that is not whole; write it as text"),
+        ("1e3", "'1e3' is an identifier written as a number that is not whole; write it as text"),
+        ("-1", "'-1' is an identifier written as a number that is not whole; write it as text"),
         ("7" * 5000, f"'{'7' * 40}'… is longer than 256 characters"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.formats.csv.lines import Lines
 from archisync.formats.csv.records import records
-from archisync.formats.rows import RequiredPlaces
+from archisync.formats.rows import RequiredPlaces, may_be_row
 from archisync.rules.config import CSV_DELIMITERS, CsvDialect
 
 DELIMITERS = {delimiter: name for name, delimiter in CSV_DELIMITERS.items()}
@@ -102,17 +102,13 @@ def _below_titles(
                 labels = _labels(cells)
                 places = required(labels)
                 if places is not None:
-                    if any(_may_be_row(row, len(labels), places) for row in above):
+                    if any(may_be_row(row, labels, places) for row in above):
                         return None
                     return Header(delimiter, labels, line)
                 above.append(list(labels))
     except ExportError:
         return None
     return None
-
-
-def _may_be_row(cells: Sequence[str], width: int, required: Sequence[int]) -> bool:
-    return len(cells) == width and all(cells[place].strip() for place in required)
 
 
 def _labels(cells: list[str] | str) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.base.errors import ExportError
+from archisync.formats.ignored import LinePattern
 from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.formats.rows import PlainLines
 
@@ -32,14 +33,6 @@ def open_lines(path: Path, encoding: str, line_end: str, *, quoted: bool) -> Ite
         return
     with path.open(encoding=encoding, newline=line_end) as file:
         yield Lines(_blocks(_text_pieces(file), line_end), quoted=quoted)
-
-
-class LinePattern(Protocol):
-    """What tells the lines that need no parsing, such as `archisync.formats.copylines.PlainLine`."""
-
-    def match(self, lines: Sequence[bytes], /) -> bool:
-        """Whether all of these lines match."""
-        ...
 
 
 class _Block(NamedTuple):

@@ -19,9 +19,9 @@ from archisync.base.text import counted, printable
 from archisync.formats.copylines import PlainLine
 from archisync.formats.csv.encoding import checked_codec, configured_codec, detected_codec, find_ending
 from archisync.formats.csv.header import DELIMITERS, find_header, skip_to
-from archisync.formats.csv.ignored import IgnoredRows
-from archisync.formats.csv.lines import LinePattern, Lines, open_lines
+from archisync.formats.csv.lines import Lines, open_lines
 from archisync.formats.csv.records import records
+from archisync.formats.ignored import IgnoredRows, LinePattern
 from archisync.formats.knownlines import LineDigests
 from archisync.formats.rows import CUT_OFF_HINT, BadRow, PlainLines, RawRow, RequiredPlaces, nothing_required
 from archisync.rules.config import DETECT, CsvDialect

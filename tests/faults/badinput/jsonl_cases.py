@@ -111,7 +111,7 @@ JSONL = (
     _json(
         "identifier-as-a-float",
         '{"customer_id": 54.28, "name": "Due"}',
-        "'54.28' is an identifier written as a number that is not whole",
+        "'54.28' is an identifier written as a number that is not whole; write it as text",
         field="customer_id",
     ),
     _json(

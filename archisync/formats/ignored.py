@@ -1,17 +1,27 @@
-"""Lines of a CSV file that are no rows, such as a total below them: those whose first filled cell begins with a configured word."""
+"""Lines that are no rows, such as a total below them: those whose first filled cell begins with a configured word."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
-from archisync.formats.csv.lines import LinePattern
+
+class LinePattern(Protocol):
+    """What tells the lines that need no parsing, such as `archisync.formats.copylines.PlainLine`."""
+
+    def match(self, lines: Sequence[bytes], /) -> bool:
+        """Whether all of these lines match."""
+        ...
 
 
 class IgnoredRows:
-    """`words` are compared without regard to capitals, and as whole words: `TOTALE` is not the beginning of `TOTALERG`."""
+    """`words` are compared without regard to capitals, and as whole words: `TOTALE` is not the beginning of `TOTALERG`.
 
-    def __init__(self, words: Sequence[str], delimiter: str) -> None:
+    `delimiter` is the one between the cells of a line.
+    """
+
+    def __init__(self, words: Sequence[str], delimiter: str = "") -> None:
         either = "|".join(map(re.escape, words))
         self._cell = re.compile(rf"\s*(?:{either})(?!\w)", re.IGNORECASE)
         self._line = re.compile(rf'(?:^|\n)["=(\s{re.escape(delimiter)}]*(?:{either})(?!\w)', re.IGNORECASE)

@@ -1,0 +1,116 @@
+"""Reading an export in a child process with limits, because some files crash or exhaust the library that reads them.
+
+The child writes the records to a file beside the export. So all of the export is read and checked before the first row is used. A child
+that can't trust the export ends with exit code 3 and an object on standard error: `reason`, `message`, `hint`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from archisync.base import processes
+from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.rules.config import ReaderLimits
+
+_EXIT_REFUSED = 3
+_TAIL_BYTES = 64 * 1024
+_ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and the library before they read anything
+_NO_ROOM = os.strerror(errno.ENOSPC)
+_PASSED = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
+
+
+def refusing(write: Callable[[], object]) -> int:
+    """The exit code of a child that calls `write`."""
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
+    try:
+        write()
+        sys.stdout.flush()
+    except ExportError as exc:
+        reason = "truncated" if isinstance(exc, TruncatedError) else "unreadable"
+        print(json.dumps({"reason": reason, "message": exc.message, "hint": exc.hint}), file=sys.stderr)  # noqa: T201
+        return _EXIT_REFUSED
+    return 0
+
+
+def convert(module: str, arguments: list[str], path: Path, limits: ReaderLimits, *, what: str) -> Path:
+    """The records that the child writes of an export. `what` it is, in messages: "PDF".
+
+    Raises ExportError when the child refuses the export or passes a limit, and TransientSourceError when the disk is full.
+    """
+    records = path.with_name(path.name + ".records")
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    with records.open("wb") as out:
+        try:
+            child = processes.run(
+                # -B: the limit of file sizes could cut a module's compiled file, which no process could import then.
+                [sys.executable, "-P", "-B", "-m", module, str(path), *arguments],
+                timeout_s=limits.timeout_s,
+                memory_bytes=max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST),
+                cpu_s=limits.timeout_s,
+                file_bytes=limits.output_bytes,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.PIPE,
+            )
+        except subprocess.TimeoutExpired:
+            raise _too_long(limits, what) from None
+    if _NO_ROOM in child.stderr.decode("utf-8", "replace"):
+        raise TransientSourceError(
+            f"cannot write to the spool directory {path.parent}: {_NO_ROOM}", hint=f"df -h {path.parent}"
+        )
+    if child.returncode:
+        raise _refusal(child.returncode, child.stderr, limits, what)
+    return records
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The object in the last line of the records."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _TAIL_BYTES, 0))
+        found = json.loads(file.read().splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def _too_long(limits: ReaderLimits, what: str) -> ExportError:
+    return ExportError(
+        f"the {what} could not be read within {limits.timeout_s} s",
+        hint="raise ARCHISYNC_READER_TIMEOUT_S, or let the ERP write it in parts",
+    )
+
+
+def _refusal(code: int, said: bytes, limits: ReaderLimits, what: str) -> ExportError:
+    """The error that the child's exit code and last words stand for."""
+    text = said.decode("utf-8", "replace").strip()
+    last = text.splitlines()[-1] if text else ""
+    if code == _EXIT_REFUSED:
+        refusal = json.loads(last)
+        kind = TruncatedError if refusal["reason"] == TruncatedError.reason else ExportError
+        return kind(refusal["message"], hint=refusal["hint"])
+    if code == -signal.SIGXCPU:
+        return _too_long(limits, what)
+    if _is_memory(last) or code in (-signal.SIGABRT, -signal.SIGTRAP):
+        return ExportError(
+            f"the {what} needs more than {limits.memory_bytes >> 20} MiB to be read",
+            hint="raise ARCHISYNC_READER_MEMORY_BYTES if the export is as large as that",
+        )
+    if "File too large" in last:
+        return ExportError(f"the {what} holds more than the largest export", hint="ARCHISYNC_MAX_EXPORT_BYTES")
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return ExportError(
+        f"the {what} can't be read: its reader ended with {how} ({last[:200]})",
+        hint="open it in a viewer; export it again",
+    )
+
+
+def _is_memory(last: str) -> bool:
+    return any(word in last for word in ("MemoryError", "bad_alloc", "capacity overflow", "memory allocation"))
