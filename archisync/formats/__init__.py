@@ -99,14 +99,9 @@ def _is_workbook(path: Path, head: bytes) -> bool:
         return True
     if not head.startswith(_ZIP):
         return False
-    import zipfile
+    from archisync.sources.archive import is_workbook
 
-    try:
-        with zipfile.ZipFile(path) as packed:
-            names = packed.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
-    return any(name.startswith("xl/") for name in names) or {"content.xml", "mimetype"} <= set(names)
+    return is_workbook(path)
 
 
 def _is_jsonl(suffix: str, head: bytes) -> bool:

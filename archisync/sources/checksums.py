@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from archisync.sources.spool import Readable
+from archisync.sources.unpack import Readable
 
 _ALGORITHMS = {"md5": "md5", "sha": "sha1", "sha1": "sha1", "sha-1": "sha1"} | {
     name: algorithm for algorithm in ("sha256", "sha512") for name in (algorithm, f"{algorithm[:3]}-{algorithm[3:]}")

@@ -62,7 +62,7 @@ class ExecSource:
         return Export(
             path=spooled.path,
             origin=program.origin,
-            suffix="",
+            suffix=spooled.suffix or "",
             size_bytes=spooled.size_bytes,
             sha256=spooled.sha256,
             details={"stderr": stderr} if stderr else {},

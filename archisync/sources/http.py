@@ -31,11 +31,12 @@ from archisync.sources.httpget import AGAIN_HINT, CREDENTIALS_HINT, Getter, conn
 from archisync.sources.httpsettings import http_settings, tls_context
 from archisync.sources.httpvalidators import conditions, http_date, validators
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
-from archisync.sources.spool import BLOCK_BYTES, Readable, Spooled, Unzipped, spool, too_large
+from archisync.sources.spool import Spooled, spool
 from archisync.sources.template import fill, has_placeholder
+from archisync.sources.unpack import BLOCK_BYTES, Readable, Unzipped, too_large
 
 LONGEST_RETRY_AFTER_S = 3600.0
-_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".pdf"})
+_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".pdf", ".xlsx", ".xls", ".ods"})
 _SUFFIX_OF_MEDIA_TYPE = {
     "text/csv": ".csv",
     "text/tab-separated-values": ".tsv",
@@ -154,7 +155,7 @@ def _export(response: httpx.Response, url: httpx.URL, last_url: httpx.URL, reque
     return Export(
         path=spooled.path,
         origin=origin,
-        suffix=_suffix(response, url, last_url),
+        suffix=_suffix(response, url, last_url) if spooled.suffix is None else spooled.suffix,
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
         validators=validators(response, last_url),
@@ -216,7 +217,7 @@ def _suffix(response: httpx.Response, *addresses: httpx.URL) -> str:
     disposition = Message()
     disposition["Content-Disposition"] = response.headers.get("content-disposition", "")
     for name in (disposition.get_filename() or "", *(url.path for url in addresses)):
-        suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
+        suffix = PurePosixPath(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
         if suffix in _SUFFIXES:
             return suffix
     return _SUFFIX_OF_MEDIA_TYPE.get(_media_type(response), "")

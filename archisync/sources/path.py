@@ -22,10 +22,12 @@ from archisync.base.errors import (
     TransientSourceError,
 )
 from archisync.rules.config import Config
+from archisync.sources.archive import split_member
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
-from archisync.sources.spool import BLOCK_BYTES, Spooled, spool
+from archisync.sources.spool import Spooled, spool, suffix_of
 from archisync.sources.template import fill
+from archisync.sources.unpack import BLOCK_BYTES
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -40,7 +42,7 @@ class PathSource:
     def check(self, template: str, config: Config, sync_type: str) -> None:
         """Raise ConfigurationError for a `file:` address that is not of this machine, and for a name that can't be looked for."""
         path, _ = split_options(template)
-        name_pattern(_local_path(path))
+        name_pattern(_local_path(split_member(path)[0]))
 
     def origin_if_unchanged(self, request: Request) -> str | None:
         """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does.
@@ -70,7 +72,7 @@ class PathSource:
         return Export(
             path=spooled.path,
             origin=str(path),
-            suffix=_suffix(path),
+            suffix=suffix_of(path.name, spooled),
             size_bytes=spooled.size_bytes,
             sha256=spooled.sha256,
             validators={} if spooled.packed else _validators(path, spooled),
@@ -92,7 +94,7 @@ def _find(request: Request, *, may_list: bool = True) -> tuple[Path | None, Opti
     Raises UsageError for an agent id or type that is not allowed, and what `NamePattern.newest` raises.
     """
     template, options = split_options(request.template)
-    path = Path(fill(_local_path(template), request))
+    path = Path(fill(_local_path(split_member(template)[0]), request))
     pattern = name_pattern(str(path))
     if pattern is None:
         return path, options
@@ -129,12 +131,6 @@ def _local_path(template: str) -> str:
     if "%00" in rest:
         raise ConfigurationError("the source has a NUL character", hint="take %00 out of the address")
     return unquote(rest)
-
-
-def _suffix(path: Path) -> str:
-    """`.csv` of `orders.CSV.gz`."""
-    lower = path.name.lower()
-    return Path(lower.removesuffix(".gz")).suffix
 
 
 def _open(path: Path) -> tuple[BinaryIO, Path]:
@@ -198,7 +194,10 @@ def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> Spooled:
     before = os.fstat(file.fileno())
     try:
         spooled = spool(
-            _Reader(file, path), request, origin=str(path), damaged_hint=f"gzip --test {path}; export it again"
+            _Reader(file, path),
+            request,
+            origin=str(path),
+            damaged_hint="export it again, and rename it when it is complete",
         )
     except ExportError as exc:
         if _changed(before, file):

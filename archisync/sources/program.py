@@ -26,7 +26,7 @@ from archisync.base.errors import (
 )
 from archisync.base.processes import end, start
 from archisync.base.text import printable, redact
-from archisync.sources.spool import BLOCK_BYTES
+from archisync.sources.unpack import BLOCK_BYTES
 
 STOP_GRACE_S = 3.0
 """Between SIGTERM and SIGKILL: time to close an ERP session."""

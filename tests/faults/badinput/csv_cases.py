@@ -120,7 +120,7 @@ FILES = (
     held("half-of-the-rows-bad", head() + good_row("customers", "k1") + ",,,,,\n" * 3, "75 % fewer", reason="row-drop"),
     held("login-page", "<!DOCTYPE html>\n<html>Login</html>\n", "looks like an HTML page, probably a login page"),
     held("pdf", b"%PDF-1.7\n", "truncated: the PDF has no end", reason="truncated"),
-    held("spreadsheet", b"PK\x03\x04rest\n", "the export is a zip archive"),
+    held("cut-zip", b"PK\x03\x04rest\n", "the zip archive is truncated or damaged", reason="truncated"),
     held(
         "line-of-200-mib", long_file(known_rows() + "k5,", b"x"), "line 6 is longer than 2097152 characters", heavy=True
     ),
