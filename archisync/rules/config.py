@@ -167,7 +167,7 @@ class Config:
     source = TypeSetting(
         "ARCHISYNC_SOURCE",
         any_text,
-        "where exports are: a path, `https://…` or `exec:` and a program, with `{agent}` and `{type}`",
+        "where exports are: a path, `https://…`, `sftp://…` or `exec:` and a program, with `{agent}` and `{type}`",
         example="'/exports/{agent}/{type}.csv'",
     )
     seed_interval = TypeSetting(
@@ -298,6 +298,14 @@ class Config:
         "ARCHISYNC_HTTP_ALLOW_PRIVATE",
         any_text,
         "hosts, addresses or CIDRs that may be fetched from though not public, or `yes` for all",
+    )
+    sftp_password = TypeSetting(
+        "ARCHISYNC_SFTP_PASSWORD",
+        any_text,
+        "password for `sftp://` sources, or of the key; else keys without one, or an agent",
+    )
+    sftp_config = Setting(
+        "ARCHISYNC_SFTP_CONFIG", any_text, "ssh_config file for `sftp://` sources; else `~/.ssh/config` of the account"
     )
     exec_env = Setting(
         "ARCHISYNC_EXEC_ENV", any_text, "variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)"

@@ -1,7 +1,8 @@
 """Where exports come from: the registry of sources, chosen by the scheme of the template in `ARCHISYNC_SOURCE`.
 
-A template is a path, `file://…`, `http(s)://…`, `exec:` and a program, or has a scheme that a plug-in brings (`archisync.sources.plugin`).
-To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its schemes to `_BUILT_IN`.
+A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `exec:` and a program, or has a scheme that a plug-in brings
+(`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its
+schemes to `_BUILT_IN`.
 """
 
 from collections.abc import Callable
@@ -56,6 +57,12 @@ def _exec_source() -> CheckedSource:
     return ExecSource()
 
 
+def _sftp_source() -> CheckedSource:
+    from archisync.sources.sftp import SftpSource
+
+    return SftpSource()
+
+
 class _BuiltIn(NamedTuple):
     """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export.
     `lists`: the source can list a folder, so a name may have a date in it."""
@@ -70,6 +77,7 @@ _BUILT_IN: dict[str | None, _BuiltIn] = {
     "file": _BuiltIn(_path_source, is_address=True, lists=True),
     "http": _BuiltIn(_http_source, is_address=True),
     "https": _BuiltIn(_http_source, is_address=True),
+    "sftp": _BuiltIn(_sftp_source, is_address=True, lists=True),
     "exec": _BuiltIn(_exec_source, is_address=False),
 }
 """By scheme; None is a plain path."""
@@ -93,7 +101,7 @@ def _installed(scheme: str | None) -> str:
         return scheme
     raise ConfigurationError(
         f"no source reads the scheme {scheme}:",
-        hint="give a path, file://, http://, https:// or exec:, or install the plug-in that brings the scheme; "
+        hint="give a path, file://, http://, https://, sftp:// or exec:, or install the plug-in that brings the scheme; "
         "a relative path with a colon starts with ./",
     )
 

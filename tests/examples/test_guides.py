@@ -38,6 +38,7 @@ NOT_RUN = {
     "needs systemd": r"sudo systemctl \w+( --now)? archisync-(tick\.timer|worker\.service)( archisync-worker\.service)?",
     "needs a Kubernetes cluster": r"kubectl .+",
     "asks a remote repository": r"git pull",
+    "asks an SSH server for its key": r"ssh-keyscan -t ed25519 \S+ >> ~/\.ssh/known_hosts",
 }
 
 CRONTAB = r"""

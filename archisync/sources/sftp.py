@@ -1,0 +1,204 @@
+"""The SFTP source: `sftp://user@host/path`, over OpenSSH's `ssh`. No library is needed, and the user's ssh configuration holds.
+
+    sftp://erp@files.example/out/{agent}/{type}.csv
+    sftp://files.example:2222/out/{agent}/{type}_{date:%Y%m%d}.csv?settle=30s
+    sftp://files.example/~/out/{type}.csv          from the folder that the login begins in
+
+A file that changes while it is read is tried again. One that has the name, size and time of the applied export is not read again, unless
+it was so young then that a second change in the same second could hide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic, time
+from typing import IO, NamedTuple
+
+from archisync.base.errors import ConfigurationError, NoExportError, SourceError, SyncError, TransientSourceError
+from archisync.base.text import printable
+from archisync.rules.config import Config
+from archisync.rules.synctypes import sync_type
+from archisync.sources.archive import split_member
+from archisync.sources.interface import Export, Fetched, Request, Unchanged
+from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
+from archisync.sources.sftpclient import (
+    NO_SUCH_FILE,
+    PERMISSION_DENIED,
+    Attributes,
+    OpenFile,
+    SftpClient,
+    SftpLostError,
+    SftpStatusError,
+    SftpTimeoutError,
+)
+from archisync.sources.spool import Spooled, spool, suffix_of
+from archisync.sources.ssh import Access, Place, failure, ssh
+from archisync.sources.template import fill, has_placeholder
+from archisync.sources.unpack import too_large
+
+_ADDRESS = re.compile(
+    r"(?i)sftp://(?:([^@/:]*)(:[^@/]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^/:@\[\]]+)(?::([0-9]{1,5}))?(/.*)", re.DOTALL
+)
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]+")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\\+-]*")
+_HINT = "for example sftp://erp@files.example/out/{agent}/{type}.csv"
+_STRONG_AFTER_S = 60
+"""A time of modification has whole seconds, so a file that is younger may change once more without showing it."""
+
+
+class SftpSource:
+    """Reads exports from a server that OpenSSH can log in to."""
+
+    def check(self, template: str, config: Config, sync_type: str) -> None:
+        """Raise ConfigurationError for an address that can't work."""
+        _parse(template)
+
+    def fetch(self, request: Request) -> Fetched:
+        """Log in, find the file and copy it. Raises as described at `Source.fetch`."""
+        place, template, options = _parse(request.template)
+        path = fill(template, request)
+        deadline = monotonic() + request.config.fetch_timeout_s
+        access = _access(request)
+        with ssh(place, access, request.spool_dir) as (process, said), _errors(place, access, process, said, request):
+            return _fetch(SftpClient(process, deadline), place, path, options, request)
+
+
+def _fetch(client: SftpClient, place: Place, path: str, options: Options, request: Request) -> Fetched:
+    if (pattern := name_pattern(path)) is not None:
+        folder = path.rpartition("/")[0] or "/"
+        with _answers(place, folder):
+            names = _listed(client, folder)
+            path = f"{folder.rstrip('/')}/{pattern.newest(names, options, folder=place.shown + folder).name}"
+    origin = place.shown + printable(path, limit=300)
+    with _answers(place, path):
+        before = client.attributes(_bytes(path))
+        if not before.is_regular:
+            raise SourceError(f"{origin} is a folder or device, not a regular file", hint="name the file")
+        known = _validators(path, before)
+        if known and {name: request.validators.get(name) for name in known} == known:
+            return Unchanged(origin=origin)
+        require_settled(float(before.modified or 0), options, origin=origin)
+        spooled = _spool_unchanged(client.open(_bytes(path)), origin, request)
+    is_strong = time() - (before.modified or time()) >= _STRONG_AFTER_S
+    return Export(
+        path=spooled.path,
+        origin=origin,
+        suffix=suffix_of(path, spooled),
+        size_bytes=spooled.size_bytes,
+        sha256=spooled.sha256,
+        validators=known if is_strong else {},
+    )
+
+
+def _spool_unchanged(file: OpenFile, origin: str, request: Request) -> Spooled:
+    """Copy the file, and refuse one that changed during the copy."""
+    before = file.attributes()
+    if before.size is not None and before.size > request.max_bytes:
+        raise too_large(origin, request.max_bytes)
+    try:
+        spooled = spool(file, request, origin=origin)
+    except SyncError as exc:
+        if isinstance(exc, TransientSourceError) or file.attributes() == before:
+            raise
+        raise _changed(origin) from exc
+    if file.attributes() != before or (before.size is not None and file.read_bytes != before.size):
+        spooled.path.unlink(missing_ok=True)
+        raise _changed(origin)
+    return spooled
+
+
+def _listed(client: SftpClient, folder: str) -> Iterator[Listed]:
+    for name, found in client.names(_bytes(folder)):
+        text = name.decode("utf-8", "surrogateescape")
+        if text not in (".", "..") and found.is_regular:
+            yield Listed(text, float(found.modified or 0))
+
+
+def _validators(path: str, found: Attributes) -> dict[str, str]:
+    """Empty when the server does not say size and time."""
+    if found.size is None or found.modified is None:
+        return {}
+    name = hashlib.sha256(_bytes(path)).hexdigest()[:32]
+    return {"sftp": name, "bytes": str(found.size), "modified": str(found.modified)}
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _changed(origin: str) -> TransientSourceError:
+    return TransientSourceError(
+        f"{origin} changed while it was read",
+        hint="let the ERP write to another name in the same folder and rename it when it is complete, or add ?settle=30s",
+    )
+
+
+@contextmanager
+def _answers(place: Place, path: str) -> Iterator[None]:
+    """Turn what the server answers about the path into errors of archisync."""
+    shown = place.shown + printable(path, limit=300)
+    try:
+        yield
+    except SftpStatusError as exc:
+        if exc.code == NO_SUCH_FILE:
+            raise NoExportError(
+                f"no export at {shown}",
+                hint="check the path in ARCHISYNC_SOURCE, and that the ERP has written the export",
+            ) from exc
+        if exc.code == PERMISSION_DENIED:
+            raise SourceError(f"no permission to read {shown}", hint="ask whoever runs the server") from exc
+        raise TransientSourceError(
+            f"{shown} can't be read: {printable(exc.said, limit=200)} (status {exc.code})",
+            hint="look at the server's log",
+        ) from exc
+
+
+@contextmanager
+def _errors(
+    place: Place, access: Access, process: subprocess.Popen[bytes], said: IO[bytes], request: Request
+) -> Iterator[None]:
+    try:
+        yield
+    except SftpLostError as exc:
+        if process.poll() is None and str(exc) != "the connection has ended":
+            raise SourceError(f"{place.shown}: {exc}", hint="log in by hand: its shell may print a greeting") from exc
+        raise failure(process, said, place, access) from exc
+    except SftpTimeoutError as exc:
+        seconds = request.config.fetch_timeout_s
+        raise TransientSourceError(
+            f"{place.shown} did not send the export within {seconds} s", hint="raise ARCHISYNC_FETCH_TIMEOUT_S"
+        ) from exc
+
+
+class _Parsed(NamedTuple):
+    place: Place
+    path: str
+    options: Options
+
+
+def _parse(template: str) -> _Parsed:
+    """The parts of the address. Raises ConfigurationError, which shows no password."""
+    found = _ADDRESS.fullmatch(split_member(template)[0])
+    if found is None:
+        raise ConfigurationError("the source is no sftp:// address with a host and a path", hint=_HINT)
+    user, password, host, port, rest = found.groups()
+    if password:
+        raise ConfigurationError(
+            "the source's address has a password in it", hint="put it into ARCHISYNC_SFTP_PASSWORD, or use a key"
+        )
+    host = host.strip("[]")
+    if has_placeholder(host + (user or "")) or not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)):
+        raise ConfigurationError("the source's address has a host or user that can't be one", hint=_HINT)
+    path, options = split_options(rest.removeprefix("/~/") if rest.startswith("/~/") else rest)
+    name_pattern(path)
+    return _Parsed(Place(host, user or "", int(port or 0)), path, options)
+
+
+def _access(request: Request) -> Access:
+    config, type_ = request.config, sync_type(request.sync_type)
+    environment: Mapping[str, str] = config.environment
+    return Access(config.sftp_password(type_), config.sftp_config, environment)
