@@ -24,8 +24,8 @@ def clear(
 
     Example: archisync clear customers --agent anna.bianchi --yes
     """
-    from archisync.store import agents, applied_exports
-    from archisync.sync.clear import count_rows, delete_rows
+    from archisync.store import agents
+    from archisync.sync import clear as copied
 
     a = app(ctx)
     type_ = sync_type(type_name)
@@ -36,17 +36,15 @@ def clear(
     chosen = None if all_agents else data_agent(type_, agent)
     whose = f"{type_.name} of {chosen or 'all agents'}"
     with a.database("clear", answer_timeout_s=a.config.run_timeout_s) as db:
-        if chosen is not None and type_.scope is Scope.AGENT:
-            agents.agent(db, chosen)
         if not yes:
-            number = count_rows(db, type_, chosen)
+            if chosen is not None and type_.scope is Scope.AGENT:
+                agents.agent(db, chosen)
+            number = copied.count_rows(db, type_, chosen)
             raise UsageError(
                 f"{counted(number, 'row')} of {whose} would be deleted; nothing was done",
                 hint="add --yes to delete them (the next sync loads the export again)",
             )
-        with db.transaction():
-            number = delete_rows(db, type_, chosen)  # first, in the order of an apply's locks: so no deadlock
-            applied_exports.forget(db, type_, chosen)
+        number = copied.clear(db, type_, chosen)
     a.output.line(f"deleted {counted(number, 'row')} of {whose}; the next sync loads the export again")
     option = f" --agent {chosen}" if chosen and type_.scope is Scope.AGENT else ""
     a.output.say(f"hint: archisync run {type_.name}{option}")

@@ -16,7 +16,7 @@ from archisync.rules.config import Config
 COMMANDS = {
     "demo": "demo", "up": "up", "tick": "tick", "run": "run", "status": "status", "plan": "plan",
     "history": "history", "show": "history", "why": "why", "enable": "interval", "disable": "interval",
-    "pause": "pause", "resume": "pause", "doctor": "doctor", "metrics": "metrics", "report": "report",
+    "pause": "pause", "resume": "pause", "doctor": "doctor", "web": "web", "metrics": "metrics", "report": "report",
     "worker": "worker", "prune": "history", "diff": "diff", "clear": "clear",
 }  # fmt: skip
 """Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""

@@ -12,14 +12,6 @@ from archisync.observe.metrics import registry
 from archisync.rules.config import Config
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """The host and port of `[HOST:]PORT`; without a host, only this machine. Raises UsageError."""
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
-        raise UsageError(f"{ascii(text)[:40]} is not [HOST:]PORT", hint="for example 9464, or 0.0.0.0:9464")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 @contextmanager
 def answered(config: Config, host: str, port: int) -> Iterator[int]:
     """The port on which a thread answers scrapes while the block lasts: a free one for 0. Raises UsageError when it can't be used."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archisync.base.errors import ConfigurationError
+from archisync.rules import websettings
 from archisync.rules.settings import Credential, Given, Setting, TypeSetting, Variable, any_text, choice, whole_number
 
 if TYPE_CHECKING:
@@ -325,6 +326,57 @@ class Config:
     )
     history_days = Setting(
         "ARCHISYNC_HISTORY_DAYS", whole_number(1, 36500), "days that finished runs are kept", default="90"
+    )
+    web_token = Setting(
+        "ARCHISYNC_WEB_TOKEN",
+        websettings.web_token,
+        "of the panel: whoever has it may do everything",
+        checked_at_start=False,
+    )
+    web_operator_token = Setting(
+        "ARCHISYNC_WEB_OPERATOR_TOKEN",
+        websettings.web_token,
+        "of the panel: may sync, pause, decide about held exports and set intervals",
+        checked_at_start=False,
+    )
+    web_read_token = Setting(
+        "ARCHISYNC_WEB_READ_TOKEN", websettings.web_token, "of the panel: may look", checked_at_start=False
+    )
+    web_hosts = Setting(
+        "ARCHISYNC_WEB_HOSTS",
+        websettings.names,
+        "names under which browsers reach the panel, besides localhost: `sync.example.com`",
+        checked_at_start=False,
+    )
+    web_prefix = Setting(
+        "ARCHISYNC_WEB_PREFIX",
+        websettings.path_prefix,
+        "path under which a proxy shows the panel: `/archisync`",
+        checked_at_start=False,
+    )
+    web_proxies = Setting(
+        "ARCHISYNC_WEB_PROXIES",
+        websettings.networks,
+        "addresses or CIDRs of proxies, whose `X-Forwarded-*` and user header are believed",
+        checked_at_start=False,
+    )
+    web_user_header = Setting(
+        "ARCHISYNC_WEB_USER_HEADER",
+        websettings.header,
+        "header in which those proxies name the user who signed in: `X-Forwarded-User`",
+        checked_at_start=False,
+    )
+    web_operators = Setting(
+        "ARCHISYNC_WEB_OPERATORS",
+        websettings.names,
+        "of these users: who may do what the operator's token may; `*`: all",
+        checked_at_start=False,
+    )
+    web_admins = Setting(
+        "ARCHISYNC_WEB_ADMINS",
+        websettings.names,
+        "of these users: who may do everything; all others may look",
+        checked_at_start=False,
     )
 
     def __init__(self, *, environment: Mapping[str, str]) -> None:

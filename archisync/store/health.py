@@ -99,6 +99,23 @@ select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.res
  limit %(limit)s
 """  # noqa: S608 - the part is a constant of this module
 
+# Purpose: pairs whose last run failed, of each type those with the most failures first, from where the last page ended: an end of an index
+# range for each type. Caller: failing_pairs. No locks.
+SQL_FAILING_PAIRS = """
+select p.sync_type, p.agent_id, p.consecutive_failures, r.message as last_error, p.last_success_at, p.backoff_until,
+       coalesce(p.backoff_until > system.clock(), false) as rests
+  from system.sync_types t
+ cross join lateral (
+   select s.* from system.sync_state s
+    where s.sync_type = t.sync_type and s.active and s.consecutive_failures > 0
+      and (s.consecutive_failures, s.agent_id)
+          < (case when t.sync_type = %(after_type)s then %(after_failures)s::int else 2147483647 end, %(after_agent)s::text)
+    order by s.consecutive_failures desc, s.agent_id desc limit %(limit)s) p
+  left join system.sync_runs r on r.id = p.last_run_id
+ where t.sync_type >= %(after_type)s
+ order by p.sync_type, p.consecutive_failures desc, p.agent_id desc limit %(limit)s
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TypeHealth:
@@ -170,6 +187,19 @@ class UnhealthyPair:
         return f"resting: {pair}: {failures}, next {when(self.backoff_until)}, last ok {last}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailingPair:
+    """A pair whose last run failed. `rests`: it is not tried before `backoff_until`."""
+
+    sync_type: str
+    agent_id: str
+    consecutive_failures: int
+    last_error: str | None
+    last_success_at: datetime | None
+    backoff_until: datetime | None
+    rests: bool
+
+
 def type_health(db: Database) -> list[TypeHealth]:
     """One for each type, in the order in which a tick queues them."""
     return [_type_health(row) for row in db.execute(SQL_TYPE_HEALTH).fetchall()]
@@ -190,3 +220,10 @@ def _type_health(row: dict[str, Any]) -> TypeHealth:
 def unhealthy_pairs(db: Database, *, limit: int) -> list[UnhealthyPair]:
     """Pairs that rest after failures, then stale ones, the worst first; not paused or disabled ones."""
     return [UnhealthyPair(**row) for row in db.execute(SQL_UNHEALTHY_PAIRS, {"limit": limit}).fetchall()]
+
+
+def failing_pairs(db: Database, *, after: tuple[str, int, str] | None, limit: int) -> list[FailingPair]:
+    """Pairs by type, of each type those with the most failures first. `after`: type, failures and agent of the last one seen."""
+    sync_type, failures, agent_id = after or ("", 0, "")
+    params = {"after_type": sync_type, "after_failures": failures, "after_agent": agent_id, "limit": limit}
+    return [FailingPair(**row) for row in db.execute(SQL_FAILING_PAIRS, params).fetchall()]

@@ -11,6 +11,7 @@ from archisync.base.errors import NotFoundError
 from archisync.store.database import Database, Params, one
 from archisync.store.runs import Run, State
 
+LARGEST_ID = 2**63 - 1
 PRUNE_BATCH = 250
 """Rows deleted in one statement: it holds their locks for some ten milliseconds."""
 
@@ -42,7 +43,8 @@ select * from (
      cross join unnest(%(states)s::text[]) as w(state)
      cross join lateral (
        select h.id from system.sync_runs h
-        where (h.sync_type, h.state) <= (t.sync_type, w.state) and (h.sync_type, h.state, h.id) > (t.sync_type, w.state, %(after)s::bigint)
+        where (h.sync_type, h.state, h.id) < (t.sync_type, w.state, %(before)s::bigint)
+          and (h.sync_type, h.state, h.id) > (t.sync_type, w.state, %(after)s::bigint)
           and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
         order by h.sync_type desc, h.state desc, h.id desc limit %(limit)s) found
      cross join lateral (select * from system.runs x where x.id = found.id) r
@@ -51,7 +53,7 @@ select * from (
   (select r.* from system.sync_types t
      cross join lateral (
        select p.unfinished_run_id as id from system.sync_state p
-        where p.sync_type = t.sync_type and p.unfinished_run_id is not null
+        where p.sync_type = t.sync_type and p.unfinished_run_id < %(before)s
           and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
         order by p.unfinished_run_id desc limit %(limit)s) found
      join system.unfinished_runs r on r.id = found.id
@@ -63,7 +65,7 @@ select * from (
   (select r.* from system.claims c join system.unfinished_runs r on r.id = c.run_id
     where 'running' = any (%(states)s::text[])
       and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
-      and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+      and r.id < %(before)s and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
     order by r.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
@@ -71,7 +73,7 @@ select * from (
 SQL_NEWEST_OF_AGENT = """
 select * from system.runs r
  where r.agent_id = %(agent_id)s and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
-   and r.state = any (%(states)s::text[]) and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+   and r.state = any (%(states)s::text[]) and r.id < %(before)s and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
  order by r.id desc limit %(limit)s
 """
 # Purpose: delete a batch of the oldest runs. It keeps the last success of a pair, the run that the pair's state names (the next sync asks
@@ -139,12 +141,16 @@ def newest(
     sync_type: str | None = None,
     agent_id: str | None = None,
     state: State | None = None,
+    states: Sequence[State] | None = None,
     since: datetime | None = None,
+    before: int | None = None,
     limit: int = 20,
 ) -> list[Run]:
-    """Runs in the reverse order of queueing, newest first."""
-    states = [state] if state is not None else list(State)
-    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "states": states, "since": since, "limit": limit}
+    """Runs in the reverse order of queueing, newest first; of one state, or of several. `before`: only runs with smaller ids, for the next
+    page."""
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "since": since, "limit": limit}
+    params["states"] = [state] if state is not None else list(states or State)
+    params["before"] = LARGEST_ID if before is None else before
     if agent_id is not None:
         statement = SQL_NEWEST_OF_AGENT
     else:

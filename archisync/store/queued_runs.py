@@ -114,6 +114,19 @@ state as (
 select id, joined from run
 """
 
+# Purpose: the place in the queue of each type's first run that waits, counted up to a limit. Caller: positions. No locks.
+SQL_POSITIONS = """
+select t.sync_type, 1 + (
+         select count(*) from (select q.id from system.queued_runs q where q.id < first.id
+                                  and not exists (select from system.claims c where c.run_id = q.id) limit %(limit)s) x) as place
+  from system.sync_types t
+ cross join lateral (
+   select p.unfinished_run_id as id from system.sync_state p
+    where p.sync_type = t.sync_type and p.unfinished_run_id is not null
+      and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
+    order by p.unfinished_run_id limit 1) first
+"""
+
 
 def insert_due(db: Database, *, limit: int, batch: int) -> tuple[int, int]:
     """Queue what is due, at most `limit` pairs a type, in deliveries of `batch` agents: (pairs looked at, runs queued)."""
@@ -128,6 +141,11 @@ def count_skipped(db: Database, *, limit: int = SKIPPED_COUNTED) -> tuple[dict[s
         by_reason[row["reason"]] += row["n"]
         by_type[row["sync_type"]] += row["n"]
     return dict(by_reason), any(number >= limit for number in by_type.values())
+
+
+def positions(db: Database, *, limit: int = SKIPPED_COUNTED) -> dict[str, int]:
+    """How soon each type's first queued run comes: 1 is the next. `limit` + 1 means later than that; types without one are left out."""
+    return {row["sync_type"]: row["place"] for row in db.execute(SQL_POSITIONS, {"limit": limit}).fetchall()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

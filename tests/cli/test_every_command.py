@@ -75,7 +75,7 @@ CALLS: dict[str, str] = {
     "db grants": "db grants",
     "redis acl": "redis acl",
 }
-RUN_UNTIL_STOPPED = {"demo", "up"}
+RUN_UNTIL_STOPPED = {"demo", "up", "web"}
 """They start their own servers, and have tests of their own at the end."""
 WITHOUT_SERVER = {"db grants", "redis acl"}
 LEFT_WITH_1 = {"doctor"}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from archisync.observe.scrapes import parse_address
+from archisync.base.listening import parse_address
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey

@@ -240,7 +240,7 @@ create index sync_state_unfinished on system.sync_state (sync_type, unfinished_r
 -- What `status` asks. Plain indexes and no counters: for a counter, every worker would wait for the same row. The last two are empty while
 -- all is well.
 create index sync_state_by_success on system.sync_state (sync_type, system.or_never(last_success_at)) where active;
-create index sync_state_failing on system.sync_state (sync_type, consecutive_failures) where active and consecutive_failures > 0;
+create index sync_state_failing on system.sync_state (sync_type, consecutive_failures, agent_id) where active and consecutive_failures > 0;
 create index sync_state_resting on system.sync_state (sync_type, backoff_until) where active and backoff_until is not null;
 
 -- How long a pair rests after its n-th failure in a row: not at all after the first, then double the interval each time, at most six hours

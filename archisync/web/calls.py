@@ -1,0 +1,247 @@
+"""One request as an endpoint sees it: who asks, what was sent, and a database. And what every endpoint does before and after.
+
+An endpoint is a plain function from `Call` to a response. It runs in a thread, since psycopg waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from archisync.base.errors import (
+    ArchisyncError,
+    BusyError,
+    ConfigurationError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+)
+from archisync.base.log import EventLog
+from archisync.base.text import redact
+from archisync.rules.config import Config
+from archisync.store.database import Database
+from archisync.web.attempts import Attempts
+from archisync.web.connections import Connections
+from archisync.web.gate import SEEN, Seen, check_origin, header
+from archisync.web.people import People, Person, Role
+
+MOST_BYTES = 64 * 1024
+"""Of a body: the largest form has a reason of some hundred characters."""
+BODY_S = 10.0
+"""For a body to arrive: a client that sends a byte a minute holds nothing but its own socket, and not for long."""
+COOKIE = "archisync_session"
+
+
+_STATUSES: tuple[tuple[type[ArchisyncError], int], ...] = (
+    (UsageError, 400), (NotFoundError, 404), (BusyError, 409), (UnreachableError, 503), (ConfigurationError, 503),
+)  # fmt: skip
+
+
+class Refusal(UsageError):
+    """The request is refused; `status` says why in HTTP."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What all requests share."""
+
+    config: Config
+    connections: Connections
+    people: People
+    attempts: Attempts
+    log: EventLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, whose body has been read."""
+
+    services: Services
+    request: Request
+    seen: Seen
+    person: Person
+    body: bytes
+
+    @property
+    def config(self) -> Config:
+        return self.services.config
+
+    @property
+    def query(self) -> QueryParams:
+        return self.request.query_params
+
+    @contextmanager
+    def database(self, *, answer_timeout_s: float | None = None) -> Iterator[Database]:
+        """A connection for this request. `answer_timeout_s`: of one statement, where it may take longer than a page."""
+        with self.services.connections.database() as db:
+            usual = db.answer_timeout_s
+            db.answer_timeout_s = answer_timeout_s or usual
+            try:
+                yield db
+            finally:
+                db.answer_timeout_s = usual
+
+    def part(self, name: str) -> str:
+        """A part of the path. Raises UsageError for a text that PostgreSQL can't take."""
+        return storable(name, str(self.request.path_params[name]))
+
+    def json(self) -> dict[str, Any]:
+        """The object in the body; {} for no body. Raises Refusal."""
+        if not self.body:
+            return {}
+        kind = (self.request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise Refusal(415, f"the body is {ascii(kind or 'of no type')[:60]}, not application/json")
+        try:
+            found = json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise Refusal(400, "the body is not JSON") from None
+        if not isinstance(found, dict):
+            raise Refusal(400, "the body is no JSON object")
+        return found
+
+    def form(self) -> dict[str, str]:
+        """The fields of a form; of a name that comes twice, the last."""
+        pairs = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True, max_num_fields=200)
+        return {name: storable(name, value) for name, value in pairs}
+
+
+def storable(name: str, text: str) -> str:
+    """The text, if PostgreSQL can take it. Raises UsageError."""
+    if "\0" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)):
+        raise UsageError(
+            f"{ascii(name)[1:41].rstrip(chr(39))} has a character that can't be stored", hint="leave it out"
+        )
+    return text
+
+
+T = TypeVar("T")
+Endpoint = Callable[[Call], Response]
+Asgi = Callable[[Request], Awaitable[Response]]
+Failure = Callable[[Request, ArchisyncError, int], Response]
+"""How a face of the panel (contract, API, pages) says that something failed."""
+
+
+def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) -> Asgi:
+    """The function for Starlette's route: checks who asks, reads the body, acts, and puts every error into words."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            person = identify(services, request)
+            require(person, role)
+            if not check_origin(request.scope, by_browser=person.by_browser):
+                raise Refusal(403, "this request does not come from a page of the panel", hint="reload the page")
+            body = await read_body(request)
+            call = Call(services=services, request=request, seen=request.scope[SEEN], person=person, body=body)
+            return await run_in_threadpool(act, call)
+        except ArchisyncError as exc:
+            response = failed(request, exc, status_of(exc))
+            response.headers.update(getattr(exc, "headers", {}))
+            return response
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as exc:  # noqa: BLE001 - the last place where an error can be put into words
+            services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}")
+            bug = ArchisyncError(f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}")
+            return failed(request, bug, 500)
+
+    return answer
+
+
+def identify(services: Services, request: Request) -> Person:
+    """Raises Refusal: 401 for nobody, 429 for an address that has tried too many wrong tokens."""
+    scope, people = request.scope, services.people
+    seen: Seen = scope[SEEN]
+    given = header(scope, "authorization")
+    if given is not None and people.has_tokens:
+        kind, _, token = given.partition(" ")
+        return try_token(
+            services,
+            seen,
+            lambda: people.by_token(token.strip(), address=seen.address) if kind.lower() == "bearer" else None,
+        )
+    if (cookie := request.cookies.get(COOKIE)) and (person := people.by_session(cookie, address=seen.address)):
+        return person
+    if seen.by_proxy and (person := people.by_proxy(header(scope, people_header(services)), address=seen.address)):
+        return person
+    if person := people.anonymous(address=seen.address):
+        return person
+    raise unauthorized("sign in first")
+
+
+def people_header(services: Services) -> str:
+    return services.config.web_user_header or "-"
+
+
+def try_token(services: Services, seen: Seen, look: Callable[[], T | None]) -> T:
+    """What `look` finds with a token; counts the tries that find nothing. Raises Refusal."""
+    if wait_s := services.attempts.wait_s(seen.address):
+        raise Refusal(429, f"too many wrong tokens; try again in {wait_s} s", headers={"retry-after": str(wait_s)})
+    found = look()
+    if found is None:
+        services.attempts.failed(seen.address)
+        services.log.event("web-refused", address=seen.address, message="a wrong token")
+        raise unauthorized("there is no such token")
+    return found
+
+
+def unauthorized(message: str) -> Refusal:
+    hint = "send it as Authorization: Bearer …, the value of ARCHISYNC_WEB_TOKEN"
+    return Refusal(401, message, hint=hint, headers={"www-authenticate": "Bearer"})
+
+
+def require(person: Person, role: Role) -> None:
+    """Raises Refusal when the person may not do what takes this role."""
+    if person.role >= role:
+        return
+    why = "; no token is configured, so the panel only shows" if not person.signed_in and person.name == "web" else ""
+    raise Refusal(403, f"this takes the role {role.word}, and you are {person.role.word}{why}")
+
+
+async def read_body(request: Request) -> bytes:
+    """Raises Refusal for a body that is too large, or that does not arrive in time."""
+    found = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for block in request.stream():
+                found += block
+                if len(found) > MOST_BYTES:
+                    raise Refusal(
+                        413, f"the body is larger than {MOST_BYTES // 1024} kB", headers={"connection": "close"}
+                    )
+    except TimeoutError:
+        raise Refusal(408, "the body did not arrive in time", headers={"connection": "close"}) from None
+    return bytes(found)
+
+
+def status_of(exc: ArchisyncError) -> int:
+    """The status of HTTP for each class of error."""
+    if isinstance(exc, Refusal):
+        return exc.status
+    return next((status for kind, status in _STATUSES if isinstance(exc, kind)), 500)
+
+
+def tagged(call: Call, body: bytes, media_type: str) -> Response:
+    """The body with an ETag, or 304 when the client has it already."""
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"etag": tag, "cache-control": "no-cache, private", "vary": "Cookie, Authorization"}
+    wanted = [part.strip().removeprefix("W/") for part in (call.request.headers.get("if-none-match") or "").split(",")]
+    if call.request.method in ("GET", "HEAD") and tag in wanted:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
