@@ -29,8 +29,8 @@ from rich.text import Text
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import duration, printable, relative, seconds
 from archisync.cli.output import STYLES
-from archisync.cli.snapshot import Snapshot, read_snapshot
 from archisync.cli.tablefit import GAP, fit
+from archisync.observe.snapshot import Snapshot, read_snapshot
 from archisync.rules.config import Config
 from archisync.store import activity
 from archisync.store.activity import Point

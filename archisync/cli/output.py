@@ -8,24 +8,19 @@ can't move the cursor. rich is imported only to draw a table on a terminal.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from archisync.base import stdio
+from archisync.base import jsontext, stdio
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import escaped, iso, printable, redact, relative
 
 if TYPE_CHECKING:
     from archisync.cli.tablefit import Fit
-
-JSON_SCHEMA = 1
-"""Rises when a field of any --json output changes its meaning or goes away, but not for a new field."""
 
 STYLES = {
     "succeeded": "green", "healthy": "green", "running": "cyan", "queued": "blue", "held": "yellow", "failed": "red",
@@ -72,9 +67,7 @@ class Output:
 
     def json(self, **document: Any) -> None:
         """One JSON document on stdout: `schema` and the given fields."""
-        text = json.dumps(
-            {"schema": JSON_SCHEMA, **document}, default=_to_json, ensure_ascii=not self.unicode, indent=2
-        )
+        text = jsontext.document(document, ascii_only=not self.unicode)
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def line(self, text: str = "") -> None:
@@ -214,11 +207,3 @@ class Output:
 
 def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in values)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return iso(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archisync.base.errors import ConfigurationError, UnreachableError, UsageError
 from archisync.base.text import counted, seconds
 from archisync.cli.arguments import AgentOption, Json, TypeOption, parse_span
-from archisync.cli.context import App, app
+from archisync.cli.context import app
 from archisync.rules.synctypes import sync_type
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
     from archisync.rules.forecast import Forecast, Hour
 
-_LONGEST = timedelta(days=31)
 _HOURS_LISTED = 48
 """A terminal gets a longer forecast by days: a week of hours would scroll off the screen."""
 _ONE_PER_CENT = 0.01
@@ -45,47 +42,18 @@ def plan(
 
     Example, before you shorten an interval: archisync plan --workers 8 --type orders
     """
+    from archisync.observe.plan import check_span, document, forecast, workers_alive
+
     a = app(ctx)
-    ahead = parse_span(span)
-    if not timedelta(0) < ahead <= _LONGEST:
-        raise UsageError(f"--for {span} is out of range", hint=f"allowed: up to {_LONGEST.days}d")
+    ahead = check_span(span, parse_span(span))
     name = sync_type(type_name).name if type_name else None
-    found = _forecast(a, name, agent, ahead, workers)
+    with a.database("plan") as db:
+        alive = workers_alive(a.config) if workers is None else workers
+        found = forecast(db, type_name=name, agent_id=agent, span=ahead, workers=alive)
     if json:
-        a.output.json(
-            now=found.now, workers=found.workers, durations_s=found.durations_s, assumed=found.assumed,
-            queued=found.queued, queued_s=found.queued_s, hours=found.hours, notes=found.notes, keeps_up=found.keeps_up,
-        )  # fmt: skip
+        a.output.json(**document(found))
         return
     _show(a.output, found)
-
-
-def _forecast(a: App, type_name: str | None, agent: str | None, ahead: timedelta, workers: int | None) -> Forecast:
-    from archisync.rules.forecast import make_forecast
-    from archisync.store import agents, clock, timetable
-
-    with a.database("plan") as db:
-        if agent:
-            agents.agent(db, agent)
-        now = clock.now(db)
-        groups = timetable.due_groups(db, sync_type=type_name, agent_id=agent)
-        queued = timetable.queued(db, sync_type=type_name, agent_id=agent)
-        measured = timetable.durations(db)
-    alive = _workers_alive(a) if workers is None else workers
-    return make_forecast(groups, measured, now=now, span=ahead, workers=alive, queued=queued)
-
-
-def _workers_alive(a: App) -> int:
-    from archisync.queue.client import redis_client
-    from archisync.queue.workers import live_workers
-
-    try:
-        with redis_client(a.config.redis_url) as client:
-            return len(live_workers(client, a.config.queue))
-    except (UnreachableError, ConfigurationError) as exc:
-        if isinstance(exc, ConfigurationError) and a.config.text("ARCHISYNC_REDIS_URL"):
-            raise  # a wrong setting has its own hint
-        raise exc.with_hint("archisync plan --workers 2   (asks no Redis how many are alive)") from None
 
 
 def _show(output: Output, found: Forecast) -> None:

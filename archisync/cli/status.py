@@ -15,7 +15,7 @@ from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, app
 from archisync.cli.output import Ago, Output
 from archisync.cli.pause import scope
-from archisync.cli.snapshot import Snapshot, read_snapshot
+from archisync.observe.snapshot import PAIRS_NAMED, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,8 +28,6 @@ _HEADS = (
 _COUNTS = ("pairs", "queued", "running", "stale", "failing", "backing_off", "held")
 _LESS_IMPORTANT = ("minutes", "queued", "running", "resting", "agents", "next due", "failing", "held", "stale")
 _HELD_NAMED = 1000
-_PAIRS_NAMED = 5
-"""Unhealthy pairs listed at most: when the ERP is broken, they must not push the table of types off the screen."""
 
 
 def status(
@@ -59,18 +57,9 @@ def status(
         _watch(a, every, json)
         return
     with a.database("status") as db:
-        found = read_snapshot(db, held_limit=_HELD_NAMED, pairs_limit=_PAIRS_NAMED + 1)
+        found = read_snapshot(db, held_limit=_HELD_NAMED, pairs_limit=PAIRS_NAMED + 1)
     if json:
-        a.output.json(
-            now=found.now,
-            types=[{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in found.types],
-            last_tick=found.last_tick,
-            tick_note=found.tick_note,
-            running=found.running,
-            held=found.held,
-            ailing=found.unhealthy[:_PAIRS_NAMED],
-            pauses=found.pauses,
-        )
+        a.output.json(**found.document())
         return
     a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT)
     for line in _lines(found, a.output):
@@ -101,10 +90,10 @@ def _lines(found: Snapshot, output: Output) -> Iterator[str]:
 def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:
     # Without ticks every pair becomes stale, and the warning has said so: then only pairs that rest are named.
     pairs = [pair for pair in found.unhealthy if pair.backoff_until or not found.tick_note]
-    for pair in pairs[:_PAIRS_NAMED]:
+    for pair in pairs[:PAIRS_NAMED]:
         sentence = pair.describe(lambda moment: output.moment(moment, found.now))
         yield f"{sentence} (archisync why {pair.sync_type} {shlex.quote(pair.agent_id)})"
-    if len(pairs) > _PAIRS_NAMED:
+    if len(pairs) > PAIRS_NAMED:
         yield "… and more: archisync status --json, archisync history --state failed"
 
 

@@ -17,9 +17,9 @@ def web(
         typer.Option("--listen", metavar="[HOST:]PORT", help="Where to answer; beyond 127.0.0.1 only with a token."),
     ] = "127.0.0.1:8080",
 ) -> None:
-    """Show everything in a browser, and answer the HTTP API, until SIGTERM or Ctrl-C. Needs the extra `web`.
+    """Show everything in a browser. Answers the HTTP API, too; needs the extra `web`.
 
-    Without ARCHISYNC_WEB_TOKEN it only shows, and only on this machine.
+    Until SIGTERM or Ctrl-C. Without ARCHISYNC_WEB_TOKEN it only shows, and only on this machine.
 
     Example: archisync web --listen 127.0.0.1:8080
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from archisync.store.runs import Run
     from archisync.store.settings import Pause
     from archisync.store.ticks import Heartbeat
+
+PAIRS_NAMED = 5
+"""Unhealthy pairs listed at most: when the ERP is broken, they must not push the table of types off the screen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,19 @@ class Snapshot:
     held: Sequence[Held]
     unhealthy: Sequence[UnhealthyPair]
     pauses: Sequence[Pause]
+
+    def document(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        return {
+            "now": self.now,
+            "types": [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in self.types],
+            "last_tick": self.last_tick,
+            "tick_note": self.tick_note,
+            "running": self.running,
+            "held": self.held,
+            "ailing": self.unhealthy[:PAIRS_NAMED],
+            "pauses": self.pauses,
+        }
 
 
 def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapshot:
