@@ -1,7 +1,7 @@
 """Where exports come from: the registry of sources, chosen by the scheme of the template in `ARCHISYNC_SOURCE`.
 
-A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `exec:` and a program, or has a scheme that a plug-in brings
-(`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its
+A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `s3://…`, `exec:` and a program, or has a scheme that a plug-in
+brings (`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its
 schemes to `_BUILT_IN`.
 """
 
@@ -63,6 +63,19 @@ def _sftp_source() -> CheckedSource:
     return SftpSource()
 
 
+def _object_source() -> CheckedSource:
+    try:
+        from archisync.sources.objects import ObjectSource
+    except ModuleNotFoundError as exc:
+        if exc.name != "obstore":
+            raise
+        raise ConfigurationError(
+            "an s3://, gs:// or az:// source needs obstore, which is not installed",
+            hint="pip install 'archisync[objects]'",
+        ) from None
+    return ObjectSource()
+
+
 class _BuiltIn(NamedTuple):
     """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export.
     `lists`: the source can list a folder, so a name may have a date in it."""
@@ -78,6 +91,7 @@ _BUILT_IN: dict[str | None, _BuiltIn] = {
     "http": _BuiltIn(_http_source, is_address=True),
     "https": _BuiltIn(_http_source, is_address=True),
     "sftp": _BuiltIn(_sftp_source, is_address=True, lists=True),
+    **dict.fromkeys(("s3", "gs", "az"), _BuiltIn(_object_source, is_address=True, lists=True)),
     "exec": _BuiltIn(_exec_source, is_address=False),
 }
 """By scheme; None is a plain path."""
@@ -101,7 +115,7 @@ def _installed(scheme: str | None) -> str:
         return scheme
     raise ConfigurationError(
         f"no source reads the scheme {scheme}:",
-        hint="give a path, file://, http://, https://, sftp:// or exec:, or install the plug-in that brings the scheme; "
+        hint="give a path, file://, http://, https://, sftp://, s3:// or exec:, or install the plug-in that brings the scheme; "
         "a relative path with a colon starts with ./",
     )
 

@@ -61,14 +61,22 @@ class WholeReads:
         self._ahead = b""
 
     def read(self, size: int, /) -> bytes:
-        parts, self._ahead = [self._ahead[:size]], self._ahead[size:]
-        missing = size - len(parts[0])
-        while missing > 0 and (block := self._content.read(missing)):
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        if not part:
+            part = self._next(size)
+        parts, missing = [part], size - len(part)
+        if not missing:
+            return part
+        while part and missing > 0 and (block := self._next(missing)):
             parts.append(block)
-            self.first = self.first or block[: len(_GZIP_MAGIC)]
             missing -= len(block)
-            self.read_bytes += len(block)
         return b"".join(parts)
+
+    def _next(self, size: int) -> bytes:
+        block = self._content.read(size)
+        self.read_bytes += len(block)
+        self.first = self.first or block[: len(_GZIP_MAGIC)]
+        return block
 
     def peek(self, size: int) -> bytes:
         """The first bytes, which the next `read` returns again. Call it before any `read`."""

@@ -1,0 +1,254 @@
+"""The object-store source (extra `objects`): `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, by obstore.
+
+    s3://acme-exports/{agent}/{type}_{date:%Y%m%d}.csv
+    s3://acme-exports/{agent}/all.zip#{type}_*.csv
+
+Credentials, region and endpoint are those that the stores' own tools read from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+`GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` …), or of the machine's own account. They never stand in a template.
+An object is one answer with one ETag, so it can't change while it is read; one with the ETag of the applied export is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from time import monotonic
+from typing import Any, NamedTuple
+
+import obstore
+from obstore import store
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    NotModifiedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+
+from archisync.base.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NoExportError,
+    SyncError,
+    TransientSourceError,
+    TruncatedError,
+)
+from archisync.base.text import printable, redact
+from archisync.rules.config import Config
+from archisync.sources.archive import split_member
+from archisync.sources.interface import Export, Fetched, Request, Unchanged
+from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
+from archisync.sources.spool import spool, suffix_of
+from archisync.sources.template import fill, has_placeholder
+from archisync.sources.unpack import too_large
+
+SCHEMES = ("s3", "gs", "az")
+_ADDRESS = re.compile(r"(?i)(s3|gs|az)://([^/]+)/(.+)", re.DOTALL)
+_HINT = "for example s3://bucket/{agent}/{type}.csv, gs://bucket/{type}.csv or az://container/{type}.csv"
+_PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_CONNECT_TIMEOUT_S = 15
+_STREAM_BYTES = 1024 * 1024
+_LOGIN_REFUSED = re.compile(
+    r"ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|RequestTimeTooSkewed"
+    r"|AuthenticationFailed|invalid_grant"
+)
+_NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google|MissingCredential|No credential", re.IGNORECASE)
+_THROTTLED = re.compile(r"SlowDown|ServerBusy|429|TooManyRequests|Please reduce your request rate")
+_THROTTLED_S = 30.0
+_SHORTEST_SECRET = 8
+_FAILURES = (BaseError, FileNotFoundError)  # obstore raises Python's own error for a key that is not there
+
+
+_open: Any = store.from_url  # its types know the options of one store at a time
+
+
+class ObjectSource:
+    """Reads exports from buckets."""
+
+    def check(self, template: str, config: Config, sync_type: str) -> None:
+        """Raise ConfigurationError for an address that can't work."""
+        _parse(template)
+
+    def fetch(self, request: Request) -> Fetched:
+        """Send one GET, after a listing if the name changes. Raises as described at `Source.fetch`."""
+        place = _parse(request.template)
+        key = fill(place.key, request)
+        with _errors(f"{place.bucket}/{key}", request.config):
+            bucket = _bucket(place.bucket, request.config)
+            if (pattern := name_pattern(key)) is not None:
+                folder = key.rpartition("/")[0]
+                names = _listed(bucket, folder)
+                found = pattern.newest(names, place.options, folder=f"{place.bucket}/{folder}")
+                key = f"{folder}/{found.name}".lstrip("/")
+            return _fetch(bucket, f"{place.bucket}/{key}", key, place.options, request)
+
+
+def _fetch(bucket: Any, address: str, key: str, options: Options, request: Request) -> Fetched:
+    origin = printable(address, limit=300)
+    mine = hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    known = request.validators.get("etag") if request.validators.get("object") == mine else None
+    with _errors(address, request.config):
+        try:
+            answer = obstore.get(bucket, key, options={"if_none_match": known} if known else None)
+        except NotModifiedError:
+            return Unchanged(origin=origin)
+        meta = answer.meta
+        if meta["size"] > request.max_bytes:
+            raise too_large(origin, request.max_bytes)
+        require_settled(meta["last_modified"].timestamp(), options, origin=origin)
+        body = _Body(answer, origin, request)
+        spooled = spool(body, request, origin=origin)
+    if body.read_bytes != meta["size"]:
+        spooled.path.unlink(missing_ok=True)
+        raise TruncatedError(
+            f"{origin}: {body.read_bytes} of {meta['size']} bytes arrived",
+            hint="fetch it again; look at the store's proxy",
+        )
+    etag, version = meta.get("e_tag"), meta.get("version")
+    return Export(
+        path=spooled.path,
+        origin=origin,
+        suffix=suffix_of(key, spooled),
+        size_bytes=spooled.size_bytes,
+        sha256=spooled.sha256,
+        validators={"object": mine, "etag": etag} if etag and len(etag) < 1000 else {},
+        details={"version": printable(version, limit=200)} if version else {},
+    )
+
+
+class _Body:
+    """The object as it arrives."""
+
+    def __init__(self, answer: Any, origin: str, request: Request) -> None:
+        self._chunks = iter(answer.stream(min_chunk_size=_STREAM_BYTES))
+        self._block = memoryview(b"")
+        self._origin = origin
+        self._config = request.config
+        self._deadline = monotonic() + request.config.fetch_timeout_s
+        self.read_bytes = 0
+
+    def read(self, size: int, /) -> bytes:
+        if not self._block:
+            with _errors(self._origin, self._config):
+                self._block = memoryview(next(self._chunks, b""))
+            if monotonic() > self._deadline:
+                raise TransientSourceError(
+                    f"{self._origin} did not arrive within {self._config.fetch_timeout_s} s",
+                    hint="raise ARCHISYNC_FETCH_TIMEOUT_S",
+                )
+        part, self._block = self._block[:size], self._block[size:]
+        self.read_bytes += len(part)
+        return bytes(part)
+
+
+def _listed(bucket: Any, folder: str) -> Iterator[Listed]:
+    """The objects in the folder, and in the folders inside it, which don't match and are counted."""
+    start = f"{folder}/" if folder else ""
+    for chunk in obstore.list(bucket, prefix=folder or None, chunk_size=1000):
+        for meta in chunk:
+            yield Listed(meta["path"].removeprefix(start), meta["last_modified"].timestamp())
+
+
+def _bucket(address: str, config: Config) -> Any:
+    """The store, with what the environment says about it. Raises ConfigurationError."""
+    scheme = address.partition(":")[0]
+    prefix = _PREFIXES[scheme]
+    given = {name.lower(): value for name, value in config.environment.items() if name.startswith(prefix) and value}
+    options = {name: value for name, value in given.items() if _is_known(scheme, name)}
+    endpoint = config.text("AWS_ENDPOINT_URL_S3") or config.text("AWS_ENDPOINT_URL")
+    if scheme == "s3" and endpoint:
+        options["aws_endpoint_url"] = endpoint
+    try:
+        return _open(
+            address,
+            config=options,
+            client_options={
+                "timeout": timedelta(seconds=config.fetch_timeout_s),
+                "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_S),
+                "allow_http": any(value.startswith("http://") for value in options.values()),
+            },
+            # A retry here would go on in the middle of a body, and trust a proxy that forgets the range. Ours begin anew.
+            retry_config={"max_retries": 0},
+        )
+    except (BaseError, ValueError) as exc:
+        raise ConfigurationError(
+            f"the store can't be opened: {_said(exc, config)}", hint=f"look at the {prefix}… variables of the worker"
+        ) from exc
+
+
+@lru_cache
+def _is_known(scheme: str, name: str) -> bool:
+    """Whether the variable is one of the store's: AWS_PAGER and the like are for other programs."""
+    try:
+        _open(f"{scheme}://bucket/x", config={name: "x"})
+    except UnknownConfigurationKeyError:
+        return False
+    except (BaseError, ValueError):  # known; x is no value for it, or not enough alone
+        return True
+    return True
+
+
+@contextmanager
+def _errors(address: str, config: Config) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as exc:
+        raise _meaning(exc, printable(address, limit=300), config) from exc
+
+
+def _meaning(exc: Exception, origin: str, config: Config) -> SyncError:
+    said = _said(exc, config)
+    if isinstance(exc, NotFoundError | FileNotFoundError):
+        return NoExportError(
+            f"no export at {origin}",
+            hint="check ARCHISYNC_SOURCE, the endpoint, and that the ERP has written the export",
+        )
+    if _NO_CREDENTIALS.search(said):
+        return AuthenticationError(
+            f"{origin}: there are no credentials", hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or their like"
+        )
+    if isinstance(exc, PermissionDeniedError | UnauthenticatedError) or _LOGIN_REFUSED.search(said):
+        return AuthenticationError(
+            f"{origin}: the store refuses our credentials: {said}", hint="renew them, or grant reading"
+        )
+    wait_s = _THROTTLED_S if _THROTTLED.search(said) else None
+    return TransientSourceError(
+        f"{origin} can't be read: {said}",
+        hint="look at the endpoint (AWS_ENDPOINT_URL) and the region",
+        retry_after_s=wait_s,
+    )
+
+
+def _said(exc: Exception, config: Config) -> str:
+    """The error's first words, without a secret of the environment."""
+    text = re.sub(r"\s+", " ", str(exc).partition("Debug source")[0])
+    for name, value in config.environment.items():
+        if name.startswith(tuple(_PREFIXES.values())) and len(value) >= _SHORTEST_SECRET and "ENDPOINT" not in name:
+            text = text.replace(value, "***")
+    return printable(redact(text.strip()), limit=300)
+
+
+class _Place(NamedTuple):
+    """`bucket` is an address without a key: `s3://bucket`."""
+
+    bucket: str
+    key: str
+    options: Options
+
+
+def _parse(template: str) -> _Place:
+    """The parts of the address. Raises ConfigurationError."""
+    address, options = split_options(split_member(template)[0])
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ConfigurationError("the source is no address of a bucket and a key", hint=_HINT)
+    scheme, name = found[1].lower(), found[2]
+    if has_placeholder(name) or "@" in name or "?" in name:
+        raise ConfigurationError("the source's bucket has a placeholder or credentials in it", hint=_HINT)
+    name_pattern(found[3])
+    return _Place(f"{scheme}://{name}", found[3], options)
