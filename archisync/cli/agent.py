@@ -8,8 +8,8 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.cli import completion
-from archisync.cli.arguments import Json
-from archisync.cli.context import App, app
+from archisync.cli.arguments import Json, Reason
+from archisync.cli.context import App, actor, app
 from archisync.cli.pause import ReasonOption, UntilOption, pause_scope, resume_scope
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
@@ -79,7 +79,7 @@ def add(
 
     Example: archisync agent add anna.bianchi --name "Anna Bianchi" --allow
     """
-    from archisync.store import agents
+    from archisync.actions import agents
 
     a = app(ctx)
     if name is not None and len(agent_ids) > 1:
@@ -89,41 +89,36 @@ def add(
             raise UsageError(
                 f"{SHARED_AGENT} is taken: products and prices are fetched under it", hint="choose another id"
             )
-    added = {}
-    with a.database("agent add") as db, db.transaction():
-        for agent_id in dict.fromkeys(agent_ids):
-            added[agent_id] = agents.add(db, agent_id, name=name, whitelisted=allow)
-            if allow and not added[agent_id]:
-                agents.set_whitelisted(db, agent_id, True)
+    with a.database("agent add") as db:
+        added = agents.add(db, actor(), agent_ids, name=name, whitelisted=allow)
     for agent_id, is_new in added.items():
         state = "on the whitelist" if allow else "not on the whitelist" if is_new else "left as it is"
         a.output.line(f"{agent_id}: {'added' if is_new else 'already registered'}, {state}")
 
 
 @commands.command()
-def allow(ctx: typer.Context, agent_ids: Ids) -> None:
+def allow(ctx: typer.Context, agent_ids: Ids, reason: Reason = None) -> None:
     """Put agents on the whitelist. The next tick schedules them.
 
     Example: archisync agent allow anna.bianchi
     """
-    _set_whitelisted(app(ctx), agent_ids, True)
+    _set_whitelisted(app(ctx), agent_ids, True, reason)
 
 
 @commands.command()
-def deny(ctx: typer.Context, agent_ids: Ids) -> None:
+def deny(ctx: typer.Context, agent_ids: Ids, reason: Reason = None) -> None:
     """Take agents off the whitelist. Their queued runs end as skipped, their data stays.
 
     Example: archisync agent deny anna.bianchi
     """
-    _set_whitelisted(app(ctx), agent_ids, False)
+    _set_whitelisted(app(ctx), agent_ids, False, reason)
 
 
-def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool) -> None:
-    from archisync.store import agents
+def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool, why: str | None) -> None:
+    from archisync.actions import agents
 
-    with a.database("agent allow" if whitelisted else "agent deny") as db, db.transaction():
-        for agent_id in agent_ids:
-            agents.set_whitelisted(db, agent_id, whitelisted)
+    with a.database("agent allow" if whitelisted else "agent deny") as db:
+        agents.set_whitelisted(db, actor(), agent_ids, whitelisted, why=why)
     for agent_id in agent_ids:
         a.output.line(f"{agent_id}: {'on' if whitelisted else 'off'} the whitelist")
 

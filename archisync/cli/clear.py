@@ -8,8 +8,8 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.base.text import counted
-from archisync.cli.arguments import DataAgentOption, TypeArgument, data_agent
-from archisync.cli.context import app
+from archisync.cli.arguments import DataAgentOption, Reason, TypeArgument, data_agent
+from archisync.cli.context import actor, app
 from archisync.rules.synctypes import Scope, sync_type
 
 
@@ -19,13 +19,15 @@ def clear(
     agent: DataAgentOption = None,
     all_agents: Annotated[bool, typer.Option("--all-agents", help="The rows of every agent.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Really delete; without it the rows are only counted.")] = False,
+    reason: Reason = None,
 ) -> None:
     """Delete the copied rows of one agent, or of all. The next sync loads them again; the ERP is not touched.
 
     Example: archisync clear customers --agent anna.bianchi --yes
     """
+    from archisync.actions import exports
     from archisync.store import agents
-    from archisync.sync import clear as copied
+    from archisync.sync.clear import count_rows
 
     a = app(ctx)
     type_ = sync_type(type_name)
@@ -39,12 +41,12 @@ def clear(
         if not yes:
             if chosen is not None and type_.scope is Scope.AGENT:
                 agents.agent(db, chosen)
-            number = copied.count_rows(db, type_, chosen)
+            number = count_rows(db, type_, chosen)
             raise UsageError(
                 f"{counted(number, 'row')} of {whose} would be deleted; nothing was done",
                 hint="add --yes to delete them (the next sync loads the export again)",
             )
-        number = copied.clear(db, type_, chosen)
+        number = exports.clear(db, actor(), type_, chosen, why=reason)
     a.output.line(f"deleted {counted(number, 'row')} of {whose}; the next sync loads the export again")
     option = f" --agent {chosen}" if chosen and type_.scope is Scope.AGENT else ""
     a.output.say(f"hint: archisync run {type_.name}{option}")

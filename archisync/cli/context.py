@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from archisync.cli.output import Output
 from archisync.rules.config import Config
 
 if TYPE_CHECKING:
+    from archisync.store.audit import Actor
     from archisync.store.database import Database
 
 
@@ -41,9 +43,13 @@ def app(ctx: typer.Context) -> App:
     return found
 
 
-def user_name() -> str:
-    """The account that runs the command; recorded with decisions and forced runs."""
+def actor() -> Actor:
+    """Who types: the account that runs the command, whatever its environment says, and the host."""
+    from archisync.store.audit import Actor, Via
+
+    uid = os.getuid()
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no passwd entry for this uid, as in many containers
-        return f"uid {os.getuid()}"
+        account = pwd.getpwuid(uid).pw_name
+    except KeyError:  # no passwd entry for this uid, as in many containers
+        account = f"uid {uid}"
+    return Actor(name=f"{account}@{socket.gethostname()}", via=Via.CLI)

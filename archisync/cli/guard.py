@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import Json, OptionalType, TypeArgument
-from archisync.cli.context import app
+from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument
+from archisync.cli.context import actor, app
 from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="When an export is held.", no_args_is_help=True, rich_markup_mode=None)
@@ -46,6 +46,7 @@ def set_(
     type_name: TypeArgument,
     share: Annotated[Share, typer.Argument(metavar="SHARE", help="drop, delete or rewrite")],
     percent: Annotated[str, typer.Argument(metavar="PERCENT", help="0 to 100; 100 switches this one rule off")],
+    reason: Reason = None,
 ) -> None:
     """Change one threshold of one type.
 
@@ -53,29 +54,29 @@ def set_(
     """
     from dataclasses import replace
 
+    from archisync.actions.settings import set_limits
     from archisync.store import settings
 
     a = app(ctx)
     type_, value = sync_type(type_name), settings.check_percent(percent)
     with a.database("guard set") as db, db.transaction():
         limits = replace(settings.all_limits(db)[type_.name], **{share.value: value})
-        settings.set_limits(db, type_, limits)
+        set_limits(db, actor(), {type_: limits}, why=reason)
     a.output.line(f"{type_.name}: an export is held above {value} % ({share.value})")
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: OptionalType = None) -> None:
+def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = None) -> None:
     """Put the thresholds of one type, or of all, back to the defaults.
 
     Example: archisync guard reset prices
     """
+    from archisync.actions.settings import set_limits
     from archisync.rules.guard import Limits
-    from archisync.store import settings
 
     a = app(ctx)
     types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
-    with a.database("guard reset") as db, db.transaction():
-        for type_ in types:
-            settings.set_limits(db, type_, Limits())
+    with a.database("guard reset") as db:
+        set_limits(db, actor(), dict.fromkeys(types, Limits()), why=reason)
     for type_ in types:
         a.output.line(f"{type_.name}: default thresholds")

@@ -10,7 +10,7 @@ import typer
 from archisync.base.errors import UsageError
 from archisync.cli import completion
 from archisync.cli.arguments import Json
-from archisync.cli.context import App, app, user_name
+from archisync.cli.context import App, actor, app
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
@@ -142,15 +142,13 @@ def accept(
 
     Example: archisync held accept 42 --why "the branch in Torino was closed"
     """
-    from archisync.store import held, history, queued_runs
+    from archisync.actions import exports
+    from archisync.store import history
 
     a = app(ctx)
     _check_why(why)
     with a.database("held accept") as db, db.transaction():
-        h = held.held_export(db, run_id)
-        # The run first, in the order of an apply's locks: so no deadlock.
-        forced = None if no_run else queued_runs.force(db, h.sync_type, h.agent_id, by=user_name(), why=why)
-        h = held.decide(db, run_id, accept=True, by=user_name(), why=why)
+        h, forced = exports.accept(db, actor(), run_id, why=why, run_now=not no_run)
         state = history.get(db, forced.run_id).state if forced else None
     _note_other_run(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is accepted for 24 hours")
@@ -168,12 +166,12 @@ def reject(ctx: typer.Context, run_id: HeldRunId, why: Why) -> None:
 
     Example: archisync held reject 42 --why "a filter was set in the ERP"
     """
-    from archisync.store import held
+    from archisync.actions import exports
 
     a = app(ctx)
     _check_why(why)
     with a.database("held reject") as db:
-        h = held.decide(db, run_id, accept=False, by=user_name(), why=why)
+        h = exports.reject(db, actor(), run_id, why=why)
     _note_other_run(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is rejected")
 

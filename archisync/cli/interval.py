@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import Json, OptionalType, TypeArgument, TypeArguments
-from archisync.cli.context import App, app
+from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument, TypeArguments
+from archisync.cli.context import App, actor, app
 from archisync.rules.synctypes import SYNC_TYPES, sync_type
 
 commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
@@ -39,59 +39,60 @@ def set_(
     ctx: typer.Context,
     type_name: TypeArgument,
     minutes: Annotated[str, typer.Argument(metavar="MINUTES", help="5 to 1440")],
+    reason: Reason = None,
 ) -> None:
     """Change the interval of one type, from the next tick on. Other types keep theirs.
 
     Example: archisync interval set orders 15
     """
+    from archisync.actions.settings import set_intervals
     from archisync.store import settings
 
     a = app(ctx)
     type_, every = sync_type(type_name), settings.check_interval(minutes)
     with a.database("interval set") as db:
-        settings.set_interval(db, type_, every)
+        set_intervals(db, actor(), {type_: every}, why=reason)
     a.output.line(f"{type_.name}: every {every} min")
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: OptionalType = None) -> None:
+def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = None) -> None:
     """Put the interval of one type, or of all, back to the default.
 
     Example: archisync interval reset orders
     """
-    from archisync.store import settings
+    from archisync.actions.settings import set_intervals
 
     a = app(ctx)
     types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
-    with a.database("interval reset") as db, db.transaction():
-        for type_ in types:
-            settings.set_interval(db, type_, a.config.seed_interval(type_))
-    for type_ in types:
-        a.output.line(f"{type_.name}: every {a.config.seed_interval(type_)} min")
+    minutes = {type_: a.config.seed_interval(type_) for type_ in types}
+    with a.database("interval reset") as db:
+        set_intervals(db, actor(), minutes, why=reason)
+    for type_, every in minutes.items():
+        a.output.line(f"{type_.name}: every {every} min")
 
 
-def enable(ctx: typer.Context, type_names: TypeArguments) -> None:
+def enable(ctx: typer.Context, type_names: TypeArguments, reason: Reason = None) -> None:
     """Schedule types again.
 
     Example: archisync enable prices
     """
-    _set_enabled(app(ctx), type_names, True)
+    _set_enabled(app(ctx), type_names, True, reason)
 
 
-def disable(ctx: typer.Context, type_names: TypeArguments) -> None:
+def disable(ctx: typer.Context, type_names: TypeArguments, reason: Reason = None) -> None:
     """Stop scheduling types; `archisync run` still works.
 
     Example: archisync disable prices products
     """
-    _set_enabled(app(ctx), type_names, False)
+    _set_enabled(app(ctx), type_names, False, reason)
 
 
-def _set_enabled(a: App, type_names: list[str], enabled: bool) -> None:
-    from archisync.store import settings
+def _set_enabled(a: App, type_names: list[str], enabled: bool, why: str | None) -> None:
+    from archisync.actions.settings import set_enabled
 
     types = [sync_type(name) for name in type_names]
-    with a.database("enable" if enabled else "disable") as db, db.transaction():
-        for type_ in types:
-            settings.set_enabled(db, type_, enabled)
+    with a.database("enable" if enabled else "disable") as db:
+        set_enabled(db, actor(), types, enabled, why=why)
     for type_ in types:
         a.output.line(f"{type_.name}: {'enabled' if enabled else 'disabled'}")

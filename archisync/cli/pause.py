@@ -8,7 +8,7 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, TypeOption, parse_moment
-from archisync.cli.context import App, app, user_name
+from archisync.cli.context import App, actor, app
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def pause(
 
 def pause_scope(a: App, type_name: str | None, agent: str | None, until: str | None, reason: str | None) -> None:
     """Pause the given type, agent or both, and say so. Raises UsageError, NotFoundError."""
+    from archisync.actions import settings
     from archisync.base.text import iso
-    from archisync.store import clock, settings
+    from archisync.store import clock
 
     with a.database("pause") as db:
         _check_scope(db, type_name, agent)
@@ -58,7 +59,7 @@ def pause_scope(a: App, type_name: str | None, agent: str | None, until: str | N
         end = parse_moment(until, now, sign=1) if until is not None else None
         if end is not None and end <= now:
             raise UsageError(f"--until {iso(end)} is in the past", hint=f"it is {iso(now)} now")
-        settings.pause(db, sync_type=type_name, agent_id=agent, until=end, reason=reason, by=user_name())
+        settings.pause(db, actor(), sync_type=type_name, agent_id=agent, until=end, why=reason)
     a.output.line(f"{scope(type_name, agent)}: paused {'until ' + iso(end) if end else 'until somebody resumes'}")
 
 
@@ -72,10 +73,11 @@ def resume(ctx: typer.Context, type_name: TypeOption = None, agent: AgentOption 
 
 def resume_scope(a: App, type_name: str | None, agent: str | None) -> None:
     """End the pause of exactly this type, agent or both, and name the pauses that still apply to it."""
+    from archisync.actions import settings as actions
     from archisync.store import settings
 
     with a.database("resume") as db:
-        resumed = settings.resume(db, sync_type=type_name, agent_id=agent)
+        resumed = actions.resume(db, actor(), sync_type=type_name, agent_id=agent)
         if not resumed:  # only now: a paused agent may have left the registry
             _check_scope(db, type_name, agent)
         others = [p for p in settings.pauses(db) if _applies(p, type_name, agent)]

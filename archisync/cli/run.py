@@ -9,7 +9,7 @@ import typer
 from archisync.base.errors import ArchisyncError, BusyError, ExitCode, UsageError, WaitTimeoutError
 from archisync.cli import completion
 from archisync.cli.arguments import Json, finite
-from archisync.cli.context import App, app, user_name
+from archisync.cli.context import App, actor, app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,7 @@ def _force(
     a: App, db: Database, type_name: str, agents: Sequence[str], *, reason: str | None, inline: bool
 ) -> list[Forced]:
     """Queue the runs, and say what they override and join."""
+    from archisync.actions import runs
     from archisync.schedule import force
 
     if inline:
@@ -101,7 +102,7 @@ def _force(
             a.config.source(pair.sync_type)
     for sentence in force.overridden(db, pairs):
         a.output.say(f"note: {sentence}")
-    forced = force.force(db, pairs, by=user_name(), why=reason)
+    forced = runs.force(db, actor(), pairs, why=reason)
     for one in forced:
         how = "joins the unfinished run" if one.joined else "queued as run"
         a.output.say(f"{one.sync_type} of {one.agent_id}: {how} {one.run_id}")

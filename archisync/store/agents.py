@@ -12,7 +12,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from archisync.base.errors import ConfigurationError, NotFoundError
+from archisync.base.errors import ConfigurationError, NotFoundError, UsageError
 from archisync.store.database import Database, one
 
 # Purpose: the agents, each with the least fresh of its types. to_jsonb: the table may lack a column for names. Caller: agents, agent.
@@ -29,6 +29,8 @@ order by u.id
 """
 # Purpose: put an agent on the whitelist, or take it off. Caller: set_whitelisted. Locks: the row, and those that the triggers change.
 SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
+# Purpose: an agent leaves the registry. Caller: remove. Locks: the row, and those that the triggers change.
+SQL_REMOVE = "delete from agents.users where id = %(id)s"
 # Purpose: how many agents are on the whitelist. Caller: count_whitelisted. No locks.
 SQL_COUNT = "select count(*) as n from (select from agents.users where whitelisted limit %(limit)s + 1) x"
 # Purpose: the columns that the table has. Caller: add. No locks.
@@ -90,9 +92,7 @@ def agent(db: Database, agent_id: str) -> Agent:
     """Raises NotFoundError."""
     found = agents(db, agent_id)
     if not found:
-        raise NotFoundError(
-            f"there is no agent {ascii(agent_id)[:60]}", hint=f"{did_you_mean(db, agent_id)}archisync agent list"
-        )
+        raise _unknown(db, agent_id)
     return found[0]
 
 
@@ -125,6 +125,26 @@ def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
             f"there is no agent {ascii(agent_id)[:60]}",
             hint=f"{did_you_mean(db, agent_id)}archisync agent add {shlex.quote(agent_id)}   (or: archisync agent list)",
         )
+
+
+def remove(db: Database, agent_id: str) -> None:
+    """Take the agent out of the registry; triggers update its pairs, runs and holds. Raises NotFoundError, and UsageError when tables of
+    the company refer to it."""
+    try:
+        removed = db.execute(SQL_REMOVE, {"id": agent_id}).rowcount
+    except psycopg.errors.ForeignKeyViolation as exc:
+        raise UsageError(
+            f"rows of {exc.diag.schema_name}.{exc.diag.table_name} refer to the agent {agent_id}",
+            hint=f"archisync agent deny {shlex.quote(agent_id)}   (it stays registered, and is not synced)",
+        ) from None
+    if removed == 0:
+        raise _unknown(db, agent_id)
+
+
+def _unknown(db: Database, agent_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no agent {ascii(agent_id)[:60]}", hint=f"{did_you_mean(db, agent_id)}archisync agent list"
+    )
 
 
 def complete(db: Database) -> None:

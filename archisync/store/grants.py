@@ -50,7 +50,7 @@ _LOOK = _on(
     (
         "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
         "system.queued_runs", "system.claims", "system.sync_runs", "system.unfinished_runs", "system.runs", "system.deliveries",
-        "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "agents.users",
+        "system.ticks", "system.held_exports", "system.notices", "system.outside_changes", "system.audit", "agents.users",
     ),
     "select",
 )  # fmt: skip
@@ -78,7 +78,8 @@ _OPERATOR = [
     *_WORKER,
     *_on(["system.sync_settings"], "update"),
     *_on(["system.pauses"], "insert", "update", "delete"),
-    *_on(["agents.users"], "insert", "update"),
+    *_on(["agents.users"], "insert", "update", "delete"),
+    *_on(["system.audit"], "insert"),
 ]
 RIGHTS = {
     Role.TICK: _TICK,

@@ -11,6 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from archisync.actions import exports, runs
+from archisync.actions import settings as actions
 from archisync.base.errors import ArchisyncError, UnreachableError, UsageError
 from archisync.base.text import counted, iso, redact
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
@@ -20,7 +22,6 @@ from archisync.store.database import Database
 from archisync.store.health import FailingPair, TypeHealth
 from archisync.store.queued_runs import Forced
 from archisync.store.runs import Run, State
-from archisync.sync import clear
 from archisync.web.calls import Call, storable, tagged
 
 FORCED_AT_ONCE = 2_000
@@ -55,7 +56,7 @@ def set_interval(call: Call) -> Response:
     given = call.json().get("intervalMinutes")
     minutes = settings.check_interval(str(given) if isinstance(given, int | str) else repr(given))
     with call.database() as db:
-        settings.set_interval(db, type_, minutes)
+        actions.set_intervals(db, call.person.actor, {type_: minutes})
     message = f"{type_.name}: every {minutes} min, from the next tick on"
     return _done(message=message, type=type_.name, intervalMinutes=minutes)
 
@@ -165,7 +166,7 @@ def force_pairs(call: Call, db: Database, type_name: str, agent_ids: Sequence[st
             f"there are more than {counted(FORCED_AT_ONCE, 'agent')}", hint=f"name one, or: archisync run {type_name}"
         )
     with db.transaction():
-        return force.force(db, force.select_pairs(db, type_name, agent_ids), by=call.person.name, why=why)
+        return runs.force(db, call.person.actor, force.select_pairs(db, type_name, agent_ids), why=why)
 
 
 def delivered(call: Call, db: Database) -> str:
@@ -184,16 +185,14 @@ def auto_sync_status(call: Call) -> Response:
 
 def auto_sync_start(call: Call) -> Response:
     with call.database() as db:
-        settings.resume(db, sync_type=None, agent_id=None)
+        actions.resume(db, call.person.actor, sync_type=None, agent_id=None)
         return _auto_sync(db)
 
 
 def auto_sync_stop(call: Call) -> Response:
     with call.database() as db:
         if _runs(db):
-            settings.pause(
-                db, sync_type=None, agent_id=None, until=None, reason="stopped in the panel", by=call.person.name
-            )
+            actions.pause(db, call.person.actor, sync_type=None, agent_id=None, why="stopped in the panel")
         return _auto_sync(db)
 
 
@@ -214,7 +213,7 @@ def clear_db(call: Call) -> Response:
     if agent_id is None and call.query.get("all") != "true":
         raise UsageError(f"whose {type_.name}?", hint="?agentId=ID, or ?all=true for those of all agents")
     with call.database(answer_timeout_s=call.config.run_timeout_s) as db:
-        number = clear.clear(db, type_, agent_id)
+        number = exports.clear(db, call.person.actor, type_, agent_id)
     whose = f"{type_.name} of {agent_id or 'all agents'}"
     return _done(message=f"deleted {counted(number, 'row')} of {whose}; the next sync loads the export again")
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from time import time
 
 from archisync.rules.config import Config
+from archisync.store.audit import Actor, Via
 
 SESSION_S = 12 * 3600
 """How long a sign-in lasts: a working day."""
@@ -40,6 +41,11 @@ class Person:
     by_browser: bool
     address: str
     signed_in: bool = False
+
+    @property
+    def actor(self) -> Actor:
+        """Who is recorded with what he does."""
+        return Actor(name=self.name, via=Via.API)
 
 
 class People:

@@ -19,8 +19,7 @@ What the model leaves out, and why it still misses nothing:
 * A job's hash is in Redis while its job waits in the list and until the worker that took the job has ended it, or for longer after a crash
   (`leaks`). It is followed with `Bounds.job_hashes` only; without, a tick that pushes a delivery again pushes its job again.
 * A run that is held, skipped or failed for good ends without data. In the model a run does so when its attempts are used up.
-* A person may cancel one run; the code has no such command, but whoever takes an agent off the whitelist cancels all of them.
-  Such a transaction may have looked at the claim long before it commits. So in the model it may also cancel the run that is being done.
+* A person may cancel one run, waiting or being done; whoever takes an agent off the whitelist cancels all of them but the one being done.
 * SQL_REAP, SQL_GIVE_BACK and SQL_PUT_OFF are one step each. A run that is committed while one of them is executed may be left in a
   delivery whose job has already come in vain, or be claimed and put off: redelivery repairs that, or the delay ends.
 * `archisync clear` locks the agent without claiming it, as a worker does that has lost the agent and does not know yet.
@@ -223,7 +222,7 @@ class Action(Enum):
     DELAY_OVER = (Kind.TIME, "a delay is over", "sync.endings:retry_delay_s", "work.runner:LOCKED_DELAY_S")
     FORCE = (Kind.PERSON, "somebody forces a run", "store.queued_runs:SQL_FORCE")
     JOIN = (Kind.PERSON, "somebody forces a run that is queued", "store.queued_runs:SQL_FORCE")
-    CANCEL = (Kind.PERSON, "somebody cancels a run", "store.agents:SQL_WHITELIST")
+    CANCEL = (Kind.PERSON, "somebody cancels a run", "store.interventions:SQL_CANCEL", "store.agents:SQL_WHITELIST")
     RUN_INLINE = (Kind.PERSON, "is called to do a forced run", "work.inline:run_inline", "work.runner:Runner.do_forced")
     INTERRUPT = (Kind.PERSON, "is interrupted and gives the agent back", "work.inline:Inline", "store.claims:SQL_GIVE_BACK")
     STOP = (Kind.PERSON, "stops before its next run", "work.runner:Runner._time_is_up", "work.worker:STOP_AFTER_THIS_RUN")

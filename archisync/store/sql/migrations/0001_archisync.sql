@@ -1,5 +1,6 @@
 -- Everything that archisync keeps in PostgreSQL, in the order in which a reader asks: what runs and how often, for which agents, what
--- waits, what ran, the state of each pair of sync type and agent, held exports, notices; then the triggers, and the data itself.
+-- waits, what ran, the state of each pair of sync type and agent, held exports, notices, what people did; then the triggers, and the data
+-- itself.
 -- Caller: archisync.store.migrations, in one transaction under an advisory lock.
 -- Names: nothing here finds a function, operator, type or table through the search_path of whoever calls it. Functions in SQL have bodies
 -- that are parsed when they are made (`return`, `begin atomic`); the others set their search_path.
@@ -312,6 +313,33 @@ create table system.notices (
 );
 create index notices_waiting on system.notices (next_attempt_at) where done_at is null;
 create index notices_by_creation on system.notices (created_at);
+
+-- ======== Audit: what people did ========
+
+-- One row for each thing that somebody did, written in the transaction that did it. It is only added to, and never pruned.
+create table system.audit (
+  id        bigint generated always as identity primary key,
+  at        timestamptz not null default system.clock(),
+  who       text not null,                    -- the account and its host, or the name of a token or of a proxy's user
+  via       text not null check (via in ('cli', 'api')),
+  action    text not null,
+  sync_type text,                             -- on what: NULL for all types
+  agent_id  text,                             -- NULL for all agents
+  run_id    bigint,
+  before    jsonb,
+  after     jsonb,
+  why       text
+);
+create index audit_by_agent on system.audit (agent_id, id);
+create index audit_by_run on system.audit (run_id) where run_id is not null;
+
+create function system.audit_is_only_added_to() returns trigger language plpgsql set search_path = pg_catalog, pg_temp
+as $$ begin
+  raise insufficient_privilege using message = 'system.audit is only added to: what people did is neither changed nor deleted';
+end $$;
+revoke execute on function system.audit_is_only_added_to() from public;
+create trigger archisync_audit_is_only_added_to before update or delete or truncate on system.audit
+  for each statement execute function system.audit_is_only_added_to();
 
 -- ======== Triggers ========
 -- They are SECURITY DEFINER because whoever writes to agents.users or to agent data need not have rights in the schema system. Nobody else

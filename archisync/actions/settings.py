@@ -1,0 +1,117 @@
+"""Settings that a person changes: intervals, which types run, the guard's thresholds, pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from archisync.base.text import iso
+from archisync.rules.guard import Limits
+from archisync.rules.synctypes import SyncType
+from archisync.store import audit, settings
+from archisync.store.audit import Actor, Deed
+from archisync.store.database import Database
+from archisync.store.settings import Pause, TypeSettings
+
+
+def set_intervals(db: Database, actor: Actor, minutes: Mapping[SyncType, int], *, why: str | None = None) -> None:
+    """Change the intervals of these types, from the next tick on. Other types keep theirs."""
+    with db.transaction():
+        before = _by_type(db)
+        for type_, every in minutes.items():
+            settings.set_interval(db, type_, every)
+        deeds = [
+            Deed(
+                sync_type=type_.name,
+                before={"interval_minutes": before[type_.name].interval_minutes} if type_.name in before else None,
+                after={"interval_minutes": every},
+            )
+            for type_, every in minutes.items()
+        ]
+        audit.record(db, actor, "interval set", deeds, why=why)
+
+
+def set_enabled(
+    db: Database, actor: Actor, types: Sequence[SyncType], enabled: bool, *, why: str | None = None
+) -> None:
+    """Schedule these types, or stop scheduling them."""
+    with db.transaction():
+        before = _by_type(db)
+        for type_ in types:
+            settings.set_enabled(db, type_, enabled)
+        deeds = [
+            Deed(
+                sync_type=type_.name,
+                before={"enabled": before[type_.name].enabled} if type_.name in before else None,
+                after={"enabled": enabled},
+            )
+            for type_ in types
+        ]
+        audit.record(db, actor, "enable" if enabled else "disable", deeds, why=why)
+
+
+def _by_type(db: Database) -> dict[str, TypeSettings]:
+    return {found.sync_type: found for found in settings.all_settings(db)}
+
+
+def set_limits(db: Database, actor: Actor, limits: Mapping[SyncType, Limits], *, why: str | None = None) -> None:
+    """Change the guard's thresholds of these types."""
+    with db.transaction():
+        before = settings.all_limits(db)
+        for type_, wanted in limits.items():
+            settings.set_limits(db, type_, wanted)
+        deeds = [
+            Deed(
+                sync_type=type_.name,
+                before=asdict(before[type_.name]) if type_.name in before else None,
+                after=asdict(wanted),
+            )
+            for type_, wanted in limits.items()
+        ]
+        audit.record(db, actor, "guard set", deeds, why=why)
+
+
+def pause(
+    db: Database,
+    actor: Actor,
+    *,
+    sync_type: str | None,
+    agent_id: str | None,
+    until: datetime | None = None,
+    why: str | None = None,
+) -> None:
+    """Pause everything (both None), a type, an agent, or one pair; until somebody resumes when `until` is None. A second pause of the same
+    takes the place of the first."""
+    with db.transaction():
+        before = _standing(db, sync_type, agent_id)
+        settings.pause(db, sync_type=sync_type, agent_id=agent_id, until=until, reason=why, by=actor.name)
+        deed = Deed(
+            sync_type=sync_type,
+            agent_id=agent_id,
+            before=_terms(before),
+            after={"paused": True, "until": iso(until) if until else None},
+        )
+        audit.record(db, actor, "pause", [deed], why=why)
+
+
+def resume(db: Database, actor: Actor, *, sync_type: str | None, agent_id: str | None, why: str | None = None) -> bool:
+    """End the pause of exactly this; False, and nothing is recorded, when it was not paused."""
+    with db.transaction():
+        before = _standing(db, sync_type, agent_id)
+        resumed = settings.resume(db, sync_type=sync_type, agent_id=agent_id)
+        if resumed:
+            deed = Deed(sync_type=sync_type, agent_id=agent_id, before=_terms(before), after={"paused": False})
+            audit.record(db, actor, "resume", [deed], why=why)
+    return resumed
+
+
+def _standing(db: Database, sync_type: str | None, agent_id: str | None) -> Pause | None:
+    return next((p for p in settings.pauses(db) if (p.sync_type, p.agent_id) == (sync_type, agent_id)), None)
+
+
+def _terms(pause: Pause | None) -> dict[str, object]:
+    if pause is None:
+        return {"paused": False}
+    until = iso(pause.until) if pause.until else None
+    return {"paused": True, "until": until, "by": pause.paused_by, "why": pause.reason}
