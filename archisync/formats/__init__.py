@@ -38,6 +38,8 @@ _PDF_MAGIC_WITHIN = 1024
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _TEXT_SUFFIXES = _CSV_SUFFIXES | _JSONL_SUFFIXES
+_JSON_ARRAY = re.compile(rb"\s*\[\s*[{\[]")
+_JSON = re.compile(rb"\s*(?:\{|\[\s*[{\[\]])")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # The first bytes of files that people put in an export folder by mistake.
@@ -84,6 +86,8 @@ def open_table(
         raise ExportError(
             "the export is named .pdf and is not a PDF", hint="look into the file; print the report again"
         )
+    if not is_jsonl and _JSON_ARRAY.match(head.removeprefix(_UTF8_BOM)):
+        raise ExportError("the export is a JSON array, though it is named like CSV", hint="name it .json")
     if is_jsonl:
         from archisync.formats.jsonl import JsonlTable
 
@@ -107,7 +111,7 @@ def _is_workbook(path: Path, head: bytes) -> bool:
 def _is_jsonl(suffix: str, head: bytes) -> bool:
     if suffix in _JSONL_SUFFIXES:
         return True
-    return suffix not in _CSV_SUFFIXES and head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{")
+    return suffix not in _CSV_SUFFIXES and _JSON.match(head.removeprefix(_UTF8_BOM)) is not None
 
 
 def _refuse_foreign(head: bytes, encoding: str | None) -> None:
@@ -126,7 +130,7 @@ def _refuse_foreign(head: bytes, encoding: str | None) -> None:
 
 
 def _refuse_markup(text: str) -> None:
-    """Raise ExportError for a beginning that is XML, HTML or a JSON array."""
+    """Raise ExportError for a beginning that is XML or HTML."""
     if text.startswith("<") and not _HTML.search(text):
         raise ExportError("the export is XML", hint=_CONVERT_HINT)
     if text.startswith("<"):
@@ -135,9 +139,4 @@ def _refuse_markup(text: str) -> None:
         raise ExportError(
             "the export looks like an HTML page, probably a login page",
             hint="check the credentials and the session of whatever fetches the export",
-        )
-    if re.match(r"\[\s*[{\[]", text):
-        raise ExportError(
-            "the export is a JSON array",
-            hint="write one object a line (JSON Lines), as jq -c '.[]' does; name it .jsonl",
         )

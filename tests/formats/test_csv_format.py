@@ -51,7 +51,6 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
             "the export looks like an HTML page, probably a login page",
         ),
         (b"<table border=1><tr><td>1</td></tr></table>\n", "the export is an HTML page with a table"),
-        (b'[{"id": 1}]\n', "the export is a JSON array"),
         (b"PK\x03\x04rest\n", "the export is a zip archive"),
         (b"a\0,b\n1,2\n", "the export is binary data, not text"),
         (b"\n\n  \n", "the export has no header line that can be read"),
@@ -60,6 +59,10 @@ def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
 @pytest.mark.parametrize("suffix", [".csv", "", ".dat"])
 def test_a_file_that_is_not_an_export_is_refused(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
     assert _refusal(tmp_path, content, suffix) == message
+
+
+def test_a_json_array_that_is_named_like_csv_is_refused(tmp_path: Path) -> None:
+    assert _refusal(tmp_path, b'[{"id": 1}]\n') == "the export is a JSON array, though it is named like CSV"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_an_unreadable_line_makes_a_bad_row_and_the_rest_is_read(tmp_path: Path,
     ]
 
 
-@pytest.mark.parametrize("value", ['{"b": 1}', "[]", '[{"c": [NaN]}]'])
+@pytest.mark.parametrize("value", ["{}", "[]", '[{"c": [NaN]}]'])
 def test_an_object_or_array_in_a_cell_leaves_the_other_cells_readable(tmp_path: Path, value: str) -> None:
     (row,) = _table(tmp_path, f'{{"a": {value}, "n": 5}}\n'.encode()).rows()
     assert isinstance(row, RawRow)
@@ -126,3 +126,81 @@ def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
         assert [row.cells for row in read if isinstance(row, RawRow)] == [
             tuple(row[label] for label in rows[0]) for row in rows[: len(read)]
         ]
+
+
+# --- an array, and objects in objects --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".json", "", ".jsonl"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'[{"a": 1, "b": "x"},\n{"a": 2.50, "b": null}]',
+        b'\xef\xbb\xbf [\n {"a": 1,\n "b": "x"}\n,\n {"a": 2.50, "b": null}\n]\n\n',
+        b'[{"a":1,"b":"x"},{"a":2.50}]',
+    ],
+)
+def test_an_array_of_objects_is_read_like_lines(tmp_path: Path, content: bytes, suffix: str) -> None:
+    table = _table(tmp_path, content, suffix)
+    assert (table.labels, table.detected["format"]) == (("a", "b"), "json")
+    rows = list(table.rows())
+    assert [row.cells for row in rows if isinstance(row, RawRow)] == [("1", "x"), ("2.50", None)]
+    assert [row.line for row in rows] == [
+        content[: content.index(key)].count(b"\n") + 1 for key in (b'{"a": 1', b'{"a": 2') if key in content
+    ] or [1, 1]
+
+
+def test_an_element_that_is_no_object_makes_a_bad_row(tmp_path: Path) -> None:
+    assert list(_table(tmp_path, b'[{"a": "1"},\n7, [1], {"a": NaN}, {"a": 1, "a": 2}]').rows()) == [
+        RawRow(1, ("1",)),
+        BadRow(2, "is not a JSON object"),
+        BadRow(2, "is not a JSON object"),
+        BadRow(2, "has NaN, which is not a JSON number"),
+        BadRow(2, "has a key twice"),
+    ]
+
+
+def test_a_large_array_is_read_in_parts(tmp_path: Path) -> None:
+    rows = [{"id": number, "name": "è" * (number % 300)} for number in range(5_000)]
+    content = json.dumps(rows, ensure_ascii=False, indent=1).encode()
+    assert len(content) > 1_000_000
+    read = [row.cells for row in _table(tmp_path, content, ".json").rows() if isinstance(row, RawRow)]
+    assert read == [(str(row["id"]), row["name"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"a": 1}] x', "the export goes on after its JSON array, in line 1"),
+        (b'[{"a": 1}\n{"a": 2}]', "the JSON array can't be read from line 2 on: there is no comma after an object"),
+        (b'[{"a": 1}, {"b": nonsense and more of it}]', "the JSON array can't be read from line 1 on: Expecting value"),
+        (b'[{"a": ' + b"[" * 100_000, "the JSON array can't be read from line 1 on: it is nested too deeply"),
+        (b'[{"a": "\xff"}]', "the export is not valid utf-8 text"),
+        (b"[]", "the export has no JSON object with a key"),
+    ],
+)
+def test_an_array_that_can_not_be_read_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    assert _refusal(tmp_path, content) == message
+
+
+def test_an_object_of_an_array_may_not_be_boundless(tmp_path: Path) -> None:
+    content = b'[{"a": "' + b"x" * (3 * MAX_LINE_BYTES) + b'"}]'
+    assert _refusal(tmp_path, content).startswith("the JSON array can't be read from line 1 on: ")
+
+
+def test_an_array_that_is_cut_at_any_byte_is_truncated(tmp_path: Path) -> None:
+    content = b'[{"a": "x", "n": 1.5, "b": true},\n {"a": "\xc3\xa8", "n": 20, "o": {"k": null}}]'
+    for length in range(2, len(content)):
+        message = _refusal(tmp_path, content[:length])
+        assert message.startswith(("truncated: the JSON array is not closed", "the export is not valid utf-8")), length
+
+
+def test_an_object_in_an_object_has_labels_with_a_dot(tmp_path: Path) -> None:
+    content = b'{"id": "1", "customer": {"id": 7, "name": {"last": "x"}, "tags": [1]}}\n{"id": "2", "customer": null}\n'
+    table = _table(tmp_path, content)
+    assert table.labels == ("id", "customer", "customer.id", "customer.name", "customer.name.last", "customer.tags")
+    first, second = table.rows()
+    assert isinstance(first, RawRow)
+    assert isinstance(second, RawRow)
+    assert (first.cells[2], first.cells[4]) == ("7", "x")
+    assert second.cells == ("2", None, None, None, None, None)

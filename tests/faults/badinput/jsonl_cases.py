@@ -181,9 +181,7 @@ JSONL = (
         reason="truncated",
     ),
     _json_held(
-        "one-array",
-        json.dumps([{"customer_id": "k1", "name": "Name"}]) + "\n",
-        "the export is a JSON array",
+        "array-cut", '[{"customer_id": "k1", "name": "Name"},\n', "the JSON array is not closed", reason="truncated"
     ),
     _json_held(
         "pretty-printed", '{\n  "customer_id": "k1",\n  "name": "Name"\n}\n', "the export has no JSON object with a key"
