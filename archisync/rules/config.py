@@ -308,6 +308,9 @@ class Config:
     sftp_config = Setting(
         "ARCHISYNC_SFTP_CONFIG", any_text, "ssh_config file for `sftp://` sources; else `~/.ssh/config` of the account"
     )
+    sql_password = TypeSetting(
+        "ARCHISYNC_SQL_PASSWORD", any_text, "password for `sql+postgresql://` sources; else `~/.pgpass` of the account"
+    )
     exec_env = Setting(
         "ARCHISYNC_EXEC_ENV", any_text, "variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)"
     )

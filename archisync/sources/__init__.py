@@ -1,8 +1,8 @@
 """Where exports come from: the registry of sources, chosen by the scheme of the template in `ARCHISYNC_SOURCE`.
 
-A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `s3://…`, `exec:` and a program, or has a scheme that a plug-in
-brings (`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`), and add its
-schemes to `_BUILT_IN`.
+A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `s3://…`, `sql+postgresql://…`, `exec:` and a program, or has a scheme that a
+plug-in brings (`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`),
+and add its schemes to `_BUILT_IN`.
 """
 
 from collections.abc import Callable
@@ -76,6 +76,12 @@ def _object_source() -> CheckedSource:
     return ObjectSource()
 
 
+def _query_source() -> CheckedSource:
+    from archisync.sources.query import QuerySource
+
+    return QuerySource()
+
+
 class _BuiltIn(NamedTuple):
     """`make` imports the source's module, so that only sources in use are imported. `is_address`: the template alone names the export.
     `lists`: the source can list a folder, so a name may have a date in it."""
@@ -92,6 +98,7 @@ _BUILT_IN: dict[str | None, _BuiltIn] = {
     "https": _BuiltIn(_http_source, is_address=True),
     "sftp": _BuiltIn(_sftp_source, is_address=True, lists=True),
     **dict.fromkeys(("s3", "gs", "az"), _BuiltIn(_object_source, is_address=True, lists=True)),
+    "sql+postgresql": _BuiltIn(_query_source, is_address=False),
     "exec": _BuiltIn(_exec_source, is_address=False),
 }
 """By scheme; None is a plain path."""
