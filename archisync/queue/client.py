@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import redis
@@ -24,6 +25,10 @@ COMMAND_TIMEOUT_S = 10
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 2.0
 """A worker finds a Redis that is back, or a new primary, within this time."""
+_WITHOUT_SETINFO: dict[str, Any] = (
+    {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
+)
+"""redis-py would send CLIENT SETINFO with each connection. Redis has that command since 7.2, so no rule for users can name it before."""
 
 
 class _Retry(Retry):
@@ -51,6 +56,7 @@ def redis_client(url: str, *, retries: int = 0) -> Iterator[redis.Redis]:
         retry=_Retry(ExponentialWithJitterBackoff(base=FIRST_RETRY_S, cap=LONGEST_RETRY_S), retries),
         health_check_interval=30,
         client_name="archisync",
+        **_WITHOUT_SETINFO,
     )
     try:
         yield client

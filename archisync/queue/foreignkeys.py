@@ -13,18 +13,27 @@ from rq.defaults import RQ_KEY_PREFIX
 from archisync.base.log import EventLog
 
 
-def shared_key_types(queue_name: str) -> dict[str, bytes]:
-    """The keys that RQ 3 shares between jobs, each with its type."""
+def queue_key_types(queue_name: str) -> dict[str, bytes]:
+    """The keys of one queue, each with its type. RQ 3 has others that all applications of a server share; they are not used."""
     lists = [f"{RQ_KEY_PREFIX}:queue:{queue_name}{part}" for part in ("", ":intermediate")]
-    sets = [f"{RQ_KEY_PREFIX}:{part}" for part in ("queues", "workers", f"workers:{queue_name}", "groups")]
-    registries = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
-    sorted_sets = [f"{RQ_KEY_PREFIX}:{registry}:{queue_name}" for registry in registries]
+    sets = [queues_key(queue_name), workers_key(queue_name)]
+    sorted_sets = [f"{RQ_KEY_PREFIX}:{registry}:{queue_name}" for registry in ("wip", "finished", "failed")]
     return dict.fromkeys(lists, b"list") | dict.fromkeys(sets, b"set") | dict.fromkeys(sorted_sets, b"zset")
 
 
+def queues_key(queue_name: str) -> str:
+    """Where RQ notes that this queue exists, in place of its `rq:queues`, which has the queues of all applications."""
+    return f"{RQ_KEY_PREFIX}:queues:{queue_name}"
+
+
+def workers_key(queue_name: str) -> str:
+    """The workers of this queue. RQ's `rq:workers` has those of all applications."""
+    return f"{RQ_KEY_PREFIX}:workers:{queue_name}"
+
+
 def move_foreign_keys_aside(client: redis.Redis, queue_name: str, log: EventLog) -> None:
-    """Rename each shared key that has another type. Called before every push and by a worker that starts."""
-    expected = shared_key_types(queue_name)
+    """Rename each key that has another type. Called before every push and by a worker that starts."""
+    expected = queue_key_types(queue_name)
     with client.pipeline(transaction=False) as pipe:
         for key in expected:
             pipe.type(key)

@@ -18,6 +18,8 @@ from archisync.store.deliveries import JobKey
 JOB_FUNCTION = "archisync.work.job.sync"
 """The only function that a worker of archisync runs."""
 FAILURE_TTL_S = 3600
+JOB_IDS = "agent-*"
+"""A pattern of Redis for the ids that `job_id` makes."""
 _JOB_ID = re.compile("agent-([0-9]{1,18})-([0-9]{1,9})", re.ASCII)
 DESCRIPTION = "archisync delivery "
 """Followed by the delivery's id."""

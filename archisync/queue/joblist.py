@@ -11,12 +11,16 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from archisync.queue.foreignkeys import queues_key
+
 _PAGE = 10_000
 """Ids read from the list in one command."""
 
 
 def rq_queue(client: redis.Redis, name: str) -> Queue:
-    return Queue(name, connection=client, serializer=JSONSerializer)
+    queue = Queue(name, connection=client, serializer=JSONSerializer)
+    queue.redis_queues_keys = queues_key(name)
+    return queue
 
 
 def queue_length(client: redis.Redis, name: str) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 import redis
 from rq import Worker
-from rq.defaults import RQ_KEY_PREFIX
+
+from archisync.queue.foreignkeys import workers_key
 
 WORKER_NAMES = "archisync.*"
 """A pattern of Redis for the names that `new_worker_name` makes."""
@@ -51,7 +52,7 @@ def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
     Entries that are no worker are left out: any application may have written them, and RQ's own `Worker.all` fails at the first one.
     """
     prefix = Worker.redis_worker_namespace_prefix.encode()
-    members: Any = client.smembers(f"{RQ_KEY_PREFIX}:workers:{queue_name}")
+    members: Any = client.smembers(workers_key(queue_name))
     keys = sorted(key for key in members if key.startswith(prefix))
     with client.pipeline(transaction=False) as pipe:
         for key in keys:
@@ -60,6 +61,15 @@ def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
     return [
         _worker(key.removeprefix(prefix), hash_) for key, hash_ in zip(keys, found, strict=True) if _is_live(key, hash_)
     ]
+
+
+def forget_dead_workers(client: redis.Redis, queue_name: str) -> None:
+    """Take the workers that archisync started and whose key has expired off the queue's list of workers."""
+    ours = f"{Worker.redis_worker_namespace_prefix}{WORKER_NAMES.removesuffix('*')}".encode()
+    members: Any = client.smembers(workers_key(queue_name))
+    gone = [key for key in members if key.startswith(ours) and not client.exists(key)]
+    if gone:
+        client.srem(workers_key(queue_name), *gone)
 
 
 def _is_live(key: bytes, found: Any) -> bool:

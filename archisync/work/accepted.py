@@ -1,7 +1,8 @@
 """Which jobs of the queue a worker accepts: archisync's own, and no others.
 
 Anyone with access to Redis can write a job. Whatever is not a run of archisync, or brings more than a run, is set aside with a log
-line: it is not executed, and it does not stop the worker.
+line: it is not executed, and it does not stop the worker. A job whose id is not one of ours may be another application's, from another
+queue: nothing of it is read or changed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import redis
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
-from rq.serializers import JSONSerializer
 
 from archisync.base.log import EventLog
 from archisync.queue.job import JOB_FUNCTION, named_job
@@ -55,6 +55,8 @@ class SyncJob(Job):
 
     @classmethod
     def fetch(cls, id: str, connection: redis.Redis | None = None, serializer: Any = None) -> Job:
+        if named_job(id) is None:
+            raise _not_ours(id)
         try:
             return super().fetch(id, connection=connection, serializer=serializer)
         except (redis.ConnectionError, redis.TimeoutError):
@@ -85,6 +87,11 @@ def _set_aside(connection: redis.Redis | None, job_id: str, exc: Exception) -> N
     if connection is not None:
         connection.expire(Job.key_for(job_id), SET_ASIDE_S)
     EventLog().event("job-set-aside", job=job_id, because=reason_of(exc))
+
+
+def _not_ours(job_id: str) -> NoSuchJobError:
+    EventLog().event("job-set-aside", job=job_id, because="ForeignJobError: its id is not one of archisync's")
+    return NoSuchJobError(f"not ours: {job_id}")
 
 
 def reason_of(exc: Exception) -> str:
@@ -125,20 +132,14 @@ class SyncQueue(Queue):
         try:
             while popped := self._pop(spent):
                 id_ = popped.decode(errors="backslashreplace")
-                job = named_job(id_) or self._accepted(id_)
-                if job is not None:
-                    spent.append(Job.key_for(id_))
-                    yield job
+                if (job := named_job(id_)) is None:
+                    _not_ours(id_)
+                    continue
+                spent.append(Job.key_for(id_))
+                yield job
         finally:
             if spent:
                 self.connection.delete(*spent)
-
-    def _accepted(self, id_: str) -> JobKey | None:
-        """A job whose id is not one of ours, if its hash makes it one."""
-        try:
-            return JobKey(*SyncJob.fetch(id_, self.connection, JSONSerializer).args)
-        except NoSuchJobError:
-            return None
 
     def _pop(self, spent: list[str]) -> bytes | None:
         with self.connection.pipeline(transaction=False) as pipe:

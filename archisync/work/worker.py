@@ -35,9 +35,9 @@ from archisync import sources
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.queue.client import redis_client
-from archisync.queue.foreignkeys import move_foreign_keys_aside
+from archisync.queue.foreignkeys import move_foreign_keys_aside, workers_key
 from archisync.queue.job import job_id, job_timeout_s
-from archisync.queue.workers import new_worker_name
+from archisync.queue.workers import forget_dead_workers, new_worker_name
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected, require_direct
@@ -178,6 +178,21 @@ class SyncWorker(Worker):
     def check_for_suspension(self, burst: bool) -> None:
         """Do nothing: `rq suspend` would stop every worker until somebody finds its key. `archisync pause` is what to use."""
 
+    def clean_registries(self) -> None:
+        """RQ's housekeeping of this queue, without the keys that all applications of the server share."""
+        for queue in self.queues:
+            if not queue.acquire_maintenance_lock():
+                continue
+            for registry in (queue.finished_job_registry, queue.started_job_registry, queue.failed_job_registry):
+                registry.cleanup()
+            forget_dead_workers(self.connection, queue.name)
+            queue.intermediate_queue.cleanup(self, queue)
+            queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it by its first value, None
+
+    def clean_group_registries(self) -> None:
+        """Do nothing: groups of jobs are other applications'."""
+
     def run_maintenance_tasks(self) -> None:
         """Do RQ's own housekeeping; a damaged registry must not end the worker."""
         try:
@@ -214,6 +229,7 @@ def work(config: Config, *, burst: bool) -> None:
         worker = SyncWorker(
             [q], name=new_worker_name(), connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S
         )
+        worker.redis_workers_keys = workers_key(config.queue)
         worker.config, worker.current = config, CurrentDelivery()
         # Set before the first fork: a child that is told to stop in its first moment does not die of the signal.
         signal.signal(signal.SIGUSR1, _stop_after_this_run)

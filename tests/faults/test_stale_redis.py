@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from archisync.queue.foreignkeys import shared_key_types
+from archisync.queue.foreignkeys import queue_key_types
 from archisync.queue.workers import live_workers
 from archisync.rules.config import Config
 from archisync.store.database import Database
@@ -147,11 +147,11 @@ def a_hash(client: redis.Redis, key: str) -> None:
     client.hset(key, "a", "b")
 
 
-SHARED_KEYS = sorted(shared_key_types("archisync"))
+OUR_KEYS = sorted(queue_key_types("archisync"))
 
 
 @pytest.mark.parametrize(("type_", "make"), [("string", a_string), ("hash", a_hash)])
-@pytest.mark.parametrize("key", [QUEUE_KEY, INTERMEDIATE_KEY, "rq:workers", "rq:queues", "rq:wip:archisync"])
+@pytest.mark.parametrize("key", [QUEUE_KEY, INTERMEDIATE_KEY, "rq:workers:archisync", "rq:wip:archisync"])
 def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     cli: Cli,
     connection: Database,
@@ -173,14 +173,14 @@ def test_a_foreign_key_is_moved_aside_and_the_run_is_done_at_once(
     assert succeeded(connection) == 1
 
 
-def test_every_shared_key_may_be_foreign_at_once(
+def test_every_key_of_ours_may_be_foreign_at_once(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
-    for key in SHARED_KEYS:
+    for key in OUR_KEYS:
         client.set(key, "foreign")
     one_due_pair(connection)
     tick = cli("tick", env=env_of(config))
-    assert sorted(e["key"] for e in events(tick, "key-moved-aside")) == SHARED_KEYS
+    assert sorted(e["key"] for e in events(tick, "key-moved-aside")) == OUR_KEYS
     cli("worker", "--single", "--burst", "--single", env=env_of(config))
     assert succeeded(connection) == 1
 
@@ -189,10 +189,9 @@ def test_a_starting_worker_moves_foreign_keys_aside_too(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     push_due_run(connection, config)
-    client.delete("rq:workers")
-    client.set("rq:workers", "foreign")
+    client.set("rq:workers:archisync", "foreign")
     worker = cli("worker", "--single", "--burst", "--single", env=env_of(config))
-    assert [e["key"] for e in events(worker, "key-moved-aside")] == ["rq:workers"]
+    assert [e["key"] for e in events(worker, "key-moved-aside")] == ["rq:workers:archisync"]
     assert (worker.returncode, succeeded(connection)) == (0, 1)
 
 
@@ -205,18 +204,33 @@ def test_a_list_that_was_overwritten_after_the_delivery_is_replaced_by_the_secon
     assert succeeded(connection) == 1
 
 
-def test_another_applications_rq_queue_is_left_alone(cli: Cli, client: redis.Redis, config: Config) -> None:
+SHARED_BY_ALL = {
+    "rq:queues": "rq:queue:other",
+    "rq:workers": "rq:worker:other",
+    "rq:groups": "of-theirs",
+    "rq:rl-keys": "of-theirs",
+}
+"""RQ's keys that every application of a server shares."""
+
+
+def test_another_applications_rq_queue_is_left_alone(
+    cli: Cli, connection: Database, client: redis.Redis, config: Config
+) -> None:
     data = zlib.compress(json.dumps(["other.application", None, [], {}]).encode())
     client.hset(
         "rq:job:theirs", mapping={"data": data, "status": "queued", "created_at": "2026-01-01T00:00:00.000000Z"}
     )
     client.rpush("rq:queue:other", "theirs")
-    client.sadd("rq:queues", "rq:queue:other")
-    client.sadd("rq:workers", "rq:worker:other")
+    for key, member in SHARED_BY_ALL.items():
+        client.sadd(key, member)
+    before = {key: client.dump(key) for key in map(bytes, client.scan_iter())}
+    one_due_pair(connection)
     cli("tick", env=env_of(config))
+    client.rpush(QUEUE_KEY, "theirs")  # somebody who may write to our list names a job of theirs
     cli("worker", "--single", "--burst", "--single", env=env_of(config))
-    assert client.lrange("rq:queue:other", 0, -1) == [b"theirs"]
-    assert client.smembers("rq:queues") >= {b"rq:queue:other"}
+    assert succeeded(connection) == 1
+    assert {key: client.dump(key) for key in before} == before
+    assert client.ttl("rq:job:theirs") == -1
     assert client.keys("*foreign*") == []
 
 

@@ -33,6 +33,8 @@ Payload = bytes | list[object]
 NOW = "2026-03-01T12:00:00.000000Z"
 FUNCTION = "archisync.work.job.sync"
 OURS: list[object] = [FUNCTION, None, [1, 1], {}]
+FORGED = "agent-900-0"
+"""An id like ours: of any other job not even the hash is read."""
 
 
 def write_job(
@@ -139,14 +141,14 @@ def test_a_forged_payload_runs_nothing_and_the_run_behind_it_is_done(
     marker = tmp_path / "marker"
     forged = forge(marker)
     for number, payload in enumerate(forged):
-        write_job(client, f"forged-{number}", payload)
+        write_job(client, f"agent-900-{number}", payload)
     done = run_behind(cli, connection, config)
     assert not marker.exists()
-    assert [e["job"] for e in events(done, "job-set-aside")] == [f"forged-{n}" for n in range(len(forged))]
+    assert [e["job"] for e in events(done, "job-set-aside")] == [f"agent-900-{n}" for n in range(len(forged))]
     assert len(events(done, "run-started")) == succeeded(connection) == 1
     assert count(connection, "select count(*) from system.runs") == 1
     assert client.llen(INTERMEDIATE_KEY) == 0
-    assert 0 < client.ttl("rq:job:forged-0") <= 3600
+    assert 0 < client.ttl(f"rq:job:{FORGED}") <= 3600
 
 
 def test_a_forged_pickle_would_make_the_marker(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ CALLBACKS = {
 def test_our_job_with_more_than_a_run_is_set_aside(
     cli: Cli, connection: Database, config: Config, client: redis.Redis, what: str
 ) -> None:
-    write_job(client, "forged", OURS, CALLBACKS[what])
+    write_job(client, FORGED, OURS, CALLBACKS[what])
     done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == [f"ForeignJobError: it brings {what}"]
     assert succeeded(connection) == 1
@@ -203,7 +205,7 @@ def test_our_job_with_a_webhook_sends_nothing(
 ) -> None:
     with listening() as (url, requests):
         hook = json.dumps([{"url": url, "job_status": "finished", "method": "POST", "headers": {}, "timeout": 5}])
-        write_job(client, "forged", OURS, {"webhooks": hook})
+        write_job(client, FORGED, OURS, {"webhooks": hook})
         done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it brings webhooks"]
     assert requests == []
@@ -215,10 +217,13 @@ def test_housekeeping_does_not_call_what_an_abandoned_job_names(
 ) -> None:
     """RQ calls the failure callback of a job that is in the started registry for too long."""
     write_job(
-        client, "forged", ["os.system", None, ["true"], {}], {"status": "started", "failure_callback_name": "os.abort"}
+        client,
+        FORGED,
+        ["os.system", None, ["true"], {}],
+        {"status": "started", "failure_callback_name": "os.abort"},
     )
     client.delete(QUEUE_KEY)
-    client.zadd("rq:wip:archisync", {"forged:execution": 1})
+    client.zadd("rq:wip:archisync", {f"{FORGED}:execution": 1})
     done = run_behind(cli, connection, config)
     assert [e["because"] for e in events(done, "job-set-aside")] == ["ForeignJobError: it is not a run of archisync"]
     assert events(done, "maintenance-failed") == []
@@ -230,51 +235,51 @@ def test_housekeeping_does_not_call_what_an_abandoned_job_names(
 
 
 def no_hash(client: redis.Redis) -> None:
-    client.rpush(QUEUE_KEY, "damaged")
+    client.rpush(QUEUE_KEY, FORGED)
 
 
 def a_hash_without_data(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS)
-    client.hdel("rq:job:damaged", "data")
+    write_job(client, FORGED, OURS)
+    client.hdel(f"rq:job:{FORGED}", "data")
 
 
 def a_string_instead(client: redis.Redis) -> None:
-    client.set("rq:job:damaged", "hello")
-    client.rpush(QUEUE_KEY, "damaged")
+    client.set(f"rq:job:{FORGED}", "hello")
+    client.rpush(QUEUE_KEY, FORGED)
 
 
 def a_list_instead(client: redis.Redis) -> None:
-    client.rpush("rq:job:damaged", "hello")
-    client.rpush(QUEUE_KEY, "damaged")
+    client.rpush(f"rq:job:{FORGED}", "hello")
+    client.rpush(QUEUE_KEY, FORGED)
 
 
 def garbage_data(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"data": b"\x00\xff\xfe garbage"})
+    write_job(client, FORGED, OURS, {"data": b"\x00\xff\xfe garbage"})
 
 
 def truncated_data(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"data": zlib.compress(json.dumps(OURS).encode())[:-9]})
+    write_job(client, FORGED, OURS, {"data": zlib.compress(json.dumps(OURS).encode())[:-9]})
 
 
 def a_bad_time(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"created_at": "yesterday"})
+    write_job(client, FORGED, OURS, {"created_at": "yesterday"})
 
 
 def an_unknown_status(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"status": "garbage"})
+    write_job(client, FORGED, OURS, {"status": "garbage"})
 
 
 def a_timeout_that_is_no_number(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"timeout": "soon"})
+    write_job(client, FORGED, OURS, {"timeout": "soon"})
 
 
 def a_field_that_is_not_utf8(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS, {"origin": b"\xff\xfe"})
+    write_job(client, FORGED, OURS, {"origin": b"\xff\xfe"})
 
 
 def a_field_name_that_is_not_utf8(client: redis.Redis) -> None:
-    write_job(client, "damaged", OURS)
-    client.hset("rq:job:damaged", b"\xff\xfe", "x")
+    write_job(client, FORGED, OURS)
+    client.hset(f"rq:job:{FORGED}", b"\xff\xfe", "x")
 
 
 DAMAGES: list[Callable[[redis.Redis], None]] = [
@@ -298,7 +303,7 @@ def test_a_damaged_job_is_set_aside_and_the_run_behind_it_is_done(
 ) -> None:
     damage(client)
     done = run_behind(cli, connection, config)
-    assert [e["job"] for e in events(done, "job-set-aside")] == ["damaged"]
+    assert [e["job"] for e in events(done, "job-set-aside")] == [FORGED]
     assert succeeded(connection) == 1
     assert client.llen(INTERMEDIATE_KEY) == 0
     assert "Traceback" not in done.stderr
@@ -346,7 +351,7 @@ def test_a_stale_or_invented_run_id_does_nothing(
     cli: Cli, connection: Database, config: Config, client: redis.Redis
 ) -> None:
     for number, args in enumerate(([1, 0], [1, 2], [-1, 1], [99, 1], [10**30, 1], [2**63, 2**63])):
-        write_job(client, f"stale-{number}", [FUNCTION, None, args, {}])
+        write_job(client, f"agent-900-{number}", [FUNCTION, None, args, {}])
     done = run_behind(cli, connection, config)
     assert len(events(done, "delivery-ignored")) == 6
     assert len(events(done, "run-started")) == succeeded(connection) == 1

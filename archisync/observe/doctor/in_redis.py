@@ -54,21 +54,59 @@ def check_persistence(client: redis.Redis, _: Config) -> Iterator[Finding]:
     yield judge_persistence(append_only=bool(info.get("aof_enabled")), snapshots=_has_snapshots(client))
 
 
-def _has_snapshots(client: redis.Redis) -> bool:
-    """Whether Redis saves by itself; True for a server that hides CONFIG, as managed ones do."""
+def _has_snapshots(client: redis.Redis) -> bool | None:
+    """Whether Redis saves by itself; None for a server or a user that may not ask, as the users of `redis acl`."""
     import redis
 
+    if _may(client, "config", "get", "save") is False:
+        return None
     try:
         return bool(dict(client.config_get("save")).get("save", "?"))
     except redis.ResponseError:
-        return True
+        return None
 
 
-def judge_persistence(*, append_only: bool, snapshots: bool) -> Finding:
+def judge_persistence(*, append_only: bool, snapshots: bool | None) -> Finding:
     if append_only or snapshots:
         return ok("persistence", f"Redis keeps its data ({'append-only file' if append_only else 'snapshots'})")
+    if snapshots is None:
+        return ok("persistence", "Redis has no append-only file; whether it makes snapshots, this user may not ask")
     hint = "nothing is lost (the next ticks deliver again); to keep the queue: CONFIG SET appendonly yes"
     return warning("persistence", "Redis forgets the queue when it restarts", hint)
+
+
+def check_access(client: redis.Redis, _: Config) -> Iterator[Finding]:
+    """Whether the user has only the rights of `redis acl`. Not asked of a Unix socket: there, the account that opens it counts."""
+    if "path" in client.connection_pool.connection_kwargs:
+        return
+    may = {what: _may(client, *words) for what, words in _TOO_MUCH.items()}
+    if all(answer is None for answer in may.values()):
+        return
+    wide = [what for what, answer in may.items() if answer]
+    if wide:
+        hint = "archisync redis acl   (commands that make users with few rights; ARCHISYNC_REDIS_URL then names one)"
+        yield warning("redis-access", f"the Redis user may do more than archisync needs: {', '.join(wide)}", hint)
+    else:
+        yield ok("redis-access", "the Redis user has few rights")
+
+
+_TOO_MUCH = {
+    "read and change other applications' keys": ("hset", "another:key", "field", "value"),
+    "empty the server (FLUSHALL)": ("flushall",),
+    "read passwords and change settings (CONFIG)": ("config", "get", "requirepass"),
+}
+
+
+def _may(client: redis.Redis, *command: str) -> bool | None:
+    """Whether this user may do that, without trying it, which Redis would note as an attack. None if Redis can't say (before 7.0)."""
+    import redis
+
+    try:
+        return bool(client.eval("return redis.acl_check_cmd(unpack(ARGV)) and 1 or 0", 0, *command))
+    except redis.exceptions.NoPermissionError:  # not even a script
+        return False
+    except redis.ResponseError:
+        return None
 
 
 def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
@@ -105,6 +143,7 @@ def _is_here(worker: LiveWorker, host: str) -> bool:
 
 CHECKS: Mapping[str, Callable[[redis.Redis, Config], Iterator[Finding]]] = {
     "redis": check_server,
+    "redis-access": check_access,
     "eviction": check_eviction,
     "persistence": check_persistence,
     "workers": check_workers,

@@ -1,14 +1,17 @@
 """`doctor` in Redis: each check is made to fail on a real server."""
 
 import os
+from pathlib import Path
 
 import redis
 
 from archisync.base.errors import ExitCode
-from archisync.observe.doctor.in_redis import judge_eviction, judge_redis_version
+from archisync.observe.doctor.in_redis import judge_eviction, judge_persistence, judge_redis_version
+from archisync.queue.acl import User, acl_commands
 from archisync.standalone.valkey import EmbeddedValkey
 from tests.conftest import Cli
 from tests.support.doctor import examine, only, working
+from tests.support.redisservers import server
 
 HOST = os.uname().nodename
 
@@ -77,3 +80,31 @@ def test_worker_here_fails_for_a_killed_worker_that_redis_still_lists(
         assert only(cli, "worker-here")[0] == 0
         client.hdel(key, "pid_namespace")
         assert only(cli, "worker-here")[0] == 0
+
+
+def test_redis_access_warns_of_a_user_that_may_do_more_than_it_needs(cli: Cli, tmp_path: Path) -> None:
+    with server(tmp_path / "server", {}) as running, running.client() as client:
+        for line in acl_commands("archisync"):
+            client.execute_command(*line.split())
+        assert only(cli, "redis-access", {"ARCHISYNC_REDIS_URL": f"redis://127.0.0.1:{running.port}/0"}) == (
+            0,
+            (
+                "warning",
+                "the Redis user may do more than archisync needs: read and change other applications' keys, "
+                "empty the server (FLUSHALL), read passwords and change settings (CONFIG)",
+                "archisync redis acl   (commands that make users with few rights; ARCHISYNC_REDIS_URL then names one)",
+            ),
+        )
+        for user in User:
+            client.acl_setuser(f"archisync_{user}", enabled=True, passwords=["+secret"])
+            url = f"redis://archisync_{user}:secret@127.0.0.1:{running.port}/0"
+            narrow = only(cli, "redis-access", {"ARCHISYNC_REDIS_URL": url})
+            assert narrow == (0, ("ok", "the Redis user has few rights", ""))
+        denied = {entry["username"] for entry in client.acl_log()}
+        assert "archisync_tick" not in denied, "asking looks like no attack"
+
+
+def test_a_user_that_may_not_ask_for_snapshots_is_told_what_is_known() -> None:
+    found = judge_persistence(append_only=False, snapshots=None)
+    said = "Redis has no append-only file; whether it makes snapshots, this user may not ask"
+    assert (found.level, found.message) == ("ok", said)
