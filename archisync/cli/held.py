@@ -86,7 +86,7 @@ def show(ctx: typer.Context, run_id: HeldRunId, json: Json = False) -> None:
             "decision": _decision(h),
         }
     )
-    show_outlook(a.output, h.sample, h.changes)
+    show_outlook(a.output, h.sample or [], h.changes or [])
     _show_what_to_type(a.output, h)
 
 

@@ -32,7 +32,7 @@ select n.id, t.sync_type, n.agent_id, n.seconds, n.finished_at
   cross join lateral (
     select q.id, q.agent_id, q.finished_at,
            coalesce((q.steps ->> 'total')::float / 1000, extract(epoch from q.finished_at - q.started_at)::float, 0) as seconds
-      from (select * from system.sync_runs r
+      from (select r.id, r.agent_id, r.finished_at, r.started_at, r.steps, r.queued_at from system.sync_runs r
              where (r.sync_type, r.state) <= (t.sync_type, 'succeeded')
                and (r.sync_type, r.state, r.id) > (t.sync_type, 'succeeded', %(after)s::bigint)
                and r.queued_at >= %(since)s

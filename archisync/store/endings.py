@@ -24,7 +24,7 @@ with mine as materialized (
 _HISTORY_COLUMNS = (
     "id, sync_type, agent_id, trigger, requested_by, request_reason, slot_at, attempt, queued_at, delivered_at, fence, worker, started_at,"
     " finished_at, state, reason, message, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent, rows_restored,"
-    " rows_deleted, rows_quarantined, export, steps, warnings"
+    " rows_deleted, rows_quarantined, export, steps, warnings, quarantined_rows"
 )
 _FROM_QUEUE = """e.id, e.sync_type, e.agent_id, e.trigger, e.requested_by, e.request_reason, e.slot_at, e.attempt, e.queued_at,
          (select d.delivered_at from system.deliveries d where d.id = e.delivery_id)"""
@@ -42,7 +42,7 @@ history as (
   select {_FROM_QUEUE},
          mine.fence, mine.worker, coalesce(mine.run_started_at, system.clock()), system.clock(), %(state)s, %(reason)s, %(message)s,
          %(seen)s, %(inserted)s, %(updated)s, %(unchanged)s, %(absent)s, %(restored)s, %(deleted)s, %(quarantined)s,
-         %(export)s, %(steps)s, %(warnings)s
+         %(export)s, %(steps)s, %(warnings)s, %(quarantined_rows)s
     from ended e cross join mine
   returning id),
 state as ("""  # noqa: S608 - the parts are constants of this module
@@ -107,7 +107,7 @@ history as (
   insert into system.sync_runs ({_HISTORY_COLUMNS})
   select {_FROM_QUEUE},
          mine.fence, mine.worker, system.clock(), system.clock(), 'succeeded', e.told_reason, e.told_message,
-         e.seen, 0, 0, e.unchanged, 0, 0, 0, 0, e.export, e.steps, '[]'
+         e.seen, 0, 0, e.unchanged, 0, 0, 0, 0, e.export, e.steps, '[]', null
     from ended e cross join mine),
 state as (
   update system.sync_state st
@@ -127,12 +127,13 @@ select (select count(*) from mine) > 0 as mine, (select count(*) from released) 
 
 @dataclass(kw_only=True)
 class Report:
-    """What a run leaves in its row beside its state: counts, the export it saw, milliseconds a step, warnings."""
+    """What a run leaves in its row beside its state: counts, the export it saw, milliseconds a step, warnings, some quarantined rows."""
 
     counts: Counts | None = None
     export: dict[str, Any] | None = None
     steps: dict[str, int] | None = None
     warnings: Sequence[dict[str, Any]] = ()
+    quarantined_rows: Sequence[dict[str, Any]] = ()
 
 
 class Outcome(NamedTuple):
@@ -199,6 +200,7 @@ def _finish(db: Database, statement: str, run: ClaimedRun, outcome: Outcome, rep
         "export": Jsonb(report.export) if report.export is not None else None,
         "steps": Jsonb(report.steps) if report.steps is not None else None,
         "warnings": Jsonb(list(report.warnings)),
+        "quarantined_rows": Jsonb(list(report.quarantined_rows)) if report.quarantined_rows else None,
         **counts,
     }
     row = db.execute(statement, params | more, prepare=True).fetchone()

@@ -26,7 +26,7 @@ class Role(StrEnum):
 
 
 MEANING = {
-    Role.TICK: "`archisync tick` and what only looks (status, metrics, doctor): queues runs, never sees agent data",
+    Role.TICK: "`archisync tick` and what only looks (status, metrics, doctor): queues runs, sees no row of agent data",
     Role.WORKER: "`archisync worker`: runs, and the rows of agent data",
     Role.OPERATOR: "people at the command line: tick, run, run --inline, settings, agents, held exports",
     Role.READER: "dashboards and applications: reads everything, changes nothing",
@@ -35,14 +35,19 @@ MEANING = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Right:
-    """`privileges` as GRANT spells them, on one table."""
+    """`privileges` as GRANT spells them, on one table, or on all of its columns but those that are `withheld`."""
 
     privileges: tuple[str, ...]
     table: str
+    withheld: tuple[str, ...] = ()
 
 
 def _on(tables: Iterable[str], *privileges: str) -> list[Right]:
     return [Right(privileges=privileges, table=table) for table in tables]
+
+
+_AGENT_DATA = {"system.held_exports": ("sample", "changes"), "system.sync_runs": ("quarantined_rows",)}
+"""The columns that have parts of rows: what a person needs to decide about an export, or to correct it."""
 
 
 _DATA = tuple(t.table for t in SYNC_TYPES.values())
@@ -55,7 +60,7 @@ _LOOK = _on(
     "select",
 )  # fmt: skip
 _TICK = [
-    *_LOOK,
+    *(Right(privileges=r.privileges, table=r.table, withheld=_AGENT_DATA.get(r.table, ())) for r in _LOOK),
     *_on(["system.sync_state"], "update"),
     *_on(["system.queued_runs", "system.deliveries"], "insert", "update", "delete"),
     *_on(["system.claims"], "update", "delete"),
@@ -90,14 +95,23 @@ RIGHTS = {
 NEEDS_TEMPORARY = (Role.WORKER, Role.OPERATOR)
 """Exports are staged in temporary tables."""
 
-# Purpose: the rights that the current role lacks; a table that does not exist counts as a missing right. Caller: missing_rights.
-# No locks.
+# Purpose: the rights that the current role lacks; a table that does not exist counts as a missing right. A right on all columns but some
+# is looked for column by column; `withheld` has their names, separated by commas. Caller: missing_rights. No locks.
 SQL_MISSING = """
 select w.privilege || ' on ' || w.tab as missing
-  from unnest(%(privileges)s::text[], %(tables)s::text[]) with ordinality as w(privilege, tab, n)
- where to_regclass(w.tab) is null or not has_table_privilege(to_regclass(w.tab), w.privilege)
+  from unnest(%(privileges)s::text[], %(tables)s::text[], %(withheld)s::text[]) with ordinality as w(privilege, tab, withheld, n)
+ where to_regclass(w.tab) is null
+    or not has_table_privilege(to_regclass(w.tab), w.privilege)
+       and (w.withheld = '' or exists (
+             select from pg_attribute a
+              where a.attrelid = to_regclass(w.tab) and a.attnum > 0 and not a.attisdropped
+                and a.attname::text <> all (string_to_array(w.withheld, ','))
+                and not has_column_privilege(a.attrelid, a.attnum, w.privilege)))
  order by w.n
 """
+_SQL_ALL_BUT = """\
+do $$ begin execute (select format('grant {0} (%s) on {1} to {2}', string_agg(quote_ident(attname), ', ')) from pg_attribute
+  where attrelid = '{1}'::regclass and attnum > 0 and not attisdropped and attname <> all ('{{{3}}}')); end $$;"""
 # Purpose: the schemas that the current role may not use, which hides their tables. Caller: missing_rights. No locks.
 SQL_SCHEMAS = """
 select 'usage on schema ' || n.nspname as missing from pg_namespace n
@@ -112,8 +126,10 @@ def missing_rights(db: Database, role: Role) -> list[str]:
     schemas = [row["missing"] for row in db.execute(SQL_SCHEMAS).fetchall()]
     if schemas:
         return schemas
-    wanted = list(dict.fromkeys((p, right.table) for right in RIGHTS[role] for p in right.privileges))
-    params = {"privileges": [p for p, _ in wanted], "tables": [t for _, t in wanted]}
+    wanted = dict.fromkeys(
+        (p, right.table, ",".join(right.withheld)) for right in RIGHTS[role] for p in right.privileges
+    )
+    params = {name: [right[i] for right in wanted] for i, name in enumerate(("privileges", "tables", "withheld"))}
     missing = [row["missing"] for row in db.execute(SQL_MISSING, params).fetchall()]
     temporary = db.execute(SQL_TEMPORARY).fetchone()
     if role in NEEDS_TEMPORARY and not (temporary and temporary["allowed"]):
@@ -154,11 +170,15 @@ def _role_sql(role: Role, name: str) -> list[str]:
         f"revoke all on all tables in schema system, agents, shared from {name};",
         f"grant usage on schema system, agents, shared to {name};",
     ]
-    by_table: dict[str, list[str]] = {}
+    by_table: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for right in RIGHTS[role]:
-        known = by_table.setdefault(right.table, [])
+        known = by_table.setdefault((right.table, right.withheld), [])
         known += [p for p in right.privileges if p not in known]
-    lines += [f"grant {', '.join(privileges)} on {table} to {name};" for table, privileges in by_table.items()]
+    for (table, withheld), privileges in by_table.items():
+        if withheld:
+            lines.append(_SQL_ALL_BUT.format(",".join(privileges), table, name, ",".join(withheld)))
+        else:
+            lines.append(f"grant {', '.join(privileges)} on {table} to {name};")
     if role in NEEDS_TEMPORARY:
         lines.append(
             f"do $$ begin execute format('grant temporary on database %I to {name}', current_database()); end $$;"

@@ -48,14 +48,18 @@ SQL_CLEAR = """
 update system.held_exports set decision = 'cleared', decided_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
-# Purpose: held exports, newest first. Caller: held_exports, held_export. No locks.
-SQL_LIST = """
-select h.*, (h.decision = 'accepted' and h.used_by_run is null and h.expires_at <= system.clock()) as expired
-  from system.held_exports h
- where (%(run_id)s::bigint is null or h.run_id = %(run_id)s)
-   and (%(run_id)s::bigint is not null or %(all)s or h.decision is null)
- order by h.run_id desc limit %(limit)s
-"""
+_COLUMNS = """h.run_id, h.sync_type, h.agent_id, h.rule, h.message, h.acceptable, h.sha256, h.rows_valid, h.known_rows, h.data_version,
+       h.planned, h.held_at, h.decision, h.decided_at, h.decided_by, h.decided_why, h.expires_at, h.used_by_run, h.ended_at,
+       (h.decision = 'accepted' and h.used_by_run is null and h.expires_at <= system.clock()) as expired"""
+# Purpose: held exports, newest first, without agent data. Caller: held_exports. No locks.
+SQL_LIST = f"""
+select {_COLUMNS}
+  from system.held_exports h where %(all)s or h.decision is null order by h.run_id desc limit %(limit)s
+"""  # noqa: S608 - the part is a constant of this module
+# Purpose: one held export, with the agent data that a person needs to decide. Caller: held_export. No locks.
+SQL_GET = f"""
+select {_COLUMNS}, h.sample, h.changes from system.held_exports h where h.run_id = %(run_id)s
+"""  # noqa: S608
 # Purpose: the pair's newest held export. Caller: decide. No locks.
 SQL_NEWEST_OF_PAIR = """
 select run_id from system.held_exports where sync_type = %(sync_type)s and agent_id = %(agent_id)s order by run_id desc limit 1
@@ -91,7 +95,7 @@ class Held:
     """A held export. `rule` is the guard's word, `known_rows` its baseline, `planned` what applying would have done, in rows.
 
     `sample` has keys of rows that would have vanished; `changes` has rows that would have changed, as
-    `{"key": […], "fields": {name: [old, new]}}`.
+    `{"key": […], "fields": {name: [old, new]}}`. Both are None in a list, which does not read agent data.
     """
 
     run_id: int
@@ -104,9 +108,7 @@ class Held:
     rows_valid: int
     known_rows: int | None
     data_version: int
-    sample: list[list[str]]
     planned: dict[str, int]
-    changes: list[dict[str, Any]]
     held_at: datetime
     decision: str | None
     decided_at: datetime | None
@@ -116,6 +118,8 @@ class Held:
     used_by_run: int | None
     ended_at: datetime | None
     expired: bool | None
+    sample: list[list[str]] | None = None
+    changes: list[dict[str, Any]] | None = None
 
 
 def record(db: Database, params: Params) -> None:
@@ -140,26 +144,22 @@ def use_acceptance(
 
 
 def held_exports(db: Database, *, include_decided: bool = False, limit: int = 1000) -> list[Held]:
-    """Newest first; only those that wait for a decision, unless `include_decided`."""
-    return [Held(**row) for row in _rows(db, None, include_decided, limit)]
+    """Newest first, without agent data; only those that wait for a decision, unless `include_decided`."""
+    return [Held(**row) for row in db.execute(SQL_LIST, {"all": include_decided, "limit": limit}).fetchall()]
 
 
 def held_export(db: Database, run_id: int) -> Held:
     """Raises NotFoundError."""
-    rows = _rows(db, run_id, True, 1) if abs(run_id) <= _LARGEST_RUN_ID else []
-    if not rows:
+    row = db.execute(SQL_GET, {"run_id": run_id}).fetchone() if abs(run_id) <= _LARGEST_RUN_ID else None
+    if row is None:
         raise NotFoundError(f"run {run_id} has no held export", hint="archisync held list")
-    return Held(**rows[0])
+    return Held(**row)
 
 
 def open_of_pair(db: Database, sync_type: str, agent_id: str) -> int | None:
     """The run whose export of this pair waits for a decision; None when none does."""
     row = db.execute(SQL_OPEN_OF_PAIR, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
     return row["run_id"] if row else None
-
-
-def _rows(db: Database, run_id: int | None, include_decided: bool, limit: int) -> list[dict[str, Any]]:
-    return db.execute(SQL_LIST, {"run_id": run_id, "all": include_decided, "limit": limit}).fetchall()
 
 
 def decide(db: Database, run_id: int, *, accept: bool, by: str, why: str) -> Held:

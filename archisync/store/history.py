@@ -17,8 +17,11 @@ PRUNE_BATCH = 250
 
 # Purpose: the states of some runs. Caller: states_of. No locks.
 SQL_STATES_OF = "select id, state from system.runs where id = any (%(ids)s)"
-# Purpose: one run. Caller: get. No locks.
-SQL_GET = "select * from system.runs where id = %(id)s"
+# Purpose: one run, with some rows that could not be read. Caller: get. No locks.
+SQL_GET = """
+select r.*, (select h.quarantined_rows from system.sync_runs h where h.id = r.id) as quarantined_rows
+  from system.runs r where r.id = %(id)s
+"""
 # Purpose: the runs that are being done. Caller: running. No locks.
 SQL_RUNNING = """
 select r.* from system.claims c join system.unfinished_runs r on r.id = c.run_id
@@ -105,7 +108,7 @@ select (select count(*) from old) as seen, (select max(since) from old) as reach
 
 
 def get(db: Database, run_id: int) -> Run:
-    """Raises NotFoundError."""
+    """The run with all that is known of it, rows of agent data included. Raises NotFoundError."""
     row = db.execute(SQL_GET, {"id": run_id}, prepare=True).fetchone()
     if row is None:
         raise _not_found(run_id)

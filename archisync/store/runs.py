@@ -94,12 +94,15 @@ class Run:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Run:
-        """The run from all columns of its row."""
+        """The run from all columns of its row, and `quarantined_rows` where that was read: the warning about them then has them."""
         counts = None
         if row["rows_seen"] is not None:
             counts = Counts(**{name: row[f"rows_{name}"] or 0 for name in COUNT_NAMES})
+        rows = row.get("quarantined_rows")
+        warnings = [{**w, "rows": rows} if rows and w["code"] == "quarantined" else w for w in row["warnings"]]
         special: dict[str, Any] = {
             "run_id": row["id"],
+            "warnings": warnings,
             "state": State(row["state"]),
             "trigger": Trigger(row["trigger"]),
             "counts": counts,

@@ -52,7 +52,13 @@ class RunRecord:
     def report(self) -> Report:
         """What goes into the run's row."""
         steps = self.steps | {"total": _ms_since(self.started)}
-        return Report(counts=self.counts, export=self.export or None, steps=steps, warnings=self.warnings)
+        return Report(
+            counts=self.counts,
+            export=self.export or None,
+            steps=steps,
+            warnings=[{name: value for name, value in w.items() if name != "rows"} for w in self.warnings],
+            quarantined_rows=[row for warning in self.warnings for row in warning.get("rows", [])],
+        )
 
     def warn(self, code: str, message: str, count: int, **more: Any) -> None:
         self.warnings.append({"code": code, "message": message, "count": count, **more})

@@ -245,7 +245,9 @@ def after_runs(site: Site) -> Iterator[Document]:
     yield site.shown("doctor", code=ExitCode.SYNC_FAILED)
     # every shape of a warning; a source that says something; an export without news
     other = site.with_program('echo "one, two" >&2; printf "customer_id,name,colour\\n1,A,red\\n2,,red\\n"')
-    assert sync(site.db, other, "customers", "luca.ferrari").export is not None
+    quarantined = sync(site.db, other, "customers", "luca.ferrari")
+    assert quarantined.export is not None
+    yield site.shown(f"show {quarantined.run_id}")
     for _ in range(2):
         sync(site.db, site.config, "orders", "luca.ferrari", trigger="scheduled")
     yield site.shown("history --limit 100")

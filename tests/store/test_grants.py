@@ -125,3 +125,27 @@ def test_the_reader_may_read_every_table(connection: Database) -> None:
     ).fetchall()
     text = grants_sql()
     assert {row["t"] for row in rows if f" on {row['t']} to archisync_reader;" not in text} == set()
+
+
+def test_what_a_tick_may_not_see_is_refused_and_lists_leave_it_out(
+    cli: Cli, connection: Database, accounts: dict[Role, dict[str, str]]
+) -> None:
+    assert cli("agent", "add", AGENT, "--allow", env=accounts[Role.OPERATOR]).returncode == 0
+    connection.execute("update system.sync_state set known_rows = 100000 where sync_type = 'orders'")
+    assert cli("run", "orders", "--agent", AGENT, "--inline", env=accounts[Role.OPERATOR]).returncode == ExitCode.HELD
+    tick, reader = accounts[Role.TICK], accounts[Role.READER]
+    for words in (
+        ("status", "--json"),
+        ("held", "list", "--json"),
+        ("history", "--json"),
+        ("metrics",),
+        ("--quiet", "report", "--html", "-"),
+    ):
+        done = cli(*words, env=tick)
+        assert (words, done.returncode, done.stderr) == (words, 0, "")
+    assert '"changes": null' in cli("held", "list", "--json", env=tick).stdout
+    for words in (("held", "show", "1"), ("show", "1")):
+        assert cli(*words, env=reader).returncode == 0
+        refused = cli(*words, env=tick)
+        assert (refused.returncode, refused.stdout) == (ExitCode.CONFIGURATION, "")
+        assert refused.stderr.startswith("error: the database role may not do that: permission denied for table ")

@@ -183,7 +183,8 @@ create table system.sync_runs (
   rows_quarantined bigint,
   export           jsonb,                -- origin, bytes, sha256, what was detected
   steps            jsonb,                -- milliseconds of each step
-  warnings         jsonb not null default '[]'
+  warnings         jsonb not null default '[]',
+  quarantined_rows jsonb                 -- some rows that could not be read: line, field, why. Agent data, so in no view and not for ticks
 );
 -- The newest runs of a type in a state. By id and not by time: runs that a wrong clock dated years ahead would come before all later ones.
 -- The time is included for those who count a span.
@@ -277,9 +278,9 @@ create table system.held_exports (
   rows_valid    bigint not null,
   known_rows    bigint,
   data_version  bigint not null,             -- of the data that the person looked at
-  sample        jsonb not null default '[]', -- keys of rows that would vanish
+  sample        jsonb not null default '[]', -- keys of rows that would vanish; agent data, so not for ticks
   planned       jsonb not null default '{}', -- how many rows would be deleted, rewritten, changed, new
-  changes       jsonb not null default '[]', -- some of the changes: the key, and old and new value of each field
+  changes       jsonb not null default '[]', -- some of the changes: the key, and old and new value of each field; likewise
   held_at       timestamptz not null default system.clock(),
   decision      text check (decision in ('accepted', 'rejected', 'superseded', 'cleared', 'withdrawn')),
   decided_at    timestamptz,
