@@ -25,7 +25,6 @@ EVENTS = {
     "notice-refused": "the hook did not accept a notice; it is called again later",
     "run-finished": "a run ended, with state, reason and message",
     "run-started": "a worker started a run",
-    "silent-holder-ended": "a worker held an agent without a sign of life; its session was ended",
     "web-failed": "a request to the panel met a bug in archisync",
     "web-refused": "somebody sent a wrong token to the panel",
     "web-request": "the panel answered a request",

@@ -46,7 +46,7 @@ def _preview(a: App, type_: SyncType, agent_id: str) -> Preview:
 
     _ = a.config.source(type_)  # report a missing setting first
     with a.database("diff", answer_timeout_s=a.config.run_timeout_s) as db:
-        require_direct(db)
+        require_direct(db, silent_s=a.config.longest_silence_s)
         if type_.scope is Scope.AGENT:
             agents.agent(db, agent_id)
         with agent_lock(db, agent_id) as locked:

@@ -95,7 +95,7 @@ def _force(
     if inline:
         from archisync.store.database import require_direct
 
-        require_direct(db)
+        require_direct(db, silent_s=a.config.longest_silence_s)
     pairs = force.select_pairs(db, type_name, agents)
     if inline:
         for pair in pairs:

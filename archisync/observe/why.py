@@ -11,7 +11,7 @@ from typing import Any
 from archisync.base.errors import UsageError
 from archisync.rules.due import Decision, PairState, Reason, decide
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
-from archisync.store import agents, clock, held, pairs, ticks
+from archisync.store import agents, clock, held, locks, pairs, ticks
 from archisync.store.database import Database
 
 
@@ -25,6 +25,7 @@ class Explanation:
     now: datetime
     held_run: int | None
     alike: str | None
+    strangers: list[Stranger]
     tick_note: str | None
 
     @property
@@ -45,6 +46,8 @@ class Explanation:
         if failures and self.decision.reason is not Reason.BACKING_OFF:
             last = "last run" if failures == 1 else f"last {failures} runs"
             yield f"its {last} failed: archisync history {self.pair.sync_type} --agent {shlex.quote(self.pair.agent_id)}"
+        for stranger in self.strangers:
+            yield f"{stranger}: no worker can have it; {stranger.remedy}"
         if self.tick_note:
             yield self.tick_note
 
@@ -85,5 +88,6 @@ def explain(db: Database, type_: SyncType, agent_id: str) -> Explanation:
         now=now,
         held_run=held.open_of_pair(db, type_.name, agent_id),
         alike=agents.alike(db, agent_id) if is_unknown else None,
+        strangers=locks.strangers(db, [agent_id]),
         tick_note=ticks.overdue_note(ticks.last(db)),
     )

@@ -408,6 +408,11 @@ class Config:
         )
 
     @property
+    def longest_silence_s(self) -> int:
+        """A process that was silent for so long has lost its run: the heartbeat ends with the run's time, and the lease after that."""
+        return self.run_timeout_s + self.lease_s
+
+    @property
     def reader_limits(self) -> ReaderLimits:
         return ReaderLimits(
             timeout_s=self.reader_timeout_s, memory_bytes=self.reader_memory_bytes, output_bytes=self.max_export_bytes

@@ -147,8 +147,7 @@ def connect(
     """A new connection; `purpose` shows in pg_stat_activity.
 
     Raises UnreachableError when the server does not answer, ConfigurationError when the URL or the credentials are wrong.
-    `statement_timeout_s` is for workers, which keep a direct connection: the server enforces it, it replaces `answer_timeout_s`, and it
-    also limits how long the server waits for a client that stopped in the middle of a COPY.
+    `statement_timeout_s` is for workers, which keep a direct connection: the server enforces it, and it replaces `answer_timeout_s`.
     """
     options: dict[str, Any] = {}
     if statement_timeout_s is not None:
@@ -301,10 +300,21 @@ def one(db: Database, statement: str | Composed, params: Params | None = None, *
     return row
 
 
-def require_direct(db: Database) -> None:
-    """Raise ConfigurationError behind a pooler. Call it before claiming a run."""
+# Purpose: PostgreSQL ends this session, and with it the locks that it holds, when its process stands still for that long (SIGSTOP, a frozen
+# host). Needs no right, unlike ending another one's session. In the middle of a COPY it waits for as long as the process exists: no time
+# limit of PostgreSQL counts there. Caller: require_direct. No locks.
+SQL_END_WHEN_SILENT = """
+select set_config('idle_session_timeout', %(silent_ms)s, false),
+       set_config('statement_timeout', coalesce(nullif(current_setting('statement_timeout'), '0'), %(silent_ms)s), false)
+"""
+
+
+def require_direct(db: Database, *, silent_s: float) -> None:
+    """Prepare a session that is to lock agents; the server ends it when it is silent for `silent_s`. Raises ConfigurationError behind a
+    pooler, before anything is claimed."""
     if db.is_pooled:
         raise ConfigurationError(
             "a pooler stands between this process and PostgreSQL: an agent's ERP session can't be locked through it",
             hint=HINT_DIRECT,
         )
+    db.execute(SQL_END_WHEN_SILENT, {"silent_ms": str(round(silent_s * 1000))})

@@ -1,15 +1,18 @@
 """The session advisory lock of an agent: held while a connection lives, free milliseconds after its process dies.
 
-It needs a direct connection to PostgreSQL: behind PgBouncer in transaction mode, clients share sessions.
+It needs a direct connection to PostgreSQL: behind PgBouncer in transaction mode, clients share sessions. A process that stands still
+with the lock is ended by the server (database.require_direct): no worker's role may end the session of another one, or see that it is idle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psycopg
 
+from archisync.base.text import printable
 from archisync.store.database import Database
 
 LETTING_GO_S = 2
@@ -23,17 +26,43 @@ SQL_WAIT_FOR_AGENT = "select pg_advisory_lock(hashtextextended('archisync.agent.
 # Purpose: release the agent. Caller: agent_lock. No locks.
 SQL_FREE_AGENT = "select pg_advisory_unlock(hashtextextended('archisync.agent.' || %(agent_id)s, 0))"
 
-# Purpose: end a session that holds the agent's lock and has been silent for longer than any run may take: a process that stands still
-# (SIGSTOP, a frozen host) must not keep the agent locked for ever. The process can't write any more, since its fence has moved on. The age
-# of a session is PostgreSQL's own time, not system.clock(). Caller: end_silent_holder. No locks.
-SQL_END_SILENT_HOLDER = """
-select pg_terminate_backend(a.pid, 5000) as ended
-  from pg_locks l join pg_stat_activity a using (pid)
- where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-   and l.database = (select oid from pg_database where datname = current_database())
-   and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('archisync.agent.' || %(agent_id)s, 0)
-   and a.state like 'idle%%' and a.state_change < statement_timestamp() - make_interval(secs => %(silent_s)s)
+# Purpose: the sessions that hold agents' locks although no worker has claimed the agent: a process that was taken for dead, or another
+# program that has taken the lock, which any login can. Every role sees process, role and application of other sessions, and no more.
+# Caller: strangers. No locks.
+SQL_STRANGERS = """
+select a.id as agent_id, l.pid, coalesce(s.usename, '?') as role, coalesce(s.application_name, '') as application
+  from unnest(%(agent_ids)s::text[]) as a(id)
+  join pg_locks l on l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                 and l.database = (select oid from pg_database where datname = current_database())
+                 and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('archisync.agent.' || a.id, 0)
+  left join pg_stat_activity s on s.pid = l.pid
+ where not exists (select from system.claims c where c.agent_id = a.id)
+ order by a.id
 """
+# Purpose: agents whose runs wait because a worker found them locked. Caller: found_locked. No locks.
+SQL_FOUND_LOCKED = """
+select distinct agent_id from system.queued_runs where reason = 'agent-locked' order by agent_id limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stranger:
+    """A session that holds an agent's lock without a claim. `pid`: of the PostgreSQL process."""
+
+    agent_id: str
+    pid: int
+    role: str
+    application: str
+
+    def __str__(self) -> str:
+        application = f", {printable(self.application)}" if self.application else ""
+        return (
+            f"{self.agent_id} is locked by PostgreSQL's process {self.pid} (role {printable(self.role)}{application})"
+        )
+
+    @property
+    def remedy(self) -> str:
+        return f"as a superuser: select pg_terminate_backend({self.pid})"
 
 
 def unlock_agent(db: Database, agent_id: str) -> None:
@@ -41,10 +70,14 @@ def unlock_agent(db: Database, agent_id: str) -> None:
     db.execute(SQL_FREE_AGENT, {"agent_id": agent_id}, prepare=True)
 
 
-def end_silent_holder(db: Database, agent_id: str, *, silent_s: float) -> bool:
-    """End the session that holds the agent's lock if it has been silent for longer than `silent_s`; whether there was one."""
-    rows = db.execute(SQL_END_SILENT_HOLDER, {"agent_id": agent_id, "silent_s": silent_s}).fetchall()
-    return any(row["ended"] for row in rows)
+def strangers(db: Database, agent_ids: Sequence[str]) -> list[Stranger]:
+    """Who holds the locks of these agents, of which no worker has one."""
+    return [Stranger(**row) for row in db.execute(SQL_STRANGERS, {"agent_ids": list(agent_ids)}).fetchall()]
+
+
+def found_locked(db: Database, *, limit: int) -> list[str]:
+    """Agents whose runs wait because a worker found them locked."""
+    return [row["agent_id"] for row in db.execute(SQL_FOUND_LOCKED, {"limit": limit}).fetchall()]
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class Child:
         db = self._stack.enter_context(
             connected(config.database_url, purpose="worker", statement_timeout_s=config.run_timeout_s)
         )
-        require_direct(db)
+        require_direct(db, silent_s=config.longest_silence_s)
         runner = Runner(db, config, self._log, stopping=self._stopping, others_wait=self._others_wait)
         return self._stack.enter_context(runner)
 

@@ -23,7 +23,6 @@ from archisync.store import claims, endings
 from archisync.store.claims import Claim, ClaimedRun, Locked
 from archisync.store.database import Database
 from archisync.store.endings import UnchangedEnd
-from archisync.store.locks import end_silent_holder
 from archisync.store.runs import State
 from archisync.sync.run import Sync
 from archisync.sync.survey import survey
@@ -171,11 +170,9 @@ class Runner:
         return outcome.state
 
     def _put_off(self, agent_id: str) -> None:
-        """Let the agent's runs wait: another process holds its lock. A session that holds the lock and is silent is ended."""
+        """Let the agent's runs wait: another process holds its lock."""
         self._log.event("agent-locked", agent=agent_id)
         claims.put_off(self._db, agent_id, delay_s=LOCKED_DELAY_S)
-        if end_silent_holder(self._db, agent_id, silent_s=self._config.run_timeout_s):
-            self._log.event("silent-holder-ended", agent=agent_id)
 
     @contextmanager
     def _spool(self) -> Iterator[Path]:

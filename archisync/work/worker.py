@@ -220,7 +220,7 @@ def work(config: Config, *, burst: bool) -> None:
     config.require_all()
     sources.check_all(config)
     with connected(config.database_url, purpose="worker start", answer_timeout_s=config.database_timeout_s) as db:
-        require_direct(db)
+        require_direct(db, silent_s=config.longest_silence_s)
         migrations.check_current(db)
     logging.getLogger("rq").setLevel(logging.WARNING)
     with redis_client(config.redis_url, retries=CONNECTION_RETRIES) as client:

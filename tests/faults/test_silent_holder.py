@@ -1,7 +1,9 @@
 """A process that stands still with an agent's lock (SIGSTOP, a frozen host) does not block the agent for good."""
 
 import io
+from collections.abc import Iterator
 from itertools import count as count_up
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -10,29 +12,78 @@ from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.store import agents, history, queued_runs
-from archisync.store.database import Database, connect, connected
-from archisync.store.locks import SQL_TRY_AGENT, end_silent_holder
+from archisync.store.database import Database, connect, connected, require_direct
+from archisync.store.grants import Role, grants_sql
+from archisync.store.locks import SQL_TRY_AGENT, SQL_WAIT_FOR_AGENT
 from archisync.work import runner
 from archisync.work.runner import LOCKED_DELAY_S, Runner
+from tests.conftest import Cli
 from tests.support.rows import count, do_run, job_of
 
 AGENT = "anna.bianchi"
 LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and granted"
 
 
-def test_the_session_of_a_silent_holder_is_ended_and_that_of_a_busy_one_is_not(
-    connection: Database, database_url: str
+@pytest.fixture
+def worker_urls(connection: Database, database_url: str) -> Iterator[list[str]]:
+    """Two logins as `db grants` advises: neither is a member of the other, and none sees what the other's sessions do."""
+    connection.execute(grants_sql("silent").encode())
+    for number in (1, 2):
+        connection.execute(f"create role silent_{number} login in role silent_worker".encode())
+    yield [urlsplit(database_url)._replace(netloc=f"silent_{number}@").geturl() for number in (1, 2)]
+    for name in ("1", "2", *Role):
+        connection.execute(f"drop owned by silent_{name}".encode())
+        connection.execute(f"drop role silent_{name}".encode())
+
+
+@pytest.mark.parametrize("statement_timeout_s", [None, 3600], ids=["run --inline", "a worker"])
+def test_the_session_of_a_silent_holder_is_ended_under_the_advised_roles(
+    connection: Database, worker_urls: list[str], statement_timeout_s: int | None
 ) -> None:
-    holder = connect(database_url, purpose="stands still")
-    assert holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT}).fetchone() == {"locked": True}
-    assert not end_silent_holder(connection, AGENT, silent_s=3600)
-    assert not end_silent_holder(connection, "luca.ferrari", silent_s=0)
-    assert count(connection, LOCKS) == 1
-    assert end_silent_holder(connection, AGENT, silent_s=0)
-    assert count(connection, LOCKS) == 0
-    with pytest.raises(psycopg.OperationalError):
-        holder.execute("select 1")
-    holder.close()
+    with connect(worker_urls[0], purpose="stands still", statement_timeout_s=statement_timeout_s) as holder:
+        require_direct(holder, silent_s=0.2)
+        assert holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT}).fetchone() == {"locked": True}
+        with connected(worker_urls[1], purpose="waits") as other, other.transaction():
+            other.execute("set local lock_timeout = '20s'")
+            other.execute(SQL_WAIT_FOR_AGENT, {"agent_id": AGENT})  # raises if the holder keeps the lock
+        with pytest.raises(psycopg.OperationalError, match="idle-session timeout"):
+            holder.execute("select 1")
+
+
+@pytest.mark.parametrize("given", ["0", "3s"])
+def test_a_statement_of_such_a_session_has_a_time_limit_unless_it_had_one(database_url: str, given: str) -> None:
+    with connected(database_url, purpose="test") as holder:
+        holder.execute(f"set statement_timeout = '{given}'".encode())
+        require_direct(holder, silent_s=60)
+        assert holder.execute("show statement_timeout").fetchone() == {
+            "statement_timeout": given if given != "0" else "1min"
+        }
+
+
+def test_a_claimed_agent_is_locked_by_no_stranger_and_a_lock_without_a_claim_names_its_holder(
+    cli: Cli, connection: Database, config: Config, worker_urls: list[str]
+) -> None:
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    run_id = queued_runs.force(connection, "orders", AGENT, by="test", why=None).run_id
+    with connected(worker_urls[0], purpose="of somebody else") as holder:
+        holder.execute(SQL_TRY_AGENT, {"agent_id": AGENT})
+        assert do_run(connection, config, run_id) == 0
+        pid = holder.info.backend_pid
+        who = f"{AGENT} is locked by PostgreSQL's process {pid} (role silent_1, archisync of somebody else)"
+        remedy = f"as a superuser: select pg_terminate_backend({pid})"
+        for url in (config.database_url, worker_urls[1]):
+            env = {"ARCHISYNC_DATABASE_URL": url}
+            why = cli("why", "orders", AGENT, env=env)
+            assert f"note: {who}: no worker can have it; {remedy}\n" in why.stdout
+            doctor = cli("doctor", "--only", "locks", env=env)
+            assert doctor.stdout == f"failed   locks        {who}; its runs wait\n{'':<21} hint: {remedy}\n"
+            assert doctor.returncode == 1
+        connection.execute(
+            "insert into system.claims (agent_id, worker, lease_until) values (%s, 'w', system.clock() + interval '1 h')",
+            [AGENT],
+        )
+        assert "is locked by" not in cli("why", "orders", AGENT).stdout
+        assert cli("doctor", "--only", "locks").stdout.startswith("ok ")
 
 
 def test_a_run_whose_agent_is_locked_waits_without_spending_an_attempt(

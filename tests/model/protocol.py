@@ -232,7 +232,7 @@ class Action(Enum):
     ROLL_BACK = (Kind.FAULT, "has its data rolled back by the database", "sync.run:Sync.run")
     KILL_TICK = (Kind.FAULT, "is killed")
     KILL_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent", "store.database:IDLE_IN_TRANSACTION_TIMEOUT_S",
-        "store.locks:SQL_END_SILENT_HOLDER")
+        "store.database:SQL_END_WHEN_SILENT")
     FLUSH = (Kind.FAULT, "Redis loses everything")
     POP_TWICE = (Kind.FAULT, "takes a job that stands in the list a second time")
     # fmt: on

@@ -10,11 +10,11 @@ from psycopg.errors import InsufficientPrivilege
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
 from archisync.base.text import counted
-from archisync.observe.doctor.findings import Finding, Obstacle, failed, first_few, obstacle, ok, warning
+from archisync.observe.doctor.findings import SHOWN, Finding, Obstacle, failed, first_few, obstacle, ok, warning
 from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
-from archisync.store import agents, checks, clock, grants, migrations, notices, ticks
+from archisync.store import agents, checks, clock, grants, locks, migrations, notices, ticks
 from archisync.store.database import Database, connected, translate
 
 OLDEST_POSTGRESQL = 150_000
@@ -133,6 +133,15 @@ def check_runs(db: Database, _: Config) -> Iterator[Finding]:
         yield ok("runs", "no run is stuck")
 
 
+def check_locks(db: Database, _: Config) -> Iterator[Finding]:
+    """Agents that no worker can have: a process that stands still holds their lock, or another program, since any login can take it."""
+    found = locks.strangers(db, locks.found_locked(db, limit=PAIRS_LOOKED_AT))
+    for stranger in found[:SHOWN]:
+        yield failed("locks", f"{stranger}; its runs wait", stranger.remedy)
+    if not found:
+        yield ok("locks", "no agent is locked by a process that is no worker")
+
+
 def check_agents(db: Database, _: Config) -> Iterator[Finding]:
     """Ids that every source refuses, and agents that the triggers on agents.users have missed."""
     missing, left = checks.out_of_step(db, limit=AGENTS_COMPARED)
@@ -216,6 +225,7 @@ CHECKS: Mapping[str, Callable[[Database, Config], Iterator[Finding]]] = {
     "clock": check_clock,
     "ticks": check_ticks,
     "runs": check_runs,
+    "locks": check_locks,
     "agents": check_agents,
     "exports": check_exports,
     "notices": check_notices,

@@ -8,8 +8,9 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.observe.doctor.in_database import judge_postgresql, judge_skew
 from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.store import clock
-from archisync.store.database import Database
+from archisync.store import clock, queued_runs
+from archisync.store.database import Database, connected
+from archisync.store.locks import agent_lock
 from tests.conftest import Cli
 from tests.support.doctor import examine, only
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
@@ -224,3 +225,19 @@ def test_access_warns_when_every_login_may_create_functions_that_others_call(
     )
     connection.execute(finding.hint.partition(": ")[2].encode())
     assert only(cli, "access")[1].level == "ok"
+
+
+def test_locks_fails_when_an_agent_is_locked_by_a_process_that_is_no_worker(
+    cli: Cli, connection: Database, database_url: str
+) -> None:
+    assert only(cli, "locks") == (0, ("ok", "no agent is locked by a process that is no worker", ""))
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true)")
+    queued_runs.force(connection, "orders", "anna", by="test", why=None)
+    connection.execute("update system.queued_runs set reason = 'agent-locked'")
+    with connected(database_url, purpose="x") as holder, agent_lock(holder, "anna"):
+        code, finding = only(cli, "locks")
+        pid = holder.info.backend_pid
+    assert (code, finding.level, finding.hint) == (1, "failed", f"as a superuser: select pg_terminate_backend({pid})")
+    assert (
+        finding.message == f"anna is locked by PostgreSQL's process {pid} (role postgres, archisync x); its runs wait"
+    )
