@@ -1,6 +1,7 @@
 """The account that PostgreSQL runs as: it refuses to run as root, so root runs it as nobody.
 
-The data folder then belongs to nobody. Nothing else is opened to that account: a folder that it can't reach is an error.
+The data folder then belongs to nobody, so whatever else runs as nobody on this machine can read and change it. Nothing else is opened to
+that account: a folder that it can't reach is an error, and it may not connect.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ class Account:
         if found.st_uid == self.uid:
             return bool(found.st_mode & stat.S_IXUSR)
         return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == self.gid else stat.S_IXOTH))
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def postgres_account() -> Account | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,19 +13,65 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from archisync.base.errors import BusyError, ConfigurationError
-from archisync.standalone.account import Account, closed_parent, postgres_account
+from archisync.standalone.account import Account, closed_parent, postgres_account, user_name
 
 BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds to notice
 POLL_S = 0.02
 LONGEST_PATH_BYTES = 80  # a socket's path may have 107, and "/.s.PGSQL.5432.lock" needs 19 of them
 TEMPORARY_PREFIX = "archisync-"
+FILES = ("postgres", "valkey", "binaries", "archisync.env")
+"""The beginnings of the names that the servers, and `archisync up`, have in a folder."""
+HINT_FOLDER = "name a folder of your own that nobody else may write to: archisync up --folder ~/archisync"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a missing folder for this user alone; where that is root, PostgreSQL's account may pass through."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    """Make the folder, or close one of our own that is there, for this user alone; where that is root, PostgreSQL's account may pass.
+
+    Raises ConfigurationError for a folder in which somebody else may have put something: the servers write to files and remove folders
+    that are named there. Raises OSError when it can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    where = folder.resolve()
+    problems = [_problem(where), *map(_problem_on_the_way, where.parents), *map(_problem_of_file, os.scandir(where))]
+    if problem := next(filter(None, problems), None):
+        raise ConfigurationError(f"the embedded servers don't use {folder}: {problem}", hint=HINT_FOLDER)
+    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+def _problem(folder: Path) -> str | None:
+    """Why somebody else may have put something into the folder. One that is empty was opened by the umask alone."""
+    found, me = folder.stat(), os.geteuid()
+    if found.st_uid != me:
+        return f"{folder} belongs to {user_name(found.st_uid)}, not to {user_name(me)}"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and any(folder.iterdir()):
+        return f"others may write to {folder}"
+    return None
+
+
+def _problem_on_the_way(parent: Path) -> str | None:
+    """Why somebody else may put another folder in the place of ours."""
+    found = parent.stat()
+    if found.st_uid not in (0, os.geteuid()):
+        return f"{parent} belongs to {user_name(found.st_uid)}, who may put another folder in its place"
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        return f"others may write to {parent}"
+    return None
+
+
+def _problem_of_file(entry: os.DirEntry[str]) -> str | None:
+    if not entry.name.startswith(FILES) or _is_harmless(entry):
+        return None
+    return f"{entry.path} is a link, or somebody else's"
+
+
+def _is_harmless(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry is no link, and ours or that of PostgreSQL's account."""
+    account = postgres_account()
+    return not entry.is_symlink() and is_own(entry.stat(follow_symlinks=False), account)
+
+
+def is_own(found: os.stat_result, account: Account | None) -> bool:
+    return found.st_uid in {os.geteuid(), account.uid if account else os.geteuid()}
 
 
 @contextmanager

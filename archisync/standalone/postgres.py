@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from archisync.base.errors import ConfigurationError
 from archisync.base.processes import run
-from archisync.standalone.account import Account, check_reachable, give, postgres_account, process_options
+from archisync.standalone.account import Account, check_reachable, give, postgres_account, process_options, user_name
 from archisync.standalone.server import Server, not_installed
 
 DATABASE = "archisync"
@@ -63,12 +63,28 @@ class EmbeddedPostgres(Server):
     def _data(self) -> Path:
         return self.folder / "postgres"
 
+    @property
+    def _hba(self) -> Path:
+        return self.folder / "postgres.hba"
+
+    @property
+    def _ident(self) -> Path:
+        return self.folder / "postgres.ident"
+
     def _prepare(self) -> None:
         self._account = postgres_account()
         check_reachable(self.folder, self._account)
         self._binaries = _binaries(self.folder, self._account)
         if not self._data.exists():
             self._initialise()
+        self._write_access()
+
+    def _write_access(self) -> None:
+        """Let the user of this process connect, as whichever role, and nobody else. (As root, PostgreSQL itself is another user.)"""
+        self._hba.write_text("local all all peer map=archisync\n", "utf-8")
+        self._ident.write_text(f'archisync "{user_name(os.geteuid())}" all\n', "utf-8")
+        for file in (self._hba, self._ident):
+            file.chmod(0o644)
 
     def _initialise(self) -> None:
         """initdb into another folder, then rename it: a half-made data folder is never taken for a complete one."""
@@ -76,14 +92,15 @@ class EmbeddedPostgres(Server):
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         give(new, self._account)
-        command = [str(self._binaries / "initdb"), "-D", str(new), "--username=postgres", "--auth=trust"]
+        command = [str(self._binaries / "initdb"), "-D", str(new), "--username=postgres", "--auth=peer"]
         # The built-in provider needs no locale of the operating system and sorts the same everywhere.
         command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         _run_initdb(command if self.durable else [*command, "--no-sync"], self._account)
         new.rename(self._data)
 
     def _command(self, sockets: Path) -> list[str]:
-        settings = [f"{name}={value}" for name, value in self._settings.items()]
+        access = {"hba_file": self._hba, "ident_file": self._ident}
+        settings = [f"{name}={value}" for name, value in {**access, **self._settings}.items()]
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(sockets)]
         return command + [word for setting in settings for word in ("-c", setting)]
 

