@@ -298,7 +298,8 @@ class Config:
     http_allow_private = Setting(
         "ARCHISYNC_HTTP_ALLOW_PRIVATE",
         any_text,
-        "hosts, addresses or CIDRs that may be fetched from though not public, or `yes` for all",
+        "hosts, addresses or CIDRs, each with its port (`erp.example:8080`; else 80 and 443), that may be fetched from though not "
+        "public, or `yes` for all",
     )
     sftp_password = TypeSetting(
         "ARCHISYNC_SFTP_PASSWORD",

@@ -80,7 +80,8 @@ class Getter:
         key = (trusted, secure)
         if key not in self._clients:
             context = tls_context(self._settings, with_certificate=trusted) if secure else None
-            transport = _Transport(context, GuardedBackend(self._settings.allowed, self._deadline))
+            backend = GuardedBackend(self._settings.allowed, self._deadline, by_redirect=not trusted)
+            transport = _Transport(context, backend)
             client = httpx.Client(transport=transport, trust_env=False, timeout=STEP_TIMEOUT_S, headers=_HEADERS)
             self._clients[key] = self._stack.enter_context(client)
         return self._clients[key]

@@ -159,7 +159,11 @@ def test_the_readme(environment: dict[str, str], folder: Path, empty_database_ur
 
 @pytest.mark.check
 def test_connect(at_work: dict[str, str], folder: Path, erp: Erp) -> None:
-    with Shell(folder=folder, environment=at_work, stands_for={"https://erp.example": erp.url}) as shell:
+    with Shell(
+        folder=folder,
+        environment=at_work,
+        stands_for={"https://erp.example": erp.url, "erp.example:443": erp.url.removeprefix("http://")},
+    ) as shell:
         started(shell)
         type_all(shell, GUIDES / "connect.md")
 

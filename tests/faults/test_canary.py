@@ -211,7 +211,7 @@ def erp() -> Iterator[str]:
 
 
 def check(path: ErrorPath, cli: Cli, erp: str) -> None:
-    env = {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8", "ARCHISYNC_FETCH_TIMEOUT_S": "5"}
+    env = {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*", "ARCHISYNC_FETCH_TIMEOUT_S": "5"}
     env |= {name: value.replace("{erp}", erp) for name, value in path.env.items()}
     ended = [cli(*command.split(), env=env) for command in path.commands]
     said = "".join(done.stdout + done.stderr for done in ended)
@@ -267,7 +267,7 @@ def test_a_working_system_with_passwords_everywhere_stores_none(
         "ARCHISYNC_SOURCE": f"http://{erp}/404?key={CANARY}",
         "ARCHISYNC_SOURCE_ORDERS": f"http://{erp}/short",
         "ARCHISYNC_HTTP_TOKEN": CANARY,
-        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8",
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*",
     }
     with _with_password(own_valkey):
         tick = cli("tick", env=env)

@@ -208,10 +208,25 @@ def test_redirect_to_a_private_address_is_refused(tmp_path: Path, erp: Erp) -> N
     erp.answers["/o.csv"] = redirect("http://169.254.169.254/latest/meta-data/")
     error = refused(request_of(tmp_path, f"{erp.url}/o.csv"))
     assert type(error) is SourceError
-    assert (
-        error.message
-        == "169.254.169.254 has the address 169.254.169.254, which is not public and not in ARCHISYNC_HTTP_ALLOW_PRIVATE"
+    assert error.message == (
+        "the ERP redirects elsewhere: 169.254.169.254 has the address 169.254.169.254, which is not public, "
+        "and ARCHISYNC_HTTP_ALLOW_PRIVATE does not allow its port 80"
     )
+    assert error.hint == "ask who runs the ERP why it leads there", "nobody is told to allow it"
+
+
+@pytest.mark.parametrize(
+    "where", ["http://127.0.0.1:{other}/x", "http://localhost:{other}/x", "http://2130706433:{other}/x"]
+)
+def test_redirect_to_another_port_of_an_allowed_host_is_refused(tmp_path: Path, where: str) -> None:
+    """A database's console on the ERP's host, say."""
+    with running_erp() as erp, running_erp() as other:
+        allowed = f"127.0.0.1:{erp.port},localhost:{erp.port}"
+        erp.answers["/o.csv"] = redirect(where.format(other=other.port))
+        error = refused(request_of(tmp_path, f"{erp.url}/o.csv", ARCHISYNC_HTTP_ALLOW_PRIVATE=allowed))
+        assert error.message.endswith(f"ARCHISYNC_HTTP_ALLOW_PRIVATE does not allow its port {other.port}")
+        assert error.hint == "ask who runs the ERP why it leads there"
+        assert other.asked == []
 
 
 def test_address_of_a_redirect_is_quoted_in_a_command_to_type(tmp_path: Path, erp: Erp) -> None:

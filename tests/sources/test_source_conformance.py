@@ -78,7 +78,7 @@ class TestHttpSource(SourceConformance):
         return f"{self.erp.url}/{{agent}}/{{type}}.csv?key={CANARY}"
 
     def variables(self) -> Mapping[str, str]:
-        return {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1", "ARCHISYNC_HTTP_TOKEN": CANARY}
+        return {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1:*", "ARCHISYNC_HTTP_TOKEN": CANARY}
 
     def secrets(self) -> Iterable[str]:
         return [CANARY]

@@ -39,7 +39,7 @@ def variables(erp: Erp, database_url: str, redis_url: str) -> dict[str, str]:
         "ARCHISYNC_DATABASE_URL": database_url,
         "ARCHISYNC_REDIS_URL": redis_url,
         "ARCHISYNC_SOURCE": f"{erp.url}/{{agent}}/{{type}}.csv",
-        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1",
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1:*",
         "ARCHISYNC_HTTP_TOKEN": CANARY,
     }
 
@@ -345,7 +345,7 @@ def test_credentials_reach_neither_the_terminal_nor_the_log_nor_the_database(
     erp.answers[f"{PATH}?key={CANARY}"] = Answer(body=EXPORT, status=status)
     env = {
         "ARCHISYNC_SOURCE": f"{variables['ARCHISYNC_SOURCE']}?key={CANARY}",
-        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1",
+        "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1:*",
         "ARCHISYNC_HTTP_TOKEN": CANARY,
     }
     done = cli("--debug", "run", "orders", "--agent", AGENT, "--inline", env=env)

@@ -28,7 +28,7 @@ def request_of(
     """A request for the orders of an agent, under these settings. Servers on loopback addresses may be asked."""
     spool = tmp_path / "spool"
     spool.mkdir(exist_ok=True)
-    usual = {"PATH": os.environ["PATH"], "HOME": "/home/x", "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8"}
+    usual = {"PATH": os.environ["PATH"], "HOME": "/home/x", "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*"}
     return Request(
         template=template,
         agent_id=agent_id,

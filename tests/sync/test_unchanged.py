@@ -129,7 +129,7 @@ def test_a_table_that_is_written_to_during_the_fetch_is_compared(
 
     with running_erp() as erp:
         config = Config.from_environment(
-            {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8"}
+            {"ARCHISYNC_DATABASE_URL": database_url, "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*"}
             | {"ARCHISYNC_SOURCE": f"{erp.url}/{{type}}.csv"}
         )
         erp.answers["/customers.csv"] = answer
