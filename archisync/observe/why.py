@@ -13,12 +13,13 @@ from archisync.rules.due import Decision, PairState, Reason, decide
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
 from archisync.store import agents, clock, held, locks, pairs, ticks
 from archisync.store.database import Database
+from archisync.store.locks import Stranger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
     """The decision about one pair at `now`. `held_run`: its export that waits for a person. `alike`: the agent that was probably meant.
-    `tick_note`: a sentence if nobody calls tick any more."""
+    `strangers`: who else holds its lock. `tick_note`: a sentence if nobody calls tick any more."""
 
     pair: PairState
     decision: Decision

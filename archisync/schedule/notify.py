@@ -56,6 +56,22 @@ def _send(db: Database, hook: str, environment: Mapping[str, str], notice: Notic
         EventLog().event("notice-delivered", **ids)
 
 
+_CHAT = (
+    ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"),  # Slack: <!channel>, <@U123>, <https://…|text>
+    ("@", "\N{FULLWIDTH COMMERCIAL AT}"),  # @here, @channel, @everyone
+    ("://", "[:]//"), ("www.", "www[.]"), ("](", "] ("),  # an address, and [text](address) of Mattermost and Teams
+    ("`", "'"),
+)  # fmt: skip
+
+
+def for_chat(text: str) -> str:
+    """The text as chat programs show it, without anything that would call people or lead somewhere: a part of it may come from an export,
+    such as a column's label."""
+    for found, instead in _CHAT:
+        text = text.replace(found, instead)
+    return text
+
+
 def document(notice: Notice) -> dict[str, Any]:
     """What the hook gets."""
     show = f"archisync {'held ' if notice.event == 'held' else ''}show {notice.run_id}"
@@ -68,7 +84,7 @@ def document(notice: Notice) -> dict[str, Any]:
         "run_id": notice.run_id,
         "at": iso(notice.created_at),
         "message": redact(notice.message),
-        "text": redact(f"archisync: {notice.message}"),  # the field that chat programs show
+        "text": for_chat(redact(f"archisync: {notice.message}")),  # the field that chat programs show
         "hint": show
         if notice.run_id is not None
         else f"archisync why {notice.sync_type} {shlex.quote(notice.agent_id)}",

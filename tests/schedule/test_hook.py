@@ -1,7 +1,9 @@
 """The notification hook: a notice is kept in PostgreSQL until the hook takes it, and the hook gets no secret."""
 
+import html
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -12,15 +14,18 @@ from typing import Any
 
 import pytest
 
+from archisync.rules.config import Config
 from archisync.schedule import hook
 from archisync.schedule.hook import HookError, call_hook
 from archisync.schedule.notify import send_notices
 from archisync.standalone.folders import temporary_folder
 from archisync.store import notices, ticks
 from archisync.store.database import Database
+from archisync.store.runs import State
 from tests.conftest import Cli
 from tests.support.queued import AGENT, one_due_pair
 from tests.support.rows import end_queued
+from tests.support.rows import sync as sync_pair
 from tests.support.users import as_other_user
 
 SETPRIV = shutil.which("setpriv") or ""
@@ -91,7 +96,8 @@ def test_a_tick_posts_each_notice_once_as_a_document_without_a_secret(
     assert receiver.got == [
         {
             "schema": 1, "id": 1, "event": "degraded", "sync_type": "customers", "agent_id": AGENT, "run_id": 7,
-            "at": at["t"], "message": message, "text": f"archisync: {message}", "hint": "archisync show 7",
+            "at": at["t"], "message": message, "text": "archisync: " + message.replace("://", "[:]//").replace("@", "＠"),
+            "hint": "archisync show 7",
         }
     ]  # fmt: skip
     assert outcomes(connection) == ["delivered"]
@@ -260,3 +266,31 @@ def test_without_a_hook_nothing_is_delivered_and_old_notices_are_pruned(cli: Cli
     connection.execute("update system.notices set created_at = system.clock() - interval '31 days'")
     cli("tick")
     assert outcomes(connection) == []
+
+
+CALLS = (
+    "<!channel>", "<!here|x>", "<@U024BE7LH>", "<#C024BE7LR>", "<!subteam^S1>", "<https://evil.example|pay here>",
+    "@here", "@channel", "@all",
+    "@everyone", "[pay here](https://evil.example)", "![x](https://evil.example/x.png)", "https://evil.example", "www.evil.example",
+    "```", "mailto:a@b.example", "&lt;!channel&gt;",
+)  # fmt: skip
+"""What Slack, Mattermost, Teams and Discord would make a call or a link of."""
+
+
+@pytest.mark.parametrize("label", CALLS)
+def test_a_label_of_an_export_calls_nobody_in_a_chat(
+    connection: Database, tmp_path: Path, receiver: Receiver, label: str
+) -> None:
+    exports = tmp_path / "exports"
+    (exports / AGENT).mkdir(parents=True)
+    (exports / AGENT / "customers.csv").write_text(f'"{label}",x\n1,2\n', "utf-8")
+    config = Config.from_environment(
+        {"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv", "ARCHISYNC_DATABASE_URL": "-"}
+    )
+    one_due_pair(connection)
+    assert sync_pair(connection, config, "customers", AGENT).state == State.HELD
+    send_notices(connection, receiver.url, {}, within_s=15)
+    [document] = receiver.got
+    assert label in document["message"]
+    assert not re.search(r"[<>`@]|://|www\.|\]\(|&(?!amp;|lt;|gt;)", document["text"])
+    assert html.unescape(document["text"]).startswith(f"archisync: the export of customers of {AGENT} is held: ")
