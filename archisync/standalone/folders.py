@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from archisync.base.errors import BusyError, ConfigurationError
-from archisync.standalone.account import Account, closed_parent, postgres_account, user_name
+from archisync.standalone.account import Account, closed_parent, is_private_group, postgres_account, user_name
 
 BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds to notice
 POLL_S = 0.02
@@ -53,7 +53,8 @@ def _problem_on_the_way(parent: Path) -> str | None:
     found = parent.stat()
     if found.st_uid not in (0, os.geteuid()):
         return f"{parent} belongs to {user_name(found.st_uid)}, who may put another folder in its place"
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+    open_to_group = found.st_mode & stat.S_IWGRP and not is_private_group(found.st_gid)
+    if (open_to_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
         return f"others may write to {parent}"
     return None
 
@@ -110,10 +111,11 @@ def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
 
 
 def make_temporary(account: Account | None, inside: Path | None = None) -> Path:
-    """A new private folder whose path is short enough for a socket and whose parents the account may pass through."""
+    """A new private folder whose path is short enough for a socket, whose parents the account may pass through, and whose place nobody
+    else can take."""
     usual = (Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 — mkdtemp inside
     for parent in (*([inside] if inside else []), *usual):
         length = len(os.fsencode(parent)) + len(TEMPORARY_PREFIX) + 9  # mkdtemp adds a slash and eight characters
-        if length <= LONGEST_PATH_BYTES and closed_parent(parent, account) is None:
+        if length <= LONGEST_PATH_BYTES and closed_parent(parent, account) is None and not _problem_on_the_way(parent):
             return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
     raise ConfigurationError("there is no temporary folder that the servers can reach", hint="export TMPDIR=/tmp")

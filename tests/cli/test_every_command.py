@@ -354,7 +354,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(name: str, warm_command: Warm
 )
 def test_ctrl_c_ends_demo_and_up_and_their_servers(words: str, running: str, code: ExitCode) -> None:
     with temporary_folder() as folder:
-        folder.chmod(0o777)  # PostgreSQL's account makes its socket inside
+        folder.chmod(0o1777)  # PostgreSQL's account makes its socket inside
         env = environment("", "") | {"TMPDIR": str(folder)}
         with subprocess.Popen(
             command(*words.replace("FOLDER", str(folder)).split()), env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from archisync.base.errors import ConfigurationError, ExitCode
-from archisync.standalone.folders import HINT_FOLDER, make_folder
+from archisync.standalone.folders import HINT_FOLDER, make_folder, make_temporary
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from tests.conftest import Cli
@@ -72,6 +72,12 @@ def in_a_folder_that_everybody_may_write_to(data: Path) -> str:
     return f"others may write to {data.parent}"
 
 
+def in_a_folder_of_a_group(data: Path) -> str:
+    data.parent.chmod(0o770)
+    os.chown(data.parent, 0, 50)
+    return f"others may write to {data.parent}"
+
+
 def with_a_link(data: Path) -> str:
     note = data / "valkey.sockets"
     note.unlink()
@@ -86,7 +92,7 @@ def with_a_file_of_somebody_else(data: Path) -> str:
 
 PREPARED = (
     of_somebody_else, writable_for_a_group, writable_for_everybody, in_a_folder_of_somebody_else, with_a_link,
-    in_a_folder_that_everybody_may_write_to, with_a_file_of_somebody_else,
+    in_a_folder_that_everybody_may_write_to, in_a_folder_of_a_group, with_a_file_of_somebody_else,
 )  # fmt: skip
 
 
@@ -117,6 +123,22 @@ def test_a_folder_that_somebody_else_may_have_prepared_is_refused_and_nothing_is
     )
     assert (mode(data), victim.read_text(), left.exists()) == (before, str(left), True)
     assert sorted(path.name for path in data.iterdir()) == ["valkey.sockets"]
+
+
+@as_root_only
+def test_one_s_own_group_is_nobody_else(folder: Path) -> None:
+    folder.chmod(0o771)
+    make_folder(folder / "data")
+
+
+@pytest.mark.parametrize(("permissions", "taken"), [(0o1777, True), (0o777, False)])
+def test_a_temporary_folder_is_made_where_nobody_can_take_its_place(
+    folder: Path, permissions: int, *, taken: bool
+) -> None:
+    folder.chmod(permissions)
+    made = make_temporary(None, inside=folder)
+    made.rmdir()
+    assert (made.parent == folder) is taken
 
 
 @as_root_only

@@ -95,7 +95,8 @@ def test_a_boundless_export_ends_in_bounded_memory_and_time(
     assert int(peak_kib) <= MOST_MEMORY_KIB
     assert done.returncode == (6 if case.outcome is Outcome.HELD else 0)
     assert_harmless(done.stdout, *talk)
-    (run,) = history.newest(db, agent_id=site.agent, limit=1)
+    (newest,) = history.newest(db, agent_id=site.agent, limit=1)
+    run = history.get(db, newest.run_id)
     assert_outcome(db, case, site, run, before)
     assert everything(db, but_agent=site.agent) == others
     assert_shown_harmlessly(db, run, "", typed)
