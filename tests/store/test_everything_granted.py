@@ -155,5 +155,7 @@ def test_the_columns_that_are_withheld_are_all_that_has_rows_of_agent_data(db: D
         "sync_state.high_rows",
         "sync_state.applied_source",
         "held_exports.planned",
-    }  # counts, hashes
+        "audit.before",
+        "audit.after",
+    }  # counts, hashes, settings
     assert {row["name"] for row in rows} == of_runs | others
