@@ -98,10 +98,11 @@ class SkippingTable(Table, Protocol):
 
 @runtime_checkable
 class LineTable(Table, Protocol):
-    """A table in which most rows are single lines of cells between delimiters."""
+    """A table in which most rows are single lines of cells between delimiters. `open_ended`: the last one may be cut off."""
 
     delimiter: str
     quoted: bool
+    open_ended: bool
 
     def rows_and_lines(
         self, plain: PlainLine | None, digests: LineDigests | None

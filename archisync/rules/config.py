@@ -201,7 +201,7 @@ class Config:
     csv_final_line_end = TypeSetting(
         "ARCHISYNC_CSV_FINAL_LINE_END",
         choice({"required": "required", "optional": "optional"}),
-        "`optional`: the ERP writes no line end after the last line; else such an export counts as cut off",
+        "`optional`: the ERP writes no line end after the last line; else a person is asked, once for each pair",
     )
     csv_ignore_rows = TypeSetting(
         "ARCHISYNC_CSV_IGNORE_ROWS",

@@ -25,6 +25,7 @@ class Rule(StrEnum):
     MISSING_COLUMN = "missing-column"
     ALL_REJECTED = "all-rejected"
     DUPLICATE_KEYS = "duplicate-keys"
+    NO_FINAL_LINE_END = "no-final-line-end"
     ZERO_ROWS = "zero-rows"
     ROW_DROP = "row-drop"
     HIGH_WATER = "high-water"
@@ -34,7 +35,12 @@ class Rule(StrEnum):
     @property
     def acceptable(self) -> bool:
         """Whether a person may accept the export: it could be read, and only looks unlikely."""
-        return self in (Rule.ZERO_ROWS, Rule.ROW_DROP, Rule.HIGH_WATER, Rule.PLANNED_DELETES, Rule.PLANNED_REWRITES)
+        return self not in _NEVER_ACCEPTABLE
+
+
+_NEVER_ACCEPTABLE = frozenset(
+    {Rule.UNREADABLE, Rule.TRUNCATED, Rule.MISSING_COLUMN, Rule.ALL_REJECTED, Rule.DUPLICATE_KEYS}
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +80,7 @@ class Evidence:
 
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
+    `newly_open`: the last line lacks its line end, and that of the last applied export had one.
     """
 
     seen: int
@@ -83,12 +90,16 @@ class Evidence:
     known: int | None
     high: int | None = None
     plan: Plan = Plan()
+    newly_open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
     rule: Rule
     message: str
+
+
+_OPEN = "the final line end is missing, so the last row may be cut off"
 
 
 def exceeds(part: int, whole: int, percent: int) -> bool:
@@ -98,7 +109,14 @@ def exceeds(part: int, whole: int, percent: int) -> bool:
 
 def judge(evidence: Evidence, limits: Limits = Limits()) -> Hold | None:
     """The reason to hold the export; None when it may be applied."""
-    return _broken(evidence) or _fewer(evidence, limits) or _planned(evidence.plan, limits)
+    if broken := _broken(evidence):
+        return broken
+    unlikely = _fewer(evidence, limits) or _planned(evidence.plan, limits)
+    if not evidence.newly_open:
+        return unlikely
+    if unlikely:
+        return Hold(rule=unlikely.rule, message=f"{unlikely.message}; {_OPEN}")
+    return Hold(rule=Rule.NO_FINAL_LINE_END, message=f"{_OPEN}; if the ERP always writes it so, accept it once")
 
 
 def _broken(evidence: Evidence) -> Hold | None:

@@ -26,7 +26,8 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        exists (select from forgotten) as outside_changes, st.known_rows,
        (select max(value::bigint) from jsonb_each_text(st.high_rows)
          where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int) as high_rows,
-       st.applied_source ->> 'line_layout' as line_layout, st.applied_source ->> 'digest_layout' as digest_layout
+       st.applied_source ->> 'line_layout' as line_layout, st.applied_source ->> 'digest_layout' as digest_layout,
+       coalesce((st.applied_source ->> 'open_ended')::boolean, false) as open_ended
   from system.sync_settings s
  cross join (select exists (select from system.queued_runs where id = %(run_id)s and trigger = 'forced') as forced) r
   left join system.sync_state st on st.sync_type = s.sync_type and st.agent_id = %(agent_id)s
@@ -47,7 +48,8 @@ class Begun(NamedTuple):
     """What the transaction of an apply begins with. `outside_changes`: somebody else has written to the pair's rows since the last apply.
     `known_rows`: rows of the last applied export; `high_rows`: of the largest one in the last seven days; None before the first.
     `line_layout`: how the lines of the last export were read, `digest_layout`: the one that the rows' digests are of; None when they
-    were no lines, or nothing is known of it. `held`: an earlier export waits for a decision. `forced`: somebody waits for this run.
+    were no lines, or nothing is known of it. `open_ended`: the last export's final line
+    had no line end, and was accepted so. `held`: an earlier export waits for a decision. `forced`: somebody waits for this run.
     `limits`: the guard's."""
 
     outside_changes: bool
@@ -55,6 +57,7 @@ class Begun(NamedTuple):
     high_rows: int | None
     line_layout: str | None
     digest_layout: str | None
+    open_ended: bool
     held: bool
     forced: bool
     limits: Limits

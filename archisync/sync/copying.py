@@ -27,7 +27,8 @@ class Staged:
 
     `valid` are good rows, each key counted once. `repeated` rows were dropped because an identical one is there. `conflicting` keys
     have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `missing` the rows that the
-    export announces and does not have: with either of them nobody knows which rows are absent.
+    export announces and does not have: with either of them nobody knows which rows are absent. `open_ended`: the last line has no line
+    end, and nobody has said that the ERP writes it so.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
     because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
@@ -38,6 +39,7 @@ class Staged:
     quarantined: int = 0
     unkeyed: int = 0
     missing: int = 0
+    open_ended: bool = False
     repeated: int = 0
     conflicting: int = 0
     known: int = 0
@@ -92,6 +94,7 @@ class Copier:
         self._flush()
         self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
         self._staged.missing = self._records.missing
+        self._staged.open_ended = self._records.open_ended
         return self._staged
 
     def _copy_lines_from(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:

@@ -164,6 +164,7 @@ def _compare(
         quarantined=records.quarantined,
         unkeyed=read.unkeyed,
         missing=records.missing,
+        open_ended=records.open_ended,
         conflicting=len(read.conflicting),
         quarantine_sample=read.sample,
     )

@@ -83,6 +83,11 @@ class RecordReader:
         return self._table.missing if isinstance(self._table, SkippingTable) else 0
 
     @property
+    def open_ended(self) -> bool:
+        """Whether the last line has no line end, and nobody has said that the ERP writes it so."""
+        return self._lines is not None and self._lines.open_ended
+
+    @property
     def names_in_file_order(self) -> list[str]:
         """A name for each column of the file: its field's, or one of `ignored_names`."""
         return [f.name if f else _ignored_name(i) for i, f in enumerate(self._fields_in_file_order())]

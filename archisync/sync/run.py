@@ -225,6 +225,7 @@ class Sync:
                 "sha256": export.sha256 if complete else None,
                 "line_layout": layouts.now,
                 "digest_layout": layouts.after(verdict.plan),
+                "open_ended": staged.open_ended,
                 "seen": staged.seen,
                 "valid": staged.valid,
                 "run_id": self._run.run_id,

@@ -66,6 +66,7 @@ def _hold(staged: Staged, before: Begun, plan: Plan) -> Hold | None:
         known=before.known_rows,
         high=before.high_rows,
         plan=plan,
+        newly_open=staged.open_ended and not before.open_ended,
     )
     hold = judge(evidence, before.limits)
     if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:

@@ -96,7 +96,7 @@ def test_diff_says_that_an_export_would_be_held(
     for text, rule in (
         (rows(1), "row-drop"),
         ("customer_id,phone\n1,2\n", "missing-column"),
-        (rows(1)[:-1], "truncated"),
+        (rows(*range(10))[:-1], "no-final-line-end"),
     ):
         (exports / "anna" / "customers.csv").write_text(text, "utf-8")
         shown = cli("diff", "customers", "--agent", "anna", "--json", env=env)

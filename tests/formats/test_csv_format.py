@@ -13,7 +13,7 @@ from archisync.formats import open_table
 from archisync.formats.csv.lines import MAX_LINE_CHARS
 from archisync.formats.csv.records import MAX_CELL_CHARS
 from archisync.formats.csv.table import CsvTable
-from archisync.formats.rows import BadRow, RawRow
+from archisync.formats.rows import BadRow, RawRow, Table
 from archisync.rules.config import CsvDialect
 from archisync.sources import Export
 from tests.support.properties import examples
@@ -27,6 +27,11 @@ def _export(tmp_path: Path, content: bytes, suffix: str = ".csv") -> Export:
 
 def _rows(tmp_path: Path, content: bytes) -> list[RawRow | BadRow]:
     return list(open_table(_export(tmp_path, content)).rows())
+
+
+def _is_open_ended(table: Table) -> bool:
+    assert isinstance(table, CsvTable)
+    return table.open_ended
 
 
 def _refusal(tmp_path: Path, content: bytes, suffix: str = ".csv") -> str:
@@ -87,8 +92,8 @@ def test_utf16_without_a_byte_order_mark_is_read_if_it_is_configured(
     table = open_table(_export(tmp_path, content, suffix), CsvDialect(encoding=encoding))
     assert table.labels == ("id", "città")
     assert list(table.rows()) == [RawRow(2, ("1", "Ċ\u0a0a"))]
-    with pytest.raises(ExportError, match="truncated: the final line end is missing"):
-        open_table(_export(tmp_path, content[: -2 * len(line_end)], suffix), CsvDialect(encoding=encoding))
+    cut = open_table(_export(tmp_path, content[: -2 * len(line_end)], suffix), CsvDialect(encoding=encoding))
+    assert (_is_open_ended(table), _is_open_ended(cut)) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +169,7 @@ def test_line_numbers_count_the_lines_of_the_file(tmp_path: Path) -> None:
 
 def test_lone_carriage_returns_end_lines_when_the_header_line_ends_with_one(tmp_path: Path) -> None:
     assert _rows(tmp_path, b"a,b\r1,2\r3,4\r") == [RawRow(2, ("1", "2")), RawRow(3, ("3", "4"))]
-    assert "final line end is missing" in _refusal(tmp_path, b"a,b\r1,2\r3,4")
+    assert _is_open_ended(open_table(_export(tmp_path, b"a,b\r1,2\r3,4")))
 
 
 def test_rows_with_too_few_or_too_many_cells_are_bad_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -187,8 +192,14 @@ def test_a_long_last_row_is_only_bad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2", b"a,b", b"a,b\r\n1,2\r", "a,b\n1,2".encode("utf-16")])
-def test_a_missing_final_line_end_means_a_truncated_file(tmp_path: Path, content: bytes) -> None:
-    assert _refusal(tmp_path, content) == "truncated: the final line end is missing, so the last row may be cut off"
+def test_a_missing_final_line_end_is_a_question(tmp_path: Path, content: bytes) -> None:
+    assert _is_open_ended(open_table(_export(tmp_path, content)))
+    assert not _is_open_ended(open_table(_export(tmp_path, content), CsvDialect(open_end=True)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_cut_in_a_character_means_a_truncated_file(tmp_path: Path, encoding: str) -> None:
+    assert _refusal(tmp_path, "a,b\n1,2\n".encode(encoding)[:-1]) == "truncated: the last character is cut off"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +287,11 @@ def test_a_cut_at_any_byte_gives_an_error_or_whole_leading_rows(
         path.write_bytes(content[:length])
         export = Export(path=path, origin="", suffix=".csv", size_bytes=length, sha256="")
         try:
-            read = [row.cells for row in open_table(export).rows() if isinstance(row, RawRow)]
+            table = open_table(export)
+            read = [row.cells for row in table.rows() if isinstance(row, RawRow)]
+            if _is_open_ended(table):
+                assert length < len(content)
+                continue
         except ExportError:
             assert length < len(content)
             continue

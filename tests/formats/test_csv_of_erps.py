@@ -105,17 +105,12 @@ def test_a_delimiter_that_is_named_and_unknown_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("end", ["", "\r", "x"])
-def test_a_missing_final_line_end_is_refused_with_the_setting_to_type(tmp_path: Path, end: str) -> None:
+def test_a_missing_final_line_end_is_a_question_unless_it_is_configured(tmp_path: Path, end: str) -> None:
     content = f"id;name\r\n1;a\r\n2;b{end}".encode()
-    with pytest.raises(TruncatedError) as refused:
-        _table(tmp_path, content)
-    assert refused.value.hint == (
-        "the transfer or the ERP's export job was cut off; export it again; "
-        "if the ERP always writes it so: ARCHISYNC_CSV_FINAL_LINE_END=optional"
-    )
-    table = _table(tmp_path, content, CsvDialect(open_end=True))
-    assert _cells(table.rows()) == [("1", "a"), ("2", f"b{end}".rstrip("\r"))]
-    assert (table.detected["final_line_end"], table.detected["configured"]) == ("missing", "final line end")
+    asking, told = _table(tmp_path, content), _table(tmp_path, content, CsvDialect(open_end=True))
+    assert _cells(asking.rows()) == _cells(told.rows()) == [("1", "a"), ("2", f"b{end}".rstrip("\r"))]
+    assert (asking.open_ended, told.open_ended) == (True, False)
+    assert (told.detected["final_line_end"], told.detected["configured"]) == ("missing", "final line end")
 
 
 @pytest.mark.parametrize("content", [b"id;name\n1;a\n2", b'id;name\n1;a\n2;"b', b'id;name\n1;a\n"2'])

@@ -37,7 +37,8 @@ def test_bad_rows_are_quarantined_and_their_known_rows_stay(deliver: Deliver) ->
     [
         ("", "unreadable"),
         (HEADER, "zero-rows"),
-        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre,", "truncated"),
+        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre,", "no-final-line-end"),
+        (HEADER + "1,Uno,1\n2,Due,2\n3,Tre", "truncated"),
         (HEADER + "1,Uno\n", "truncated"),
         ("customer_id,phone\n1,2\n", "missing-column"),
         (HEADER + "1,,\n2,,\n3,,\n4,,\n", "all-rejected"),

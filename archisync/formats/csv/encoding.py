@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from archisync.base.errors import ExportError
+from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted
 from archisync.formats.csv.lines import MAX_LINE_CHARS
+from archisync.formats.rows import CUT_OFF_HINT
 
 _BLOCK_BYTES = 256 * 1024
 _TAIL_BYTES = 1024
@@ -92,10 +93,10 @@ def _width_of_characters(path: Path, codec: str | None) -> str:
 
 
 def _tail(path: Path, encoding: str) -> str:
-    """The last characters; none of a file that is cut inside a character."""
+    """The last characters. Raises TruncatedError for a file that is cut inside a character."""
     size_bytes, width = path.stat().st_size, len("\n".encode(encoding))
     if size_bytes % width:
-        return ""
+        raise TruncatedError("truncated: the last character is cut off", hint=CUT_OFF_HINT)
     with path.open("rb") as file:
         file.seek(max(size_bytes - _TAIL_BYTES, 0))
         return file.read().decode(encoding, errors="replace")

@@ -1,7 +1,8 @@
 """CSV exports. Encoding, delimiter, header and line end are detected, and a truncated file is never taken for a complete one.
 
-A CSV file has no end mark. Instead, its last byte must be a line end (or Ctrl-Z), every quoted cell must be closed, and the last row
-must have all its cells. So only a cut exactly after a row goes unnoticed here; the guard counts the rows.
+A CSV file has no end mark. Instead, its last byte must be a line end (or Ctrl-Z), unless a person says that the ERP writes none; every
+quoted cell must be closed, and the last row must have all its cells. So only a cut exactly after a row goes unnoticed here; the guard
+counts the rows.
 
 Lines end with LF, CR LF or CR CR LF, or all of them with CR when the header line does.
 """
@@ -33,7 +34,8 @@ _LOOKED_AT = 3
 class CsvTable:
     """A CSV file. What the dialect leaves open is detected. `required` tells a header line from title lines.
 
-    `skipped` counts the rows that the dialect says to ignore. Raises ExportError when the file is visibly truncated, is not text, or
+    `skipped` counts the rows that the dialect says to ignore. `open_ended`: the final line end is missing, so the last row may be cut off;
+    the guard asks a person. Raises ExportError when the file is visibly truncated, is not text, or
     has no clear header line.
     """
 
@@ -45,11 +47,7 @@ class CsvTable:
         self.quoted = dialect.quoted
         codec = configured_codec(path, dialect.encoding) if dialect.encoding else None
         ending = find_ending(path, codec)
-        if not (ending.closed or dialect.open_end):
-            raise TruncatedError(
-                "truncated: the final line end is missing, so the last row may be cut off",
-                hint=f"{CUT_OFF_HINT}; if the ERP always writes it so: ARCHISYNC_CSV_FINAL_LINE_END=optional",
-            )
+        self.open_ended = not (ending.closed or dialect.open_end)
         self._line_end = ending.line_end
         self._encoding = checked_codec(path, codec) if codec else detected_codec(path)
         self._header = find_header(self._opened, dialect, required)

@@ -23,7 +23,7 @@ def _bad_row(
     return BadExport(id=name, form="csv", given=given, outcome=outcome, words=words, line=CASE_LINE, field=field)
 
 
-_FINAL_LINE_END = "truncated: the final line end is missing, so the last row may be cut off"
+_FINAL_LINE_END = "the final line end is missing, so the last row may be cut off"
 
 
 ROWS = (
@@ -77,13 +77,23 @@ FILES = (
     held("bom-twice", b"\xef\xbb\xbf" * 2 + known_rows().encode(), r"'\ufeffcustomer_id'", reason="missing-column"),
     held("bom-then-cp1252", b"\xef\xbb\xbf" + known_rows().encode() + b"k5,Citt\xe0,,1,1,\n", "not valid utf-8 text"),
     held("utf-16-without-bom", known_rows().encode("utf-16-le"), "the export is binary data, not text"),
-    held("utf-16-cut-in-a-character", known_rows().encode("utf-16")[:-1], _FINAL_LINE_END, reason="truncated"),
+    held(
+        "utf-16-cut-in-a-character",
+        known_rows().encode("utf-16")[:-1],
+        "the last character is cut off",
+        reason="truncated",
+    ),
     held(
         "utf-16-lone-surrogate",
         known_rows().encode("utf-16") + b"\x00\xd8\x0a\x00",
         "the export is not valid utf-16 text",
     ),
-    held("utf-32-cut-in-a-character", known_rows().encode("utf-32")[:-1], _FINAL_LINE_END, reason="truncated"),
+    held(
+        "utf-32-cut-in-a-character",
+        known_rows().encode("utf-32")[:-1],
+        "the last character is cut off",
+        reason="truncated",
+    ),
     held("utf-32-without-bom", known_rows().encode("utf-32-le"), "the export is binary data, not text"),
     held("xml", "<?xml version='1.0'?>\n<customers/>\n", "the export is XML"),
     held("json-array", '[{"customer_id": "k1"}]\n', "the export is a JSON array"),
@@ -107,9 +117,9 @@ FILES = (
         reason="truncated",
     ),
     held("damaged-quotes", with_row('"k5 "x" y","Due\n",,1,1,\n'), "damaged quotes in line 6"),
-    held("no-final-line-end", known_rows()[:-1], _FINAL_LINE_END, reason="truncated"),
+    held("no-final-line-end", known_rows()[:-1], _FINAL_LINE_END, reason="no-final-line-end"),
     held("short-last-row", known_rows() + "k5,Due\n", "the last row, line 6, has 2 cells", reason="truncated"),
-    held("lone-cr-line-ends-cut", known_rows().replace("\n", "\r")[:-1], _FINAL_LINE_END, reason="truncated"),
+    held("lone-cr-line-ends-cut", known_rows().replace("\n", "\r")[:-1], _FINAL_LINE_END, reason="no-final-line-end"),
     held(
         "same-key-twice",
         known_rows() + good_row("customers", "k4").replace("055", "06"),
