@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archisync.base.errors import UsageError
+from archisync.base.text import counted
 from archisync.cli import completion
-from archisync.cli.arguments import Json, Reason
-from archisync.cli.context import App, actor, app
+from archisync.cli.arguments import DryRun, Json, Reason
+from archisync.cli.context import App, actor, app, confirm
 from archisync.cli.pause import ReasonOption, UntilOption, pause_scope, resume_scope
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 
+if TYPE_CHECKING:
+    from archisync.store.database import Database
+
+NAMED = 5
+"""Agents that a question names."""
 commands = typer.Typer(help="The registry of agents.", no_args_is_help=True, rich_markup_mode=None)
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of agents.", autocompletion=completion.agent_ids)]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the agent.", autocompletion=completion.agent_ids)]
@@ -121,6 +127,50 @@ def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool, why: str |
         agents.set_whitelisted(db, actor(), agent_ids, whitelisted, why=why)
     for agent_id in agent_ids:
         a.output.line(f"{agent_id}: {'on' if whitelisted else 'off'} the whitelist")
+
+
+@commands.command()
+def remove(
+    ctx: typer.Context,
+    agent_ids: Ids,
+    with_data: Annotated[bool, typer.Option("--with-data", help="Also delete their copied rows.")] = False,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    reason: Reason = None,
+) -> None:
+    """Take agents out of the registry. Their runs end, their history stays; their copied rows stay without --with-data.
+
+    Example: archisync agent remove anna.bianchi --with-data --dry-run
+    """
+    from archisync.actions.agents import remove
+    from archisync.store import agents
+
+    a = app(ctx)
+    with a.database("agent remove", answer_timeout_s=a.config.run_timeout_s) as db:
+        chosen = [agents.agent(db, agent_id).agent_id for agent_id in dict.fromkeys(agent_ids)]
+        rows = {i: _rows_of(db, i) if with_data else 0 for i in chosen} if dry_run or not yes else {}
+        data = f" with {counted(sum(rows.values()), 'row')}" if with_data else ""
+        if dry_run:
+            for agent_id, number in rows.items():
+                a.output.line(f"{agent_id}: would be removed{_with_rows(number, with_data)}")
+            a.output.say("nothing was done (dry run)")
+            return
+        if not yes:
+            who = ", ".join(chosen) if len(chosen) <= NAMED else counted(len(chosen), "agent")
+            confirm(a, f"remove {who}{data}?", refusal=f"{who}{data} would be removed", hint="add --yes to remove")
+        deleted = remove(db, actor(), chosen, with_data=with_data, why=reason)
+    for agent_id, number in deleted.items():
+        a.output.line(f"{agent_id}: removed{_with_rows(number, with_data)}")
+
+
+def _with_rows(number: int, with_data: bool) -> str:
+    return f", {counted(number, 'row')} deleted" if with_data else ""
+
+
+def _rows_of(db: Database, agent_id: str) -> int:
+    from archisync.sync.clear import count_rows
+
+    return sum(count_rows(db, t, agent_id) for t in SYNC_TYPES.values() if t.scope is Scope.AGENT)
 
 
 @commands.command("pause")

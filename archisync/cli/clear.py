@@ -9,7 +9,7 @@ import typer
 from archisync.base.errors import UsageError
 from archisync.base.text import counted
 from archisync.cli.arguments import DataAgentOption, Reason, TypeArgument, data_agent
-from archisync.cli.context import actor, app
+from archisync.cli.context import actor, app, confirm
 from archisync.rules.synctypes import Scope, sync_type
 
 
@@ -18,7 +18,7 @@ def clear(
     type_name: TypeArgument,
     agent: DataAgentOption = None,
     all_agents: Annotated[bool, typer.Option("--all-agents", help="The rows of every agent.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Really delete; without it the rows are only counted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     reason: Reason = None,
 ) -> None:
     """Delete the copied rows of one agent, or of all. The next sync loads them again; the ERP is not touched.
@@ -42,8 +42,10 @@ def clear(
             if chosen is not None and type_.scope is Scope.AGENT:
                 agents.agent(db, chosen)
             number = count_rows(db, type_, chosen)
-            raise UsageError(
-                f"{counted(number, 'row')} of {whose} would be deleted; nothing was done",
+            confirm(
+                a,
+                f"delete {counted(number, 'row')} of {whose}?",
+                refusal=f"{counted(number, 'row')} of {whose} would be deleted",
                 hint="add --yes to delete them (the next sync loads the export again)",
             )
         number = exports.clear(db, actor(), type_, chosen, why=reason)

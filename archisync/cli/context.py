@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from archisync.base.errors import ExitCode, UsageError
 from archisync.cli.output import Output
 from archisync.rules.config import Config
 
@@ -35,6 +36,16 @@ class App:
         seconds = answer_timeout_s or self.config.database_timeout_s
         with connected(self.config.database_url, purpose=purpose, answer_timeout_s=seconds) as db:
             yield db
+
+
+def confirm(a: App, question: str, *, refusal: str, hint: str) -> None:
+    """Go on only if the person at the terminal says yes. Raises UsageError, with the flag to type, if there is none to ask."""
+    answer = a.output.ask(question)
+    if answer is None:
+        raise UsageError(f"{refusal}; nothing was done", hint=hint)
+    if not answer:
+        a.output.say("nothing was done")
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def app(ctx: typer.Context) -> App:

@@ -197,6 +197,13 @@ class Output:
         if not self.quiet:
             stdio.write(self._stderr, printable(text) + "\n")
 
+    def ask(self, question: str) -> bool | None:
+        """Ask a person, on stderr: the answer, no if it is anything but yes. None without a terminal."""
+        if not (self.terminal and sys.stdin.isatty()):
+            return None
+        stdio.write(self._stderr, printable(question) + " [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def error(self, exc: ArchisyncError) -> None:
         """`error: what happened`, then `hint: the command to type`."""
         text = f"error: {printable(redact(exc.message))}\n"

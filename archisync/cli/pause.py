@@ -8,7 +8,7 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.cli.arguments import AgentOption, TypeOption, parse_moment
-from archisync.cli.context import App, actor, app
+from archisync.cli.context import App, actor, app, confirm
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 
 if TYPE_CHECKING:
@@ -37,14 +37,26 @@ def pause(
     ctx: typer.Context,
     type_name: TypeOption = None,
     agent: AgentOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything, without asking.")] = False,
     until: UntilOption = None,
     reason: ReasonOption = None,
 ) -> None:
-    """Pause everything, or only a type, an agent, or both. `archisync run` still works.
+    """Pause a type, an agent, both, or everything with --all. `archisync run` still works.
 
     Example: archisync pause --agent anna.bianchi --until 2h --reason "ERP maintenance"
     """
-    pause_scope(app(ctx), type_name, agent, until, reason)
+    a = app(ctx)
+    named = type_name is not None or agent is not None
+    if named and everything:
+        raise UsageError("--all goes without --type and --agent", hint="archisync pause --all")
+    if not named and not everything:
+        confirm(
+            a,
+            "pause every type of every agent?",
+            refusal="that would pause every type of every agent",
+            hint="archisync pause --all   (or --type TYPE, --agent ID)",
+        )
+    pause_scope(a, type_name, agent, until, reason)
 
 
 def pause_scope(a: App, type_name: str | None, agent: str | None, until: str | None, reason: str | None) -> None:
@@ -63,11 +75,18 @@ def pause_scope(a: App, type_name: str | None, agent: str | None, until: str | N
     a.output.line(f"{scope(type_name, agent)}: paused {'until ' + iso(end) if end else 'until somebody resumes'}")
 
 
-def resume(ctx: typer.Context, type_name: TypeOption = None, agent: AgentOption = None) -> None:
-    """End a pause. Name the same type and agent as for `archisync pause`.
+def resume(
+    ctx: typer.Context,
+    type_name: TypeOption = None,
+    agent: AgentOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="The pause of everything; so does no option.")] = False,
+) -> None:
+    """End a pause. Name the same type and agent as for `archisync pause`, or --all.
 
     Example: archisync resume --agent anna.bianchi
     """
+    if everything and (type_name is not None or agent is not None):
+        raise UsageError("--all goes without --type and --agent", hint="archisync resume --all")
     resume_scope(app(ctx), type_name, agent)
 
 

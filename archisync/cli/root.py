@@ -17,11 +17,12 @@ COMMANDS = {
     "demo": "demo", "up": "up", "tick": "tick", "run": "run", "status": "status", "plan": "plan",
     "history": "history", "show": "history", "why": "why", "enable": "interval", "disable": "interval",
     "pause": "pause", "resume": "pause", "doctor": "doctor", "web": "web", "metrics": "metrics", "report": "report",
-    "worker": "worker", "prune": "history", "diff": "diff", "clear": "clear",
+    "worker": "worker", "prune": "history", "diff": "diff", "clear": "clear", "cancel": "cancel", "retry": "rest",
 }  # fmt: skip
 """Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""
 GROUPS = {
-    "interval": "interval", "agent": "agent", "held": "held", "guard": "guard", "db": "database", "redis": "redis",
+    "interval": "interval", "agent": "agent", "held": "held", "rest": "rest", "audit": "audit",
+    "guard": "guard", "db": "database", "redis": "redis",
 }  # fmt: skip
 """Each group of commands and the module of `archisync.cli` that has its `commands`."""
 

@@ -52,6 +52,11 @@ CALLS: dict[str, str] = {
     "worker": "worker --burst",
     "prune": "prune --older-than 30d",
     "diff": f"diff customers --agent {AGENT}",
+    "cancel": "cancel --all",
+    "retry": "retry --failed",
+    "rest list": "rest list",
+    "rest end": "rest end --all",
+    "audit list": "audit list",
     "clear": f"clear orders --agent {AGENT} --yes",
     "interval list": "interval list",
     "interval set": "interval set orders 20",
@@ -61,6 +66,7 @@ CALLS: dict[str, str] = {
     "agent add": "agent add luca.ferrari",
     "agent allow": f"agent allow {AGENT}",
     "agent deny": f"agent deny {AGENT}",
+    "agent remove": f"agent remove {AGENT} --yes",
     "agent pause": f"agent pause {AGENT}",
     "agent resume": f"agent resume {AGENT}",
     "held list": "held list",
@@ -197,8 +203,8 @@ UNWRITTEN = (
     "error: standard output can't be written: No space left on device\n"
     "hint: df -h   (the command itself has done its work)\n"
 )
-SHOWS_NOTHING = {"worker"}
-"""On standard output."""
+SHOWS_NOTHING = {"worker", "cancel", "retry", "rest list", "rest end"}
+"""On standard output: here nothing is queued, and nothing has failed."""
 
 
 @pytest.fixture

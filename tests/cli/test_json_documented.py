@@ -112,8 +112,16 @@ def _compare_kind(value: Any, kind: str, fields: Mapping[str, Field], where: str
             _compare_kind(item, kind.removeprefix("map of "), fields, f"{where}.*", seen)
             seen.add(f"{where}[]")
     else:
-        plain = {"text": str, "time": str, "integer": int, "number": int | float, "boolean": bool, "value": str | None}
-        right = isinstance(value, plain[kind]) and (isinstance(value, bool) == (kind == "boolean"))
+        plain = {
+            "text": str,
+            "time": str,
+            "integer": int,
+            "number": int | float,
+            "boolean": bool,
+            "value": str | None,
+            "scalar": object,
+        }
+        right = isinstance(value, plain[kind]) and (kind == "scalar" or isinstance(value, bool) == (kind == "boolean"))
         _require(right and (kind != "time" or _is_time(value)), where, kind, value)
 
 
@@ -213,6 +221,14 @@ def documents(site: Site, empty_database_url: str) -> Iterator[Document]:
     held_run = _cut_export(site)
     yield from around_a_held_export(site, held_run)
     yield from with_unfinished_runs(site, held_run)
+    site.cli("interval", "set", "orders", "15", "--reason", "a test")
+    site.cli("cancel", "--all")
+    yield site.shown("audit list")
+    site.db.execute(
+        "update system.sync_state set consecutive_failures = 2, backoff_until = system.clock() + interval '1 hour'"
+        " where agent_id = 'anna.bianchi' and sync_type = 'orders'"
+    )
+    yield site.shown("rest list")
     # more agents than `status` counts exactly
     site.db.execute("insert into agents.users (id, whitelisted) select 'a' || n, true from generate_series(1, 1100) n")
     site.db.execute("vacuum analyze system.sync_state")
@@ -337,7 +353,7 @@ def test_each_command_that_takes_json_is_documented() -> None:
 
 
 def test_the_page_explains_each_kind_of_value() -> None:
-    kinds = {"text", "integer", "number", "boolean", "time", "value", "object", *SHARED}
+    kinds = {"text", "integer", "number", "boolean", "time", "value", "scalar", "object", *SHARED}
     for fields in SECTIONS.values():
         stack = list(fields.values())
         while stack:

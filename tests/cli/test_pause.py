@@ -23,7 +23,11 @@ def said(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
 
 
 def test_pause_without_a_scope_pauses_everything(cli: Cli, connection: Database) -> None:
-    assert said(cli("pause", "--reason", "ERP maintenance")) == (0, "everything: paused until somebody resumes\n", "")
+    assert said(cli("pause", "--all", "--reason", "ERP maintenance")) == (
+        0,
+        "everything: paused until somebody resumes\n",
+        "",
+    )
     assert pauses(connection) == [(None, None, None, "ERP maintenance")]
 
 
@@ -41,14 +45,14 @@ def test_pause_without_a_scope_pauses_everything(cli: Cli, connection: Database)
 def test_until_is_a_span_from_postgresql_s_clock_or_a_time_in_utc(
     cli: Cli, connection: Database, until: str, iso: str
 ) -> None:
-    assert said(cli("pause", "--until", until, env=AT_NOON)) == (0, f"everything: paused until {iso}\n", "")
+    assert said(cli("pause", "--all", "--until", until, env=AT_NOON)) == (0, f"everything: paused until {iso}\n", "")
     row = connection.execute("select until = %s::timestamptz as same from system.pauses", [iso]).fetchone()
     assert row == {"same": True}
 
 
 @pytest.mark.parametrize("until", ["2026-03-01T12:00:00Z", "2026-03-01T12:30:00+01:00", "0s"])
 def test_a_pause_until_a_past_time_is_refused(cli: Cli, connection: Database, until: str) -> None:
-    done = cli("pause", "--until", until, env=AT_NOON)
+    done = cli("pause", "--all", "--until", until, env=AT_NOON)
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.endswith(" is in the past\nhint: it is 2026-03-01T12:00:00Z now\n")
     assert pauses(connection) == []
@@ -58,7 +62,7 @@ def test_a_pause_until_a_past_time_is_refused(cli: Cli, connection: Database, un
     "until", ["tomorrow", "", "-2h", "2w", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
 )
 def test_a_wrong_time_is_refused_with_what_is_allowed(cli: Cli, connection: Database, until: str) -> None:
-    assert said(cli("pause", f"--until={until}")) == (
+    assert said(cli("pause", "--all", f"--until={until}")) == (
         ExitCode.USAGE,
         "",
         f"error: '{until}' is not a time\n"
@@ -106,7 +110,7 @@ def test_a_second_pause_of_a_scope_replaces_the_first(cli: Cli, connection: Data
 
 def test_resume_ends_exactly_one_pause_and_names_those_that_still_apply(cli: Cli, connection: Database) -> None:
     cli("agent", "add", "anna", "--allow")
-    cli("pause")
+    cli("pause", "--all")
     cli("pause", "--type", "orders")
     cli("pause", "--agent", "anna")
     assert said(cli("resume")) == (
@@ -189,6 +193,6 @@ def test_an_impossible_pair_is_not_paused(
 
 
 def test_a_pause_whose_time_is_over_is_no_pause(cli: Cli) -> None:
-    cli("pause", "--until", "30m", env=AT_NOON)
+    cli("pause", "--all", "--until", "30m", env=AT_NOON)
     later = {"PGOPTIONS": "-c archisync.now=2026-03-01T12:30:00Z"}
     assert said(cli("resume", env=later)) == (0, "everything: was not paused\n", "")
