@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import date, datetime
@@ -13,7 +14,7 @@ import pytest
 
 from archisync.base.errors import ExportError
 from archisync.formats import open_table
-from archisync.formats.rows import NumberText, RawRow, Table
+from archisync.formats.rows import BadRow, NumberText, RawRow, Table
 from archisync.rules.config import DEFAULT_READER_LIMITS, DETECT, Config, CsvDialect, ReaderLimits
 from archisync.sources import Export
 from archisync.store import agents
@@ -135,6 +136,22 @@ def test_two_sheets_with_the_columns_need_a_setting(tmp_path: Path) -> None:
     )
 
 
+def test_an_error_in_a_cell_is_no_empty_cell(tmp_path: Path) -> None:
+    path = _write(tmp_path / "whole", ("S", [*ROWS, ["3", "c"]]), ("Other & more", [["x"], ["y"]]))
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b", "w") as out:
+        for name in whole.namelist():
+            content = whole.read(name).replace(b'fullCalcOnLoad="1"', b"")  # as a spreadsheet program saves it
+            if name == "xl/worksheets/sheet1.xml":
+                content = re.sub(rb'<c r="B3" t="s"><v>\d+</v>', b'<c r="B3" t="e"><f>NA()</f><v>#N/A</v>', content)
+            if name == "xl/worksheets/sheet2.xml":
+                content = re.sub(rb'<c r="A2" t="s"><v>\d+</v>', b'<c r="A2"><f>1+1</f><v></v>', content)
+            out.writestr(name, content)
+    assert list(_table(tmp_path / "b").rows()) == [
+        RawRow(2, ("1", "a")), BadRow(3, "has the error #N/A in cell B3"), RawRow(4, ("3", "c")),
+    ]  # fmt: skip
+    assert _refusal(tmp_path / "b", sheet="Other & more")[0] == "the workbook has formulas without results"
+
+
 def _without_end(path: Path) -> None:
     _write(path, ("S", ROWS))
     path.write_bytes(path.read_bytes()[:-40])
@@ -179,15 +196,12 @@ def _bomb(path: Path) -> None:
             sheet.write(b"</worksheet>")
 
 
-_AGAIN = "open it in a spreadsheet program and save it again"
-
-
 @pytest.mark.parametrize(
     ("make", "message", "hint"),
     [
         (_without_end, "the export is a zip archive", "export it as CSV"),
         (_far_cells, "the workbook needs more than 256 MiB to be read", "raise ARCHISYNC_READER_MEMORY_BYTES if"),
-        (_formula, "the workbook has formulas without results", _AGAIN),
+        (_formula, "the workbook has formulas without results", "correct it, and save it with a spreadsheet program"),
         (_no_cells, "the workbook has no cells", "look whether the ERP's export job ran to its end"),
         (_other_columns, "none of the sheets 'A', 'B' has the columns", "say which one is the export: ARCHISYNC_SHEET"),
     ],

@@ -1,14 +1,17 @@
 """The child process of `archisync.formats.workbook.table`: takes a workbook's file name and writes the rows of its sheets as JSON Lines.
 
-Each line is a list of rows, each row a list of cells. The last line is an object: for each sheet its name, the number of its first row,
-and where its lines begin and end. A number is a JSON number, a date a text in ISO form, a boolean `true` or `false` as a text.
+Each line is a list of rows, each row a list of cells. A number is a JSON number, a date a text in ISO form, a boolean `true` or `false` as
+a text. The last line is an object: for each sheet its name, the number of its first row, where its lines begin and end, and what is wrong
+with its rows.
 """
 
 from __future__ import annotations
 
 import datetime
+import html
 import json
 import re
+import string
 import sys
 import zipfile
 import zlib
@@ -26,6 +29,8 @@ _EXACT = 1 << 53
 _NO_RESULT = re.compile(
     rb'<c(?![^>]* t="str")[^>]*>(?:<f[^>]*/>|<f[^>]*>[^<]*</f>)(?:<v></v>|<v ?/>)?</c>'  # t="str": the result is an empty text
 )
+_ERROR = re.compile(rb'<c\b([^>]* t="e"[^>]*)>(?:<f[^>]*/>|<f[^>]*>[^<]*</f>)?<v>([^<]*)</v>')
+_RELATIONS = "xl/_rels/workbook.xml.rels"
 _ALL_TO_COMPUTE = b'fullCalcOnLoad="1"'
 _FEW_DIGITS = 16  # with the decimal point
 _AGAIN = "open it in a spreadsheet program and save it again"
@@ -36,7 +41,7 @@ def _write() -> None:
     import python_calamine as calamine
 
     path, wanted = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
-    _require_results(path)
+    bad_rows = _Marks(path).bad_rows
     sheets = []
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - calamine finds the format in the content, not in the name
@@ -47,7 +52,9 @@ def _write() -> None:
                 for line in _lines(sheet.to_python()):
                     sys.stdout.buffer.write(line)
                 first = sheet.start[0] + 1 if sheet.start else 1
-                sheets.append({"name": name, "first": first, "begin": begin, "end": sys.stdout.buffer.tell()})
+                bad = bad_rows.get("", {}) | bad_rows.get(name, {})
+                end = sys.stdout.buffer.tell()
+                sheets.append({"name": name, "first": first, "begin": begin, "end": end, "bad": bad})
     except calamine.PasswordError:
         raise ExportError("the workbook is protected by a password", hint="save it without one") from None
     except (calamine.CalamineError, ValueError, OSError) as exc:
@@ -110,22 +117,60 @@ _AS_TEXT_OR_NUMBER: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def _require_results(path: str) -> None:
-    """Raise ExportError for formulas whose results nobody has computed: a program wrote the workbook, and no spreadsheet opened it."""
-    try:
-        with zipfile.ZipFile(path) as packed:
-            names = [name for name in packed.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
-            with packed.open("xl/workbook.xml") as book:
-                marks = [re.compile(b"<f[ >]")] if _ALL_TO_COMPUTE in book.read(_BLOCK_BYTES) else [_NO_RESULT]
-            for name in names:
-                with packed.open(name) as sheet:
-                    before = b""
-                    while block := before + sheet.read(_BLOCK_BYTES):
-                        if b"<f" in block and any(mark.search(block) for mark in marks):
-                            raise ExportError("the workbook has formulas without results", hint=_AGAIN)
-                        before = block[-_OVERLAP_BYTES:] if len(block) > _OVERLAP_BYTES else b""
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error):
-        return  # no zip archive (.xls), no XLSX, or calamine says what is wrong
+class _Marks:
+    """What calamine does not say of the cells of an XLSX or ODS: it takes an error, and a formula without a result, for an empty cell."""
+
+    def __init__(self, path: str) -> None:
+        self.bad_rows: dict[str, dict[str, str]] = {}
+        """By sheet: number of the row -> what is wrong with a cell in it. `0` is the sheet as a whole."""
+        try:
+            with zipfile.ZipFile(path) as packed:
+                if "content.xml" in packed.namelist():
+                    self._read_ods(packed)
+                else:
+                    self._read_xlsx(packed)
+        except (zipfile.BadZipFile, KeyError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error):
+            return  # no zip archive (.xls), an .xlsb, or calamine says what is wrong
+
+    def _read_xlsx(self, packed: zipfile.ZipFile) -> None:
+        book = packed.open("xl/workbook.xml").read(_BLOCK_BYTES)
+        targets = {
+            _attribute(found, b"Id"): _attribute(found, b"Target").removeprefix("/xl/")
+            for found in re.findall(rb"<Relationship\b[^>]*>", packed.open(_RELATIONS).read(_BLOCK_BYTES))
+        }
+        for found in re.findall(rb"<(?:\w+:)?sheet\b[^>]*>", book):
+            part = f"xl/{targets.get(_attribute(found, b'r:id'), '')}"
+            if part in packed.namelist():
+                name = html.unescape(_attribute(found, b"name"))
+                self.bad_rows[name] = self._bad_rows(packed, part, all_to_compute=_ALL_TO_COMPUTE in book)
+
+    def _bad_rows(self, packed: zipfile.ZipFile, part: str, *, all_to_compute: bool) -> dict[str, str]:
+        bad: dict[str, str] = {}
+        with packed.open(part) as sheet:
+            before = b""
+            while block := before + sheet.read(_BLOCK_BYTES):
+                if b"<f" in block and (all_to_compute or _NO_RESULT.search(block)):
+                    bad["0"] = "the workbook has formulas without results"
+                for attributes, value in _ERROR.findall(block) if b't="e"' in block else ():
+                    cell = _attribute(attributes, b"r")
+                    bad.setdefault(
+                        cell.lstrip(string.ascii_uppercase) or "0", f"has the error {value.decode()} in cell {cell}"
+                    )
+                before = block[-_OVERLAP_BYTES:] if len(block) > _OVERLAP_BYTES else b""
+        return bad
+
+    def _read_ods(self, packed: zipfile.ZipFile) -> None:
+        with packed.open("content.xml") as content:
+            before = b""
+            while block := before + content.read(_BLOCK_BYTES):
+                if b'value-type="error"' in block:
+                    self.bad_rows[""] = {"0": "the workbook has cells with errors, such as #N/A"}
+                before = block[-_OVERLAP_BYTES:] if len(block) > _OVERLAP_BYTES else b""
+
+
+def _attribute(tag: bytes, name: bytes) -> str:
+    found = re.search(rb"\b" + name + rb'="([^"]*)"', tag)
+    return found[1].decode("utf-8", "replace") if found else ""
 
 
 if __name__ == "__main__":

@@ -24,12 +24,14 @@ _DECODE = json.JSONDecoder(parse_int=NumberText, parse_float=NumberText).decode
 
 
 class _Sheet(NamedTuple):
-    """`first` is the number of its first row; its lines are between the two places of the file with the records."""
+    """`first` is the number of its first row; its lines are between the two places of the file with the records. `bad`: the number of a
+    row -> what is wrong with it; `0` is the sheet as a whole."""
 
     name: str
     first: int
     begin: int
     end: int
+    bad: dict[str, str]
 
 
 class _Header(NamedTuple):
@@ -60,6 +62,8 @@ class WorkbookTable:
         self._records = convert("archisync.formats.workbook.child", arguments, path, limits, what="workbook")
         sheets = [_Sheet(**found) for found in last_line(self._records)["sheets"]]
         self._header = self._find_header(sheets, dialect.title_lines, required)
+        if fault := self._header.sheet.bad.get("0"):
+            raise ExportError(fault, hint="correct it, and save it with a spreadsheet program")
         self.labels = self._header.labels
         self.detected = {"format": "workbook", "sheet": self._header.sheet.name}
         if self._header.row > 1:
@@ -73,6 +77,8 @@ class WorkbookTable:
                 continue
             if self._ignored and self._ignored.has(cells):
                 self.skipped += 1
+            elif fault := self._header.sheet.bad.get(str(number)):
+                yield BadRow(number, fault)
             else:
                 yield RawRow(number, cells)
 
