@@ -69,11 +69,11 @@ class SftpSource:
 
 def _fetch(client: SftpClient, place: Place, path: str, options: Options, request: Request) -> Fetched:
     if (pattern := name_pattern(path)) is not None:
-        folder = path.rpartition("/")[0] or "/"
+        folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
         with _answers(place, folder):
             names = _listed(client, folder)
-            path = f"{folder.rstrip('/')}/{pattern.newest(names, options, folder=place.shown + folder).name}"
-    origin = place.shown + printable(path, limit=300)
+            path = f"{folder.rstrip('/')}/{pattern.newest(names, options, folder=_shown(place, folder)).name}"
+    origin = _shown(place, path)
     with _answers(place, path):
         before = client.attributes(_bytes(path))
         if not before.is_regular:
@@ -126,6 +126,11 @@ def _validators(path: str, found: Attributes) -> dict[str, str]:
     return {"sftp": name, "bytes": str(found.size), "modified": str(found.modified)}
 
 
+def _shown(place: Place, path: str) -> str:
+    """A path that begins in the folder of the login is written with `/~/`, as in the template."""
+    return place.shown + printable(path if path.startswith("/") else f"/~/{path}", limit=300)
+
+
 def _bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
@@ -140,7 +145,7 @@ def _changed(origin: str) -> TransientSourceError:
 @contextmanager
 def _answers(place: Place, path: str) -> Iterator[None]:
     """Turn what the server answers about the path into errors of archisync."""
-    shown = place.shown + printable(path, limit=300)
+    shown = _shown(place, path)
     try:
         yield
     except SftpStatusError as exc:

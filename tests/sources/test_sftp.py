@@ -214,6 +214,19 @@ def test_the_newest_name_is_found_and_an_unchanged_file_is_not_read(tmp_path: Pa
     assert fetched(_with(again, export.validators)).sha256 == export.sha256
 
 
+@needs_sshd
+def test_a_path_may_begin_where_the_login_does(tmp_path: Path, folder: Path, sshd: Sshd) -> None:
+    _place(folder)
+    relative = os.path.relpath(folder, Path("~").expanduser())
+    for name in ("orders.csv", "orders*.csv"):
+        request = request_of(
+            tmp_path,
+            f"sftp://127.0.0.1:{sshd.port}/~/{relative}/{name}",
+            ARCHISYNC_SFTP_CONFIG=str(sshd.config_file),
+        )
+        assert fetched(request).origin == f"sftp://127.0.0.1:{sshd.port}/~/{relative}/orders.csv"
+
+
 def _with(request: Request, validators: Mapping[str, str]) -> Request:
     from dataclasses import replace
 
