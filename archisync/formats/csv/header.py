@@ -42,7 +42,7 @@ def find_header(open_lines: OpenLines, dialect: CsvDialect, required: RequiredPl
     first, delimiter = _start(open_lines, dialect)
     delimiters = [delimiter] if delimiter else list(DELIMITERS)
     sep_line = first > dialect.title_lines + 1
-    at_top = _first_records(open_lines, delimiters, first, dialect.quoted)
+    at_top = _first_records(open_lines, delimiters, first, dialect.quoted, required)
     known = [header for header in at_top if required(header.labels) is not None]
     if not known and not dialect.title_lines:
         known = [header for sign in delimiters if (header := _below_titles(open_lines, sign, first, dialect, required))]
@@ -71,8 +71,13 @@ def _start(open_lines: OpenLines, dialect: CsvDialect) -> tuple[int, str | None]
     return lines.number + 1, dialect.delimiter or found[1]
 
 
-def _first_records(open_lines: OpenLines, delimiters: Sequence[str], first: int, quoted: bool) -> list[Header]:
-    """The first record under each delimiter. A delimiter under which the file can't be read is left out, unless all are."""
+def _first_records(
+    open_lines: OpenLines, delimiters: Sequence[str], first: int, quoted: bool, required: RequiredPlaces
+) -> list[Header]:
+    """The first record under each delimiter; only the one that gives several required columns, as no second one can.
+
+    A delimiter under which the file can't be read is left out, unless all are.
+    """
     found: list[Header] = []
     refusals: list[ExportError] = []
     for delimiter in delimiters:
@@ -80,7 +85,10 @@ def _first_records(open_lines: OpenLines, delimiters: Sequence[str], first: int,
             with open_lines() as lines:
                 skip_to(lines, first)
                 line, cells = next(records(lines, delimiter, quoted=quoted), (first, ""))
-                found.append(Header(delimiter, _labels(cells), line))
+                header = Header(delimiter, _labels(cells), line)
+            if len(required(header.labels) or ()) > 1:
+                return [header]
+            found.append(header)
         except TruncatedError:
             raise
         except ExportError as exc:  # quotes look damaged when the delimiter is wrong
