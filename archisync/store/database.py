@@ -3,14 +3,10 @@
 Every connection is in autocommit mode; a transaction is an explicit `with db.transaction()`.
 
 Connections must also work behind PgBouncer in transaction mode: no prepared statements, no session settings (they would leak to other
-clients), no startup `options` (PgBouncer refuses them). So the client limits how long a statement may take, which also works when the
-network is dead; and each transaction sets what the server does when this client falls silent. Only workers, which connect to PostgreSQL
-directly, use startup options and prepared statements: the statements of every run say `prepare=True`, since planning them takes longer
-than running them. On other connections that has no effect.
-
-Names in our statements are looked up in SEARCH_PATH, whatever role, database, URL or PGOPTIONS say: a function, operator or type that
-somebody made in `public`, and that fits a call better than PostgreSQL's own, would otherwise run with our rights. A direct connection sets
-it once. Through a pooler each transaction sets it, and a statement outside of one gets a transaction.
+clients), no startup `options` (PgBouncer refuses them). A direct connection sets what our sessions are like once (archisync.store.session);
+through a pooler each transaction sets it, and a statement outside of one gets a transaction. The client limits how long a statement may
+take, which also works when the network is dead. Only workers, which connect to PostgreSQL directly, use prepared statements: the statements
+of every run say `prepare=True`, since planning them takes longer than running them. On other connections that has no effect.
 
 How a pooler is detected: at the start of a connection, PostgreSQL sends the id of the process that serves it. A pooler makes that number
 up, since it serves the client by whichever process is free. So the number differs from `pg_backend_pid()` exactly when a pooler stands
@@ -19,9 +15,8 @@ between, in session mode too. There a lock would be safe, but workers refuse it 
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -36,6 +31,7 @@ from psycopg.types.datetime import TimestamptzLoader
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, SchemaError, UnreachableError
 from archisync.base.text import redact
+from archisync.store import session
 
 Params: TypeAlias = dict[str, Any]
 
@@ -46,14 +42,8 @@ ANSWER_TIMEOUT_S = 30
 CANCEL_TIMEOUT_S = 2
 SERVER_FIRST_S = 10
 """How much longer than the server's statement_timeout the client waits, to receive the server's own error."""
-IDLE_IN_TRANSACTION_TIMEOUT_S = 60
-"""After this time the server ends a transaction whose client fell silent (SIGSTOP, a dead host): its row locks are free."""
 _ONLY_WHEN_ASKED = 2**31
 """psycopg prepares a statement after that many executions: never by itself, only with `prepare=True`."""
-SEARCH_PATH = "pg_catalog, pg_temp"
-"""Tables of ours are named with their schema; pg_temp, which would else come first, has the stage."""
-_SQL_BOUND_SILENCE = f"set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s'"
-_SQL_POOLED = f"{_SQL_BOUND_SILENCE}; set local search_path = {SEARCH_PATH}"
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -61,13 +51,6 @@ _KEEPALIVES: dict[str, Any] = {
     "tcp_user_timeout": 20_000,
 }
 """For our end of the connection: they detect a dead host even while nothing waits for it."""
-
-# Purpose: set the search_path of a direct connection; behind a pooler, which made up the process id that we know, only for this
-# statement. Caller: connect, before any other statement: so it names the schema of everything it uses. No locks.
-SQL_SET_PATH = f"""
-select s.direct, pg_catalog.set_config('search_path', '{SEARCH_PATH}', not s.direct)
-  from (select pg_catalog.pg_backend_pid() operator(pg_catalog.=) %(pid)s::pg_catalog.int4 as direct) s
-"""  # noqa: S608 - the part is a constant of this module
 
 _T = TypeVar("_T")
 
@@ -88,7 +71,6 @@ class BoundedConnection(psycopg.Connection[DictRow]):
     """A connection on which neither side waits for ever."""
 
     answer_timeout_s: float = ANSWER_TIMEOUT_S
-    silence_is_bounded: bool = False
     is_pooled: bool = False
     """Whether a pooler, in whatever mode, stands between this connection and PostgreSQL."""
 
@@ -106,12 +88,11 @@ class BoundedConnection(psycopg.Connection[DictRow]):
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
     ) -> Iterator[psycopg.Transaction]:
-        """As psycopg's; the server ends it when this process falls silent in the middle of it."""
+        """As psycopg's; through a pooler it has our settings, which no other client then gets."""
+        is_outermost = self.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
         with super().transaction(savepoint_name, force_rollback) as transaction:
-            if self.is_pooled:
-                self.execute(_SQL_POOLED)
-            elif not self.silence_is_bounded:
-                self.execute(_SQL_BOUND_SILENCE)
+            if self.is_pooled and is_outermost:
+                self.apply_settings(session.SETTINGS)
             yield transaction
 
     def execute(
@@ -122,6 +103,13 @@ class BoundedConnection(psycopg.Connection[DictRow]):
             with self.transaction():
                 return super().execute(query, params, prepare=prepare, binary=binary)
         return super().execute(query, params, prepare=prepare, binary=binary)
+
+    def apply_settings(self, settings: Mapping[str, str]) -> None:
+        """Set them, and find out whether a pooler stands between."""
+        cursor = super().execute(session.setting_text(self.info.backend_pid, settings).encode())
+        assert cursor.nextset()
+        (row,) = cursor.fetchall()
+        self.is_pooled = not row["direct"]
 
 
 Database: TypeAlias = BoundedConnection
@@ -149,19 +137,8 @@ def connect(
     Raises UnreachableError when the server does not answer, ConfigurationError when the URL or the credentials are wrong.
     `statement_timeout_s` is for workers, which keep a direct connection: the server enforces it, and it replaces `answer_timeout_s`.
     """
-    options: dict[str, Any] = {}
     if statement_timeout_s is not None:
         answer_timeout_s = statement_timeout_s + SERVER_FIRST_S
-        settings = {
-            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-            "statement_timeout": f"{statement_timeout_s * 1000}",
-            "jit": "off",  # compiling takes longer than any statement of a sync
-            "client_connection_check_interval": "1s",  # how soon a dead worker's statement ends, and its agent's lock
-            "tcp_keepalives_idle": "30",
-            "tcp_keepalives_interval": "10",
-            "tcp_keepalives_count": "3",
-        }
-        options["options"] = _merge_options(url, " ".join(f"-c {name}={value}" for name, value in settings.items()))
     try:
         connection = BoundedConnection.connect(
             url,
@@ -170,36 +147,52 @@ def connect(
             prepare_threshold=None if statement_timeout_s is None else _ONLY_WHEN_ASKED,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=f"archisync {purpose}",
+            client_encoding=session.ENCODING,
             **_KEEPALIVES,
-            **options,
         )
-        connection.is_pooled = not one(connection, SQL_SET_PATH, {"pid": connection.info.backend_pid})["direct"]
+        _check_encoding(connection)
+        connection.apply_settings(
+            session.SETTINGS if statement_timeout_s is None else session.for_worker(statement_timeout_s)
+        )
+        if connection.is_pooled:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         _read_times_as_utc(connection)
     except psycopg.Error as exc:
-        raise translate(exc) from None
+        error = translate(exc)
+        if isinstance(error, UnreachableError) and _was_refused(url, exc):
+            error = ConfigurationError(
+                f"PostgreSQL refused the connection: {redact(' '.join(str(exc).split()))}", hint=_HINT_UNREAD
+            )
+        raise error from None
     connection.answer_timeout_s = answer_timeout_s
-    connection.silence_is_bounded = statement_timeout_s is not None
     return connection
 
 
+def _check_encoding(connection: BoundedConnection) -> None:
+    """Raises ConfigurationError. PostgreSQL has sent the database's encoding with the connection."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != session.ENCODING:
+        connection.close()
+        raise ConfigurationError(
+            f"the database has the encoding {encoding}, which can't hold every name that an export may have",
+            hint="make one with UTF8: createdb --encoding UTF8 --locale C.UTF-8 --template template0 NAME",
+        )
+
+
 def _read_times_as_utc(connection: BoundedConnection) -> None:
-    """Whatever TimeZone and DateStyle the server has. PgBouncer tracks DateStyle for each client, so this setting does not leak."""
+    """Behind a pooler rows may be read after their transaction: PgBouncer tracks DateStyle for each client, so this does not leak."""
     connection.adapters.register_loader("timestamptz", _UtcLoader)
     if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
         connection.execute("set datestyle to iso")
 
 
-def _merge_options(url: str, ours: str) -> str:
-    """Our server settings and those of the URL or of PGOPTIONS, which `options=` would otherwise replace; theirs win."""
-    given = psycopg.conninfo.conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
-    return f"{ours} {given}".strip()
-
-
 HINT_DIRECT = (
     "give it an ARCHISYNC_DATABASE_URL of PostgreSQL itself; ticks and other commands may go through the pooler"
 )
+_HINT_STARTUP = "take it out of ARCHISYNC_DATABASE_URL and of PG… variables (PGOPTIONS, PGGEQO): archisync needs none"
 _HINT_WAITING = "to see who blocks it: select pid, pg_blocking_pids(pid), query from pg_stat_activity"
 _HINT_URL = "check ARCHISYNC_DATABASE_URL"
+_HINT_UNREAD = f"{_HINT_URL}, the server's pg_hba.conf, and whether it has a connection left for this role"
 _REFUSALS = {
     "password authentication failed": _HINT_URL,
     "no password supplied": "put the password into ARCHISYNC_DATABASE_URL or ~/.pgpass",
@@ -226,6 +219,38 @@ _FUNCTION = re.compile(r'((?:\w|"[^"]+")+)\.(?:\w|"[^"]+")+\([^()]*\)')
 """The first function in an error's context, the innermost; with its schema, which is not in our search_path."""
 
 
+_ENDED_SESSIONS = ("57P05", "25P03", "25P04")
+"""idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout."""
+_LIMITS = ("53000", "53200", "53400", "54001")
+"""Memory, temp_file_limit, max_stack_depth."""
+
+
+def _hint_of_right(diag: psycopg.errors.Diagnostic) -> str:
+    """Found by what no language changes: PostgreSQL's function, and the name of a setting."""
+    if diag.source_function == "check_enable_rls":
+        return "row security would hide rows of that table, and all must be seen: as a superuser, alter role ROLE bypassrls"
+    if "session_replication_role" in (diag.message_primary or ""):
+        return (
+            "as a superuser: alter role ROLE reset session_replication_role (or alter database), so that triggers fire"
+        )
+    return "grant the rights, or use another role"
+
+
+_ANSWER = re.compile(r"failed: \S+ ?:  ")
+"""What libpq puts before a server's own words: how grave it is, in the server's language."""
+_PASSING = ("too many", "remaining connection slots", "connection limit")
+
+
+def _was_refused(url: str, exc: psycopg.Error) -> bool:
+    """Whether a server that is up has refused the connection, in whatever language. libpq has the SQLSTATE, and passes it on to nobody but
+    its own `ping`, which tells a server that starts or stops from one that doesn't like what it is asked for."""
+    said = str(exc)
+    if exc.sqlstate or not _ANSWER.search(said) or any(word in said for word in _PASSING):
+        return False
+    asked = psycopg.conninfo.make_conninfo(url, connect_timeout=CONNECT_TIMEOUT_S)
+    return psycopg.pq.PGconn.ping(asked.encode()) == psycopg.pq.Ping.OK
+
+
 def translate(exc: psycopg.Error) -> ArchisyncError:
     """The archisync error for a psycopg error, with what to do about it; it never shows a password."""
     said = redact(" ".join(str(exc).split())) or type(exc).__name__
@@ -242,9 +267,7 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
             )
         return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
     if isinstance(exc, errors.InsufficientPrivilege):
-        return ConfigurationError(
-            f"the database role may not do that: {said}", hint="grant the rights, or use another role"
-        )
+        return ConfigurationError(f"the database role may not do that: {said}", hint=_hint_of_right(exc.diag))
     if isinstance(exc, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName)):
         return ConfigurationError(f"PostgreSQL refused the connection: {said}", hint=_HINT_URL)
     if isinstance(exc, psycopg.ProgrammingError) and exc.sqlstate is None:
@@ -254,16 +277,28 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if isinstance(exc, errors.ReadOnlySqlTransaction):
         return UnreachableError(
             "PostgreSQL is read-only there",
-            hint="is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it)",
+            hint="is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it); "
+            "else somebody has set default_transaction_read_only",
         )
     if isinstance(exc, errors.DiskFull):
         return UnreachableError(
             f"PostgreSQL has no room to write: {primary}", hint="free space on its disk; nothing is lost"
         )
+    if isinstance(exc, (errors.DeadlockDetected, errors.SerializationFailure)):
+        return UnreachableError(
+            f"PostgreSQL ended one of two transactions that stood in each other's way: {primary}",
+            hint="nothing of it was written; try again",
+        )
+    if exc.sqlstate in _ENDED_SESSIONS:
+        return UnreachableError(
+            f"PostgreSQL ended the session: {primary}", hint="was this process stopped, or is that limit very short?"
+        )
+    if exc.sqlstate in _LIMITS:
+        return UnreachableError(f"PostgreSQL reached a limit of its own: {primary}", hint="raise it; nothing is lost")
     if isinstance(exc, (NoAnswerError, errors.QueryCanceled, errors.LockNotAvailable)):
         return UnreachableError(f"PostgreSQL did not finish a statement: {primary}", hint=_HINT_WAITING)
     if "unsupported startup parameter" in said:
-        return ConfigurationError(f"a pooler refused the connection: {said}", hint=HINT_DIRECT)
+        return ConfigurationError(f"a pooler refused the connection: {said}", hint=_HINT_STARTUP)
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)):
         if (wrong := _WRONG_OPTION.search(said)) and "connection to server" not in said:
             option = wrong[wrong.lastindex or 0]

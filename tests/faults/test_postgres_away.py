@@ -19,8 +19,9 @@ from archisync.schedule.tick import tick
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, clock, deliveries, history, queued_runs
-from archisync.store.database import ANSWER_TIMEOUT_S, IDLE_IN_TRANSACTION_TIMEOUT_S, Database, connected
+from archisync.store.database import ANSWER_TIMEOUT_S, Database, connected
 from archisync.store.migrations import migrate
+from archisync.store.session import IDLE_IN_TRANSACTION_TIMEOUT_S
 from tests.conftest import Cli
 from tests.support.programs import postgresql_program
 from tests.support.proxy import Proxy
@@ -311,7 +312,8 @@ def test_a_lock_timeout_of_the_role_is_reported_as_such(cli: Cli, registered: Da
 
 READ_ONLY = (
     "error: PostgreSQL is read-only there\n"
-    "hint: is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it)\n"
+    "hint: is it a standby? point ARCHISYNC_DATABASE_URL at the primary (target_session_attrs=read-write finds it); "
+    "else somebody has set default_transaction_read_only\n"
 )
 
 

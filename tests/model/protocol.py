@@ -231,7 +231,7 @@ class Action(Enum):
     FAIL = (Kind.FAULT, "fails and ends the run as failed", "sync.endings:fail", "store.endings:SQL_FINISH")
     ROLL_BACK = (Kind.FAULT, "has its data rolled back by the database", "sync.run:Sync.run")
     KILL_TICK = (Kind.FAULT, "is killed")
-    KILL_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent", "store.database:IDLE_IN_TRANSACTION_TIMEOUT_S",
+    KILL_WORKER = (Kind.FAULT, "is killed", "work.worker:die_with_parent", "store.session:IDLE_IN_TRANSACTION_TIMEOUT_S",
         "store.database:SQL_END_WHEN_SILENT")
     FLUSH = (Kind.FAULT, "Redis loses everything")
     POP_TWICE = (Kind.FAULT, "takes a job that stands in the list a second time")

@@ -123,27 +123,15 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
     assert count(registered, "select count(*) from system.runs where state = 'queued' and attempt = 1") == 6
 
 
-@pytest.mark.parametrize(
-    ("ignore", "message"),
-    [
-        ("", "a pooler refused the connection: "),
-        ("options", REFUSED.splitlines()[0].removeprefix("error: ")),
-    ],
-)
 def test_a_job_behind_a_pooler_is_refused_under_a_plain_rq_worker_too(
-    registered: Database,
-    pooled: Pooled,
-    env: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    ignore: str,
-    message: str,
+    registered: Database, pooled: Pooled, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = queued_runs.force(registered, "orders", AGENT, by="test", why=None).run_id
-    for name, value in (env | {"ARCHISYNC_DATABASE_URL": pooled("transaction", ignore)}).items():
+    for name, value in (env | {"ARCHISYNC_DATABASE_URL": pooled("transaction")}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
         sync(run_id, 1)
-    assert refused.value.message.startswith(message)
+    assert refused.value.message == REFUSED.splitlines()[0].removeprefix("error: ")
     assert refused.value.hint == REFUSED.splitlines()[1].removeprefix("hint: ")
     assert history.get(registered, run_id).state == "queued"
 
@@ -159,3 +147,14 @@ def test_a_statement_that_takes_too_long_behind_a_pooler_is_cancelled_on_the_ser
             continue
     assert ended.returncode == 4
     assert count(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
+
+
+def test_a_pooler_that_refuses_what_the_environment_adds_is_named_with_what_to_take_out(
+    pooled: Pooled, cli: Cli, env: dict[str, str]
+) -> None:
+    done = cli("status", env=env | {"ARCHISYNC_DATABASE_URL": pooled("transaction"), "PGOPTIONS": "-c jit=on"})
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: a pooler refused the connection: ")
+    assert done.stderr.endswith(
+        "\nhint: take it out of ARCHISYNC_DATABASE_URL and of PG… variables (PGOPTIONS, PGGEQO): archisync needs none\n"
+    )

@@ -19,8 +19,9 @@ needs_system_postgres = pytest.mark.skipif(
 
 
 @contextmanager
-def system_postgres() -> Iterator[str]:
-    """The URL of the database `postgres` of a server of the test's own, as its superuser."""
+def system_postgres(*more: str, language: str = "C") -> Iterator[str]:
+    """The URL of the database `postgres` of a server of the test's own, as its superuser. `more`: settings. It speaks `language`, if its
+    translations are installed."""
     assert PROGRAMS is not None
     account = postgres_account()
     with temporary_folder() as folder:
@@ -30,6 +31,12 @@ def system_postgres() -> Iterator[str]:
         made = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
         assert run([str(PROGRAMS / "initdb"), "-D", str(data), *made], **options).returncode == 0
         settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
+        settings += [
+            word
+            for setting in (f"lc_messages={'C' if language == 'C' else 'C.UTF-8'}", *more)
+            for word in ("-c", setting)
+        ]
+        options["env"] |= {"LANGUAGE": language}
         server = start([str(PROGRAMS / "postgres"), "-D", str(data), *settings], **options)
         try:
             url = f"postgresql://postgres@/postgres?host={folder}"
