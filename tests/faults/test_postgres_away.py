@@ -225,14 +225,9 @@ def test_runs_of_a_tick_that_hung_while_it_delivered_are_delivered_by_a_later_on
 
 
 def test_the_server_ends_a_transaction_whose_client_fell_silent(connection: Database) -> None:
-    asked = "select current_setting('idle_in_transaction_session_timeout') as set"
     with connection.transaction():
-        inside = connection.execute(asked).fetchone()
-        with connection.transaction():
-            connection.execute("select 1")
+        inside = connection.execute("select current_setting('idle_in_transaction_session_timeout') as set").fetchone()
     assert inside == {"set": f"{IDLE_IN_TRANSACTION_TIMEOUT_S // 60}min"}
-    # Not a setting of the session, which a pooler would pass on to others.
-    assert connection.execute(asked).fetchone() == {"set": "0"}
 
 
 @pytest.mark.parametrize("words", ["status", "interval list", "why orders anna.bianchi"])
@@ -296,16 +291,6 @@ def test_a_command_that_gave_up_changes_no_setting_later(cli: Cli, registered: D
         while count(blocker, waiting):
             continue
     assert count(registered, "select interval_minutes from system.sync_settings where sync_type = 'orders'") == 10
-
-
-def test_a_lock_timeout_of_the_role_is_reported_as_such(cli: Cli, registered: Database, database_url: str) -> None:
-    with connected(database_url, purpose="blocker") as blocker, blocker.transaction():
-        blocker.execute("lock table system.sync_state in access exclusive mode")
-        ended = cli("tick", env={"PGOPTIONS": "-c lock_timeout=50ms"})
-    assert (ended.returncode, ended.stderr) == (
-        4,
-        "error: PostgreSQL did not finish a statement: canceling statement due to lock timeout\n" + HINT_WAITING,
-    )
 
 
 # --- read-only ----------------------------------------------------------------------------------------------------

@@ -42,7 +42,14 @@ def scanned(plan: dict[str, Any]) -> Iterator[str]:
         yield from scanned(part)
 
 
-ANY: dict[str, Any] = {"sync_type": None, "states": list(State), "since": None, "after": 0, "limit": 20}
+ANY: dict[str, Any] = {
+    "sync_type": None,
+    "states": list(State),
+    "since": None,
+    "after": 0,
+    "before": history.LARGEST_ID,
+    "limit": 20,
+}
 
 
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
