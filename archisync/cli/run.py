@@ -113,6 +113,7 @@ def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
 ) -> tuple[list[Run], ArchisyncError | None]:
     """Do the runs here, or deliver them and wait. Returns them with the reason why some are unfinished; no runs if nobody waits."""
+    from archisync.queue import workers
     from archisync.schedule import deliver, force
     from archisync.store import history, ticks
 
@@ -128,6 +129,10 @@ def _finish(
         ended[run.run_id] = run
         _say_outcome(a.output, run)
 
+    def on_long_wait() -> None:
+        if note := workers.overdue_note(a.config):
+            a.output.say(f"note: {note}")
+
     problem: ArchisyncError | None = None
     try:
         if inline:
@@ -135,7 +140,7 @@ def _finish(
 
             run_inline(db, a.config, forced, changed=on_end)
         else:
-            force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=on_end)
+            force.wait(db, [one.run_id for one in forced], timeout_s=timeout_s, changed=on_end, waits_long=on_long_wait)
     except (BusyError, WaitTimeoutError) as exc:
         problem = exc
     except KeyboardInterrupt:

@@ -44,11 +44,17 @@ def status(
             help="Time between updates (with --watch).",
         ),
     ] = 2.0,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit 1 if anything is stale or fails, or nothing ticks or works; 6 if held."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show whether each type is fresh, and if not, why. Also shows running syncs, held exports, pauses and the last tick.
 
     Example: archisync status
+
+    Example, in a script: archisync status --exit-code
 
     Example, on a screen on the wall: archisync status --watch
     """
@@ -57,13 +63,15 @@ def status(
         _watch(a, every, json)
         return
     with a.database("status") as db:
-        found = read_snapshot(db, held_limit=_HELD_NAMED, pairs_limit=PAIRS_NAMED + 1)
+        found = read_snapshot(db, held_limit=_HELD_NAMED, pairs_limit=PAIRS_NAMED + 1, config=a.config)
     if json:
         a.output.json(**found.document())
-        return
-    a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT)
-    for line in _lines(found, a.output):
-        a.output.line(line)
+    else:
+        a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT)
+        for line in _lines(found, a.output):
+            a.output.line(line)
+    if exit_code:
+        raise typer.Exit(found.exit_code)
 
 
 def _row(h: TypeHealth, now: datetime) -> list[Any]:
@@ -78,6 +86,8 @@ def _lines(found: Snapshot, output: Output) -> Iterator[str]:
         yield f"warning: {found.tick_note}"
     elif tick:
         yield f"last tick: {round(tick.age_s)} s ago on {tick.host}{': ' + tick.error if tick.error else ''}"
+    if found.worker_note:
+        yield f"warning: {found.worker_note}"
     for run in found.running:
         yield f"running: {run.sync_type} of {run.agent_id} on {run.worker} (run {run.run_id})"
     for h in found.held:
@@ -94,7 +104,7 @@ def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:
         sentence = pair.describe(lambda moment: output.moment(moment, found.now))
         yield f"{sentence} (archisync why {pair.sync_type} {shlex.quote(pair.agent_id)})"
     if len(pairs) > PAIRS_NAMED:
-        yield "… and more: archisync status --json, archisync history --state failed"
+        yield "… and more: archisync rest list, archisync history --state failed"
 
 
 def _watch(a: App, every_s: float, json: bool) -> None:

@@ -34,7 +34,7 @@ def why(
     type_ = sync_type(type_name)
     agent_id = agent_of_pair(type_, agent)
     with a.database("why") as db:
-        found = explain(db, type_, agent_id)
+        found = explain(db, type_, agent_id, config=a.config)
     if found.is_unknown:
         check_agent_id(agent_id)  # only now: an id that is registered gets an answer, however it came there
     if json:

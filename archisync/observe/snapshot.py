@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from archisync.base.errors import ExitCode
+
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from archisync.rules.config import Config
     from archisync.store.database import Database
     from archisync.store.health import TypeHealth, UnhealthyPair
     from archisync.store.held import Held
@@ -22,16 +25,25 @@ PAIRS_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """`tick_note`: a sentence if nobody calls tick any more."""
+    """`tick_note`: a sentence if nobody calls tick any more. `worker_note`: one if nobody can do what is queued."""
 
     now: datetime
     types: Sequence[TypeHealth]
     last_tick: Heartbeat | None
     tick_note: str | None
+    worker_note: str | None
     running: Sequence[Run]
     held: Sequence[Held]
     unhealthy: Sequence[UnhealthyPair]
     pauses: Sequence[Pause]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """For scripts: SYNC_FAILED unless data is fresh and stays so, HELD when only a held export stands in the way."""
+        watched = [h for h in self.types if h.enabled and not h.paused]
+        if self.tick_note or self.worker_note or any(h.stale or h.failing for h in watched):
+            return ExitCode.SYNC_FAILED
+        return ExitCode.HELD if any(h.held for h in watched) else ExitCode.DONE
 
     def document(self) -> dict[str, Any]:
         """What `status --json` prints."""
@@ -40,6 +52,7 @@ class Snapshot:
             "types": [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in self.types],
             "last_tick": self.last_tick,
             "tick_note": self.tick_note,
+            "worker_note": self.worker_note,
             "running": self.running,
             "held": self.held,
             "ailing": self.unhealthy[:PAIRS_NAMED],
@@ -47,8 +60,8 @@ class Snapshot:
         }
 
 
-def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapshot:
-    """`pairs_limit`: unhealthy pairs to read at most."""
+def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int, config: Config | None = None) -> Snapshot:
+    """`pairs_limit`: unhealthy pairs to read at most. With `config`, Redis is asked for workers."""
     from archisync.store import clock, health, held, history, settings, ticks
 
     last_tick = ticks.last(db)
@@ -57,8 +70,15 @@ def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int) -> Snapsho
         types=health.type_health(db),
         last_tick=last_tick,
         tick_note=ticks.overdue_note(last_tick),
+        worker_note=_worker_note(config) if config is not None else None,
         running=history.running(db),
         held=held.held_exports(db, limit=held_limit),
         unhealthy=health.unhealthy_pairs(db, limit=pairs_limit),
         pauses=settings.pauses(db),
     )
+
+
+def _worker_note(config: Config) -> str | None:
+    from archisync.queue import workers
+
+    return workers.overdue_note(config)

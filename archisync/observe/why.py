@@ -9,17 +9,20 @@ from datetime import datetime
 from typing import Any
 
 from archisync.base.errors import UsageError
+from archisync.rules.config import Config
 from archisync.rules.due import Decision, PairState, Reason, decide
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
-from archisync.store import agents, clock, held, locks, pairs, ticks
+from archisync.store import agents, clock, held, history, locks, pairs, ticks
 from archisync.store.database import Database
 from archisync.store.locks import Stranger
+from archisync.store.runs import Run, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
     """The decision about one pair at `now`. `held_run`: its export that waits for a person. `alike`: the agent that was probably meant.
-    `strangers`: who else holds its lock. `tick_note`: a sentence if nobody calls tick any more."""
+    `strangers`: who else holds its lock. `tick_note`: a sentence if nobody calls tick any more. `worker_note`: one if
+    it waits for a worker, and nobody can do it. `last_failure`: the run that failed last, if it has not succeeded since."""
 
     pair: PairState
     decision: Decision
@@ -28,6 +31,8 @@ class Explanation:
     alike: str | None
     strangers: list[Stranger]
     tick_note: str | None
+    worker_note: str | None
+    last_failure: Run | None
 
     @property
     def is_unknown(self) -> bool:
@@ -44,13 +49,20 @@ class Explanation:
         if self.held_run is not None:
             yield f"an export of it is held since run {self.held_run}: archisync held show {self.held_run}"
         failures = self.pair.consecutive_failures
+        named = f"{self.pair.sync_type} --agent {shlex.quote(self.pair.agent_id)}"
         if failures and self.decision.reason is not Reason.BACKING_OFF:
             last = "last run" if failures == 1 else f"last {failures} runs"
-            yield f"its {last} failed: archisync history {self.pair.sync_type} --agent {shlex.quote(self.pair.agent_id)}"
+            yield f"its {last} failed: archisync history {named}"
+        if (failure := self.last_failure) is not None:
+            yield f"run {failure.run_id} failed: {failure.message} (archisync show {failure.run_id})"
+        if failures and self.pair.run_state is None:
+            yield f"to try again now: archisync retry {named}"
         for stranger in self.strangers:
             yield f"{stranger}: no worker can have it; {stranger.remedy}"
         if self.tick_note:
             yield self.tick_note
+        if self.worker_note:
+            yield self.worker_note
 
     def document(self) -> dict[str, Any]:
         """What `why --json` prints."""
@@ -77,8 +89,8 @@ def agent_of_pair(type_: SyncType, agent: str | None) -> str:
     return agent
 
 
-def explain(db: Database, type_: SyncType, agent_id: str) -> Explanation:
-    """The decision about the pair, whether it exists or not."""
+def explain(db: Database, type_: SyncType, agent_id: str, *, config: Config | None = None) -> Explanation:
+    """The decision about the pair, whether it exists or not. With `config`, Redis is asked for workers if the pair waits for one."""
     now = clock.now(db)
     pair = pairs.state(db, type_, agent_id)
     decision = decide(pair, now)
@@ -91,4 +103,17 @@ def explain(db: Database, type_: SyncType, agent_id: str) -> Explanation:
         alike=agents.alike(db, agent_id) if is_unknown else None,
         strangers=locks.strangers(db, [agent_id]),
         tick_note=ticks.overdue_note(ticks.last(db)),
+        worker_note=_worker_note(config) if config and decision.reason in (Reason.QUEUED, Reason.DUE) else None,
+        last_failure=_last_failure(db, pair) if pair.consecutive_failures else None,
     )
+
+
+def _worker_note(config: Config) -> str | None:
+    from archisync.queue import workers  # here: most explanations need no Redis
+
+    return workers.overdue_note(config)
+
+
+def _last_failure(db: Database, pair: PairState) -> Run | None:
+    found = history.newest(db, sync_type=pair.sync_type, agent_id=pair.agent_id, state=State.FAILED, limit=1)
+    return found[0] if found else None

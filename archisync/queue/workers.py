@@ -12,7 +12,9 @@ from typing import Any
 import redis
 from rq import Worker
 
+from archisync.base.errors import ArchisyncError
 from archisync.queue.foreignkeys import workers_key
+from archisync.rules.config import Config
 
 WORKER_NAMES = "archisync.*"
 """A pattern of Redis for the names that `new_worker_name` makes."""
@@ -70,6 +72,21 @@ def forget_dead_workers(client: redis.Redis, queue_name: str) -> None:
     gone = [key for key in members if key.startswith(ours) and not client.exists(key)]
     if gone:
         client.srem(workers_key(queue_name), *gone)
+
+
+def overdue_note(config: Config) -> str | None:
+    """A sentence, with what to type, when nobody can do what is queued: Redis is away, or no worker is alive. None when all is well, or
+    when no Redis is configured here."""
+    from archisync.queue.client import redis_client
+
+    if not config.text("ARCHISYNC_REDIS_URL"):
+        return None
+    try:
+        with redis_client(config.redis_url) as client:
+            alive = live_workers(client, config.queue)
+    except ArchisyncError as exc:
+        return f"{exc.message} ({exc.hint})" if exc.hint else exc.message
+    return None if alive else f"no worker is alive on the queue {config.queue}: archisync worker --processes 2"
 
 
 def _is_live(key: bytes, found: Any) -> bool:

@@ -20,6 +20,8 @@ from archisync.store.queued_runs import Forced
 from archisync.store.runs import Run, State
 
 POLL_S = 0.25
+PATIENCE_S = 5.0
+"""After that a person who waits wants to know why."""
 ALL_TYPES = "all"
 RUNS_NAMED = 10
 """Unfinished runs that a message names."""
@@ -97,21 +99,31 @@ def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
 
 
 def wait(
-    db: Database, run_ids: Sequence[int], *, timeout_s: float | None, changed: Callable[[Run], object]
+    db: Database,
+    run_ids: Sequence[int],
+    *,
+    timeout_s: float | None,
+    changed: Callable[[Run], object],
+    waits_long: Callable[[], object],
 ) -> list[Run]:
-    """Wait until every run is finished; `changed` is called with each one as it ends. The runs themselves are not touched.
+    """Wait until every run is finished; `changed` is called with each one as it ends. The runs themselves are not touched. `waits_long` is
+    called once, after PATIENCE_S or when the time is up.
 
     Raises WaitTimeoutError after `timeout_s`.
     """
     begun = monotonic()
-    waiting, ended = list(run_ids), {}
+    waiting, ended, patient = list(run_ids), {}, True
     while waiting:
         states = history.states_of(db, waiting)
         for run_id in [r for r in waiting if not states[r].unfinished]:
             ended[run_id] = history.get(db, run_id)
             waiting.remove(run_id)
             changed(ended[run_id])
-        if waiting and timeout_s is not None and monotonic() - begun >= timeout_s:
+        waited_s = monotonic() - begun
+        if waiting and patient and waited_s >= (PATIENCE_S if timeout_s is None else min(timeout_s, PATIENCE_S)):
+            patient = False
+            waits_long()
+        if waiting and timeout_s is not None and waited_s >= timeout_s:
             raise _timed_out(db, waiting, timeout_s)
         if waiting:
             sleep(POLL_S)

@@ -56,7 +56,7 @@ class Demo:
         self._say("What cron does each minute, and two workers until the queue is empty:")
         self._type("tick")
         self._type("worker", "--processes", "2", "--burst", quiet=True)
-        self._type("status")
+        self._type("status", ARCHISYNC_REDIS_URL="")  # the workers have ended: it would warn of that
 
     def _change_exports(self) -> None:
         self._say(f"Now the ERP of {AGENT} changes: customers gets a new phone number in one row and loses")
@@ -90,12 +90,12 @@ class Demo:
             self._show("")
         self._show(f"# {text}")
 
-    def _type(self, *args: str, expect: ExitCode = ExitCode.DONE, quiet: bool = False) -> None:
+    def _type(self, *args: str, expect: ExitCode = ExitCode.DONE, quiet: bool = False, **environment: str) -> None:
         """Run a command as a user would and show its output, with `quiet` only if it fails."""
         self._show(f"$ archisync {' '.join(args)}")
         done = subprocess.run(  # noqa: S603 - our own command
             [*COMMAND, *args],
-            env=self._environment,
+            env={**self._environment, **environment},
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,

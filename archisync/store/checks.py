@@ -59,6 +59,13 @@ select p.agent_id from (select distinct agent_id from system.sync_state where ac
 """
 
 
+# Purpose: exports that have waited long for a decision. Caller: held_long. No locks.
+SQL_HELD_LONG = """
+select run_id, sync_type, agent_id from system.held_exports
+ where decision is null and held_at < system.clock() - make_interval(hours => %(hours)s) order by held_at limit 100
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """`version` as `server_version_num`: 180001. `standby`: read-only."""
@@ -77,6 +84,20 @@ class StuckRun:
     agent_id: str
     state: str
     worker: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldLong:
+    """A held export that nobody has decided about."""
+
+    run_id: int
+    sync_type: str
+    agent_id: str
+
+
+def held_long(db: Database, *, hours: int) -> list[HeldLong]:
+    """Exports that have been held for longer, the oldest first; a hundred at most."""
+    return [HeldLong(**row) for row in db.execute(SQL_HELD_LONG, {"hours": hours}).fetchall()]
 
 
 def server(db: Database) -> Server:

@@ -33,12 +33,13 @@ select t.sync_type, s.enabled, s.interval_minutes,
            where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is not null
          order by p.unfinished_run_id {_UP_TO}) x
          where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
-       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
+       case when not s.enabled then 0 else (select count(*) from (
+         select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
          order by system.or_never(p.last_success_at) {_UP_TO}) x)
        + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) > system.clock() + interval '1 minute'
-         order by system.or_never(p.last_success_at) {_UP_TO}) x) as stale,
+         order by system.or_never(p.last_success_at) {_UP_TO}) x) end as stale,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and p.consecutive_failures > 0 order by p.consecutive_failures {_UP_TO}) x) as failing,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
@@ -50,9 +51,15 @@ select t.sync_type, s.enabled, s.interval_minutes,
          order by system.or_never(p.last_success_at) desc limit 1) as newest_success_at,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
          order by system.or_never(p.last_success_at) limit 1) as oldest_success_at,
-       (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock()) from system.sync_state p
-         where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
-         order by system.or_never(p.last_slot_at) limit 1) as next_due_at,
+       case when s.enabled then least(
+         (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock())
+            from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.unfinished_run_id is null
+                   order by system.or_never(q.last_slot_at) {_UP_TO}) p
+           where p.backoff_until is null or p.backoff_until <= system.clock()
+           order by system.or_never(p.last_slot_at) limit 1),
+         (select greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), p.backoff_until)
+            from system.sync_state p where p.sync_type = t.sync_type and p.active and p.backoff_until > system.clock()
+           order by p.backoff_until limit 1)) end as next_due_at,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.unfinished_run_id is not null
            and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
          order by p.unfinished_run_id {_UP_TO}) x) as queued,

@@ -139,7 +139,7 @@ def test_unhealthy_pairs_are_named(shown: Shown, site: Database) -> None:
         agents.add(site, f"agent-{number}", name=None, whitelisted=True)
     lines = shown("status", 200)
     assert sum(line.startswith(("stale: ", "resting: ")) for line in lines) == 5
-    assert "… and more: archisync status --json, archisync history --state failed" in lines
+    assert "… and more: archisync rest list, archisync history --state failed" in lines
 
 
 def test_a_pair_is_not_named_when_another_line_says_why_it_is_stale(shown: Shown, site: Database) -> None:

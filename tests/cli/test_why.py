@@ -11,11 +11,12 @@ from tests.cli.rows import AT_NOON, NOW, add_held, add_run, add_tick, set_state
 from tests.conftest import Cli
 from tests.support.rows import add_claim
 
+NO_REDIS = {"ARCHISYNC_REDIS_URL": ""}
 NO_TICK = "note: no tick has ever run: is cron calling archisync tick?\n"
 
 
 def _why(cli: Cli, *args: str) -> tuple[int, str]:
-    done = cli("why", *args, env=AT_NOON)
+    done = cli("why", *args, env=AT_NOON | NO_REDIS)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
@@ -93,7 +94,7 @@ def test_why_says_that_the_agent_is_not_on_the_whitelist(cli: Cli, noon: Databas
 )
 def test_why_says_what_is_paused_and_until_when(cli: Cli, noon: Database, scope: list[str], words: str) -> None:
     add_tick(noon)
-    cli("pause", *scope, "--until", "1h", "--reason", "ERP maintenance", env=AT_NOON)
+    cli("pause", *(scope or ["--all"]), "--until", "1h", "--reason", "ERP maintenance", env=AT_NOON)
     assert _why(cli, "orders", "anna") == (
         0,
         f"orders of anna: {words} is paused until 2026-03-01T13:00:00Z (ERP maintenance)\n"
@@ -107,7 +108,8 @@ def test_why_says_until_when_the_pair_rests(cli: Cli, noon: Database) -> None:
     assert _why(cli, "orders", "anna") == (
         0,
         "orders of anna: it failed 3 times in a row and rests until 2026-03-01T12:40:00Z\n"
-        "next at 2026-03-01T12:40:00Z\n",
+        "next at 2026-03-01T12:40:00Z\n"
+        "note: to try again now: archisync retry orders --agent anna\n",
     )
 
 
@@ -115,8 +117,24 @@ def test_why_adds_that_its_last_runs_failed(cli: Cli, noon: Database) -> None:
     add_tick(noon)
     set_state(noon, consecutive_failures=1)
     assert _why(cli, "orders", "anna")[1].splitlines()[1:] == [
-        "note: its last run failed: archisync history orders --agent anna"
+        "note: its last run failed: archisync history orders --agent anna",
+        "note: to try again now: archisync retry orders --agent anna",
     ]
+    run_id = add_run(noon, "failed", message="the ERP said no: set ARCHISYNC_X")
+    assert _why(cli, "orders", "anna")[1].splitlines()[2] == (
+        f"note: run {run_id} failed: the ERP said no: set ARCHISYNC_X (archisync show {run_id})"
+    )
+
+
+def test_why_and_status_add_that_no_worker_is_alive_or_redis_is_away(cli: Cli, noon: Database) -> None:
+    add_tick(noon)
+    alone = "no worker is alive on the queue archisync: archisync worker --processes 2"
+    assert cli("why", "orders", "anna", env=AT_NOON).stdout.splitlines()[1:] == [f"note: {alone}"]
+    assert f"warning: {alone}\n" in cli("status", env=AT_NOON).stdout
+    away = AT_NOON | {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}
+    (note,) = cli("why", "orders", "anna", env=away).stdout.splitlines()[1:]
+    assert note.startswith("note: Redis is out of reach")
+    assert note.removeprefix("note: ") in cli("status", env=away).stdout
 
 
 def test_why_adds_that_an_export_is_held(cli: Cli, noon: Database) -> None:

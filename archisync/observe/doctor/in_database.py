@@ -14,7 +14,7 @@ from archisync.observe.doctor.findings import SHOWN, Finding, Obstacle, failed, 
 from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
-from archisync.store import agents, checks, clock, grants, locks, migrations, notices, ticks
+from archisync.store import agents, checks, clock, grants, health, locks, migrations, notices, ticks
 from archisync.store.database import Database, connected, translate
 
 OLDEST_POSTGRESQL = 150_000
@@ -23,6 +23,8 @@ SKEW_WARNING = timedelta(seconds=5)
 SKEW_FAILURE = timedelta(seconds=60)
 PAIRS_LOOKED_AT = 5_000
 """How many exports are looked for. This bounds the time; the finding says when there are more."""
+HELD_HOURS = 24
+"""An export that waits so long for a person has been overlooked."""
 AGENTS_COUNTED = 10_000
 AGENTS_COMPARED = 100_000
 """Half a second. `db migrate` compares all agents."""
@@ -142,6 +144,28 @@ def check_locks(db: Database, _: Config) -> Iterator[Finding]:
         yield ok("locks", "no agent is locked by a process that is no worker")
 
 
+def check_pairs(db: Database, _: Config) -> Iterator[Finding]:
+    """Types that are scheduled and whose data is not fresh, and exports that have waited long for a person."""
+    watched = [h for h in health.type_health(db) if h.enabled and not h.paused]
+    for word, number, hint in (
+        (
+            "degraded",
+            "degraded",
+            "archisync rest list, archisync history --state failed   (then: archisync retry --failed)",
+        ),
+        ("stale", "stale", "archisync status, archisync why TYPE AGENT"),
+    ):
+        found = [f"{h.shown(number)} of {h.sync_type}" for h in watched if getattr(h, number)]
+        if found:
+            yield failed("pairs", f"{word}: {', '.join(found)}", hint)
+    waiting = checks.held_long(db, hours=HELD_HOURS)
+    if waiting:
+        message = f"held for more than {HELD_HOURS} h: {first_few([f'{h.sync_type} of {h.agent_id}' for h in waiting])}"
+        yield failed("pairs", message, f"archisync held show {waiting[0].run_id}")
+    if not waiting and not any(h.degraded or h.stale for h in watched):
+        yield ok("pairs", "what is scheduled is fresh")
+
+
 def check_agents(db: Database, _: Config) -> Iterator[Finding]:
     """Ids that every source refuses, and agents that the triggers on agents.users have missed."""
     missing, left = checks.out_of_step(db, limit=AGENTS_COMPARED)
@@ -226,6 +250,7 @@ CHECKS: Mapping[str, Callable[[Database, Config], Iterator[Finding]]] = {
     "ticks": check_ticks,
     "runs": check_runs,
     "locks": check_locks,
+    "pairs": check_pairs,
     "agents": check_agents,
     "exports": check_exports,
     "notices": check_notices,

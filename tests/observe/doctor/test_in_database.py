@@ -8,9 +8,10 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.observe.doctor.in_database import judge_postgresql, judge_skew
 from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.store import clock, queued_runs
+from archisync.store import agents, clock, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.locks import agent_lock
+from tests.cli.rows import add_held
 from tests.conftest import Cli
 from tests.support.doctor import examine, only
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
@@ -240,4 +241,31 @@ def test_locks_fails_when_an_agent_is_locked_by_a_process_that_is_no_worker(
     assert (code, finding.level, finding.hint) == (1, "failed", f"as a superuser: select pg_terminate_backend({pid})")
     assert (
         finding.message == f"anna is locked by PostgreSQL's process {pid} (role postgres, archisync x); its runs wait"
+    )
+
+
+def test_pairs_fails_while_what_is_scheduled_is_degraded_stale_or_held_for_long(cli: Cli, connection: Database) -> None:
+    agents.add(connection, "anna", name=None, whitelisted=True)
+    connection.execute("update system.sync_state set last_success_at = system.clock()")
+    assert only(cli, "pairs") == (0, ("ok", "what is scheduled is fresh", ""))
+    connection.execute("update system.sync_state set consecutive_failures = 3 where sync_type in ('orders', 'ddt')")
+    retry = "archisync rest list, archisync history --state failed   (then: archisync retry --failed)"
+    assert only(cli, "pairs") == (1, ("failed", "degraded: 1 of orders, 1 of ddt", retry))
+    connection.execute("update system.sync_settings set enabled = sync_type <> 'ddt'")
+    assert only(cli, "pairs") == (1, ("failed", "degraded: 1 of orders", retry))
+    connection.execute(
+        "update system.sync_state set consecutive_failures = 0, last_success_at = system.clock() - interval '21 minutes'"
+        " where sync_type = 'orders'"
+    )
+    assert only(cli, "pairs") == (
+        1,
+        ("failed", "stale: 1 of orders", "archisync status, archisync why TYPE AGENT"),
+    )
+    connection.execute("update system.sync_state set last_success_at = system.clock()")
+    run_id = add_held(connection)
+    assert only(cli, "pairs")[0] == 0
+    connection.execute("update system.held_exports set held_at = system.clock() - interval '25 hours'")
+    assert only(cli, "pairs") == (
+        1,
+        ("failed", "held for more than 24 h: orders of anna", f"archisync held show {run_id}"),
     )
