@@ -59,6 +59,9 @@ _WORKER = (
     "zadd", "zrem", "zrange", "zrangebyscore", "zremrangebyscore", "zscore", "xadd",
 )  # fmt: skip
 
+COMMANDS = sorted({command.partition("|")[0] for command in (*_TICK, *_WORKER)})
+"""Without each of these a server takes no jobs."""
+
 
 def allowed(user: User, queue_name: str) -> Allowed:
     """The rights of a user on the keys of one queue, as RQ 3 names them."""

@@ -3,6 +3,7 @@ imports redis."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +19,14 @@ from archisync.base.text import redact
 from archisync.queue.url import client_from_url
 
 T = TypeVar("T")
+
+_OF_A_CLUSTER = (
+    redis.exceptions.MovedError, redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError, redis.exceptions.ClusterDownError,
+)  # fmt: skip
+_NO_COMMAND = re.compile(
+    r"unknown (redis )?command|unsupported command|command not supported|EXEC without MULTI", re.IGNORECASE
+)
+"""An older server, one with renamed commands, or a proxy that knows only some."""
 
 CONNECT_TIMEOUT_S = 5
 COMMAND_TIMEOUT_S = 10
@@ -82,6 +91,17 @@ def translate_redis_error(exc: redis.RedisError) -> ArchisyncError:
         return ConfigurationError(f"Redis refused the credentials: {said}", hint="check ARCHISYNC_REDIS_URL")
     if "DB index" in said:
         return ConfigurationError(f"Redis has no such database: {said}", hint="check the number in ARCHISYNC_REDIS_URL")
+    is_replica = isinstance(exc, redis.exceptions.MasterDownError)  # for redis-py a kind of ClusterDownError
+    if (isinstance(exc, _OF_A_CLUSTER) and not is_replica) or "cluster" in said.lower():
+        return ConfigurationError(
+            f"ARCHISYNC_REDIS_URL names a Redis cluster, which takes no jobs: {said}",
+            hint="one Redis or Valkey, or one primary that Sentinels name: RQ does not work on a cluster",
+        )
+    if _NO_COMMAND.search(said):
+        return ConfigurationError(
+            f"Redis lacks a command that jobs need: {said}",
+            hint="Redis 6.2 or newer, or Valkey, without rename-command; rights are limited by users: archisync redis acl",
+        )
     if isinstance(exc, redis.ResponseError):  # full, a read-only replica, a failing disk
         return UnreachableError(f"Redis takes no jobs: {said}", hint=hint)
     if "[SSL" in said:

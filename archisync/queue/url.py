@@ -75,7 +75,24 @@ def client_from_url(url: str, **options: Any) -> redis.Redis:
     except (ValueError, TypeError, redis.RedisError):
         raise ConfigurationError("ARCHISYNC_REDIS_URL can't be read", hint=HINT) from None
     _check_files(pool.connection_kwargs)
+    _check_form(pool.connection_kwargs)
     return made
+
+
+def _check_form(options: Mapping[str, Any]) -> None:
+    """Jobs are bytes, and names are UTF-8: RQ could read nothing that was sent otherwise."""
+    encoder = options.get("encoding", "utf-8").lower().replace("_", "-")
+    wrong = (
+        "decode_responses"
+        if options.get("decode_responses")
+        else "encoding"
+        if encoder not in ("utf-8", "utf8")
+        else None
+    )
+    if wrong is not None:
+        raise ConfigurationError(
+            f"ARCHISYNC_REDIS_URL: with {wrong} no job can be read", hint=f"take {wrong} out of it"
+        )
 
 
 def _by_sentinel(url: str, options: Mapping[str, Any]) -> Primary:

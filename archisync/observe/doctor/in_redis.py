@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from archisync.base.errors import ArchisyncError, ExitCode
-from archisync.observe.doctor.findings import Finding, failed, obstacle, ok, warning
+from archisync.observe.doctor.findings import Finding, failed, first_few, obstacle, ok, warning
 from archisync.rules.config import Config
 
 if TYPE_CHECKING:
@@ -21,7 +21,26 @@ OLDEST_REDIS = (6, 2)
 
 def check_server(client: redis.Redis, _: Config) -> Iterator[Finding]:
     info: dict[str, Any] = client.info("server")
-    yield judge_redis_version(str(info.get("valkey_version") or info["redis_version"]))
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        hint = "one Redis or Valkey, or one primary that Sentinels name: RQ does not work on a cluster"
+        yield failed("redis", "this Redis is a cluster, which takes no jobs", hint, ExitCode.CONFIGURATION)
+    elif lacking := _lacking(client):
+        hint = "Redis 6.2 or newer, or Valkey, without rename-command"
+        yield failed(
+            "redis", f"Redis lacks commands that jobs need: {first_few(lacking)}", hint, ExitCode.CONFIGURATION
+        )
+    else:
+        yield judge_redis_version(str(info.get("valkey_version") or info["redis_version"]))
+
+
+def _lacking(client: redis.Redis) -> list[str]:
+    """The commands of a tick and of a worker that the server does not have; empty where the user may not ask."""
+    from archisync.queue.acl import COMMANDS
+
+    if _may(client, "command") is False:
+        return []
+    known: Any = client.command()
+    return [name for name in COMMANDS if name not in known]
 
 
 def judge_redis_version(version: str) -> Finding:
