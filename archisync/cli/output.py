@@ -144,10 +144,20 @@ class Output:
     ) -> None:
         from rich.cells import cell_len
 
-        from archisync.cli.tablefit import fit
+        from archisync.cli.tablefit import fit, shortened
 
-        widths = [max(cell_len(line[i]) for line in [headers, *cells]) for i in range(len(headers))]
-        found = fit(headers, widths, room=self.columns, less=less, folds=folds)
+        def fitted(lines: list[list[str]]) -> Fit:
+            widths = [max(cell_len(line[i]) for line in [headers, *lines]) for i in range(len(headers))]
+            return fit(headers, widths, room=self.columns, less=less, folds=folds)
+
+        found = fitted(cells)
+        if found.left_out or found.records:  # one very long id must not cost everybody else's columns
+            short = [
+                [cell if h == folds else shortened(cell) for h, cell in zip(headers, line, strict=True)]
+                for line in cells
+            ]
+            found = fitted(short)
+            cells = cells if found.records else short
         if found.records:
             self._records(headers, cells)
             return

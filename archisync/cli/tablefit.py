@@ -15,6 +15,10 @@ NARROWEST_FOLD = 24
 """A narrower column would break a sentence into too many lines to be read."""
 
 
+LONGEST_CELL = 32
+"""Of a longer text that can't be folded, a table without room for it shows both ends."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
     """`shown`: indices of the columns to draw; none means records instead. `folded_width`: of the column that folds, if there is one."""
@@ -26,6 +30,14 @@ class Fit:
     @property
     def records(self) -> bool:
         return not self.shown
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning and its end when it is longer than LONGEST_CELL: ids differ at either of them."""
+    if len(text) <= LONGEST_CELL:
+        return text
+    half = (LONGEST_CELL - 1) // 2
+    return f"{text[: LONGEST_CELL - 1 - half]}…{text[-half:]}"
 
 
 def fit(

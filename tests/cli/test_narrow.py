@@ -150,3 +150,17 @@ def test_a_pair_is_not_named_when_another_line_says_why_it_is_stale(shown: Shown
     assert [line for line in lines if line.startswith("resting: ")]
     site.execute("insert into system.pauses (agent_id) values (%s)", [AGENT])
     assert not [line for line in shown("status", 200) if line.startswith("resting: ")]
+
+
+def test_an_id_of_128_characters_costs_no_other_row_its_table(site: Database, shown: Shown, cli: Cli) -> None:
+    long = "a" * 100 + "b" * 28
+    agents.add(site, long, name=None, whitelisted=True)
+    add_run(site, "succeeded", agent_id=long)
+    for words in ("history", "agent list"):
+        lines = shown(words, 80)
+        assert max(cell_len(line) for line in lines if not line.startswith("no room for ")) <= 80
+        short = "a" * 16 + "…" + "b" * 15
+        assert [line for line in lines if short in line]
+        assert [line for line in lines if AGENT in line]
+        assert [line for line in shown(words, 300) if long in line]  # where there is room, all of it
+        assert long in cli(*words.split()).stdout
