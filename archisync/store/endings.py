@@ -87,9 +87,9 @@ SQL_FINISH_APPLIED = f"""{_FINISH}
 # forgets that somebody looked, and nothing of the data is concerned. Caller: end_unchanged. Locks: claim, states in order, runs.
 SQL_END_UNCHANGED = f"""{_BEGIN}
 told as materialized (
-  select * from unnest(%(ids)s::bigint[], %(triggers)s::text[], %(applied_by)s::text[], %(reasons)s::text[], %(messages)s::text[],
-                       %(seen)s::bigint[], %(unchanged)s::bigint[], %(exports)s::jsonb[], %(steps)s::jsonb[])
-           as t(id, trigger, applied_by, reason, message, seen, unchanged, export, steps)),
+  select * from jsonb_to_recordset(%(ends)s)
+           as t(id bigint, trigger text, applied_by text, reason text, message text, seen bigint, unchanged bigint, export jsonb,
+                steps jsonb)),
 still as materialized (
   select st.sync_type, st.agent_id, t.id
     from mine
@@ -118,7 +118,7 @@ unnamed as (
    where c.agent_id = mine.agent_id and not %(release)s and c.run_id in (select id from ended)),
 released as (
   delete from system.claims c using mine
-   where c.agent_id = mine.agent_id and %(release)s and (select count(*) from ended) = cardinality(%(ids)s::bigint[])
+   where c.agent_id = mine.agent_id and %(release)s and (select count(*) from ended) = jsonb_array_length(%(ends)s)
   returning pg_advisory_unlock(hashtextextended('archisync.agent.' || c.agent_id, 0)))
 select (select count(*) from mine) > 0 as mine, (select count(*) from released) > 0 as released,
        coalesce((select array_agg(id) from ended), '{{}}') as ended, set_config('synchronous_commit', 'off', true) as no_wait_for_disk
@@ -211,24 +211,23 @@ def _finish(db: Database, statement: str, run: ClaimedRun, outcome: Outcome, rep
 def end_unchanged(db: Database, claim: Claim, ends: Sequence[UnchangedEnd], *, release: bool) -> Ended:
     """End the runs of one agent whose exports are unchanged; with `release`, let the agent go if all of them ended. A run whose table may
     no longer be what its last apply left stays queued. Raises LeaseLostError, and changes nothing, when the agent was taken away."""
-    params: Params = {
-        **claim.params,
-        "release": release,
-        "ids": [end.run.run_id for end in ends],
-        "triggers": [end.run.trigger for end in ends],
-        "applied_by": [str(end.applied_by) for end in ends],
-        "reasons": [end.outcome.reason for end in ends],
-        "messages": [end.outcome.message for end in ends],
-        "seen": _column(ends, "seen"),
-        "unchanged": _column(ends, "unchanged"),
-        "exports": [Jsonb(end.report.export) for end in ends],
-        "steps": [Jsonb(end.report.steps) for end in ends],
-    }
+    params: Params = {**claim.params, "release": release, "ends": Jsonb([_told(end) for end in ends])}
     row = db.execute(SQL_END_UNCHANGED, params, prepare=True).fetchone()
     if row is None or not row["mine"]:
         raise lost(claim.agent_id)
     return Ended(frozenset(row["ended"]), row["released"])
 
 
-def _column(ends: Iterable[UnchangedEnd], name: str) -> list[int]:
-    return [getattr(end.report.counts, name) if end.report.counts else 0 for end in ends]
+def _told(end: UnchangedEnd) -> dict[str, Any]:
+    counts = end.report.counts or Counts()
+    return {
+        "id": end.run.run_id,
+        "trigger": end.run.trigger,
+        "applied_by": str(end.applied_by),
+        "reason": end.outcome.reason,
+        "message": end.outcome.message,
+        "seen": counts.seen,
+        "unchanged": counts.unchanged,
+        "export": end.report.export,
+        "steps": end.report.steps,
+    }

@@ -1,7 +1,12 @@
-"""Writing a small difference: one statement for all kinds of changes, each from arrays."""
+"""Writing a small difference: one statement for all kinds of changes.
+
+Records are one JSON document, keys are arrays. PostgreSQL takes a document for a hundred records, however many it has, and so keeps the
+plan of the prepared statement; it would plan the statement anew for each array of another length.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from psycopg import sql
@@ -27,10 +32,10 @@ class Changes:
         self._add("absent", self._target.key_arrays("absent", keys))
 
     def insert(self, records: Sequence[Record]) -> None:
-        self._add("inserted", _record_arrays("inserted", records))
+        self._add("inserted", self._document("inserted", records))
 
     def update(self, records: Sequence[Record]) -> None:
-        self._add("updated", _record_arrays("updated", records))
+        self._add("updated", self._document("updated", records))
 
     def restore(self, rows: Sequence[tuple[Key, bytes | None]]) -> None:
         self._add("restored", self._digest_arrays("restored", rows))
@@ -55,11 +60,13 @@ class Changes:
         digests = [digest.hex() if digest else None for _, digest in rows]
         return self._target.key_arrays(name, [key for key, _ in rows]) | {f"{name}_digest": digests}
 
-
-def _record_arrays(name: str, records: Sequence[Record]) -> Params:
-    columns = zip(*(record.values for record in records), strict=True)
-    params: Params = {f"{name}_{number}": list(values) for number, values in enumerate(columns)}
-    return params | {f"{name}_digest": [record.digest.hex() if record.digest else None for record in records]}
+    def _document(self, name: str, records: Sequence[Record]) -> Params:
+        names = [*(column.name for column in self._target.columns), "line_digest"]
+        rows = [
+            dict(zip(names, (*record.values, record.digest.hex() if record.digest else None), strict=True))
+            for record in records
+        ]
+        return {name: json.dumps(rows, default=str)}  # numbers, dates and times as PostgreSQL reads them
 
 
 def _writing(target: Target, names: Sequence[str]) -> sql.Composed:
@@ -91,7 +98,7 @@ def _part(target: Target, name: str) -> sql.Composed:
                 agent_column=sql.SQL("agent_id, " if of_agent else ""),
                 agent_value=sql.SQL("%(agent_id)s, " if of_agent else ""),
                 names=comma(names),
-                rows=_unnest_records(target, name),
+                rows=_records(target, name),
             )
         case "updated":
             values = target.value_columns
@@ -101,7 +108,7 @@ def _part(target: Target, name: str) -> sql.Composed:
                 assign=comma(
                     sql.SQL("{} = {}").format(sql.Identifier(c.name), sql.Identifier("s", c.name)) for c in values
                 ),
-                rows=_unnest_records(target, name),
+                rows=_records(target, name),
             )
         case "restored":
             return target.statement(
@@ -116,12 +123,8 @@ def _part(target: Target, name: str) -> sql.Composed:
             )
 
 
-def _unnest_records(target: Target, name: str) -> sql.Composed:
-    """`unnest(…) as s (columns, line_digest)`."""
-    arrays = [
-        sql.SQL("{}::{}[]").format(sql.Placeholder(f"{name}_{number}"), sql.SQL(SQL_TYPE[column.kind]))
-        for number, column in enumerate(target.columns)
-    ]
-    arrays.append(sql.SQL("{}::uuid[]").format(sql.Placeholder(f"{name}_digest")))
-    names = [sql.Identifier(column.name) for column in target.columns] + [sql.Identifier("line_digest")]
-    return sql.SQL("unnest({}) as s ({})").format(comma(arrays), comma(names))
+def _records(target: Target, name: str) -> sql.Composed:
+    """`json_to_recordset(…) as s (columns, line_digest)`."""
+    kinds = [(column.name, SQL_TYPE[column.kind]) for column in target.columns] + [("line_digest", "uuid")]
+    columns = comma(sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in kinds)
+    return sql.SQL("json_to_recordset({}::json) as s ({})").format(sql.Placeholder(name), columns)

@@ -75,7 +75,7 @@ class Ours:
         """No data, no history."""
         self._db.execute("drop schema if exists system, agents, shared cascade")
         migrate(self._db, {})
-        self._db.execute("create extension if not exists pg_stat_statements")
+        self._db.execute("create extension if not exists pg_stat_statements schema public")
         self._db.execute(
             "insert into agents.users (id, whitelisted) select unnest(%s::text[]), true", [self._place.ids]
         )
@@ -93,12 +93,12 @@ class Ours:
                 due = tick(self._db, self._config).due
                 assert due, f"only {queued} of {self._place.pairs} runs were queued"
                 queued += due
-            self._db.execute("select pg_stat_statements_reset()")
+            self._db.execute("select public.pg_stat_statements_reset()")
             cost = workers.measured(lambda: self._wait_for(last))
             polls = self._number(
-                "select calls from pg_stat_statements where query like %s", "%from system.sync_runs where id >%"
+                "select calls from public.pg_stat_statements where query like %s", "%from system.sync_runs where id >%"
             )
-            calls = self._number("select sum(calls) from pg_stat_statements")
+            calls = self._number("select sum(calls) from public.pg_stat_statements")
         done = self._number("select count(*) from system.sync_runs where state = 'succeeded' and id > %s", last)
         assert done == self._place.pairs, f"{done} of {self._place.pairs} syncs succeeded"
         return cost, (calls - polls) / self._place.pairs
