@@ -5,7 +5,7 @@ An ending names the agent and the fence, and changes nothing when the agent was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
