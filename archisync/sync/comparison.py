@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from archisync.base.errors import SyncError
 from archisync.rules.guard import Plan
 from archisync.store.runs import Counts
 from archisync.sync import apply, planning, references
 from archisync.sync.copying import Staged
+from archisync.sync.suppressed import check
 from archisync.sync.target import Target
 
 
@@ -50,24 +50,13 @@ class Comparison(Protocol):
         ...
 
 
-class WriteMismatchError(SyncError):
-    """PostgreSQL wrote fewer or other rows than planned: nothing is committed."""
-
-    reason = "writes-suppressed"
-
-
 def check_written(target: Target, plan: Plan, counts: Counts) -> None:
     """Raise WriteMismatchError unless what was written is what was planned."""
     planned = {
         "inserted": plan.new, "updated": plan.changed, "absent": plan.vanishing, "deleted": plan.deleted, "restored": plan.restored,
     }  # fmt: skip
     for name, number in planned.items():
-        written = getattr(counts, name)
-        if written != number:
-            raise WriteMismatchError(
-                f"{written} of {number} planned rows of {target.type.table} were {name}, so nothing was written",
-                hint=f"look for triggers, rules or row security on {target.type.table}, or another program that writes to it",
-            )
+        check(target, name, planned=number, written=getattr(counts, name))
 
 
 class StagedComparison:

@@ -12,6 +12,7 @@ from archisync.formats import PlainLines
 from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
 from archisync.rules.values import Value
 from archisync.sync.records import Quarantined, Record, RecordReader
+from archisync.sync.suppressed import check
 from archisync.sync.target import Target
 
 SAMPLE_SIZE = 20
@@ -68,7 +69,7 @@ class Copier:
         *,
         keep_bad: bool,
     ) -> None:
-        self._db = target.db
+        self._db, self._target = target.db, target
         self._records = records
         self._digests = digests
         self._keep_bad = keep_bad
@@ -99,17 +100,20 @@ class Copier:
 
     def _copy_lines_from(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:
         """Copy these lines and those that follow, until too many other records have come between them."""
+        sent = len(first.lines)
         with self._db.cursor() as cursor:
             with cursor.copy(self._copy_lines) as copy:
                 copy.write(self._text(first))
                 for batch in batches:
                     if isinstance(batch, PlainLines):
                         copy.write(self._text(batch))
+                        sent += len(batch.lines)
                         continue
                     self._take(batch)
                     if self._many_wait():
                         break
-            self._staged.valid += cursor.rowcount
+            check(self._target, "copied", planned=sent, written=cursor.rowcount)
+        self._staged.valid += sent
 
     def _text(self, plain: PlainLines) -> bytes:
         """The lines as COPY takes them, each followed by its digest."""
@@ -138,9 +142,11 @@ class Copier:
         self._staged.valid += len(self._good)
         for statement, rows in ((self._copy_good, self._good), (self._copy_bad, self._bad)):
             if rows:
-                with self._db.cursor() as cursor, cursor.copy(statement) as copy:
-                    for row in rows:
-                        copy.write_row(row)
+                with self._db.cursor() as cursor:
+                    with cursor.copy(statement) as copy:
+                        for row in rows:
+                            copy.write_row(row)
+                    check(self._target, "copied", planned=len(rows), written=cursor.rowcount)
             rows.clear()
         self._chars = 0
 
