@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from archisync import __version__
 from archisync.cli.context import App
@@ -25,6 +26,28 @@ GROUPS = {
     "guard": "guard", "db": "database", "redis": "redis",
 }  # fmt: skip
 """Each group of commands and the module of `archisync.cli` that has its `commands`."""
+
+
+SECTIONS = {
+    "First": ("demo", "up"),
+    "Look": ("status", "why", "history", "show", "plan", "diff", "doctor", "report", "web", "audit"),
+    "Act": ("run", "retry", "cancel", "pause", "resume", "rest", "held", "clear"),
+    "Set": ("interval", "enable", "disable", "agent", "guard"),
+    "Operate": ("tick", "worker", "metrics", "prune", "db", "redis"),
+}
+"""The commands in --help, by what people do with them."""
+
+
+class SectionedHelp(TyperGroup):
+    """The root command, with its commands in sections."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                shown = [self.commands[name] for name in names]
+                limit = formatter.width - 6 - width
+                formatter.write_dl([(f"{c.name:<{width}}", c.get_short_help_str(limit)) for c in shown])
 
 
 def _show_version(wanted: bool) -> None:
@@ -51,6 +74,7 @@ def root_command(only: str | None = None) -> typer.Typer:
     """
     root = typer.Typer(
         name="archisync",
+        cls=SectionedHelp,
         help="Keeps PostgreSQL copies of ERP data fresh, and never harms them.\n\nFirst time? Try: archisync demo",
         no_args_is_help=True,
         rich_markup_mode=None,  # rich takes longer than the rest of --help

@@ -122,9 +122,10 @@ GROUPS |= {name: command for name, command in GROUPS[""].commands.items() if has
 def test_the_list_of_commands_cuts_no_help_text(typed: Typed, group: str) -> None:
     code, out, _ = typed(*group.split(), "--help")
     assert code == ExitCode.DONE
-    listed = out.split("\nCommands:\n")[1].splitlines()
-    for line, command in zip(listed, GROUPS[group].commands.values(), strict=True):
-        assert re.fullmatch(rf"  {command.name} +[^.]+\.", line)
+    listed = [line for line in out.splitlines() if re.match("  [a-z]", line)]
+    assert sorted(line.split()[0] for line in listed) == sorted(GROUPS[group].commands)
+    for line in listed:
+        assert re.fullmatch(r"  [a-z]+ +[^.]+\.", line)
 
 
 def test_a_wrong_type_is_reported_before_a_missing_setting() -> None:
