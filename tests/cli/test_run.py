@@ -204,6 +204,8 @@ def test_a_timeout_shows_all_runs_and_names_the_unfinished_ones(cli: Cli, connec
         [str(run_id), "orders", agent, "running"],
         [str(run_id + NEXT), "orders", OTHER, "queued"],
     ]
+    nobody = "note: no worker is alive on the queue archisync: archisync worker --processes 2\n"
+    assert shown.stderr.count(nobody) == 1
     as_json = cli(*typed, "--json")
     assert as_json.returncode == ExitCode.TIMEOUT
     found = json.loads(as_json.stdout)["runs"]
