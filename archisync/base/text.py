@@ -20,6 +20,11 @@ def printable(text: str, *, limit: int = 2000) -> str:
     return "".join("�" if hidden else c for c, hidden in _classified(text.replace("\n", " ").replace("\t", " ")))
 
 
+def with_hint(message: str, hint: str | None) -> str:
+    """A message and its hint where there is one line for both."""
+    return f"{message} (hint: {hint})" if hint else message
+
+
 def escaped(json_text: str) -> str:
     """The same JSON document with hidden characters as JSON escapes, so that it is harmless on a terminal."""
     if json_text.isascii() and json_text.isprintable():

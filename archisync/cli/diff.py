@@ -74,6 +74,7 @@ def _show(output: Output, found: Preview) -> None:
         {
             "export": found.origin,
             "it would be": f"held ({found.hold.rule}): {found.hold.message}" if found.hold else "applied",
+            "hint": found.hold.hint if found.hold else None,
             "rows in the export": found.seen,
             "rows quarantined": found.quarantined,
             "rows known": found.outlook.plan.known,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.base.errors import UsageError
+from archisync.base.text import with_hint
 from archisync.cli import completion
 from archisync.cli.arguments import Json
 from archisync.cli.context import App, actor, app
@@ -52,7 +53,16 @@ def list_(
         a.output.json(held=found)
         return
     rows = [
-        [h.run_id, h.sync_type, h.agent_id, h.rule, Ago(h.held_at, now), h.decision or "open", h.message] for h in found
+        [
+            h.run_id,
+            h.sync_type,
+            h.agent_id,
+            h.rule,
+            Ago(h.held_at, now),
+            h.decision or "open",
+            with_hint(h.message, h.hint),
+        ]
+        for h in found
     ]
     heads = ["run", "type", "agent", "rule", "held", "decision", "why"]
     a.output.table(heads, rows, empty="nothing is held", less=["decision", "rule", "held"], folds="why")
@@ -79,6 +89,7 @@ def show(ctx: typer.Context, run_id: HeldRunId, json: Json = False) -> None:
             "held": h.held_at,
             "rule": h.rule,
             "why": h.message,
+            "hint": h.hint,
             "rows in the export": h.rows_valid,
             "rows known": h.known_rows,
             **planned(h.planned),

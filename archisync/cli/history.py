@@ -23,6 +23,8 @@ _LESS_IMPORTANT = (
     "unchanged", "restored", "trigger", "absent", "updated", "inserted", "quarantined", "deleted", "seen", "seconds", "reason", "queued",
 )  # fmt: skip
 """Columns that a narrow terminal leaves out, the first one first."""
+HINTS_SAID = 5
+"""More are in `show` of each run."""
 
 
 def history(
@@ -62,6 +64,17 @@ def history(
     heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS]
     rows = [_row(run, Ago(run.queued_at, now)) for run in found]
     a.output.table(heads, rows, empty="no runs", less=_LESS_IMPORTANT)
+    _say_hints(a.output, found)
+
+
+def _say_hints(output: Output, runs: Sequence[Run]) -> None:
+    """Say each hint once, with the newest run that has it."""
+    newest: dict[str, int] = {}
+    for run in runs:
+        if run.hint:
+            newest.setdefault(run.hint, run.run_id)
+    for hint, run_id in list(newest.items())[:HINTS_SAID]:
+        output.say(f"hint for run {run_id}: {hint}")
 
 
 def _state(text: str | None) -> State | None:
@@ -105,6 +118,7 @@ def _fields(run: Run) -> dict[str, Any]:
         "state": run.state.value,
         "reason": run.reason,
         "message": run.message,
+        "hint": run.hint,
         "trigger": run.trigger.value,
         "requested by": run.requested_by,
         "request reason": run.request_reason,

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archisync.base.errors import ArchisyncError
-from archisync.base.text import duration, printable, relative, seconds
+from archisync.base.text import duration, printable, relative, seconds, with_hint
 from archisync.cli.output import STYLES
 from archisync.cli.tablefit import GAP, fit
 from archisync.observe.snapshot import Snapshot, read_snapshot
@@ -206,7 +206,7 @@ def _details(view: View) -> list[Text]:
     if view.workers.idle:
         found.append(_line("idle", ", ".join(view.workers.idle)))
     for h in s.held:
-        found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {h.message}"))
+        found.append(_line("held", f"{_pair(h)} (archisync held show {h.run_id}): {with_hint(h.message, h.hint)}"))
     for pair in s.unhealthy:
         word, _, sentence = pair.describe(lambda moment: relative(moment, s.now)).partition(": ")
         found.append(_line(word, sentence))

@@ -153,6 +153,8 @@ def _finish(
 
 def _say_outcome(output: Output, run: Run) -> None:
     output.say(f"run {run.run_id}: {run.sync_type} of {run.agent_id} {run.state} ({run.message})")
+    if run.hint:
+        output.say(f"hint: {run.hint}")
     if run.state == "held":
         output.say(f"hint: archisync held show {run.run_id}")
 
@@ -177,5 +179,6 @@ def _as_json(one: Forced, run: Run | None) -> dict[str, Any]:
         "state": run.state.value if run else None,
         "reason": run.reason if run else None,
         "message": run.message if run else None,
+        "hint": run.hint if run else None,
         "counts": run.counts.as_dict() if run and run.counts else None,
     }

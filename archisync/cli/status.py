@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archisync.base.errors import ExitCode, UsageError
+from archisync.base.text import with_hint
 from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, app
 from archisync.cli.output import Ago, Output
@@ -91,7 +92,7 @@ def _lines(found: Snapshot, output: Output) -> Iterator[str]:
     for run in found.running:
         yield f"running: {run.sync_type} of {run.agent_id} on {run.worker} (run {run.run_id})"
     for h in found.held:
-        yield f"held: {h.sync_type} of {h.agent_id}: {h.message} (archisync held show {h.run_id})"
+        yield f"held: {h.sync_type} of {h.agent_id}: {with_hint(h.message, h.hint)} (archisync held show {h.run_id})"
     yield from _unhealthy_lines(found, output)
     for p in found.pauses:
         yield f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from archisync import __version__
-from archisync.base.text import duration, iso, printable, redact, relative, seconds
+from archisync.base.text import duration, iso, printable, redact, relative, seconds, with_hint
 from archisync.observe.report import TREND_RUNS, Report
 from archisync.store.activity import Point
 from archisync.store.health import TypeHealth
@@ -213,7 +213,8 @@ def _activity(main: Element, report: Report) -> None:
 def _held(main: Element, report: Report) -> None:
     _add(main, "h2", "Exports that wait for a decision")
     rows = [
-        [h.sync_type, h.agent_id, iso(h.held_at), h.message, f"archisync held show {h.run_id}"] for h in report.held
+        [h.sync_type, h.agent_id, iso(h.held_at), with_hint(h.message, h.hint), f"archisync held show {h.run_id}"]
+        for h in report.held
     ]
     _table(main, ["type", "agent", "since", "why", "to look at it"], rows, "None: nothing waits for a person.")
 
@@ -221,7 +222,12 @@ def _held(main: Element, report: Report) -> None:
 def _failures(main: Element, report: Report) -> None:
     _add(main, "h2", "Newest failures")
     rows = [
-        [run.sync_type, run.agent_id, iso(run.finished_at) if run.finished_at else "-", run.message or "-"]
+        [
+            run.sync_type,
+            run.agent_id,
+            iso(run.finished_at) if run.finished_at else "-",
+            with_hint(run.message or "-", run.hint),
+        ]
         for run in report.failures
     ]
     _table(main, ["type", "agent", "when", "why"], rows, "None in this time.")

@@ -95,8 +95,11 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
+    """`hint`: what would make the export a good one, where its error said so."""
+
     rule: Rule
     message: str
+    hint: str | None = None
 
 
 _OPEN = "the final line end is missing, so the last row may be cut off"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 
 from archisync.base.errors import ExitCode, NotFoundError, UsageError, WaitTimeoutError
-from archisync.base.text import counted
+from archisync.base.text import counted, with_hint
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
 from archisync.store import agents, history, pairs, queued_runs
@@ -132,7 +132,7 @@ def wait(
 
 def _timed_out(db: Database, waiting: Sequence[int], timeout_s: float) -> WaitTimeoutError:
     first = history.get(db, waiting[0])
-    detail = f": {first.message}" if first.message else ""
+    detail = f": {with_hint(first.message, first.hint)}" if first.message else ""
     more = f" and {len(waiting) - RUNS_NAMED} more" if len(waiting) > RUNS_NAMED else ""
     named = ", ".join(map(str, waiting[:RUNS_NAMED]))
     return WaitTimeoutError(

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from archisync.base.log import EventLog
-from archisync.base.text import iso, redact
+from archisync.base.text import iso, redact, with_hint
 from archisync.schedule.hook import CALL_TIMEOUT_S, HookError, call_hook, check_hook
 from archisync.store import notices
 from archisync.store.database import Database
@@ -84,7 +84,10 @@ def document(notice: Notice) -> dict[str, Any]:
         "run_id": notice.run_id,
         "at": iso(notice.created_at),
         "message": redact(notice.message),
-        "text": for_chat(redact(f"archisync: {notice.message}")),  # the field that chat programs show
+        "text": for_chat(
+            redact(f"archisync: {with_hint(notice.message, notice.hint)}")
+        ),  # the field that chat programs show
+        "error_hint": redact(notice.hint) if notice.hint else None,
         "hint": show
         if notice.run_id is not None
         else f"archisync why {notice.sync_type} {shlex.quote(notice.agent_id)}",

@@ -13,18 +13,27 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from archisync.base.errors import TransientSourceError
+
 PREFIX = "archisync-spool-"
 
 
 class SpoolFolder:
     """A new folder of mode 0700 in Python's temporary directory (TMPDIR), until `remove`; a `with` gives its path.
 
-    Raises OSError when it can't be made.
+    Raises TransientSourceError when it can't be made: the disk is full, or may not be written to.
     """
 
     def __init__(self) -> None:
-        remove_abandoned()
-        self.path, self._lock = _made()
+        try:
+            remove_abandoned()
+            self.path, self._lock = _made()
+        except OSError as exc:
+            where = f" {tempfile.tempdir}" if tempfile.tempdir else ""
+            raise TransientSourceError(
+                f"cannot make a folder for the export in the temporary directory{where}: {exc.strerror or exc}",
+                hint=f"df -h{where}; or set TMPDIR to a directory with room that the worker may write to",
+            ) from exc
 
     def __enter__(self) -> Path:
         return self.path

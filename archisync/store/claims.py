@@ -98,7 +98,7 @@ with mine as materialized (
 unnamed as (update system.claims c set run_id = null from mine where c.agent_id = mine.agent_id)
 update system.queued_runs q
    set attempt = attempt + %(spent)s, delivery_id = null, not_before = system.clock() + make_interval(secs => %(delay_s)s),
-       reason = %(reason)s, message = %(message)s
+       reason = %(reason)s, message = %(message)s, hint = %(hint)s
   from mine where q.agent_id = mine.agent_id and q.id = %(run_id)s
 """
 
@@ -131,7 +131,8 @@ with released as (
 update system.queued_runs q
    set delivery_id = null,
        reason = case when q.id = released.run_id then %(reason)s else q.reason end,
-       message = case when q.id = released.run_id then %(message)s else q.message end
+       message = case when q.id = released.run_id then %(message)s else q.message end,
+       hint = case when q.id = released.run_id then null else q.hint end
   from released where q.agent_id = released.agent_id
 """
 
@@ -144,7 +145,7 @@ with theirs as materialized (
    order by q.id for update)
 update system.queued_runs q
    set delivery_id = null, not_before = greatest(q.not_before, system.clock() + make_interval(secs => %(delay_s)s)),
-       reason = 'agent-locked', message = 'another process still talks to the ERP for this agent'
+       reason = 'agent-locked', message = 'another process still talks to the ERP for this agent', hint = null
   from theirs where q.id = theirs.id
 """
 
@@ -190,7 +191,8 @@ back as (
   update system.queued_runs q
      set delivery_id = null, attempt = q.attempt + (q.id = c.charged_id)::int,
          reason = case when q.id = c.charged_id then 'lease-expired' else q.reason end,
-         message = case when q.id = c.charged_id then 'the worker ' || c.worker || ' fell silent' else q.message end
+         message = case when q.id = c.charged_id then 'the worker ' || c.worker || ' fell silent' else q.message end,
+         hint = case when q.id = c.charged_id then null else q.hint end
     from charged c
    where q.agent_id = c.agent_id and not (q.id = c.charged_id and q.attempt >= %(max_attempts)s)
   returning q.id = c.charged_id as charged)
@@ -304,10 +306,23 @@ def lost(agent_id: str) -> LeaseLostError:
 
 
 def requeue(
-    db: Database, run: ClaimedRun, *, delay_s: int, reason: str, message: str, spent_attempt: bool = True
+    db: Database,
+    run: ClaimedRun,
+    *,
+    delay_s: int,
+    reason: str,
+    message: str,
+    hint: str | None = None,
+    spent_attempt: bool = True,
 ) -> None:
     """Queue the current run again for a later tick; the claim goes on. Raises LeaseLostError."""
-    params: Params = {"delay_s": delay_s, "reason": reason, "message": message, "spent": int(spent_attempt)}
+    params: Params = {
+        "delay_s": delay_s,
+        "reason": reason,
+        "message": message,
+        "hint": hint,
+        "spent": int(spent_attempt),
+    }
     if db.execute(SQL_REQUEUE, run.params | params).rowcount == 0:
         raise lost(run.agent_id)
 

@@ -23,7 +23,7 @@ with mine as materialized (
 """
 _HISTORY_COLUMNS = (
     "id, sync_type, agent_id, trigger, requested_by, request_reason, slot_at, attempt, queued_at, delivered_at, fence, worker, started_at,"
-    " finished_at, state, reason, message, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent, rows_restored,"
+    " finished_at, state, reason, message, hint, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent, rows_restored,"
     " rows_deleted, rows_quarantined, export, steps, warnings, quarantined_rows"
 )
 _FROM_QUEUE = """e.id, e.sync_type, e.agent_id, e.trigger, e.requested_by, e.request_reason, e.slot_at, e.attempt, e.queued_at,
@@ -41,6 +41,7 @@ history as (
   insert into system.sync_runs ({_HISTORY_COLUMNS})
   select {_FROM_QUEUE},
          mine.fence, mine.worker, coalesce(mine.run_started_at, system.clock()), system.clock(), %(state)s, %(reason)s, %(message)s,
+         %(hint)s,
          %(seen)s, %(inserted)s, %(updated)s, %(unchanged)s, %(absent)s, %(restored)s, %(deleted)s, %(quarantined)s,
          %(export)s, %(steps)s, %(warnings)s, %(quarantined_rows)s
     from ended e cross join mine
@@ -107,7 +108,7 @@ history as (
   insert into system.sync_runs ({_HISTORY_COLUMNS})
   select {_FROM_QUEUE},
          mine.fence, mine.worker, system.clock(), system.clock(), 'succeeded', e.told_reason, e.told_message,
-         e.seen, 0, 0, e.unchanged, 0, 0, 0, 0, e.export, e.steps, '[]', null
+         null, e.seen, 0, 0, e.unchanged, 0, 0, 0, 0, e.export, e.steps, '[]', null
     from ended e cross join mine),
 state as (
   update system.sync_state st
@@ -137,11 +138,12 @@ class Report:
 
 
 class Outcome(NamedTuple):
-    """What a worker leaves a run as."""
+    """What a worker leaves a run as. `hint`: what a person can do about it; None when there is nothing to do."""
 
     state: State
     reason: str
     message: str
+    hint: str | None = None
 
 
 class UnchangedEnd(NamedTuple):

@@ -109,7 +109,7 @@ select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.res
 # Purpose: pairs whose last run failed, of each type those with the most failures first, from where the last page ended: an end of an index
 # range for each type. Caller: failing_pairs. No locks.
 SQL_FAILING_PAIRS = """
-select p.sync_type, p.agent_id, p.consecutive_failures, r.message as last_error, p.last_success_at, p.backoff_until,
+select p.sync_type, p.agent_id, p.consecutive_failures, r.message as last_error, r.hint, p.last_success_at, p.backoff_until,
        coalesce(p.backoff_until > system.clock(), false) as rests
   from system.sync_types t
  cross join lateral (
@@ -202,6 +202,7 @@ class FailingPair:
     agent_id: str
     consecutive_failures: int
     last_error: str | None
+    hint: str | None
     last_success_at: datetime | None
     backoff_until: datetime | None
     rests: bool

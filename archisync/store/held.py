@@ -30,9 +30,9 @@ update system.held_exports set decision = 'superseded', decided_at = system.cloc
 # Purpose: keep what the guard stopped; if a person has rejected the same export already, it is rejected again, for the same reason.
 # Caller: record, in the same transaction. Locks: none but the new row.
 SQL_RECORD = """
-insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,
+insert into system.held_exports (run_id, sync_type, agent_id, rule, message, hint, acceptable, sha256, rows_valid, known_rows,
                                  data_version, sample, planned, changes, decision, decided_at, decided_by, decided_why)
-select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
+select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(hint)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
        st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s,
        before.decision, before.decided_at, before.decided_by, before.decided_why
   from system.sync_state st
@@ -48,8 +48,8 @@ SQL_CLEAR = """
 update system.held_exports set decision = 'cleared', decided_at = system.clock()
  where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
 """
-_COLUMNS = """h.run_id, h.sync_type, h.agent_id, h.rule, h.message, h.acceptable, h.sha256, h.rows_valid, h.known_rows, h.data_version,
-       h.planned, h.held_at, h.decision, h.decided_at, h.decided_by, h.decided_why, h.expires_at, h.used_by_run, h.ended_at,
+_COLUMNS = """h.run_id, h.sync_type, h.agent_id, h.rule, h.message, h.hint, h.acceptable, h.sha256, h.rows_valid, h.known_rows,
+       h.data_version, h.planned, h.held_at, h.decision, h.decided_at, h.decided_by, h.decided_why, h.expires_at, h.used_by_run, h.ended_at,
        (h.decision = 'accepted' and h.used_by_run is null and h.expires_at <= system.clock()) as expired"""
 # Purpose: held exports, newest first, without agent data. Caller: held_exports. No locks.
 SQL_LIST = f"""
@@ -103,6 +103,7 @@ class Held:
     agent_id: str
     rule: str
     message: str
+    hint: str | None
     acceptable: bool
     sha256: str | None
     rows_valid: int
@@ -178,7 +179,7 @@ def decide(db: Database, run_id: int, *, accept: bool, by: str, why: str) -> Hel
     if accept and not held.acceptable:
         raise UsageError(
             f"the export of run {run_id} can't be accepted: {held.message}",
-            hint="correct it in the ERP; the next good export clears the hold by itself",
+            hint=held.hint or "correct it in the ERP; the next good export clears the hold by itself",
         )
     params: Params = {
         "run_id": held.run_id,

@@ -34,7 +34,7 @@ update system.notices set done_at = system.clock(), outcome = 'expired'
 # Purpose: the oldest notice, for this transaction alone. Caller: lock_next. Locks: the row, SKIP LOCKED, while the hook is called: an
 # overlapping tick takes another one, and a tick that is killed leaves it for the next.
 SQL_LOCK_NEXT = """
-select id, event, sync_type, agent_id, run_id, message, created_at, attempts, outcome from system.notices
+select id, event, sync_type, agent_id, run_id, message, hint, created_at, attempts, outcome from system.notices
  where done_at is null and next_attempt_at <= system.clock()
  order by id limit 1 for update skip locked
 """
@@ -57,7 +57,7 @@ select count(*) as waiting, count(*) filter (where next_attempt_at > system.cloc
 """
 # Purpose: the notices that the hook has refused so far. Caller: refused. No locks.
 SQL_LIST_REFUSED = """
-select id, event, sync_type, agent_id, run_id, message, created_at, attempts, outcome from system.notices
+select id, event, sync_type, agent_id, run_id, message, hint, created_at, attempts, outcome from system.notices
  where done_at is null and attempts > 0 order by id limit 1000
 """
 # Purpose: delete a batch of old notices. Caller: prune. Locks: those rows.
@@ -78,6 +78,7 @@ class Notice:
     agent_id: str
     run_id: int | None
     message: str
+    hint: str | None
     created_at: datetime
     attempts: int
     outcome: str | None

@@ -66,6 +66,7 @@ class Run:
     state: State
     reason: str | None
     message: str | None
+    hint: str | None
     trigger: Trigger
     requested_by: str | None
     request_reason: str | None

@@ -14,7 +14,6 @@ from archisync.base.errors import (
     UnreachableError,
     UsageError,
 )
-from archisync.base.text import printable, redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
 from archisync.store import claims, endings, held
@@ -22,7 +21,7 @@ from archisync.store.claims import ClaimedRun
 from archisync.store.database import Database
 from archisync.store.endings import Outcome, Report
 from archisync.store.runs import State
-from archisync.sync.verdict import Outlook
+from archisync.sync.verdict import Outlook, told
 
 LONGEST_RETRY_DELAY_S = 3600
 _BLOCKED = {
@@ -44,12 +43,12 @@ def skip(db: Database, run: ClaimedRun, reason: str) -> Outcome:
 
 def not_settled(db: Database, run: ClaimedRun, exc: NotSettledError) -> Outcome:
     """End the run as skipped, so that its slot comes again with the next tick."""
-    return _finish(db, run, Outcome(State.SKIPPED, exc.reason, _message(exc)), Report())
+    return _finish(db, run, Outcome(State.SKIPPED, exc.reason, **told(exc)), Report())
 
 
 def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, report: Report) -> Outcome:
     """End the run as held and keep what a person needs to decide, in one transaction."""
-    outcome = Outcome(State.HELD, hold.rule, hold.message)
+    outcome = Outcome(State.HELD, hold.rule, hold.message, hold.hint)
     with db.transaction():
         endings.finish(db, run, outcome, report=report)
         held.record(
@@ -60,6 +59,7 @@ def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, repor
                 "agent_id": run.agent_id,
                 "rule": hold.rule,
                 "message": hold.message,
+                "hint": hold.hint,
                 "acceptable": hold.rule.acceptable,
                 "sha256": (report.export or {}).get("sha256"),
                 "rows_valid": outlook.valid,
@@ -74,7 +74,7 @@ def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, repor
 def fail(db: Database, run: ClaimedRun, exc: ArchisyncError, report: Report) -> Outcome:
     """End the run as failed. After several failures in a row the pair backs off."""
     reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    return _finish(db, run, Outcome(State.FAILED, reason, _message(exc)), report)
+    return _finish(db, run, Outcome(State.FAILED, reason, **told(exc)), report)
 
 
 def retry_later(db: Database, config: Config, run: ClaimedRun, exc: ArchisyncError) -> Outcome:
@@ -82,8 +82,8 @@ def retry_later(db: Database, config: Config, run: ClaimedRun, exc: ArchisyncErr
     delay_s = retry_delay_s(run.attempt, first_s=config.retry_delay_s)
     if isinstance(exc, TransientSourceError) and exc.retry_after_s:
         delay_s = max(delay_s, int(min(exc.retry_after_s, LONGEST_RETRY_DELAY_S)))
-    outcome = Outcome(State.QUEUED, "retry", _message(exc))
-    claims.requeue(db, run, delay_s=delay_s, reason=outcome.reason, message=outcome.message)
+    outcome = Outcome(State.QUEUED, "retry", **told(exc))
+    claims.requeue(db, run, delay_s=delay_s, reason=outcome.reason, message=outcome.message, hint=outcome.hint)
     return outcome
 
 
@@ -96,10 +96,6 @@ def is_worth_retrying(config: Config, run: ClaimedRun, exc: ArchisyncError) -> b
 def retry_delay_s(attempt: int, *, first_s: int) -> int:
     """Seconds until the next attempt of a run. They double with each attempt, up to an hour."""
     return int(min(first_s * 2 ** (attempt - 1), LONGEST_RETRY_DELAY_S))
-
-
-def _message(exc: ArchisyncError) -> str:
-    return printable(redact(exc.message))
 
 
 def _finish(db: Database, run: ClaimedRun, outcome: Outcome, report: Report) -> Outcome:

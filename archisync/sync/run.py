@@ -5,6 +5,9 @@ Everything is read before anything is written, and everything is written or noth
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from archisync.base.signals import is_interrupt
 from archisync.base.text import counted, printable, redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
-from archisync.rules.synctypes import sync_type
+from archisync.rules.synctypes import SHARED_AGENT, sync_type
 from archisync.sources.interface import Export, Fetched, Unchanged
 from archisync.store import applied_exports, endings, held
 from archisync.store.applied_exports import Begun
@@ -41,10 +44,18 @@ from archisync.sync.verdict import HeldExport, Outlook, Verdict, judge_compariso
 class Sync:
     """A claimed run on its way from the export to the table.
 
-    `spool` is an empty folder for the export; the caller empties it again. `may_retry`: a run that fails for now may be queued again.
+    `spool` gives an empty folder for the export, and empties it again. `may_retry`: a run that fails for now may be queued again.
     """
 
-    def __init__(self, db: Database, config: Config, run: ClaimedRun, *, spool: Path, may_retry: bool) -> None:
+    def __init__(
+        self,
+        db: Database,
+        config: Config,
+        run: ClaimedRun,
+        *,
+        spool: Callable[[], AbstractContextManager[Path]],
+        may_retry: bool,
+    ) -> None:
         self._db = db
         self._config = config
         self._run = run
@@ -63,7 +74,8 @@ class Sync:
         if self._run.blocked is not None:
             return skip(self._db, self._run, self._run.blocked)
         try:
-            return self._take_steps()
+            with self._spool() as self._folder:
+                return self._take_steps()
         except HeldExport as exc:
             return self._hold(exc.hold, exc.outlook)
         except ExportError as exc:
@@ -81,8 +93,13 @@ class Sync:
         except Exception as exc:
             if is_interrupt(exc):
                 raise
-            # A bug in reading one export must end that run visibly, and not the worker.
-            return self._fail(SyncError(f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}"))
+            return self.fail_unexpectedly(exc)
+
+    def fail_unexpectedly(self, exc: Exception) -> Outcome:
+        """End the run with an error that nobody expected: a bug in reading one export must end that run visibly, and not the worker."""
+        whose = "" if self._run.agent_id == SHARED_AGENT else f" --agent {shlex.quote(self._run.agent_id)}"
+        said = f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}"
+        return self._fail(SyncError(said, hint=f"to see where: archisync --debug diff {self._run.sync_type}{whose}"))
 
     def _hold(self, hold: Hold, outlook: Outlook) -> Outcome:
         return hold_back(self._db, self._run, hold, outlook, self._record.report())
@@ -124,7 +141,9 @@ class Sync:
         with self._record.step("fetch"):
             self._applied = self._applied_export()
             validators = self._applied.get("validators", {})
-            fetched = fetch_if_changed(self._config, self._type, self._run.agent_id, self._spool, validators=validators)
+            fetched = fetch_if_changed(
+                self._config, self._type, self._run.agent_id, self._folder, validators=validators
+            )
         self._note(fetched)
         return fetched
 
@@ -172,7 +191,7 @@ class Sync:
     def _fetch_again(self) -> Export:
         """Fetch the whole export after all."""
         with self._record.step("fetch"):
-            export = fetch_export(self._config, self._type, self._run.agent_id, self._spool)
+            export = fetch_export(self._config, self._type, self._run.agent_id, self._folder)
         self._note(export)
         return export
 

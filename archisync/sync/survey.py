@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from archisync import __version__, sources
-from archisync.base.errors import ArchisyncError
+from archisync.base.signals import is_interrupt
 from archisync.base.text import printable
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SyncType, sync_type
@@ -26,14 +26,20 @@ def survey(config: Config, run: ClaimedRun) -> UnchangedEnd | None:
     applied = run.applied
     if not applied.get("validators") or run.blocked is not None or run.trigger is Trigger.FORCED:
         return None
+    try:
+        return _survey(config, run, applied)
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        return None
+
+
+def _survey(config: Config, run: ClaimedRun, applied: dict[str, Any]) -> UnchangedEnd | None:
     started = monotonic()
     type_ = sync_type(run.sync_type)
     if applied["read_as"] != read_as(config, type_):
         return None
-    try:
-        origin = sources.origin_if_unchanged(request_for(config, type_, run.agent_id, validators=applied["validators"]))
-    except ArchisyncError:
-        return None
+    origin = sources.origin_if_unchanged(request_for(config, type_, run.agent_id, validators=applied["validators"]))
     if origin is None:
         return None
     report = Report(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from typing import TypedDict
 
-from archisync.base.errors import ExportError
-from archisync.base.text import counted, printable
+from archisync.base.errors import ArchisyncError, ExportError
+from archisync.base.text import counted, printable, redact
 from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
 from archisync.store import held
 from archisync.store.applied_exports import Begun
@@ -100,7 +101,17 @@ def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
     )
 
 
+class Told(TypedDict):
+    message: str
+    hint: str | None
+
+
+def told(exc: ArchisyncError) -> Told:
+    """What a run, and a held export, keep of an error. Nothing else takes an error apart, so that no hint is lost on the way."""
+    return {"message": printable(redact(exc.message)), "hint": printable(redact(exc.hint)) or None}
+
+
 def unreadable(exc: ExportError) -> Hold:
     """The hold of an export that can't be read as a whole."""
     rule = Rule(exc.reason) if exc.reason in list(Rule) else Rule.UNREADABLE
-    return Hold(rule=rule, message=printable(exc.message))
+    return Hold(rule=rule, **told(exc))

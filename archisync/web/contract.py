@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from archisync.actions import exports, runs
 from archisync.actions import settings as actions
 from archisync.base.errors import ArchisyncError, UnreachableError, UsageError
-from archisync.base.text import counted, iso, redact
+from archisync.base.text import counted, iso, redact, with_hint
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.schedule import deliver, force
 from archisync.store import agents, health, history, queued_runs, settings
@@ -105,7 +105,7 @@ def _entry(run: Run) -> dict[str, Any]:
         "timestamp": iso(run.finished_at or run.queued_at),
         "duration": None if run.duration_s is None else round(run.duration_s * 1000),
         "success": succeeded,
-        "error": None if succeeded else redact(run.message or run.reason or run.state.value),
+        "error": None if succeeded else redact(with_hint(run.message or run.reason or run.state.value, run.hint)),
         "warnings": [warning["message"] for warning in run.warnings],
     }
 
@@ -125,7 +125,7 @@ def _breaker(pair: FailingPair) -> dict[str, Any]:
         "userId": pair.agent_id,
         "syncType": pair.sync_type,
         "consecutiveFailures": pair.consecutive_failures,
-        "lastError": redact(pair.last_error) if pair.last_error else None,
+        "lastError": redact(with_hint(pair.last_error, pair.hint)) if pair.last_error else None,
         "pausedUntil": iso(pair.backoff_until) if pair.rests and pair.backoff_until else None,
         "isPaused": pair.rests,
         "lastSuccessAt": iso(pair.last_success_at) if pair.last_success_at else None,

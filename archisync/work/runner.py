@@ -15,14 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from archisync.base.errors import LeaseLostError
+import psycopg
+
+from archisync.base.errors import ArchisyncError, LeaseLostError
 from archisync.base.log import EventLog
+from archisync.base.signals import is_interrupt
 from archisync.rules.config import AGENT_BOUND_S, AGENT_SLICE_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import claims, endings
 from archisync.store.claims import Claim, ClaimedRun, Locked
 from archisync.store.database import Database
-from archisync.store.endings import UnchangedEnd
+from archisync.store.endings import Outcome, UnchangedEnd
 from archisync.store.runs import State
 from archisync.sync.run import Sync
 from archisync.sync.survey import survey
@@ -164,10 +167,20 @@ class Runner:
             return None
         started = monotonic()
         self._log.event("run-started", **_ids(begun))
-        with self._heartbeat.beating(begun), self._spool() as spool:
-            outcome = Sync(self._db, self._config, begun, spool=spool, may_retry=may_retry).run()
+        outcome = self._outcome(begun, Sync(self._db, self._config, begun, spool=self._spool, may_retry=may_retry))
         self._log.event("run-finished", **_ids(begun), **outcome._asdict(), seconds=round(monotonic() - started, 3))
         return outcome.state
+
+    def _outcome(self, run: ClaimedRun, sync: Sync) -> Outcome:
+        try:
+            with self._heartbeat.beating(run):
+                return sync.run()
+        except (ArchisyncError, psycopg.Error):
+            raise
+        except Exception as exc:
+            if is_interrupt(exc):
+                raise
+            return sync.fail_unexpectedly(exc)
 
     def _put_off(self, agent_id: str) -> None:
         """Let the agent's runs wait: another process holds its lock."""
@@ -183,8 +196,17 @@ class Runner:
         try:
             yield folder
         finally:
+            self._empty(folder)
+
+    def _empty(self, folder: Path) -> None:
+        """Empty the folder; the next run has another one if that fails: this run is over, and its outcome must stay."""
+        try:
             for entry in os.scandir(folder):
                 (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+        except OSError:
+            assert self._folder is not None
+            self._folder.remove()
+            self._folder = None
 
 
 def _ids(run: ClaimedRun) -> dict[str, object]:

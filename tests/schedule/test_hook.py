@@ -97,7 +97,7 @@ def test_a_tick_posts_each_notice_once_as_a_document_without_a_secret(
         {
             "schema": 1, "id": 1, "event": "degraded", "sync_type": "customers", "agent_id": AGENT, "run_id": 7,
             "at": at["t"], "message": message, "text": "archisync: " + message.replace("://", "[:]//").replace("@", "＠"),
-            "hint": "archisync show 7",
+            "error_hint": None, "hint": "archisync show 7",
         }
     ]  # fmt: skip
     assert outcomes(connection) == ["delivered"]

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -107,5 +108,5 @@ def test_a_worker_killed_while_it_skips_a_run_loses_neither_run_nor_slot(
             "create trigger killed after update of last_run_id on system.sync_state execute function public.killed()"
         )
         with pytest.raises(psycopg.OperationalError):
-            Sync(worker, csv_config, begun, spool=Path(), may_retry=True).run()
+            Sync(worker, csv_config, begun, spool=lambda: nullcontext(Path()), may_retry=True).run()
     assert history.get(connection, run.run_id).state == "running"

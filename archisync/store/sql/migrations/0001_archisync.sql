@@ -107,6 +107,7 @@ create table system.queued_runs (
   queued_at      timestamptz not null default system.clock(),
   reason         text,                   -- machine-readable: why it waits again
   message        text,                   -- the same as a sentence
+  hint           text,                   -- what to do about it
   delivery_id    bigint,                 -- NULL: the run waits for a delivery (it is forced, or was given back)
   job_no         integer,                -- the agent's number in that delivery
   constraint one_unfinished_run_a_pair unique (agent_id, sync_type)
@@ -161,6 +162,7 @@ create table system.sync_runs (
   state            text not null check (state in ('succeeded', 'held', 'failed', 'skipped', 'cancelled')),
   reason           text,                 -- machine-readable: why the run ended so
   message          text,                 -- the same as a sentence
+  hint             text,                 -- what to do about it
   trigger          text not null check (trigger in ('scheduled', 'forced')),
   requested_by     text,
   request_reason   text,
@@ -198,7 +200,7 @@ create index sync_runs_by_age on system.sync_runs (coalesce(kept_at, finished_at
 -- Every run, for whoever looks: those that are not over, with what their agent's claim says, and the history.
 create view system.unfinished_runs as
 select q.id, q.sync_type, q.agent_id, case when c.agent_id is null then 'queued' else 'running' end as state, q.reason, q.message,
-       q.trigger, q.requested_by, q.request_reason, q.slot_at, q.attempt, c.fence, q.not_before, q.queued_at,
+       q.hint, q.trigger, q.requested_by, q.request_reason, q.slot_at, q.attempt, c.fence, q.not_before, q.queued_at,
        (select d.delivered_at from system.deliveries d where d.id = q.delivery_id) as delivered_at,
        c.run_started_at as started_at, c.lease_until, c.worker, null::timestamptz as finished_at,
        null::bigint as rows_seen, null::bigint as rows_inserted, null::bigint as rows_updated, null::bigint as rows_unchanged,
@@ -209,8 +211,8 @@ select q.id, q.sync_type, q.agent_id, case when c.agent_id is null then 'queued'
 create view system.runs as
 select * from system.unfinished_runs
 union all
-select id, sync_type, agent_id, state, reason, message, trigger, requested_by, request_reason, slot_at, attempt, fence, null, queued_at,
-       delivered_at, started_at, null, worker, finished_at, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent,
+select id, sync_type, agent_id, state, reason, message, hint, trigger, requested_by, request_reason, slot_at, attempt, fence, null,
+       queued_at, delivered_at, started_at, null, worker, finished_at, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent,
        rows_restored, rows_deleted, rows_quarantined, export, steps, warnings
   from system.sync_runs;
 
@@ -273,6 +275,7 @@ create table system.held_exports (
   agent_id      text not null,
   rule          text not null,
   message       text not null,
+  hint          text,                        -- what to do about it
   acceptable    boolean not null,            -- an unreadable export can't be accepted, only replaced
   sha256        text,
   rows_valid    bigint not null,
@@ -306,6 +309,7 @@ create table system.notices (
   agent_id        text not null,
   run_id          bigint,
   message         text not null,
+  hint            text,                      -- what to do about it, where the error said so
   created_at      timestamptz not null default system.clock(),
   attempts        integer not null default 0,
   next_attempt_at timestamptz not null default system.clock(),
@@ -475,10 +479,11 @@ create function system.state_changed() returns trigger language plpgsql security
 as $$ begin
   perform system.check_trigger_table(tg_relid, 'system.sync_state');
   if old.consecutive_failures < 3 and new.consecutive_failures >= 3 then
-    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    insert into system.notices (event, sync_type, agent_id, run_id, message, hint)
     select 'degraded', new.sync_type, new.agent_id, new.last_run_id,
            new.sync_type || ' of ' || new.agent_id || ' failed ' || new.consecutive_failures || ' times in a row'
-           || coalesce(': ' || (select r.message from system.sync_runs r where r.id = new.last_run_id), '');
+           || coalesce(': ' || r.message, ''), r.hint
+      from (select new.last_run_id as id) last left join system.sync_runs r using (id);
   elsif old.consecutive_failures >= 3 and new.consecutive_failures = 0  -- a held run ends a series too, and has a notice of its own
         and not exists (select from system.sync_runs r where r.id = new.last_run_id and r.state = 'held') then
     insert into system.notices (event, sync_type, agent_id, run_id, message)
@@ -538,9 +543,9 @@ as $$ begin
   perform system.check_trigger_table(tg_relid, 'system.held_exports');
   if coalesce((select h.decision from system.held_exports h where h.sync_type = new.sync_type
                 and h.agent_id = new.agent_id and h.run_id < new.run_id order by h.run_id desc limit 1), '') <> 'superseded' then
-    insert into system.notices (event, sync_type, agent_id, run_id, message)
+    insert into system.notices (event, sync_type, agent_id, run_id, message, hint)
     values ('held', new.sync_type, new.agent_id, new.run_id,
-            'the export of ' || new.sync_type || ' of ' || new.agent_id || ' is held: ' || new.message);
+            'the export of ' || new.sync_type || ' of ' || new.agent_id || ' is held: ' || new.message, new.hint);
   end if;
   return null;
 end $$;
