@@ -83,14 +83,17 @@ def _whitelisted(db: Database, agent_id: str) -> str:
 
 def force(db: Database, chosen: Sequence[Pair], *, by: str, why: str | None) -> list[Forced]:
     """A run for each pair: a new one, or the unfinished one that it joins."""
-    return [queued_runs.force(db, pair.sync_type.name, pair.agent_id, by=by, why=why) for pair in chosen]
+    return queued_runs.force_all(db, _keys(chosen), by=by, why=why)
+
+
+def _keys(chosen: Sequence[Pair]) -> list[tuple[str, str]]:
+    return [(pair.sync_type.name, pair.agent_id) for pair in chosen]
 
 
 def overridden(db: Database, chosen: Sequence[Pair]) -> list[str]:
     """A sentence for each disabled type and each pause that these runs override."""
     sentences: dict[str, None] = {}
-    for pair in chosen:
-        state = pairs.state(db, pair.sync_type, pair.agent_id)
+    for state in pairs.stopped(db, _keys(chosen)):
         if not state.enabled:
             sentences[f"the type {state.sync_type} is disabled; this run is done anyway"] = None
         if state.pause_scope is not None:
@@ -112,13 +115,12 @@ def wait(
     Raises WaitTimeoutError after `timeout_s`.
     """
     begun = monotonic()
-    waiting, ended, patient = list(run_ids), {}, True
+    waiting, ended, patient = list(run_ids), dict[int, Run](), True
     while waiting:
-        states = history.states_of(db, waiting)
-        for run_id in [r for r in waiting if not states[r].unfinished]:
-            ended[run_id] = history.get(db, run_id)
-            waiting.remove(run_id)
-            changed(ended[run_id])
+        for run in history.ended(db, waiting):
+            ended[run.run_id] = run
+            changed(run)
+        waiting = [run_id for run_id in waiting if run_id not in ended]
         waited_s = monotonic() - begun
         if waiting and patient and waited_s >= (PATIENCE_S if timeout_s is None else min(timeout_s, PATIENCE_S)):
             patient = False

@@ -17,6 +17,16 @@ PRUNE_BATCH = 250
 
 # Purpose: the states of some runs. Caller: states_of. No locks.
 SQL_STATES_OF = "select id, state from system.runs where id = any (%(ids)s)"
+# Purpose: those of some runs that are not in the queue any more. Caller: ended. No locks.
+SQL_NOT_QUEUED = """
+select w.id from unnest(%(ids)s::bigint[]) w(id) where not exists (select from system.queued_runs q where q.id = w.id)
+"""
+# Purpose: some runs of the history. One lookup for each: the planner knows nothing of a table that has just grown. Caller: ended. No locks.
+SQL_ENDED = """
+select r.* from unnest(%(ids)s::bigint[]) w(id)
+ cross join lateral (select * from system.runs f where f.id = w.id offset 0) r
+ order by r.id
+"""
 # Purpose: one run, with some rows that could not be read. Caller: get. No locks.
 SQL_GET = """
 select r.*, (select h.quarantined_rows from system.sync_runs h where h.id = r.id) as quarantined_rows
@@ -124,6 +134,18 @@ def states_of(db: Database, run_ids: Sequence[int]) -> dict[int, State]:
     found = {row["id"]: State(row["state"]) for row in db.execute(SQL_STATES_OF, {"ids": list(run_ids)}).fetchall()}
     for run_id in run_ids:
         if run_id not in found:
+            raise _not_found(run_id)
+    return found
+
+
+def ended(db: Database, run_ids: Sequence[int]) -> list[Run]:
+    """Those of the runs that are over, by their ids. Raises NotFoundError (the history may have been pruned)."""
+    params: Params = {"ids": list(run_ids)}
+    gone = [row["id"] for row in db.execute(SQL_NOT_QUEUED, params).fetchall()]
+    found = [Run.from_row(row) for row in db.execute(SQL_ENDED, {"ids": gone}).fetchall()] if gone else []
+    known = {run.run_id for run in found}
+    for run_id in gone:
+        if run_id not in known:
             raise _not_found(run_id)
     return found
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from archisync.rules.due import PairState
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
-from archisync.store.database import Database, one
+from archisync.store.database import Database, Params, one
 
-_STATE = """
+_PAUSE_SCOPE = """case when x.id is null then null when x.sync_type is null and x.agent_id is null then 'everything'
+       when x.agent_id is null then 'the type ' || x.sync_type
+       when x.sync_type is null then 'the agent ' || x.agent_id
+       else x.sync_type || ' of ' || x.agent_id end as pause_scope"""
+_STATE = f"""
   s.enabled, s.interval_minutes, st.last_slot_at, st.backoff_until, coalesce(st.consecutive_failures, 0) as consecutive_failures,
   r.id as run_id, r.state as run_state, coalesce(r.started_at, r.queued_at) as run_since, r.worker as run_worker,
   r.not_before as run_not_before, coalesce(r.attempt, 1) as run_attempt, coalesce(r.trigger = 'forced', false) as run_forced,
-  case when x.id is null then null when x.sync_type is null and x.agent_id is null then 'everything'
-       when x.agent_id is null then 'the type ' || x.sync_type
-       when x.sync_type is null then 'the agent ' || x.agent_id
-       else x.sync_type || ' of ' || x.agent_id end as pause_scope,
+  {_PAUSE_SCOPE},
   x.until as pause_until, x.reason as pause_reason
 """
 _JOINS = """
@@ -46,6 +48,20 @@ select st.sync_type, st.agent_id, true as active, true as in_users, {_STATE}
 """  # noqa: S608
 
 
+# Purpose: of some pairs those whose type is disabled or that are paused, with the pause that lasts longest. Caller: stopped. No locks.
+SQL_STOPPED = f"""
+select p.sync_type, s.enabled, {_PAUSE_SCOPE}
+  from unnest(%(sync_types)s::text[], %(agent_ids)s::text[]) with ordinality as p(sync_type, agent_id, place)
+  join system.sync_settings s on s.sync_type = p.sync_type
+  left join lateral (
+    select x.* from system.pauses_of(p.sync_type, p.agent_id) x
+     order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x
+    on exists (select from system.pauses)
+ where not s.enabled or x.id is not null
+ order by p.place
+"""  # noqa: S608
+
+
 def _state(row: dict[str, object], scope: Scope) -> PairState:
     active, in_users = row.pop("active"), row.pop("in_users")
     shared = scope is Scope.SHARED
@@ -59,6 +75,20 @@ def _state(row: dict[str, object], scope: Scope) -> PairState:
 def state(db: Database, sync_type: SyncType, agent_id: str) -> PairState:
     """The state of one pair, whether it exists or not."""
     return _state(one(db, SQL_STATE, {"sync_type": sync_type.name, "agent_id": agent_id}), sync_type.scope)
+
+
+class Stopped(NamedTuple):
+    """Why a pair does not run by itself: its type is not `enabled`, or `pause_scope` says what is paused."""
+
+    sync_type: str
+    enabled: bool
+    pause_scope: str | None
+
+
+def stopped(db: Database, pairs: Sequence[tuple[str, str]]) -> list[Stopped]:
+    """Those of the pairs (type, agent), in this order, whose type is disabled or that are paused."""
+    params: Params = {"sync_types": [p[0] for p in pairs], "agent_ids": [p[1] for p in pairs]}
+    return [Stopped(**row) for row in db.execute(SQL_STOPPED, params).fetchall()]
 
 
 def active_states(db: Database) -> Iterator[PairState]:

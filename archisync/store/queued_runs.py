@@ -7,6 +7,7 @@ Each statement that adds or removes a queued run keeps the two in step.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archisync.store.database import Database, Params, one
@@ -93,25 +94,32 @@ select s.sync_type, why.reason, why.n
  order by why.reason
 """
 
-# Purpose: a forced run, or the pair's unfinished one, which becomes forced: it runs though its type is disabled or its agent paused, and
-# is pushed again to the front of the queue. One that is being done stays where it is, and is forced if it needs another attempt.
-# Caller: force. Locks: the state, the run.
+# Purpose: a forced run for each pair, or the pair's unfinished one, which becomes forced: it runs though its type is disabled or its agent
+# paused, and is pushed again to the front of the queue. One that is being done stays where it is, and is forced if it needs another
+# attempt. Pairs that were never on the whitelist are left out. Caller: force_all. Locks: the states, in order; then the runs.
 SQL_FORCE = """
-with pair as materialized (
-  select sync_type, agent_id from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s for update),
+with asked as materialized (
+  select a.sync_type, a.agent_id, min(a.place) as place
+    from unnest(%(sync_types)s::text[], %(agent_ids)s::text[]) with ordinality as a(sync_type, agent_id, place)
+   group by a.sync_type, a.agent_id),
+pair as materialized (
+  select st.sync_type, st.agent_id from system.sync_state st
+    join asked a on a.agent_id = st.agent_id and a.sync_type = st.sync_type
+   order by st.agent_id, st.sync_type for update of st),
 run as (
   insert into system.queued_runs as q (sync_type, agent_id, trigger, requested_by, request_reason)
-  select sync_type, agent_id, 'forced', %(by)s, %(why)s from pair
+  select sync_type, agent_id, 'forced', %(by)s, %(why)s from pair join asked using (sync_type, agent_id) order by asked.place
   on conflict (agent_id, sync_type) do update
      set trigger = 'forced', not_before = null,
          requested_by = coalesce(q.requested_by, excluded.requested_by),
          request_reason = coalesce(q.request_reason, excluded.request_reason),
          delivery_id = case when q.trigger = 'forced' and q.not_before is null then q.delivery_id end
-  returning q.id, q.xmax <> 0 as joined),
+  returning q.id, q.sync_type, q.agent_id, q.xmax <> 0 as joined),
 state as (
   update system.sync_state st set unfinished_run_id = run.id from run
-   where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s and not run.joined)
-select id, joined from run
+   where st.agent_id = run.agent_id and st.sync_type = run.sync_type and not run.joined)
+select run.id as run_id, run.sync_type, run.agent_id, run.joined
+  from run join asked using (sync_type, agent_id) order by asked.place
 """
 
 # Purpose: the place in the queue of each type's first run that waits, counted up to a limit. Caller: positions. No locks.
@@ -158,8 +166,15 @@ class Forced:
     joined: bool
 
 
+def force_all(db: Database, pairs: Sequence[tuple[str, str]], *, by: str, why: str | None) -> list[Forced]:
+    """For each pair (type, agent), in this order, a run at the front of the queue, or the unfinished one that there is. The pairs must have
+    been on the whitelist."""
+    params: Params = {"by": by, "why": why}
+    params["sync_types"], params["agent_ids"] = [p[0] for p in pairs], [p[1] for p in pairs]
+    return [Forced(**row) for row in db.execute(SQL_FORCE, params).fetchall()]
+
+
 def force(db: Database, sync_type: str, agent_id: str, *, by: str, why: str | None) -> Forced:
-    """A run of the pair at the front of the queue, or the unfinished one that there is. The pair must have been on the whitelist."""
-    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "by": by, "why": why}
-    row = one(db, SQL_FORCE, params)
-    return Forced(run_id=row["id"], sync_type=sync_type, agent_id=agent_id, joined=row["joined"])
+    """`force_all` for one pair."""
+    [forced] = force_all(db, [(sync_type, agent_id)], by=by, why=why)
+    return forced

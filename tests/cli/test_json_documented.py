@@ -291,6 +291,9 @@ def around_a_held_export(site: Site, run_id: int) -> Iterator[Document]:
     yield site.shown("held list --all")
     (site.exports / "anna.bianchi" / "customers.csv").write_text("customer_id,name,colour\n1,,red\n", "utf-8")
     yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
+    (site.exports / "anna.bianchi" / "customers.csv").write_text('customer_id,name\n1,"a "b" c"\n', "utf-8")
+    yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
+    yield site.shown("run customers --agent anna.bianchi --inline", code=ExitCode.HELD)
 
 
 def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:

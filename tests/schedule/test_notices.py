@@ -195,7 +195,8 @@ def test_a_run_held_after_its_agent_left_the_whitelist_gives_no_notice(connectio
     held.record(
         connection,
         {
-            "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "acceptable": True,
+            "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "hint": None,
+            "acceptable": True,
             "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
         },
     )  # fmt: skip
