@@ -38,8 +38,8 @@ def _prepare(db: Database) -> int:
     held.record(
         db,
         {
-            "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "drop", "message": "m", "acceptable": True,
-            "sha256": "ab", "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
+            "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "drop", "message": "m", "hint": None,
+            "acceptable": True, "sha256": "ab", "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
         },
     )  # fmt: skip
     return run_id
