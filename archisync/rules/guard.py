@@ -15,6 +15,11 @@ from archisync.base.text import counted
 DEFAULT_PERCENT = 50
 """Every share of every type, until `archisync guard set` changes it."""
 HIGH_WATER_DAYS = 7
+LEAST_QUARANTINED = 3
+"""Fewer rejected rows don't hold an export: in a table of three rows, one bad cell is daily life."""
+GROWTH_FACTOR = 10
+GROWTH_ROWS = 1000
+"""A table may grow to this many rows from any number; above, only to GROWTH_FACTOR times the known rows."""
 
 
 class Rule(StrEnum):
@@ -25,6 +30,8 @@ class Rule(StrEnum):
     MISSING_COLUMN = "missing-column"
     ALL_REJECTED = "all-rejected"
     DUPLICATE_KEYS = "duplicate-keys"
+    QUARANTINED = "quarantined"
+    ROW_GROWTH = "row-growth"
     NO_FINAL_LINE_END = "no-final-line-end"
     ZERO_ROWS = "zero-rows"
     ROW_DROP = "row-drop"
@@ -47,7 +54,8 @@ _NEVER_ACCEPTABLE = frozenset(
 class Limits:
     """Shares in percent of the known rows; more than that holds the export. 100 switches a rule off.
 
-    `drop`: fewer rows than the last applied export, or than the largest one of the last seven days. `delete`: known rows that are not in
+    `drop`: fewer rows than the last applied export, or than the largest one of the last seven days; and rejected rows, of those in the
+    export. `delete`: known rows that are not in
     the export (new keys may hide them from the count). `rewrite`: known rows in which more than half of the filled fields, and more than
     one, change at once, which is what a shifted column does. A new price or status alone is no rewrite, in however many rows.
     """
@@ -114,7 +122,9 @@ def judge(evidence: Evidence, limits: Limits = Limits()) -> Hold | None:
     """The reason to hold the export; None when it may be applied."""
     if broken := _broken(evidence):
         return broken
-    unlikely = _fewer(evidence, limits) or _planned(evidence.plan, limits)
+    unlikely = (
+        _rejected(evidence, limits) or _more(evidence) or _fewer(evidence, limits) or _planned(evidence.plan, limits)
+    )
     if not evidence.newly_open:
         return unlikely
     if unlikely:
@@ -131,6 +141,27 @@ def _broken(evidence: Evidence) -> Hold | None:
     if evidence.seen and not evidence.valid:
         return Hold(rule=Rule.ALL_REJECTED, message=f"all {evidence.seen} rows of the export were rejected")
     return None
+
+
+def _rejected(evidence: Evidence, limits: Limits) -> Hold | None:
+    bad = evidence.quarantined
+    if bad < LEAST_QUARANTINED or not exceeds(bad, evidence.seen, limits.drop):
+        return None
+    return Hold(
+        rule=Rule.QUARANTINED,
+        message=f"{bad} of {evidence.seen} rows of the export were rejected: {_share(bad, evidence.seen)} "
+        f"(at most {limits.drop} % are applied unasked)",
+    )
+
+
+def _more(evidence: Evidence) -> Hold | None:
+    """A pair without known rows has no history that makes a number unlikely."""
+    if not evidence.known or evidence.valid <= max(GROWTH_ROWS, GROWTH_FACTOR * evidence.known):
+        return None
+    return Hold(
+        rule=Rule.ROW_GROWTH,
+        message=f"the export has {evidence.valid} rows, {evidence.known} are known: more than {GROWTH_FACTOR} times as many",
+    )
 
 
 def _fewer(evidence: Evidence, limits: Limits) -> Hold | None:

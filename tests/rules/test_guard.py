@@ -76,12 +76,44 @@ def test_first_export_is_never_too_small() -> None:
     assert rule(evidence(0)) is None
 
 
+def test_rejected_rows_are_judged_exactly_on_a_first_load_too() -> None:
+    for seen in range(2, 200):
+        for bad in range(1, seen):
+            held = bad >= 3 and Fraction(bad, seen) > Fraction(1, 2)
+            assert rule(evidence(seen - bad, quarantined=bad)) == (Rule.QUARANTINED if held else None), (bad, seen)
+    assert rule(evidence(60, known=100, quarantined=40)) is None
+    assert rule(evidence(20, known=100, quarantined=80)) is Rule.QUARANTINED  # the reason why rows are missing
+    assert rule(evidence(1, quarantined=199), Limits(drop=99)) is Rule.QUARANTINED
+    assert rule(evidence(1, quarantined=199), Limits(drop=100)) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "valid", "held"),
+    [
+        (None, 50_000, False),
+        (0, 50_000, False),
+        (1, 1000, False),
+        (1, 1001, True),
+        (200, 2000, False),
+        (200, 2001, True),
+    ],
+)
+def test_more_than_ten_times_the_known_rows_are_held(known: int | None, valid: int, held: bool) -> None:
+    assert rule(evidence(valid, known=known)) == (Rule.ROW_GROWTH if held else None)
+
+
 def test_messages_give_the_numbers_and_the_limit() -> None:
     hold = judge(evidence(4, known=4, plan=Plan(known=4, rewritten=3, changed=3)))
     assert hold is not None
     assert hold.message == (
         "3 of 4 known rows would change in more than half of their fields: 75 % (at most 50 % are applied unasked)"
     )
+    hold = judge(evidence(1, quarantined=199))
+    assert hold is not None
+    assert hold.message == "199 of 200 rows of the export were rejected: 99 % (at most 50 % are applied unasked)"
+    hold = judge(evidence(4000, known=200))
+    assert hold is not None
+    assert hold.message == "the export has 4000 rows, 200 are known: more than 10 times as many"
     conflict = judge(replace(evidence(4), conflicting=1))
     assert conflict is not None
     assert conflict.message == "the export has 1 key more than once, with different values"
@@ -96,12 +128,16 @@ def test_messages_give_the_numbers_and_the_limit() -> None:
 def test_each_share_has_its_own_limit(name: str) -> None:
     limits = Limits(**{"drop": 100, "delete": 100, "rewrite": 100, name: 10})
     judged = {
-        "drop": {rule(evidence(5, known=10), limits), rule(evidence(5, high=10), limits)},
+        "drop": {
+            rule(evidence(5, known=10), limits),
+            rule(evidence(5, high=10), limits),
+            rule(evidence(5, quarantined=5), limits),
+        },
         "delete": {rule(evidence(10, known=10, plan=Plan(known=10, vanishing=5)), limits)},
         "rewrite": {rule(evidence(10, known=10, plan=Plan(known=10, rewritten=5)), limits)},
     }
     rules = {
-        "drop": {Rule.ROW_DROP, Rule.HIGH_WATER},
+        "drop": {Rule.ROW_DROP, Rule.HIGH_WATER, Rule.QUARANTINED},
         "delete": {Rule.PLANNED_DELETES},
         "rewrite": {Rule.PLANNED_REWRITES},
     }

@@ -51,6 +51,31 @@ def test_a_shifted_column_is_held_and_a_changed_one_is_not(sync: Sync, connectio
     assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first load", "known rows"])
+def test_an_export_of_which_most_rows_are_rejected_is_held_until_accepted(
+    sync: Sync, connection: Database, first: bool
+) -> None:
+    if not first:
+        assert sync(rows(*range(10))).state == "succeeded"
+    before = fingerprint(connection, SYNC_TYPES["customers"])
+    bad = rows(*range(4)) + "".join(f"C{n},,06 {n},Roma,{n}@x.it\n" for n in range(4, 10))
+    run = sync(bad)
+    assert (run.state, run.reason) == ("held", "quarantined")
+    assert run.message == "6 of 10 rows of the export were rejected: 60 % (at most 50 % are applied unasked)"
+    assert fingerprint(connection, SYNC_TYPES["customers"]) == before
+    held.decide(connection, run.run_id, accept=True, by="mrossi", why="the ERP has no names for old customers")
+    assert sync(bad).state == "succeeded"
+
+
+def test_an_export_with_more_than_ten_times_the_known_rows_is_held(sync: Sync, connection: Database) -> None:
+    assert sync(rows(*range(10))).state == "succeeded"
+    run = sync(rows(*range(1001)))
+    assert (run.state, run.reason) == ("held", "row-growth")
+    assert run.message == "the export has 1001 rows, 10 are known: more than 10 times as many"
+    assert count(connection, "select count(*) from agents.customers") == 10
+    assert sync(rows(*range(1000))).state == "succeeded"
+
+
 @pytest.mark.parametrize(("fields", "state"), [("name", "succeeded"), ("name,phone", "held")])
 def test_the_only_field_may_change_in_every_row_and_two_of_two_may_not(sync: Sync, fields: str, state: str) -> None:
     def export(version: int) -> str:

@@ -145,7 +145,8 @@ def test_a_date_that_only_postgresql_can_express_is_repaired(
 @pytest.mark.usefixtures("_compared_in")
 def test_only_good_rows_that_are_identical_count_as_repeated(deliver: Deliver) -> None:
     deliver(CUSTOMERS)
-    bad = deliver(CUSTOMERS + "C2,Due,never\nC2,Due,never\nC3,,\nC3,,\n")
+    good = "".join(f"C{n},Name {n},\n" for n in range(10, 15))
+    bad = deliver(CUSTOMERS + good + "C2,Due,never\nC2,Due,never\nC3,,\nC3,,\n")
     assert (bad.state, warnings_of(bad)) == ("succeeded", [("quarantined", 4)])
     conflicting = deliver(CUSTOMERS + "C3,Tre,\nC3,Drei,\nC3,Drei,\nC3,Tre,\n")
     assert (conflicting.reason, warnings_of(conflicting)) == ("duplicate-keys", [("repeated-rows", 2)])

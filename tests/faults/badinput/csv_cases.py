@@ -127,7 +127,12 @@ FILES = (
         reason="duplicate-keys",
     ),
     held("every-row-bad", head() + ",,,,,\n" * 4, "all 4 rows of the export were rejected", reason="all-rejected"),
-    held("half-of-the-rows-bad", head() + good_row("customers", "k1") + ",,,,,\n" * 3, "75 % fewer", reason="row-drop"),
+    held(
+        "half-of-the-rows-bad",
+        head() + good_row("customers", "k1") + ",,,,,\n" * 3,
+        "3 of 4 rows of the export were rejected: 75 %",
+        reason="quarantined",
+    ),
     held("login-page", "<!DOCTYPE html>\n<html>Login</html>\n", "looks like an HTML page, probably a login page"),
     held("pdf", b"%PDF-1.7\n", "truncated: the PDF has no end", reason="truncated"),
     held("cut-zip", b"PK\x03\x04rest\n", "the zip archive is truncated or damaged", reason="truncated"),
