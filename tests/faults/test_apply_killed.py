@@ -35,8 +35,10 @@ from tests.support.samples import SAMPLES
 Fault = Literal["worker killed", "connection lost", "lease lost"]
 AGENT = "anna.bianchi"
 NOON = "2026-05-05T12:00:00Z"
-LATER = "2026-05-05T12:09:00Z"
-"""Leases, and delays of retries, are over; no type is due again."""
+LEASES_OVER = "2026-05-05T12:04:00Z"
+DELAYS_OVER = "2026-05-05T12:09:00Z"
+"""Those of retries; no type is due again."""
+RETRY_AFTER_S = 300
 FORKSERVER = multiprocessing.get_context("forkserver")
 MOST_STEPS = 200
 """More than any job has, so the loop ends with a job that has fewer steps than n."""
@@ -134,7 +136,7 @@ def _fetch_of(job: Job) -> Callable[[Request], Fetched]:
 
     def fetch(request: Request) -> Fetched:
         if request.sync_type in job.silent:
-            raise TransientSourceError("the ERP does not answer", retry_after_s=60)
+            raise TransientSourceError("the ERP does not answer", retry_after_s=RETRY_AFTER_S)
         return real_fetch(request)
 
     return fetch
@@ -161,7 +163,7 @@ def _break(orders: Orders, config: Config, db: Database) -> None:
 def _take_away(config: Config, agent_id: str) -> None:
     """A tick takes the agent back, and another worker asks for it: it gets the agent only if the first one had let it go."""
     with connected(config.database_url, purpose="another worker") as other:
-        other.execute(f"set archisync.now = '{LATER}'")
+        other.execute(f"set archisync.now = '{LEASES_OVER}'")
         was_claimed = count(other, "select count(*) from system.claims")
         claims.reap(other, max_attempts=3)
         claimed = claims.claim_agent(other, agent_id, worker="another:1", lease_s=60)
@@ -298,10 +300,11 @@ def attempt(site: Site, job: Job, fault: Fault, after_step: int) -> int:
 
 
 def recover(site: Site, job: Job) -> Seen:
-    """Do what the next tick and worker do when leases and delays are over."""
-    site.set_clock(LATER)
-    tick(site.db, site.config)
-    drain(site.db, site.config)
+    """Do what ticks and workers do when leases are over, and when delays are over too."""
+    for moment in (LEASES_OVER, DELAYS_OVER):
+        site.set_clock(moment)
+        tick(site.db, site.config)
+        drain(site.db, site.config)
     assert (
         count(site.db, "select (select count(*) from system.claims) + (select count(*) from system.queued_runs)") == 0
     )
