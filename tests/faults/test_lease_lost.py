@@ -18,7 +18,8 @@ from archisync.store.locks import agent_lock, unlock_agent
 from archisync.store.runs import State
 from archisync.work import heartbeat
 from archisync.work.heartbeat import Heartbeat
-from tests.support.rows import count, do_run, drain
+from archisync.work.runner import Runner
+from tests.support.rows import count, drain, job_of
 
 AGENT = "anna.bianchi"
 
@@ -37,8 +38,9 @@ def expire(db: Database) -> None:
     db.execute("update system.claims set lease_until = system.clock() - interval '1 second'")
 
 
+@pytest.mark.parametrize("inline", [False, True])
 def test_a_worker_whose_lease_ended_while_it_fetched_leaves_the_run_and_the_agent_alone(
-    connection: Database, database_url: str, config: Config, monkeypatch: pytest.MonkeyPatch
+    connection: Database, database_url: str, config: Config, monkeypatch: pytest.MonkeyPatch, *, inline: bool
 ) -> None:
     """Its session has the agent's lock until it notices: no other worker gets the agent before."""
     agents.add(connection, AGENT, name=None, whitelisted=True)
@@ -54,7 +56,13 @@ def test_a_worker_whose_lease_ended_while_it_fetched_leaves_the_run_and_the_agen
 
     monkeypatch.setattr(sources, "fetch", fetch)
     with connected(database_url, purpose="worker") as worker:
-        assert do_run(worker, config, run_id, EventLog(lines, as_json=True)) == 0
+        with Runner(worker, config, EventLog(lines, as_json=True)) as runner:
+            if inline:
+                assert runner.do_forced(AGENT, run_id) is None
+            else:
+                job = job_of(worker, run_id)
+                assert job is not None
+                assert runner.do(*job) == 0
         assert found == [Locked(agent_id=AGENT)]
         assert isinstance(claims.claim_agent(connection, AGENT, worker="other:1", lease_s=60), Claim)
 
