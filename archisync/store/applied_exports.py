@@ -17,7 +17,7 @@ SQL_BEGIN_APPLY = """
 with forgotten as (
   delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s returning 1)
 select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
-       r.forced, set_config('synchronous_commit', case when r.forced then 'on' else 'off' end, true),
+       r.forced, set_config('synchronous_commit', case when r.forced then current_setting('synchronous_commit') else 'off' end, true),
        set_config('work_mem', '64MB', true),  -- for a hash of 100,000 rows; with 4 MB it goes to disk and back
        set_config('datestyle', 'ISO, DMY', true),  -- lines that are copied as they are may have dates with the day first
        exists (select from system.held_exports h where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s
