@@ -15,6 +15,8 @@ import psycopg
 import pytest
 import yaml
 
+from archisync.queue.client import redis_client
+from archisync.queue.workers import live_workers
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
@@ -190,6 +192,9 @@ def test_stale(at_work: dict[str, str], folder: Path) -> None:
                 )
             script(shell, "archisync tick", "archisync worker --burst")
         script(shell, "archisync worker &")
+        with redis_client(at_work["ARCHISYNC_REDIS_URL"]) as client:
+            while not live_workers(client, "archisync"):
+                continue
         type_all(shell, GUIDES / "stale.md")
 
 

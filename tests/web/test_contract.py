@@ -93,9 +93,9 @@ def test_the_status_shows_history_with_errors_and_a_skipped_run_is_no_success(ru
     site.execute("update system.sync_state set last_success_at = system.clock() where sync_type = 'orders'")
     with running.client(READ_TOKEN) as client:
         found = OldPanel(client).poll()
-        unchanged = client.get("/api/sync/monitoring/status?limit=20")
-        tag = {"If-None-Match": unchanged.headers["etag"]}
-        assert client.get("/api/sync/monitoring/status?limit=20", headers=tag).status_code == 304
+        assert any(
+            _is_unchanged(client) for _ in range(5)
+        )  # the next run of a due pair is due now, whatever the second
     assert set(found["types"]) == set(SYNC_TYPES)
     assert all(set(card) == CARD and card["health"] in HEALTH for card in found["types"].values())
     assert found["types"]["customers"]["health"] == "idle"
@@ -211,3 +211,8 @@ def test_a_server_out_of_reach_is_said_in_json(redis_url: str, tmp_path: Path) -
         assert error.startswith("PostgreSQL is out of reach: ")
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
+
+
+def _is_unchanged(client: httpx.Client) -> bool:
+    tag = client.get("/api/sync/monitoring/status?limit=20").headers["etag"]
+    return client.get("/api/sync/monitoring/status?limit=20", headers={"If-None-Match": tag}).status_code == 304
