@@ -259,13 +259,7 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
     if isinstance(
         exc, (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
     ):
-        if (theirs := _FUNCTION.search(exc.diag.context or "")) and not theirs[0].startswith("system."):
-            return ConfigurationError(
-                f"a function of the database, {theirs[0]}, can't find a name: {primary}",
-                hint="archisync's sessions have no schema of yours in their search_path: "
-                f"alter function {theirs[0]} set search_path = {theirs[1]}",
-            )
-        return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
+        return _missing_name(exc, primary)
     if isinstance(exc, errors.InsufficientPrivilege):
         return ConfigurationError(f"the database role may not do that: {said}", hint=_hint_of_right(exc.diag))
     if isinstance(exc, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName)):
@@ -312,6 +306,17 @@ def translate(exc: psycopg.Error) -> ArchisyncError:
             f"PostgreSQL is out of reach: {said}", hint='is it up? pg_isready -d "$ARCHISYNC_DATABASE_URL"'
         )
     return ArchisyncError(f"PostgreSQL reported {type(exc).__name__}: {said}", hint="repeat with --debug for details")
+
+
+def _missing_name(exc: psycopg.Error, primary: str) -> ArchisyncError:
+    """A function of the user's may look for names in a search_path that our sessions don't have."""
+    if (theirs := _FUNCTION.search(exc.diag.context or "")) and not theirs[0].startswith("system."):
+        return ConfigurationError(
+            f"a function of the database, {theirs[0]}, can't find a name: {primary}",
+            hint="archisync's sessions have no schema of yours in their search_path: "
+            f"alter function {theirs[0]} set search_path = {theirs[1]}",
+        )
+    return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
 
 
 @contextmanager
