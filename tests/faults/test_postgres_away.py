@@ -392,7 +392,7 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_work_goes_on_when_there_is_r
         only_customers(db)
         db.execute(f"create tablespace small location '{space}'")
         db.execute("alter table agents.customers set tablespace small")
-        versions.write(1)
+        versions.write(1, rows=4000)
         tick(db, config)
         drain(db, config)
         before = fingerprint(db, SYNC_TYPES["customers"])
