@@ -103,7 +103,9 @@ def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:
     pairs = [pair for pair in found.unhealthy if pair.backoff_until or not found.tick_note]
     for pair in pairs[:PAIRS_NAMED]:
         sentence = pair.describe(lambda moment: output.moment(moment, found.now))
-        yield f"{sentence} (archisync why {pair.sync_type} {shlex.quote(pair.agent_id)})"
+        ends = f"; to end the rest: archisync retry {pair.sync_type} --agent {shlex.quote(pair.agent_id)}"
+        more = ends if pair.backoff_until else ""
+        yield f"{sentence} (archisync why {pair.sync_type} {shlex.quote(pair.agent_id)}{more})"
     if len(pairs) > PAIRS_NAMED:
         yield "… and more: archisync rest list, archisync history --state failed"
 

@@ -56,7 +56,10 @@ class Explanation:
         if (failure := self.last_failure) is not None:
             yield f"run {failure.run_id} failed: {failure.message} (archisync show {failure.run_id})"
         if failures and self.pair.run_state is None:
+            rests = self.pair.backoff_until is not None and self.pair.backoff_until > self.now
             yield f"to try again now: archisync retry {named}"
+            if rests:
+                yield f"to end its rest: archisync rest end {named}"
         for stranger in self.strangers:
             yield f"{stranger}: no worker can have it; {stranger.remedy}"
         if self.tick_note:

@@ -185,7 +185,9 @@ history as (
 failed as (
   update system.sync_state st
      set consecutive_failures = st.consecutive_failures + 1, last_run_id = over.id, unfinished_run_id = null, same_changes_nothing = false,
-         backoff_until = system.clock() + system.backoff(st.sync_type, st.consecutive_failures + 1)
+         scheduled_failures = st.scheduled_failures + (over.trigger = 'scheduled')::int,
+         backoff_until = case when over.trigger = 'forced' then st.backoff_until
+                              else system.clock() + system.backoff(st.sync_type, st.scheduled_failures + 1) end
     from over where st.sync_type = over.sync_type and st.agent_id = over.agent_id),
 back as (
   update system.queued_runs q

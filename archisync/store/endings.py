@@ -50,7 +50,7 @@ state as ("""  # noqa: S608 - the parts are constants of this module
 _FINISHED = """)
 select (select count(*) from history) as ended"""
 
-# Purpose: the end of a run that wrote no data. A skipped one gives its slot back, or what stood in the way (a pause, say) would take a run
+# Purpose: the end of a run that wrote no data. A forced one that fails never makes the schedule rest. A skipped one gives its slot back, or what stood in the way (a pause, say) would take a run
 # along that is due: the pair is due again as of that slot; another slot than the run's is left alone. After a hold failures are no longer
 # in a row: the ERP has answered. Caller: finish. Locks: claim, state, run.
 SQL_FINISH = f"""{_FINISH}
@@ -59,8 +59,11 @@ SQL_FINISH = f"""{_FINISH}
          same_changes_nothing = st.same_changes_nothing and %(state)s = 'skipped',
          consecutive_failures = case %(state)s when 'failed' then st.consecutive_failures + 1 when 'held' then 0
                                                else st.consecutive_failures end,
-         backoff_until = case %(state)s when 'failed' then system.clock() + system.backoff(st.sync_type, st.consecutive_failures + 1)
-                                        when 'held' then null else st.backoff_until end,
+         scheduled_failures = case when %(state)s = 'held' then 0
+                                   else st.scheduled_failures + (%(state)s = 'failed' and e.trigger = 'scheduled')::int end,
+         backoff_until = case when %(state)s = 'failed' and e.trigger = 'scheduled'
+                              then system.clock() + system.backoff(st.sync_type, st.scheduled_failures + 1)
+                              when %(state)s = 'held' then null else st.backoff_until end,
          last_slot_at = case when %(state)s = 'skipped' and st.last_slot_at = e.slot_at
                              then e.slot_at - make_interval(mins => s.interval_minutes) else st.last_slot_at end
     from ended e join system.sync_settings s using (sync_type)
@@ -69,8 +72,8 @@ SQL_FINISH = f"""{_FINISH}
 # Purpose: the end of a run whose export was applied, in the transaction that wrote the data. Caller: finish_applied. Locks: as above.
 SQL_FINISH_APPLIED = f"""{_FINISH}
   update system.sync_state st
-     set last_run_id = %(run_id)s, unfinished_run_id = null, consecutive_failures = 0, backoff_until = null,
-         last_success_at = system.clock(), known_rows = %(known_rows)s, applied_source = %(source)s,
+     set last_run_id = %(run_id)s, unfinished_run_id = null, consecutive_failures = 0, scheduled_failures = 0,
+         backoff_until = null, last_success_at = system.clock(), known_rows = %(known_rows)s, applied_source = %(source)s,
          same_changes_nothing = %(same_changes_nothing)s,
          data_version = st.data_version + case when %(changed)s then 1 else 0 end,
          high_rows = (select jsonb_object_agg(d.day, d.n) from (
@@ -112,7 +115,8 @@ history as (
     from ended e cross join mine),
 state as (
   update system.sync_state st
-     set last_run_id = e.id, unfinished_run_id = null, consecutive_failures = 0, backoff_until = null, last_success_at = system.clock()
+     set last_run_id = e.id, unfinished_run_id = null, consecutive_failures = 0, scheduled_failures = 0, backoff_until = null,
+         last_success_at = system.clock()
     from ended e where st.sync_type = e.sync_type and st.agent_id = e.agent_id),
 unnamed as (
   update system.claims c set run_id = null from mine

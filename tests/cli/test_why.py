@@ -109,7 +109,8 @@ def test_why_says_until_when_the_pair_rests(cli: Cli, noon: Database) -> None:
         0,
         "orders of anna: it failed 3 times in a row and rests until 2026-03-01T12:40:00Z\n"
         "next at 2026-03-01T12:40:00Z\n"
-        "note: to try again now: archisync retry orders --agent anna\n",
+        "note: to try again now: archisync retry orders --agent anna\n"
+        "note: to end its rest: archisync rest end orders --agent anna\n",
     )
 
 
@@ -205,5 +206,8 @@ def test_an_id_is_quoted_in_a_command_to_type(cli: Cli, noon: Database) -> None:
         f"note: its last 4 runs failed: archisync history orders --agent '{hostile}'\n"
         in _why(cli, "orders", hostile)[1]
     )
-    assert f"(archisync why customers '{hostile}')" in cli("status", env=AT_NOON).stdout
+    assert (
+        f"(archisync why customers '{hostile}'; to end the rest: archisync retry customers --agent '{hostile}')"
+        in cli("status", env=AT_NOON).stdout
+    )
     assert f"hint: did you mean '{hostile}'? " in cli("agent", "show", "anna;$(touch y)").stderr

@@ -346,7 +346,8 @@ def test_a_skipped_run_is_due_at_the_next_tick_after_its_cause_is_undone(
 def test_a_failing_pair_backs_off_visibly(registered: Database, config: Config, exports: Path, cli: Cli) -> None:
     (exports / AGENTS[0] / "orders.csv").unlink()
     for _ in range(3):
-        queued_runs.force(registered, "orders", AGENTS[0], by="test", why=None)
+        registered.execute("update system.sync_state set last_slot_at = null, backoff_until = null")
+        tick(registered, config)
         drain(registered, config)
     registered.execute("update system.sync_state set last_slot_at = null")
     told = cli("why", "orders", AGENTS[0])

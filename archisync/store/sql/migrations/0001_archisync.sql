@@ -228,6 +228,7 @@ create table system.sync_state (
   last_run_id          bigint,
   last_success_at      timestamptz,
   consecutive_failures integer not null default 0,
+  scheduled_failures   integer not null default 0,         -- of these, the ones of scheduled runs: only they make the pair rest
   backoff_until        timestamptz,
   known_rows           bigint,                             -- rows of the last applied export: the guard's baseline
   high_rows            jsonb not null default '{}',        -- {"2026-11-24": 1450, …}: most rows applied on each of the last days (UTC)
@@ -247,7 +248,7 @@ create index sync_state_by_success on system.sync_state (sync_type, system.or_ne
 create index sync_state_failing on system.sync_state (sync_type, consecutive_failures, agent_id) where active and consecutive_failures > 0;
 create index sync_state_resting on system.sync_state (sync_type, backoff_until) where active and backoff_until is not null;
 
--- How long a pair rests after its n-th failure in a row: not at all after the first, then double the interval each time, at most six hours
+-- How long a pair rests after the n-th failure in a row of its scheduled runs: not at all after the first, then double the interval each time, at most six hours
 -- (or its own interval, if that is longer).
 create function system.backoff(of_type text, failures integer) returns interval
 language sql stable
