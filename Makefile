@@ -39,7 +39,8 @@ test: $(DEV) ## run the tests of the code; those of guides, Sentinel, PgBouncer 
 format: $(DEV) ## name the files that are not formatted
 	$(BIN)/ruff format --check .
 
-fix: $(DEV) ## format the files and fix what the linter can fix
+fix: $(DEV) ## format the files, fix what the linter can fix, and write the built-in types as JSON
+	$(BIN)/python -m tests.support.builtintypes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

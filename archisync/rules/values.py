@@ -13,14 +13,14 @@
 """
 
 import re
-import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
 
-from archisync.rules.synctypes import Kind
+from archisync.rules.labels import strip_accents
+from archisync.rules.typemodel import Kind
 
 Locale = Literal["iso", "it"]
 Value = str | Decimal | int | date | datetime | bool | None
@@ -58,14 +58,6 @@ def clean(text: str) -> tuple[str | None, int]:
         removed = len(text) - len(kept)
         text = kept
     return " ".join(text.split()) or None, removed
-
-
-def strip_accents(text: str) -> str:
-    """The text without accents: `Città` → `Citta`."""
-    if text.isascii():
-        return text
-    bare = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
-    return unicodedata.normalize("NFC", bare)
 
 
 def parse(kind: Kind, text: str, locale: Locale, zone: ZoneInfo) -> Value:

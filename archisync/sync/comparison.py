@@ -45,8 +45,8 @@ class Comparison(Protocol):
         """Rows that name an order which this agent does not have (yet). After `write`."""
         ...
 
-    def repeated_order_numbers(self) -> int:
-        """Order numbers that several orders of the export share. After `write`."""
+    def repeated_values(self) -> dict[str, int]:
+        """How many values several rows of the export share, by field. After `write`."""
         ...
 
 
@@ -86,5 +86,5 @@ class StagedComparison:
     def unknown_orders(self) -> int:
         return references.unknown_orders(self._target, references.good_rows(self._target, self.staged))
 
-    def repeated_order_numbers(self) -> int:
-        return references.repeated_order_numbers(self._target, references.good_rows(self._target, self.staged))
+    def repeated_values(self) -> dict[str, int]:
+        return references.repeated_values(self._target, references.good_rows(self._target, self.staged))

@@ -328,8 +328,8 @@ class InMemoryComparison:
     def unknown_orders(self) -> int:
         return references.unknown_orders(self._target, self._good_rows())
 
-    def repeated_order_numbers(self) -> int:
-        return references.repeated_order_numbers(self._target, self._good_rows())
+    def repeated_values(self) -> dict[str, int]:
+        return references.repeated_values(self._target, self._good_rows())
 
     def _good_rows(self) -> references.GoodRows:
         target = self._target

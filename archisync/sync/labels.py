@@ -6,14 +6,13 @@ columns for one field hold the export: nobody knows which of them is right.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from archisync.base.errors import ConfigurationError, ExportError
+from archisync.rules.labels import fold_label
 from archisync.rules.synctypes import Field, SyncType
-from archisync.rules.values import strip_accents
 
 _SHOWN_LABELS = 40
 _SHOWN_CHARS = 40
@@ -24,18 +23,6 @@ class MissingColumnError(ExportError):
     """The export has no column for a field that the sync type requires."""
 
     reason = "missing-column"
-
-
-_APOSTROPHE_ACCENT = re.compile(r"(?<=[AEIOU])['`](?=[ :]|$)")
-
-
-def fold_label(label: str) -> str:
-    """The form in which labels are compared: upper case, no accents, no trailing colon, single blanks. `_` stays.
-
-    `CITTA'` is CITTÀ on a keyboard without capital accents.
-    """
-    folded = " ".join(strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").upper()).split())
-    return _APOSTROPHE_ACCENT.sub("", folded).rstrip(": ")
 
 
 @lru_cache(maxsize=512)

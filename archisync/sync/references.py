@@ -1,4 +1,4 @@
-"""Order numbers that don't fit together. Exports arrive independently, so this is a warning and holds nothing."""
+"""Values of an export that don't fit together. Exports arrive independently, so this is a warning and holds nothing."""
 
 from __future__ import annotations
 
@@ -32,15 +32,18 @@ def unknown_orders(target: Target, good: GoodRows) -> int:
     )
 
 
-def repeated_order_numbers(target: Target, good: GoodRows) -> int:
-    """Order numbers that several orders of the export share; 0 for other types."""
-    if target.type.name != "orders" or not any(c.name == "order_number" for c in target.columns):
-        return 0
+def repeated_values(target: Target, good: GoodRows) -> dict[str, int]:
+    """How many values of a field several rows of the export share, for each field that the type declares `distinct`; without zeros."""
+    counts = {field.name: _repeated(target, good, field.name) for field in target.columns if field.distinct}
+    return {name: number for name, number in counts.items() if number}
+
+
+def _repeated(target: Target, good: GoodRows, name: str) -> int:
     return target.count(
-        "select count(*) as n from (select from {rows} and s.order_number is not null"
-        " group by s.order_number having count(*) > 1) d",
+        "select count(*) as n from (select from {rows} and {value} is not null group by {value} having count(*) > 1) d",
         good.params,
         rows=good.rows,
+        value=sql.Identifier("s", name),
     )
 
 

@@ -225,7 +225,7 @@ class Sync:
             self._record.counts = comparison.write(verdict.plan)
             if layouts.renew:
                 comparison.renew_digests()
-        self._record.warn_about_orders(comparison)
+        self._record.warn_about_values(comparison)
 
     def _finish(self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts) -> Outcome:
         """Record what the pair's next run needs to know, and end the run."""

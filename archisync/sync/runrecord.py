@@ -87,14 +87,14 @@ class RunRecord:
         if removed := records.control_characters_removed:
             self.warn("control-characters", f"{counted(removed, 'control character')} removed", removed)
 
-    def warn_about_orders(self, comparison: Comparison) -> None:
+    def warn_about_values(self, comparison: Comparison) -> None:
         """After the export is written."""
         if unknown := comparison.unknown_orders():
             what = counted(unknown, "row names an order that is", "rows name orders that are")
             self.warn("unknown-orders", f"{what} not known yet", unknown)
-        if repeated := comparison.repeated_order_numbers():
-            what = counted(repeated, "order number belongs", "order numbers belong")
-            self.warn("repeated-order-numbers", f"{what} to several orders", repeated)
+        for name, repeated in comparison.repeated_values().items():
+            what = counted(repeated, f"value of {name} is", f"values of {name} are")
+            self.warn("repeated-values", f"{what} in several rows", repeated, field=name)
 
 
 def _ms_since(moment: float) -> int:

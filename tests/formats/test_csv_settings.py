@@ -8,10 +8,10 @@ import pytest
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
-from archisync.rules.synctypes import CUSTOMERS, DDT
 from archisync.store import agents, runs
 from archisync.store.database import Database
 from tests.conftest import Cli
+from tests.support.builtintypes import CUSTOMERS, DDT
 from tests.support.rows import sync as sync_now
 
 Deliver = Callable[..., runs.Run]

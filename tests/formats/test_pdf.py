@@ -14,9 +14,10 @@ from archisync.formats.pdf.cycles import Cycles, announced
 from archisync.formats.pdf.pages import read_pages
 from archisync.formats.pdf.table import PdfTable
 from archisync.rules.config import ReaderLimits
-from archisync.rules.synctypes import DDT, SYNC_TYPES, SyncType
+from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.sources.interface import Export
 from archisync.sync.reports import PrintedTable, split_tracking
+from tests.support.builtintypes import DDT
 from tests.support.reports import EMBEDDED_FONT, STANDARD_FONT, STYLES, cut, stream, write_objects, write_report
 
 _WORDS = ("Rossi", "S.r.l.", "Città", "perché", "Via", "Garibaldi", "12/A", "Müller & Söhne", "n°", "(PV)", "-", "€")

@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from archisync.rules.config import Config
-from archisync.rules.synctypes import DDT, SHARED_AGENT, SYNC_TYPES, Field, Kind, Scope, SyncType
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Field, Kind, Scope, SyncType
 from archisync.store import agents, runs
 from archisync.store.database import Database
+from tests.support.builtintypes import DDT
 from tests.support.reports import cut, write_report
 from tests.support.rows import sync as sync_now
 

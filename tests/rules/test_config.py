@@ -5,7 +5,7 @@ import pytest
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import SETTINGS, Config, variable_names
 from archisync.rules.settings import Setting, TypeSetting
-from archisync.rules.synctypes import DDT, ORDERS, PRICES
+from tests.support.builtintypes import DDT, ORDERS, PRICES
 
 REQUIRED = {
     "ARCHISYNC_DATABASE_URL": "postgresql://host/db",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archisync.rules.labels import strip_accents
 from archisync.rules.synctypes import Kind
 from archisync.rules.values import (
     MAX_CELL_BYTES,
@@ -18,7 +19,6 @@ from archisync.rules.values import (
     Locale,
     clean,
     parse,
-    strip_accents,
 )
 
 ROME = ZoneInfo("Europe/Rome")

@@ -13,7 +13,7 @@ from archisync.formats import BadRow, RawRow
 from archisync.formats.copylines import PlainLine
 from archisync.formats.csv.table import CsvTable
 from archisync.formats.rows import PlainLines
-from archisync.rules.synctypes import INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, Kind, SyncType
+from archisync.rules.synctypes import SYNC_TYPES, Kind, SyncType
 from archisync.rules.values import Locale
 from archisync.store import applied_exports
 from archisync.store.database import Database
@@ -21,6 +21,7 @@ from archisync.sync.copying import Staged
 from archisync.sync.records import read_records
 from archisync.sync.staging import stage_all
 from archisync.sync.target import Target
+from tests.support.builtintypes import INVOICES, ORDERS, PRICES, PRODUCTS
 from tests.support.properties import examples
 
 ROME = ZoneInfo("Europe/Rome")

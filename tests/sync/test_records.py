@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.rows import BadRow, NumberText, RawRow
-from archisync.rules.synctypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS, SYNC_TYPES, SyncType
+from archisync.rules.labels import fold_label
+from archisync.rules.synctypes import SYNC_TYPES, SyncType
 from archisync.rules.values import Locale
-from archisync.sync.labels import MissingColumnError, fold_label, map_labels
+from archisync.sync.labels import MissingColumnError, map_labels
 from archisync.sync.records import Quarantined, Record, RecordReader, read_records
+from tests.support.builtintypes import CUSTOMERS, INVOICES, ORDERS, PRICES, PRODUCTS
 
 ROME = ZoneInfo("Europe/Rome")
 
