@@ -59,7 +59,7 @@ def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, ex
         record.warn_about_rows(staged, records)
         verdict = judge_comparison(target, comparison, before, export.sha256, record)
         outlook = outlook_of(comparison, verdict.plan)
-        record.warn_about_orders(comparison)
+        record.warn_about_values(comparison)
     return Preview(
         origin=printable(export.origin),
         seen=staged.seen,
