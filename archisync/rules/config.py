@@ -291,6 +291,12 @@ class Config:
     http_token = Credential("ARCHISYNC_HTTP_TOKEN", "bearer token for `http(s)://` sources")
     http_user = Credential("ARCHISYNC_HTTP_USER", "user name for basic authentication")
     http_password = Credential("ARCHISYNC_HTTP_PASSWORD", "its password")
+    http_token_url = Credential(
+        "ARCHISYNC_HTTP_TOKEN_URL", "where a token is to be had, by OAuth 2.0 client credentials"
+    )
+    http_client_id = Credential("ARCHISYNC_HTTP_CLIENT_ID", "the client that asks for it")
+    http_client_secret = Credential("ARCHISYNC_HTTP_CLIENT_SECRET", "its secret")
+    http_scope = Credential("ARCHISYNC_HTTP_SCOPE", "the scope: `https://erp.example/.default`")
     http_headers = Credential("ARCHISYNC_HTTP_HEADERS", 'further headers, as JSON: `{"X-Api-Key": "…"}`')
     http_cert = Credential("ARCHISYNC_HTTP_CERT", "client certificate, a PEM file")
     http_key = Credential("ARCHISYNC_HTTP_KEY", "its key, a PEM file, unless the certificate's has it")

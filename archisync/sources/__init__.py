@@ -1,18 +1,28 @@
 """Where exports come from: the registry of sources, chosen by the scheme of the template in `ARCHISYNC_SOURCE`.
 
-A template is a path, `file://…`, `http(s)://…`, `sftp://…`, `s3://…`, `sql+postgresql://…`, `exec:` and a program, or has a scheme that a
-plug-in brings (`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource` (`archisync.sources.interface`),
-and add its schemes to `_BUILT_IN`.
+A template is a path, `file://…`, `http(s)://…`, `odata+https://…`, `sftp://…`, `s3://…`, `sql+postgresql://…`, `exec:` and a program, or
+has a scheme that a plug-in brings (`archisync.sources.plugin`). To add a source, write a module with a `CheckedSource`
+(`archisync.sources.interface`), and add its schemes to `_BUILT_IN`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.sources import plugin
-from archisync.sources.interface import CheckedSource, Export, Fetched, Request, Source, Unchanged
+from archisync.sources.interface import (
+    CheckedSource,
+    Export,
+    Fetched,
+    MovingSource,
+    Original,
+    Request,
+    Source,
+    Unchanged,
+)
 from archisync.sources.plugin import Plugin
 from archisync.sources.template import check_placeholders, scheme_of
 
@@ -29,6 +39,7 @@ __all__ = [
     "is_address",
     "origin_if_unchanged",
     "plugins",
+    "put_away",
     "source_for",
 ]
 
@@ -40,15 +51,27 @@ def _path_source() -> CheckedSource:
 
 
 def _http_source() -> CheckedSource:
-    try:
+    with _needs_httpx():
         from archisync.sources.http import HttpSource
+    return HttpSource()
+
+
+@contextmanager
+def _needs_httpx() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as exc:
         if exc.name not in ("httpx", "httpcore"):
             raise
         raise ConfigurationError(
             "an http(s):// source needs httpx, which is not installed", hint="pip install 'archisync[http]'"
         ) from None
-    return HttpSource()
+
+
+def _odata_source() -> CheckedSource:
+    with _needs_httpx():
+        from archisync.sources.odata import ODataSource
+    return ODataSource()
 
 
 def _exec_source() -> CheckedSource:
@@ -96,6 +119,7 @@ _BUILT_IN: dict[str | None, _BuiltIn] = {
     "file": _BuiltIn(_path_source, is_address=True, lists=True),
     "http": _BuiltIn(_http_source, is_address=True),
     "https": _BuiltIn(_http_source, is_address=True),
+    **dict.fromkeys(("odata+https", "odata+http"), _BuiltIn(_odata_source, is_address=True)),
     "sftp": _BuiltIn(_sftp_source, is_address=True, lists=True),
     **dict.fromkeys(("s3", "gs", "az"), _BuiltIn(_object_source, is_address=True, lists=True)),
     "sql+postgresql": _BuiltIn(_query_source, is_address=False),
@@ -171,6 +195,13 @@ def fetch(request: Request) -> Fetched:
     """Fetch the export that the request describes. Raises what `Source.fetch` raises."""
     _checked_scheme(request.template)
     return source_for(request.template).fetch(request)
+
+
+def put_away(request: Request, original: Original) -> None:
+    """Move the file that an export was read from, after the export was applied. Raises SyncError when that can't be done."""
+    source = source_for(request.template)
+    assert isinstance(source, MovingSource)  # no other returns an original
+    source.put_away(request, original)
 
 
 def origin_if_unchanged(request: Request) -> str | None:

@@ -23,6 +23,7 @@ from archisync import __version__
 from archisync.base.errors import AuthenticationError, SourceError, TransientSourceError, TruncatedError
 from archisync.base.text import printable
 from archisync.sources.addresses import GuardedBackend
+from archisync.sources.clienttokens import ClientTokens
 from archisync.sources.httpsettings import HttpSettings, tls_context
 from archisync.sources.httpvalidators import conditions
 
@@ -31,6 +32,7 @@ STEP_TIMEOUT_S = 30.0
 """For a connection, and for each silence of the server; ARCHISYNC_FETCH_TIMEOUT_S limits the whole download."""
 CREDENTIALS_HINT = "check ARCHISYNC_HTTP_TOKEN, or whichever ARCHISYNC_HTTP_… the server wants"
 AGAIN_HINT = "fetch it again: archisync run TYPE --agent AGENT"
+UNAUTHORIZED = 401
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOGIN_PATH = re.compile(r"(?:^|[/._-])(?:log-?in|log-?on|sign-?in|sso|saml2?|adfs|oauth2?)(?:$|[/._-])", re.I)
 _CERTIFICATE_REFUSED = re.compile(r"ALERT_(?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)")
@@ -42,22 +44,35 @@ for _name in ("httpx", "httpcore"):
 
 
 class Getter:
-    """A GET and its redirects, within `timeout_s`. Connections are closed with `stack`."""
+    """A GET and its redirects, within `timeout_s`. Connections are closed with `stack`. `headers` have no secret: any host gets them."""
 
     def __init__(
-        self, settings: HttpSettings, timeout_s: float, validators: Mapping[str, str], stack: contextlib.ExitStack
+        self,
+        settings: HttpSettings,
+        timeout_s: float,
+        validators: Mapping[str, str],
+        stack: contextlib.ExitStack,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._deadline = monotonic() + timeout_s
         self._validators = validators
         self._stack = stack
+        self._headers = dict(headers or {})
         self._clients: dict[tuple[bool, bool], httpx.Client] = {}
+        self._tokens = ClientTokens(settings.client, self._token_client) if settings.client else None
 
     def get(self, url: httpx.URL) -> tuple[httpx.Response, httpx.URL]:
         """The first answer that is no redirect, with its body unread, and the address that gave it."""
         trusted = True
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(url, trusted)
+            if trusted and self._tokens is not None:
+                if response.status_code != UNAUTHORIZED:
+                    self._tokens.accepted()
+                elif self._tokens.renew():
+                    response.close()
+                    response = self._send(url, trusted)
             if response.status_code not in _REDIRECTS:
                 return response, url
             response.close()
@@ -68,8 +83,10 @@ class Getter:
 
     def _send(self, url: httpx.URL, trusted: bool) -> httpx.Response:
         client = self._client(trusted, secure=url.scheme == "https")
-        headers = dict(self._settings.headers) if trusted else {}
-        headers |= conditions(self._validators, url)
+        headers = self._headers | conditions(self._validators, url)
+        if trusted:
+            headers |= self._settings.headers
+            headers |= self._tokens.header() if self._tokens is not None else {}
         with connection_errors(shown(url), in_body=False):
             response = client.send(client.build_request("GET", url, headers=headers), stream=True)
         self._stack.callback(response.close)
@@ -80,11 +97,22 @@ class Getter:
         key = (trusted, secure)
         if key not in self._clients:
             context = tls_context(self._settings, with_certificate=trusted) if secure else None
-            backend = GuardedBackend(self._settings.allowed, self._deadline, by_redirect=not trusted)
-            transport = _Transport(context, backend)
-            client = httpx.Client(transport=transport, trust_env=False, timeout=STEP_TIMEOUT_S, headers=_HEADERS)
-            self._clients[key] = self._stack.enter_context(client)
+            self._clients[key] = self._guarded(context, by_redirect=not trusted)
         return self._clients[key]
+
+    def _token_client(self) -> httpx.Client:
+        """The settings name the address where tokens are, so no redirect has led there. It is shown no certificate."""
+        return self._guarded(tls_context(self._settings, with_certificate=False), by_redirect=False)
+
+    def _guarded(self, context: ssl.SSLContext | None, *, by_redirect: bool) -> httpx.Client:
+        transport = _Transport(context, GuardedBackend(self._settings.allowed, self._deadline, by_redirect=by_redirect))
+        client = httpx.Client(transport=transport, trust_env=False, timeout=STEP_TIMEOUT_S, headers=_HEADERS)
+        return self._stack.enter_context(client)
+
+
+def is_same_host(url: httpx.URL, target: httpx.URL) -> bool:
+    """Whether both are the same scheme, host and port."""
+    return (url.scheme, url.host, _port(url)) == (target.scheme, target.host, _port(target))
 
 
 def shown(url: httpx.URL) -> str:

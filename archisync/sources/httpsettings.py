@@ -1,11 +1,14 @@
 """The settings of HTTP sources: credentials, trusted authorities, allowed addresses."""
 
+from __future__ import annotations
+
 import base64
 import json
 import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.config import Config
@@ -21,11 +24,24 @@ _OWN_HEADERS = frozenset(
 )
 
 
+class ClientLogin(NamedTuple):
+    """OAuth 2.0 client credentials (RFC 6749, 4.4): whoever has these gets a token at `url`."""
+
+    url: str
+    client_id: str
+    secret: str
+    scope: str
+
+    def __repr__(self) -> str:
+        return "ClientLogin(…)"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpSettings:
-    """`headers` go to the template's own host with each request, and to no other host."""
+    """`headers` go to the template's own host with each request, and to no other host. `client` gets the token in one more header."""
 
     headers: Mapping[str, str] = field(repr=False)
+    client: ClientLogin | None
     cert: str
     key: str
     ca: str
@@ -40,6 +56,7 @@ def http_settings(config: Config, sync_type: str) -> HttpSettings:
         raise ConfigurationError(f"{key.name} is set, but {cert.name} is not", hint=f"set {cert.name}")
     return HttpSettings(
         headers=_headers(given),
+        client=_client_login(given),
         cert=cert.text,
         key=key.text,
         ca=config.http_ca,
@@ -74,6 +91,23 @@ def _authorization(given: Mapping[str, Given]) -> dict[str, str]:
         encoded = base64.b64encode(f"{user.text}:{password.text}".encode()).decode()
         return {"Authorization": f"Basic {encoded}"}
     return {}
+
+
+def _client_login(given: Mapping[str, Given]) -> ClientLogin | None:
+    url, client_id, secret, scope = (given[part] for part in ("URL", "ID", "SECRET", "SCOPE"))
+    missing = [part.name for part in (url, client_id, secret) if not part.text]
+    if len(missing) == 3 and not scope.text:
+        return None
+    if missing:
+        raise ConfigurationError(f"{missing[0]} is not set, and others of its kind are", hint=f"set {missing[0]}")
+    if given["TOKEN"].text or given["USER"].text:
+        raise ConfigurationError(f"{url.name} is set beside a token or user", hint="keep one of the two ways to log in")
+    authority = re.split(r"[/?#]", url.text.partition("://")[2], maxsplit=1)[0]
+    if not url.text.startswith(("https://", "http://")) or not authority or "@" in authority:
+        raise ConfigurationError(
+            f"{url.name} is no address", hint="for example https://login.example/tenant/oauth2/v2.0/token"
+        )
+    return ClientLogin(url.text, client_id.text, secret.text, scope.text)
 
 
 def _extra_headers(given: Given) -> dict[str, str]:

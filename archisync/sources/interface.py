@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from archisync.rules.config import Config
 
@@ -30,12 +30,24 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Original:
+    """The file that an export was read from, and where `done=DIR` moves it once the export is applied.
+
+    `stamp` says what the file was like when it was read: another one that has come in its place is left alone.
+    """
+
+    path: str
+    target: str
+    stamp: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Export:
     """One export, fetched completely: a private regular file in the spool directory, already decompressed.
 
     `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`. `sha256` is the hex
     digest of the decompressed content. `validators` are stored with a successful run and come back in the next request; they have at
-    most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON.
+    most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON. `original`: what is moved after the commit, if anything.
     """
 
     path: Path
@@ -45,6 +57,7 @@ class Export:
     sha256: str
     validators: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    original: Original | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +65,7 @@ class Unchanged:
     """The export is still the one that the request's `validators` belong to. Nothing was fetched."""
 
     origin: str
+    original: Original | None = None
 
 
 Fetched: TypeAlias = Export | Unchanged
@@ -77,4 +91,16 @@ class CheckedSource(Source, Protocol):
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
         """Raise ConfigurationError unless the template and the settings make sense. Called when a worker starts."""
+        ...
+
+
+@runtime_checkable
+class MovingSource(Protocol):
+    """A built-in source that can move a file after the export in it is applied (`done=DIR`)."""
+
+    def put_away(self, request: Request, original: Original) -> None:
+        """Move the file. Nothing happens when it is gone, or another one has come in its place.
+
+        Raises SyncError when the file can't be moved.
+        """
         ...

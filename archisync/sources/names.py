@@ -4,6 +4,10 @@
     /srv/exports/{agent}/orders_*.csv                  the greatest name
     /srv/exports/{agent}/orders_*.csv?newest=mtime     the youngest file
     /srv/exports/{agent}/orders.csv?settle=30s         not before the file is 30 s old
+    /srv/exports/{agent}/orders_*.csv?done=read        moved into the folder `read` beside it once it is applied
+
+An export in the folder of `done` is still the export until a newer one comes: it is found unchanged, or read again when that is wanted.
+So nothing depends on the moment of the move, and data never goes back to an older file that was left behind.
 
 Only the last part of a path may change, it does not begin with `*`, and nothing is guessed: where two names may both be the newest, the
 error names both.
@@ -22,27 +26,32 @@ from archisync.base.text import printable
 
 MAX_NAMES = 10_000
 """Names that are looked at in one folder. A folder with more is no place for exports; somebody must clean it up."""
+MAX_DONE_NAMES = 100_000
+"""The same for the folder of `done`, which archisync itself fills."""
 _WILD = re.compile(r"\*|\{date:([^{}]*)\}")
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 _DIRECTIVE = re.compile(r"%(.?)")
-_OPTIONS = re.compile(r"\?((?:newest|settle)=[^?/]*)\Z")
+_OPTIONS = re.compile(r"\?((?=newest=|settle=|done=)(?:done=[^?&]*|[^?/&]*)(?:&(?:done=[^?&]*|[^?/&]*))*)\Z")
 _SETTLE = re.compile(r"([0-9]{1,5})s")
 _DAY_FIRST = re.compile(r"(?<![0-9])([0-3][0-9])([-._]?)([01][0-9])\2((?:19|20)[0-9]{2})(?![0-9])")
 _HINT = "for example /srv/exports/{agent}/{type}_{date:%Y%m%d}.csv or …/{type}_*.csv?newest=mtime&settle=30s"
 
 
 class Options(NamedTuple):
-    """`by_time`: the newest file is the one that was written last. `settle_s`: a younger file is left to a later run."""
+    """`by_time`: the newest file is the one that was written last. `settle_s`: a younger file is left to a later run. `done`: the folder
+    that an applied export is moved to, with placeholders; relative to the export's own."""
 
     by_time: bool = False
     settle_s: int = 0
+    done: str = ""
 
 
 class Listed(NamedTuple):
-    """A name in a folder. `written` is its time of modification, in seconds since 1970."""
+    """A name in a folder. `written` is its time of modification, in seconds since 1970. `done`: it is in the folder of `done`."""
 
     name: str
     written: float
+    done: bool = False
 
 
 def split_options(template: str) -> tuple[str, Options]:
@@ -58,6 +67,8 @@ def split_options(template: str) -> tuple[str, Options]:
             options = options._replace(by_time=value == "mtime")
         elif name == "settle" and seconds:
             options = options._replace(settle_s=int(seconds[1]))
+        elif name == "done" and value.strip("./") and not _WILD.search(value):
+            options = options._replace(done=value.rstrip("/"))
         else:
             raise ConfigurationError(f"the source has the option {printable(part, limit=60)!r}", hint=_HINT)
     return template[: found.start()], options
@@ -107,12 +118,7 @@ class NamePattern:
 
     def newest(self, names: Iterable[Listed], options: Options, *, folder: str) -> Listed:
         """The newest of the names that match. Raises NoExportError, and SourceError when it is not clear which one it is."""
-        matching: list[tuple[Listed, re.Match[str]]] = []
-        for count, listed in enumerate(names):
-            if count >= MAX_NAMES:
-                raise SourceError(f"{folder} has more than {MAX_NAMES} names", hint="move old exports away")
-            if (match := self._name.fullmatch(listed.name)) is not None and self._is_possible(match):
-                matching.append((listed, match))
+        matching = self._matching(names, options, folder)
         if not matching:
             raise NoExportError(f"no export {self.shown} in {folder}", hint=f"ls {folder}")
         if options.by_time:
@@ -127,6 +133,19 @@ class NamePattern:
                 )
         return _greatest_name([listed for listed, _ in matching])
 
+    def _matching(self, names: Iterable[Listed], options: Options, folder: str) -> list[tuple[Listed, re.Match[str]]]:
+        """The names that match; of a name that is in both folders the one that is not done, for it came later."""
+        found: dict[str, tuple[Listed, re.Match[str]]] = {}
+        left = {False: MAX_NAMES, True: MAX_DONE_NAMES}
+        for listed in names:
+            if not left[listed.done]:
+                raise _too_many(options.done if listed.done else folder, MAX_DONE_NAMES if listed.done else MAX_NAMES)
+            left[listed.done] -= 1
+            match = self._name.fullmatch(listed.name)
+            if match is not None and self._is_possible(match) and not (listed.done and listed.name in found):
+                found[listed.name] = (listed, match)
+        return list(found.values())
+
     def _is_possible(self, match: re.Match[str]) -> bool:
         try:
             return not self._date or bool(self._moment(match))
@@ -135,6 +154,10 @@ class NamePattern:
 
     def _moment(self, match: re.Match[str]) -> datetime:
         return datetime.strptime(match["date"], self._date)  # noqa: DTZ007 - compared with each other only
+
+
+def _too_many(folder: str, number: int) -> SourceError:
+    return SourceError(f"{folder} has more than {number} names", hint="move old exports away")
 
 
 def _greatest(

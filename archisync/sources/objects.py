@@ -11,9 +11,10 @@ An object is one answer with one ETag, so it can't change while it is read; one 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from time import monotonic
@@ -41,8 +42,8 @@ from archisync.base.errors import (
 from archisync.base.text import printable, redact
 from archisync.rules.config import Config
 from archisync.sources.archive import split_member
-from archisync.sources.interface import Export, Fetched, Request, Unchanged
-from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
+from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
+from archisync.sources.names import Listed, NamePattern, Options, name_pattern, require_settled, split_options
 from archisync.sources.spool import spool, suffix_of
 from archisync.sources.template import fill, has_placeholder
 from archisync.sources.unpack import too_large
@@ -80,27 +81,56 @@ class ObjectSource:
         key = fill(place.key, request)
         with _errors(f"{place.bucket}/{key}", request.config):
             bucket = _bucket(place.bucket, request.config)
+            found = _Found(key, key)
             if (pattern := name_pattern(key)) is not None:
-                folder = key.rpartition("/")[0]
-                names = _listed(bucket, folder)
-                found = pattern.newest(names, place.options, folder=f"{place.bucket}/{folder}")
-                key = f"{folder}/{found.name}".lstrip("/")
-            return _fetch(bucket, f"{place.bucket}/{key}", key, place.options, request)
+                found = _newest(bucket, place, key.rpartition("/")[0], pattern, request)
+            return _fetch(bucket, place, found, request)
+
+    def put_away(self, request: Request, original: Original) -> None:
+        """Copy the object and delete the first one: a store has no rename. See `MovingSource.put_away`."""
+        place = _parse(request.template)
+        with _errors(f"{place.bucket}/{original.path}", request.config):
+            bucket = _bucket(place.bucket, request.config)
+            with suppress(NotFoundError, FileNotFoundError):
+                if obstore.head(bucket, original.path).get("e_tag") == original.stamp:
+                    obstore.copy(bucket, original.path, original.target)
+                    obstore.delete(bucket, original.path)
 
 
-def _fetch(bucket: Any, address: str, key: str, options: Options, request: Request) -> Fetched:
+class _Found(NamedTuple):
+    """`key`: where the object is. `name`: the key that it had when it came. `target`: the one that it gets when it is applied."""
+
+    key: str
+    name: str
+    target: str = ""
+
+    def original(self, etag: str | None) -> Original | None:
+        return Original(path=self.key, target=self.target, stamp=etag) if self.target and etag else None
+
+
+def _newest(bucket: Any, place: _Place, folder: str, pattern: NamePattern, request: Request) -> _Found:
+    done = posixpath.join(f"/{folder}", fill(place.options.done, request)).lstrip("/") if place.options.done else ""
+    names = _listed(bucket, folder, done)
+    newest = pattern.newest(names, place.options._replace(done=done), folder=f"{place.bucket}/{folder}")
+    name, moved = posixpath.join(folder, newest.name), posixpath.join(done, newest.name)
+    return _Found(moved, name) if newest.done else _Found(name, name, moved if done else "")
+
+
+def _fetch(bucket: Any, place: _Place, found: _Found, request: Request) -> Fetched:
+    address = f"{place.bucket}/{found.key}"
     origin = printable(address, limit=300)
-    mine = hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    mine = hashlib.sha256(f"{place.bucket}/{found.name}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
     known = request.validators.get("etag") if request.validators.get("object") == mine else None
     with _errors(address, request.config):
         try:
-            answer = obstore.get(bucket, key, options={"if_none_match": known} if known else None)
+            answer = obstore.get(bucket, found.key, options={"if_none_match": known} if known else None)
         except NotModifiedError:
-            return Unchanged(origin=origin)
+            return Unchanged(origin=origin, original=found.original(known))
         meta = answer.meta
         if meta["size"] > request.max_bytes:
             raise too_large(origin, request.max_bytes)
-        require_settled(meta["last_modified"].timestamp(), options, origin=origin)
+        if found.key == found.name:  # the time of one that was moved is that of the move
+            require_settled(meta["last_modified"].timestamp(), place.options, origin=origin)
         body = _Body(answer, origin, request)
         spooled = spool(body, request, origin=origin)
     if body.read_bytes != meta["size"]:
@@ -113,11 +143,12 @@ def _fetch(bucket: Any, address: str, key: str, options: Options, request: Reque
     return Export(
         path=spooled.path,
         origin=origin,
-        suffix=suffix_of(key, spooled),
+        suffix=suffix_of(found.key, spooled),
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
         validators={"object": mine, "etag": etag} if etag and len(etag) < 1000 else {},
         details={"version": printable(version, limit=200)} if version else {},
+        original=found.original(etag),
     )
 
 
@@ -146,12 +177,21 @@ class _Body:
         return bytes(part)
 
 
-def _listed(bucket: Any, folder: str) -> Iterator[Listed]:
-    """The objects in the folder, and in the folders inside it, which don't match and are counted."""
-    start = f"{folder}/" if folder else ""
+def _listed(bucket: Any, folder: str, done: str) -> Iterator[Listed]:
+    """The objects in the folder, and in the folders inside it, which don't match and are counted; and those in the folder of `done`."""
+    start, moved = f"{folder}/" if folder else "", f"{done}/" if done else ""
+    for key, written in _keys(bucket, folder):
+        is_done = bool(moved) and key.startswith(moved)
+        yield Listed(key.removeprefix(moved if is_done else start), written, is_done)
+    if moved and not moved.startswith(start):
+        for key, written in _keys(bucket, done):
+            yield Listed(key.removeprefix(moved), written, done=True)
+
+
+def _keys(bucket: Any, folder: str) -> Iterator[tuple[str, float]]:
     for chunk in obstore.list(bucket, prefix=folder or None, chunk_size=1000):
         for meta in chunk:
-            yield Listed(meta["path"].removeprefix(start), meta["last_modified"].timestamp())
+            yield meta["path"], meta["last_modified"].timestamp()
 
 
 def _bucket(address: str, config: Config) -> Any:
@@ -250,5 +290,14 @@ def _parse(template: str) -> _Place:
     scheme, name = found[1].lower(), found[2]
     if has_placeholder(name) or "@" in name or "?" in name:
         raise ConfigurationError("the source's bucket has a placeholder or credentials in it", hint=_HINT)
-    name_pattern(found[3])
+    pattern = name_pattern(found[3])
+    if options.done and (pattern is None or options.by_time):
+        raise ConfigurationError(
+            "a bucket has no rename, so done= needs a name that changes, and the newest by its name",
+            hint="for example s3://bucket/{agent}/{type}_{date:%Y%m%d}.csv?done=read",
+        )
+    if options.done and {"..", "."} & set(options.done.split("/")):
+        raise ConfigurationError(
+            "the source's done= has a . or .. in it", hint="name the folder from the bucket's top: done=/read"
+        )
     return _Place(f"{scheme}://{name}", found[3], options)

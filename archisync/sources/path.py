@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from archisync.base.errors import (
@@ -23,8 +23,8 @@ from archisync.base.errors import (
 )
 from archisync.rules.config import Config
 from archisync.sources.archive import split_member
-from archisync.sources.interface import Export, Fetched, Request, Unchanged
-from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
+from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
+from archisync.sources.names import Listed, NamePattern, Options, name_pattern, require_settled, split_options
 from archisync.sources.spool import Spooled, spool, suffix_of
 from archisync.sources.template import fill
 from archisync.sources.unpack import BLOCK_BYTES
@@ -47,27 +47,29 @@ class PathSource:
     def origin_if_unchanged(self, request: Request) -> str | None:
         """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does.
 
-        None for a name that changes: its folder is listed once a run, by `fetch`.
+        None for a name that changes, whose folder is listed once a run, by `fetch`; and for a file that is moved when it is applied.
         """
-        path, _ = _find(request, may_list=False)
-        if path is None:
+        place = _place(request)
+        if place.pattern is not None or place.done is not None:
             return None
-        file, path = _open(path)
+        file, path = _open(place.path)
         with file:
-            return str(path) if _is_applied(file, path, request) else None
+            return str(path) if _is_applied(file, _name(path), request) else None
 
     def fetch(self, request: Request) -> Fetched:
         """Copy one file, unless it has the bytes of the applied export. Reads `PATH.gz` when `PATH` is missing.
 
         Raises as described at `Source.fetch`.
         """
-        found, options = _find(request)
-        assert found is not None
-        file, path = _open(found)
+        place = _place(request)
+        file, path = _opened(place)
         with file:
-            if _is_applied(file, path, request):
-                return Unchanged(origin=str(path))
-            require_settled(os.fstat(file.fileno()).st_mtime, options, origin=str(path))
+            status = os.fstat(file.fileno())
+            original = _original(place, path, status)
+            name = _name(place.path.parent / path.name)  # the same in the folder of `done`
+            if _is_applied(file, name, request):
+                return Unchanged(origin=str(path), original=original)
+            require_settled(status.st_mtime, place.options, origin=str(path))
             spooled = _spool_unchanged(file, path, request)
         return Export(
             path=spooled.path,
@@ -75,44 +77,97 @@ class PathSource:
             suffix=suffix_of(path.name, spooled),
             size_bytes=spooled.size_bytes,
             sha256=spooled.sha256,
-            validators={} if spooled.packed else _validators(path, spooled),
+            validators={} if spooled.packed else _validators(name, spooled),
+            original=original,
         )
+
+    def put_away(self, request: Request, original: Original) -> None:
+        """Rename the file. See `MovingSource.put_away`; a file that comes between the look and the rename is found where it then is."""
+        path, target = Path(original.path), Path(original.target)
+        try:
+            if _stamp(os.lstat(path)) != original.stamp:
+                return
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            said = "another file system" if exc.errno == errno.EXDEV else exc.strerror or exc
+            raise SourceError(
+                f"{path} can't be moved to {target.parent}: {said}", hint=f"ls -ld {path.parent} {target.parent}"
+            ) from exc
 
 
 def is_missing(request: Request) -> bool:
     """Whether there is no such file; nothing of it is read. Raises as `PathSource.fetch` does."""
     try:
-        path, _ = _find(request)
+        file, _ = _opened(_place(request))
     except NoExportError:
         return True
-    return path is None or not (path.exists() or path.with_name(path.name + ".gz").exists())
+    file.close()
+    return False
 
 
-def _find(request: Request, *, may_list: bool = True) -> tuple[Path | None, Options]:
-    """The export's path, the newest one if its name changes, and the template's options; without `may_list` no path in that case.
+class _Place(NamedTuple):
+    """`path`: of the export, with a pattern as its name if that changes. `done`: the folder that it is moved to."""
 
-    Raises UsageError for an agent id or type that is not allowed, and what `NamePattern.newest` raises.
-    """
+    path: Path
+    pattern: NamePattern | None
+    options: Options
+    done: Path | None
+
+
+def _place(request: Request) -> _Place:
+    """Raises UsageError for an agent id or type that is not allowed."""
     template, options = split_options(request.template)
     path = Path(fill(_local_path(split_member(template)[0]), request))
-    pattern = name_pattern(str(path))
-    if pattern is None:
-        return path, options
-    if not may_list:
-        return None, options
-    return path.with_name(pattern.newest(_listed(path.parent, options), options, folder=str(path.parent)).name), options
+    done = path.parent / fill(options.done, request) if options.done else None
+    return _Place(path, name_pattern(str(path)), options, done)
 
 
-def _listed(folder: Path, options: Options) -> Iterator[Listed]:
+def _opened(place: _Place) -> tuple[BinaryIO, Path]:
+    """The export, open, and its real path. Raises what `NamePattern.newest` raises."""
+    path, done = place.path, place.done
+    if place.pattern is not None:
+        newest = place.pattern.newest(_listed(place), place.options, folder=str(path.parent))
+        return _open((done if done is not None and newest.done else path.parent) / newest.name)
+    try:
+        return _open(path)
+    except NoExportError:
+        kept = [done / path.name, done / (path.name + ".gz")] if done is not None else []
+        kept = [file for file in kept if file.exists()]
+        if not kept:
+            raise
+        return _open(max(kept, key=lambda file: file.stat().st_mtime_ns))
+
+
+def _listed(place: _Place) -> Iterator[Listed]:
+    yield from _names(place.path.parent, place.options, done=False)
+    if place.done is not None and place.done.is_dir():
+        yield from _names(place.done, place.options, done=True)
+
+
+def _names(folder: Path, options: Options, *, done: bool) -> Iterator[Listed]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 written = entry.stat(follow_symlinks=False).st_mtime if options.by_time else 0.0
-                yield Listed(entry.name, written)
+                yield Listed(entry.name, written, done)
     except FileNotFoundError as exc:
         raise NoExportError(f"no folder {folder}", hint=_CHECK_HINT) from exc
     except OSError as exc:
         raise _refusal(exc, folder) from exc
+
+
+def _original(place: _Place, path: Path, status: os.stat_result) -> Original | None:
+    """What is to be moved; None when nothing is, or it was moved already."""
+    if place.done is None or path.parent == place.done:
+        return None
+    return Original(path=str(path), target=str(place.done / path.name), stamp=_stamp(status))
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def _local_path(template: str) -> str:
@@ -209,14 +264,14 @@ def _spool_unchanged(file: BinaryIO, path: Path, request: Request) -> Spooled:
     return spooled
 
 
-def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
+def _is_applied(file: BinaryIO, name: str, request: Request) -> bool:
     """Whether the file has the bytes of the applied export, and nobody writes to it in the meantime.
 
     Reading it once is cheaper than a copy that nobody needs. A file that can't be read is an error of the copy.
     """
     known = request.validators.get("sha256")
     before = os.fstat(file.fileno())
-    if known is None or request.validators.get("path") != _name(path) or before.st_size > request.max_bytes:
+    if known is None or request.validators.get("path") != name or before.st_size > request.max_bytes:
         return False
     if request.validators.get("bytes") != str(before.st_size):
         return False
@@ -228,10 +283,10 @@ def _is_applied(file: BinaryIO, path: Path, request: Request) -> bool:
     return same and not _changed(before, file)
 
 
-def _validators(path: Path, spooled: Spooled) -> dict[str, str]:
+def _validators(name: str, spooled: Spooled) -> dict[str, str]:
     with spooled.path.open("rb") as file:
         head = _sha256(file, _HEAD_BYTES)
-    return {"path": _name(path), "bytes": str(spooled.size_bytes), "head": head, "sha256": spooled.sha256}
+    return {"path": name, "bytes": str(spooled.size_bytes), "head": head, "sha256": spooled.sha256}
 
 
 def _name(path: Path) -> str:

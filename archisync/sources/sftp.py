@@ -11,6 +11,7 @@ it was so young then that a second change in the same second could hide.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from archisync.base.text import printable
 from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
 from archisync.sources.archive import split_member
-from archisync.sources.interface import Export, Fetched, Request, Unchanged
+from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
 from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
 from archisync.sources.sftpclient import (
     NO_SUCH_FILE,
@@ -61,26 +62,57 @@ class SftpSource:
         """Log in, find the file and copy it. Raises as described at `Source.fetch`."""
         place, template, options = _parse(request.template)
         path = fill(template, request)
-        deadline = monotonic() + request.config.fetch_timeout_s
-        access = _access(request)
-        with ssh(place, access, request.spool_dir) as (process, said), _errors(place, access, process, said, request):
-            return _fetch(SftpClient(process, deadline), place, path, options, request)
+        options = options._replace(done=fill(options.done, request))
+        with _connected(place, request) as client:
+            return _fetch(client, place, path, options, request)
+
+    def put_away(self, request: Request, original: Original) -> None:
+        """Log in again and rename the file. See `MovingSource.put_away`."""
+        place = _parse(request.template).place
+        path, target = original.path, original.target
+        folder = target.rpartition("/")[0]
+        with _connected(place, request) as client:
+            try:
+                if _stamp(client.attributes(_bytes(path))) != original.stamp:
+                    return
+                if not client.exists(_bytes(folder)):
+                    client.make_folder(_bytes(folder))
+                client.rename(_bytes(path), _bytes(target))
+            except SftpStatusError as exc:
+                if exc.code == NO_SUCH_FILE and not client.exists(_bytes(path)):
+                    return
+                said = "no permission" if exc.code == PERMISSION_DENIED else printable(exc.said, limit=200)
+                raise SourceError(
+                    f"{_shown(place, path)} can't be moved to {printable(folder, limit=200)}: {said}",
+                    hint="ask whoever runs the server for the right to rename there",
+                ) from exc
+
+
+@contextmanager
+def _connected(place: Place, request: Request) -> Iterator[SftpClient]:
+    deadline = monotonic() + request.config.fetch_timeout_s
+    access = _access(request)
+    with ssh(place, access, request.spool_dir) as (process, said), _errors(place, access, process, said, request):
+        yield SftpClient(process, deadline)
 
 
 def _fetch(client: SftpClient, place: Place, path: str, options: Options, request: Request) -> Fetched:
-    if (pattern := name_pattern(path)) is not None:
-        folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-        with _answers(place, folder):
-            names = _listed(client, folder)
-            path = f"{folder.rstrip('/')}/{pattern.newest(names, options, folder=_shown(place, folder)).name}"
+    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    done = posixpath.join(folder, options.done) if options.done else ""
+    path = _found(client, place, path, folder, options._replace(done=done))
     origin = _shown(place, path)
     with _answers(place, path):
         before = client.attributes(_bytes(path))
         if not before.is_regular:
             raise SourceError(f"{origin} is a folder or device, not a regular file", hint="name the file")
-        known = _validators(path, before)
+        name = posixpath.basename(path)
+        is_done = bool(done) and posixpath.dirname(path) == done
+        original = None
+        if done and not is_done:
+            original = Original(path=path, target=f"{done}/{name}", stamp=_stamp(before))
+        known = _validators(posixpath.join(folder, name) if is_done else path, before)
         if known and {name: request.validators.get(name) for name in known} == known:
-            return Unchanged(origin=origin)
+            return Unchanged(origin=origin, original=original)
         require_settled(float(before.modified or 0), options, origin=origin)
         spooled = _spool_unchanged(client.open(_bytes(path)), origin, request)
     is_strong = time() - (before.modified or time()) >= _STRONG_AFTER_S
@@ -91,7 +123,20 @@ def _fetch(client: SftpClient, place: Place, path: str, options: Options, reques
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
         validators=known if is_strong else {},
+        original=original,
     )
+
+
+def _found(client: SftpClient, place: Place, path: str, folder: str, options: Options) -> str:
+    """The path of the export: the newest one if its name changes, and the moved one if there is no other."""
+    pattern = name_pattern(path)
+    if pattern is None:
+        moved = f"{options.done}/{posixpath.basename(path)}"
+        return moved if options.done and not client.exists(_bytes(path)) and client.exists(_bytes(moved)) else path
+    with _answers(place, folder):
+        names = _listed(client, folder, options.done)
+        newest = pattern.newest(names, options, folder=_shown(place, folder))
+    return f"{options.done if newest.done else folder.rstrip('/')}/{newest.name}"
 
 
 def _spool_unchanged(file: OpenFile, origin: str, request: Request) -> Spooled:
@@ -111,11 +156,21 @@ def _spool_unchanged(file: OpenFile, origin: str, request: Request) -> Spooled:
     return spooled
 
 
-def _listed(client: SftpClient, folder: str) -> Iterator[Listed]:
+def _listed(client: SftpClient, folder: str, done: str) -> Iterator[Listed]:
+    yield from _names(client, folder, done=False)
+    if done and client.is_folder(_bytes(done)):
+        yield from _names(client, done, done=True)
+
+
+def _names(client: SftpClient, folder: str, *, done: bool) -> Iterator[Listed]:
     for name, found in client.names(_bytes(folder)):
         text = name.decode("utf-8", "surrogateescape")
         if text not in (".", "..") and found.is_regular:
-            yield Listed(text, float(found.modified or 0))
+            yield Listed(text, float(found.modified or 0), done)
+
+
+def _stamp(found: Attributes) -> str:
+    return f"{found.size}-{found.modified}"
 
 
 def _validators(path: str, found: Attributes) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""The SFTP protocol, version 3 (draft-ietf-secsh-filexfer-02), as far as reading files needs it, over the pipes of OpenSSH's `ssh`.
+"""The SFTP protocol, version 3 (draft-ietf-secsh-filexfer-02), as far as reading and renaming files needs it, over the pipes of OpenSSH's
+`ssh`.
 
 `ssh -s host sftp` does all that is about security: host keys, keys, agents, certificates, jump hosts, the user's configuration.
 What is left is a protocol of a few packets. Reads are sent ahead, as `sftp` does it, so the speed is that of `ssh`.
@@ -26,10 +27,10 @@ _MOST_PACKET_BYTES = 4 * 1024 * 1024
 _VERSION = 3
 
 _INIT, _VERSION_IS, _OPEN, _CLOSE, _READ, _FSTAT = 1, 2, 3, 4, 5, 8
-_OPENDIR, _READDIR, _STAT = 11, 12, 17
+_OPENDIR, _READDIR, _MKDIR, _STAT, _RENAME, _EXTENDED = 11, 12, 14, 17, 18, 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
 _OPEN_TO_READ = 1
-_EOF, NO_SUCH_FILE, PERMISSION_DENIED = 1, 2, 3
+_EOF, NO_SUCH_FILE, PERMISSION_DENIED, _UNSUPPORTED = 1, 2, 3, 8
 _HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 1, 2, 4, 8, 0x80000000
 
 
@@ -83,6 +84,19 @@ class SftpClient:
     def attributes(self, path: bytes) -> Attributes:
         return self._attributes(_STAT, _text(path))
 
+    def exists(self, path: bytes) -> bool:
+        try:
+            self.attributes(path)
+        except SftpStatusError as exc:
+            if exc.code != NO_SUCH_FILE:
+                raise
+            return False
+        return True
+
+    def is_folder(self, path: bytes) -> bool:
+        mode = self.attributes(path).mode if self.exists(path) else None
+        return mode is not None and stat.S_ISDIR(mode)
+
     def names(self, folder: bytes) -> Iterator[tuple[bytes, Attributes]]:
         """The names in the folder, as the server lists them."""
         handle = self._handle(_OPENDIR, _text(folder))
@@ -93,10 +107,26 @@ class SftpClient:
                 _, place = _string(answer, place)  # the line of an `ls -l`
                 found, place = _read_attributes(answer, place)
                 yield name, found
-        self._answer(self._request(_CLOSE, _text(handle)), _STATUS)
+        self._done(_CLOSE, _text(handle))
+
+    def make_folder(self, path: bytes) -> None:
+        self._done(_MKDIR, _text(path) + struct.pack(">I", 0))
+
+    def rename(self, path: bytes, target: bytes) -> None:
+        """Rename, in the place of another file where the server can do that (OpenSSH and most others)."""
+        names = _text(path) + _text(target)
+        try:
+            self._done(_EXTENDED, _text(b"posix-rename@openssh.com") + names)
+        except SftpStatusError as exc:
+            if exc.code != _UNSUPPORTED:
+                raise
+            self._done(_RENAME, names)
 
     def open(self, path: bytes) -> OpenFile:
         return OpenFile(self, self._handle(_OPEN, _text(path) + struct.pack(">II", _OPEN_TO_READ, 0)))
+
+    def _done(self, kind: int, body: bytes) -> None:
+        self._answer(self._request(kind, body), _STATUS)
 
     def _attributes(self, kind: int, body: bytes) -> Attributes:
         answer = self._answer(self._request(kind, body), _ATTRS)

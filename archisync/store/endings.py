@@ -129,6 +129,14 @@ select (select count(*) from mine) > 0 as mine, (select count(*) from released) 
        coalesce((select array_agg(id) from ended), '{{}}') as ended, set_config('synchronous_commit', 'off', true) as no_wait_for_disk
 """  # noqa: S608 - the parts are constants of this module
 
+# Purpose: one more warning of a run that has succeeded: its data is committed, and what came after did not work. Caller: add_warning.
+# Locks: the run.
+SQL_ADD_WARNING = """
+update system.sync_runs
+   set warnings = warnings || %(warning)s, reason = case reason when 'applied' then 'applied-with-warnings' else reason end
+ where id = %(run_id)s and fence = %(fence)s
+"""
+
 
 @dataclass(kw_only=True)
 class Report:
@@ -196,6 +204,11 @@ def finish_applied(
         "source": Jsonb(source),
     }
     _finish(db, SQL_FINISH_APPLIED, run, outcome, report, params)
+
+
+def add_warning(db: Database, run: ClaimedRun, warning: dict[str, Any]) -> None:
+    """Leave one more warning in the row of a run that this worker has ended."""
+    db.execute(SQL_ADD_WARNING, run.params | {"warning": Jsonb(warning)})
 
 
 def _finish(db: Database, statement: str, run: ClaimedRun, outcome: Outcome, report: Report, more: Params) -> None:

@@ -73,7 +73,7 @@ _WORKER = [
     *_on(["system.sync_state"], "update"),
     *_on(["system.queued_runs"], "update", "delete"),
     *_on(["system.claims"], "insert", "update", "delete"),
-    *_on(["system.sync_runs"], "insert"),
+    *_on(["system.sync_runs"], "insert", "update"),
     *_on(["system.held_exports"], "insert", "update"),
     *_on(["system.outside_changes"], "delete"),
     *_on(_DATA, "select", "insert", "update", "delete"),

@@ -13,7 +13,7 @@ from archisync.base.errors import TransientSourceError
 from archisync.formats import open_table
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SyncType
-from archisync.sources.interface import Export, Fetched, Request
+from archisync.sources.interface import Export, Fetched, Original, Request
 from archisync.sync.labels import required_places
 from archisync.sync.records import RecordReader, read_records
 
@@ -47,6 +47,11 @@ def fetch_if_changed(
         retry=retry_if_exception(_may_retry_here), stop=stop_after_attempt(FETCH_ATTEMPTS), wait=_wait_s, reraise=True
     )
     return retrying(sources.fetch, request)
+
+
+def put_away(config: Config, sync_type: SyncType, agent_id: str, spool: Path, original: Original) -> None:
+    """Move the file that the applied export was read from. Raises what `sources.put_away` raises."""
+    sources.put_away(request_for(config, sync_type, agent_id, spool=spool, validators={}), original)
 
 
 def request_for(

@@ -20,7 +20,7 @@ from archisync.base.text import counted, printable, redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
-from archisync.sources.interface import Export, Fetched, Unchanged
+from archisync.sources.interface import Export, Fetched, Original, Unchanged
 from archisync.store import applied_exports, endings, held
 from archisync.store.applied_exports import Begun
 from archisync.store.claims import Claim, ClaimedRun
@@ -31,7 +31,7 @@ from archisync.sync.comparing import compare
 from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
 from archisync.sync.endings import fail, hold_back, is_worth_retrying, not_settled, retry_later, skip
-from archisync.sync.exports import fetch_export, fetch_if_changed, open_export
+from archisync.sync.exports import fetch_export, fetch_if_changed, open_export, put_away
 from archisync.sync.knownrows import DigestLayouts
 from archisync.sync.records import RecordReader
 from archisync.sync.runrecord import RunRecord
@@ -64,6 +64,7 @@ class Sync:
         self._type = sync_type(run.sync_type)
         self._record = RunRecord()
         self._applied: dict[str, Any] = {}
+        self._original: Original | None = None
 
     def run(self) -> Outcome:
         """Do the run and leave it finished (`succeeded`, `held`, `failed`, `skipped`) or queued for a later tick. Returns which.
@@ -73,6 +74,12 @@ class Sync:
         """
         if self._run.blocked is not None:
             return skip(self._db, self._run, self._run.blocked)
+        outcome = self._end()
+        if self._original is not None and outcome.state is State.SUCCEEDED:
+            self._put_away(self._original)
+        return outcome
+
+    def _end(self) -> Outcome:
         try:
             with self._spool() as self._folder:
                 return self._take_steps()
@@ -108,6 +115,17 @@ class Sync:
         if self._may_retry and is_worth_retrying(self._config, self._run, exc):
             return retry_later(self._db, self._config, self._run, exc)
         return fail(self._db, self._run, exc, self._record.report())
+
+    def _put_away(self, original: Original) -> None:
+        """Move the file that the export was read from. The run has ended: what stands in the way is one more warning of it."""
+        try:
+            with self._spool() as folder:
+                put_away(self._config, self._type, self._run.agent_id, folder, original)
+        except Exception as exc:
+            if is_interrupt(exc):
+                raise
+            said = f"{exc.message}; {exc.hint}" if isinstance(exc, ArchisyncError) else f"{original.path}: {exc!r}"
+            endings.add_warning(self._db, self._run, {"code": "not-moved", "message": printable(said), "count": 1})
 
     # --- the steps --------------------------------------------------------------------------------------------
 
@@ -162,6 +180,7 @@ class Sync:
         return read_as(self._config, self._type)
 
     def _note(self, fetched: Fetched) -> None:
+        self._original = fetched.original
         self._record.export = {"origin": printable(fetched.origin)}
         if isinstance(fetched, Unchanged):
             self._record.export["unchanged_since_run"] = self._applied["run_id"]

@@ -4,6 +4,7 @@
 `crontab` that runs the lines of each minute once, when it gets them, as cron would: with /bin/sh and almost no environment.
 """
 
+import csv
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from archisync.store.database import connected
 from tests.conftest import REPOSITORY, migrated_copy
 from tests.support.erp import Answer, Erp, running_erp
 from tests.support.guides import SHELL_LANGUAGES, Block, Shell, WrongDocument, blocks, commands
+from tests.support.odata import Service, running_service
 from tests.support.programs import postgresql_program
 from tests.support.samples import SAMPLES
 
@@ -159,13 +161,25 @@ def test_the_readme(environment: dict[str, str], folder: Path, empty_database_ur
     assert re.fullmatch(r"\* \* \* \* \* .+\n@reboot .+\n", cron)
 
 
+@pytest.fixture
+def business_central() -> Iterator[Service]:
+    """An OData service with the customers of the samples, each with its agent."""
+    with running_service() as service:
+        service.secret = "s3cr3t"
+        rows = []
+        for path in SAMPLES.glob("*/customers.csv"):
+            with path.open(newline="", encoding="utf-8") as file:
+                rows += [{**row, "Agent": path.parent.name, "Memo": "x"} for row in csv.DictReader(file)]
+        service.put("Company('ACME')/Customers", rows)
+        yield service
+
+
 @pytest.mark.check
-def test_connect(at_work: dict[str, str], folder: Path, erp: Erp) -> None:
-    with Shell(
-        folder=folder,
-        environment=at_work,
-        stands_for={"https://erp.example": erp.url, "erp.example:443": erp.url.removeprefix("http://")},
-    ) as shell:
+def test_connect(at_work: dict[str, str], folder: Path, erp: Erp, business_central: Service) -> None:
+    urls = {"erp.example": erp.url, "bc.example": business_central.url}
+    stands_for = {f"https://{name}": url for name, url in urls.items()}
+    stands_for |= {f"{name}:443": url.removeprefix("http://") for name, url in urls.items()}
+    with Shell(folder=folder, environment=at_work, stands_for=stands_for) as shell:
         started(shell)
         type_all(shell, GUIDES / "connect.md")
 

@@ -21,51 +21,22 @@ from archisync.sources.conformance import SourceConformance
 from archisync.sources.interface import Source
 from tests.support.erp import Answer, Erp, Handler
 from tests.support.fetching import CANARY, CONTENT, fetched, refused, request_of
+from tests.support.s3 import KEY, Bucket, running_s3
 
 obstore = pytest.importorskip("obstore")
-KEY = {"AWS_ACCESS_KEY_ID": "AKIA" + "X" * 16, "AWS_SECRET_ACCESS_KEY": CANARY * 2, "AWS_REGION": "eu-south-1"}
 OLD = {"Last-Modified": "Mon, 05 Jan 2026 10:00:00 GMT"}
 ONE = OLD | {"ETag": '"1"'}
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """The variables of an S3 with the bucket `exports`."""
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    boto3 = pytest.importorskip("boto3")
-    variables = KEY | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-    client = boto3.client(
-        "s3", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x",
-    )  # fmt: skip
-    client.create_bucket(Bucket="exports")
-    yield variables
-    server.stop()
-
-
-class _Bucket:
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        config = {name.lower(): value for name, value in variables.items()}
-        opened: Any = obstore.store.from_url
-        self._store = opened("s3://exports", config=config, client_options={"allow_http": True})
-
-    def put(self, key: str, content: bytes = CONTENT) -> None:
-        obstore.put(self._store, key, content)
-
-    def remove(self, key: str) -> None:
-        obstore.delete(self._store, key)
-
-    def clear(self) -> None:
-        for chunk in obstore.list(self._store):
-            for meta in chunk:
-                self.remove(meta["path"])
+    with running_s3() as variables:
+        yield variables
 
 
 @pytest.fixture
-def bucket(s3: dict[str, str]) -> _Bucket:
-    bucket = _Bucket(s3)
+def bucket(s3: dict[str, str]) -> Bucket:
+    bucket = Bucket(s3)
     bucket.clear()
     return bucket
 
@@ -93,10 +64,10 @@ class TestObjectSource(SourceConformance):
         return [CANARY, KEY["AWS_ACCESS_KEY_ID"]]
 
     def place(self, agent_id: str, sync_type: str, content: bytes) -> None:
-        _Bucket(self.s3).put(f"{agent_id}/{sync_type}.csv", content)
+        Bucket(self.s3).put(f"{agent_id}/{sync_type}.csv", content)
 
     def remove(self, agent_id: str, sync_type: str) -> None:
-        _Bucket(self.s3).remove(f"{agent_id}/{sync_type}.csv")
+        Bucket(self.s3).remove(f"{agent_id}/{sync_type}.csv")
 
 
 def _request(
@@ -105,7 +76,7 @@ def _request(
     return request_of(tmp_path, template, max_bytes=10**8, validators=validators, **variables)
 
 
-def test_the_newest_name_is_the_export(tmp_path: Path, bucket: _Bucket, s3: dict[str, str]) -> None:
+def test_the_newest_name_is_the_export(tmp_path: Path, bucket: Bucket, s3: dict[str, str]) -> None:
     for name in ("orders_20251231.csv", "orders_20260101.csv", "orders_old/x.csv", "ddt_20260102.csv"):
         bucket.put(f"agent-1/{name}", CONTENT + name.encode())
     template = "s3://exports/{agent}/{type}_{date:%Y%m%d}.csv"
@@ -118,7 +89,7 @@ def test_the_newest_name_is_the_export(tmp_path: Path, bucket: _Bucket, s3: dict
         fetch(_request(tmp_path, f"{template}?settle=3600s", s3))
 
 
-def test_what_is_not_there_is_no_export(tmp_path: Path, bucket: _Bucket, s3: dict[str, str]) -> None:
+def test_what_is_not_there_is_no_export(tmp_path: Path, bucket: Bucket, s3: dict[str, str]) -> None:
     for template in ("s3://exports/none.csv", "s3://no-such-bucket/none.csv"):
         error = refused(_request(tmp_path, template, s3))
         assert (type(error), error.message) == (NoExportError, f"no export at {template}")
