@@ -50,9 +50,9 @@ state as ("""  # noqa: S608 - the parts are constants of this module
 _FINISHED = """)
 select (select count(*) from history) as ended"""
 
-# Purpose: the end of a run that wrote no data. A forced one that fails never makes the schedule rest. A skipped one gives its slot back, or what stood in the way (a pause, say) would take a run
-# along that is due: the pair is due again as of that slot; another slot than the run's is left alone. After a hold failures are no longer
-# in a row: the ERP has answered. Caller: finish. Locks: claim, state, run.
+# Purpose: the end of a run that wrote no data. A forced one that fails never makes the schedule rest. A skipped one gives its slot back, or
+# what stood in the way (a pause, say) would take a run along that is due: the pair is due again as of that slot; another slot than the
+# run's is left alone. After a hold failures are no longer in a row: the ERP has answered. Caller: finish. Locks: claim, state, run.
 SQL_FINISH = f"""{_FINISH}
   update system.sync_state st
      set last_run_id = %(run_id)s, unfinished_run_id = null,

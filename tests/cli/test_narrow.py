@@ -131,7 +131,8 @@ def test_unhealthy_pairs_are_named(shown: Shown, site: Database) -> None:
     lines = shown("status", 200)
     resting = next(line for line in lines if line.startswith("resting: "))
     assert re.fullmatch(
-        rf"resting: ddt of {AGENT}: 4 failures, next in (40|39) min, last ok (now|\d+ s ago) \(archisync why ddt {AGENT}; to end the rest: archisync retry ddt --agent {AGENT}\)",
+        rf"resting: ddt of {AGENT}: 4 failures, next in (40|39) min, last ok (now|\d+ s ago) "
+        rf"\(archisync why ddt {AGENT}; to end the rest: archisync retry ddt --agent {AGENT}\)",
         resting,
     )
     assert f"stale: invoices of {AGENT}: last ok never (archisync why invoices {AGENT})" in lines
