@@ -21,6 +21,7 @@ PRUNE_HISTORY_S = 2.0
 def take_back_silent_runs(db: Database, config: Config, summary: Summary) -> None:
     """Queue runs again whose worker no longer extends its lease."""
     clock.mend(db)
+    ticks.analyze_unknown(db)
     summary.reaped = claims.reap(db, max_attempts=config.max_attempts)
 
 

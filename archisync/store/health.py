@@ -16,8 +16,9 @@ there are a dozen counts a type."""
 COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "queued", "running", "held")
 _UP_TO = f"limit {COUNTED + 1}"
 # Purpose: one row a type for `status`. Each figure is one end or a bounded range of an index, however many pairs and runs there are; an
-# ORDER BY below a LIMIT keeps the planner on the index. `pairs_about` is what ANALYZE found last: every agent on the whitelist has one
-# active pair of each type of its scope. Caller: type_health. No locks.
+# ORDER BY below a LIMIT keeps the planner on the index, and so do both ends of a range: of a bare `<=` it expects a third of all pairs.
+# `pairs_about` is what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope. Caller: type_health.
+# No locks.
 SQL_TYPE_HEALTH = f"""
 select t.sync_type, s.enabled, s.interval_minutes,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
@@ -27,6 +28,7 @@ select t.sync_type, s.enabled, s.interval_minutes,
                   from system.sync_types) k
          where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
+           and system.or_never(p.last_slot_at) >= '-infinity'
            and system.or_never(p.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)
          order by system.or_never(p.last_slot_at) {_UP_TO}) x)
        + (select count(*) from (select p.last_slot_at from system.sync_state p
@@ -35,6 +37,7 @@ select t.sync_type, s.enabled, s.interval_minutes,
          where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
        case when not s.enabled then 0 else (select count(*) from (
          select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and system.or_never(p.last_success_at) >= '-infinity'
            and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
          order by system.or_never(p.last_success_at) {_UP_TO}) x)
        + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active

@@ -48,20 +48,22 @@ select coalesce(max(id), 0) as id from (
 """
 # Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. Of the finished ones,
 # one range of sync_runs_by_state for each type and state, read from its end, so that the last runs of a rare one are found as fast as those
-# of a common one. The queued ones likewise, in sync_state_unfinished. `after`: a bound for `since` (SQL_ID_BEFORE). Caller: newest.
-# No locks.
+# of a common one; the newest of these are looked up one by one. The queued ones likewise, in sync_state_unfinished. `after`: a bound for
+# `since` (SQL_ID_BEFORE). Caller: newest. No locks.
 SQL_NEWEST = """
 select * from (
-  (select r.* from system.sync_types t
-     cross join unnest(%(states)s::text[]) as w(state)
-     cross join lateral (
-       select h.id from system.sync_runs h
-        where (h.sync_type, h.state, h.id) < (t.sync_type, w.state, %(before)s::bigint)
-          and (h.sync_type, h.state, h.id) > (t.sync_type, w.state, %(after)s::bigint)
-          and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
-        order by h.sync_type desc, h.state desc, h.id desc limit %(limit)s) found
-     cross join lateral (select * from system.runs x where x.id = found.id) r
-    where %(sync_type)s::text is null or t.sync_type = %(sync_type)s)
+  (select r.* from (
+     select found.id from system.sync_types t
+      cross join unnest(%(states)s::text[]) as w(state)
+      cross join lateral (
+        select h.id from system.sync_runs h
+         where (h.sync_type, h.state, h.id) < (t.sync_type, w.state, %(before)s::bigint)
+           and (h.sync_type, h.state, h.id) > (t.sync_type, w.state, %(after)s::bigint)
+           and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+         order by h.sync_type desc, h.state desc, h.id desc limit %(limit)s) found
+      where %(sync_type)s::text is null or t.sync_type = %(sync_type)s
+      order by found.id desc limit %(limit)s) n
+     cross join lateral (select * from system.runs x where x.id = n.id offset 0) r)
   union all
   (select r.* from system.sync_types t
      cross join lateral (
@@ -82,12 +84,23 @@ select * from (
     order by r.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
-# Purpose: the newest runs of one agent, the unfinished ones among them. Caller: newest. No locks.
+# Purpose: the newest runs of one agent, the unfinished ones among them: a range of sync_runs_by_agent, read from its end. Caller: newest.
+# No locks.
 SQL_NEWEST_OF_AGENT = """
-select * from system.runs r
- where r.agent_id = %(agent_id)s and (%(sync_type)s::text is null or r.sync_type = %(sync_type)s)
-   and r.state = any (%(states)s::text[]) and r.id < %(before)s and r.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
- order by r.id desc limit %(limit)s
+select r.* from (
+  (select h.id from system.sync_runs h
+    where (h.agent_id, h.id) < (%(agent_id)s, %(before)s::bigint) and (h.agent_id, h.id) > (%(agent_id)s, 0)
+      and (%(sync_type)s::text is null or h.sync_type = %(sync_type)s) and h.state = any (%(states)s::text[])
+      and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
+    order by h.agent_id desc, h.id desc limit %(limit)s)
+  union all
+  (select u.id from system.unfinished_runs u
+    where u.agent_id = %(agent_id)s and (%(sync_type)s::text is null or u.sync_type = %(sync_type)s)
+      and u.state = any (%(states)s::text[]) and u.id < %(before)s
+      and u.queued_at >= coalesce(%(since)s::timestamptz, '-infinity'))
+  order by id desc limit %(limit)s) n
+ cross join lateral (select * from system.runs x where x.id = n.id offset 0) r
+ order by r.id desc
 """
 # Purpose: delete a batch of the oldest runs. It keeps the last success of a pair, the run that the pair's state names (the next sync asks
 # whether it succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a decision or

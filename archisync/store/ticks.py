@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from archisync.store.database import Database, Params, one
@@ -54,6 +55,16 @@ select c.now, coalesce(exists (
   from clock c
 """
 
+# Purpose: the tables of which the planner knows nothing: they were never analyzed, or pg_upgrade lost what was known, and autovacuum did
+# not come (to a small table it never does). Only those that the current role may analyze. Caller: analyze_unknown. No locks.
+SQL_UNKNOWN = """
+select c.oid::regclass::text as name from pg_class c
+ where c.oid in ('system.sync_types'::regclass, 'system.sync_settings'::regclass, 'system.sync_state'::regclass,
+                 'system.sync_runs'::regclass)
+   and c.reltuples < 0
+   and (pg_has_role(c.relowner, 'usage')
+        or current_setting('server_version_num')::int >= 170000 and has_table_privilege(c.oid, 'maintain'))
+"""
 # Purpose: the newest heartbeat and its age. Caller: last. No locks.
 SQL_LAST = """
 select started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error,
@@ -88,6 +99,14 @@ def anything_to_do(db: Database, *, history_days: int, hook: bool) -> tuple[date
     params: Params = {"history_days": history_days, "kept_days": KEPT_DAYS, "hook": hook}
     row = one(db, SQL_ANYTHING_TO_DO, params)
     return row["now"], row["anything"]
+
+
+def analyze_unknown(db: Database) -> list[str]:
+    """Let PostgreSQL look at the tables that it never looked at, which takes a second or two with millions of pairs, once; their names."""
+    names = [row["name"] for row in db.execute(SQL_UNKNOWN).fetchall()]
+    for name in names:
+        db.execute(sql.SQL("analyze {}").format(sql.Identifier(*name.split("."))))
+    return names
 
 
 def record(db: Database, values: dict[str, Any]) -> int:

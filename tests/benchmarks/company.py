@@ -9,6 +9,7 @@ from archisync.store.migrations import migrate
 SQL_AGENTS = """
 insert into agents.users (id, full_name, whitelisted)
 select 'agent-' || lpad(n::text, 8, '0'), 'Agente ' || n, true from generate_series(1, %(agents)s) n
+    on conflict do nothing
 """
 SQL_STATE = """
 insert into system.sync_state (sync_type, agent_id, last_slot_at, last_run_id, last_success_at, known_rows, high_rows,
@@ -19,6 +20,7 @@ select t.sync_type, 'agent-' || lpad(n::text, 8, '0'), system.clock() - lag.seco
   from generate_series(1, %(agents)s) n cross join system.sync_types t join system.sync_settings s using (sync_type)
   cross join lateral (select make_interval(secs => (n * 7919::bigint) %% (s.interval_minutes * 55)) as seconds) lag
  where t.scope = 'agent'
+    on conflict do nothing
 """
 SQL_SHARED_STATE = """
 update system.sync_state set last_slot_at = system.clock(), last_success_at = system.clock() where agent_id = 'service-account'
@@ -54,17 +56,22 @@ def found(db: Database, *, agents: int, runs: int, days: float = 60) -> None:
     """Migrate an empty database and fill it: 4 × `agents` + 2 pairs, `runs` finished runs over the last `days`, a tick of this
     moment. Indexes of the two large tables are made after the rows, which takes a third of the time."""
     migrate(db, {})
-    db.execute("set session_replication_role = replica")
     db.execute("set maintenance_work_mem = '1GB'")
-    db.execute(SQL_AGENTS, {"agents": agents})
     indexes = db.execute(SQL_INDEXES).fetchall()
     for index in indexes:
         db.execute(f"drop index {index['name']}")
+    fill(db, agents=agents, runs=runs, days=days)
+    for index in indexes:
+        db.execute(index["indexdef"])
+    db.execute("vacuum (analyze, freeze)")
+
+
+def fill(db: Database, *, agents: int, runs: int, days: float = 60) -> None:
+    """Fill a migrated database as `found` does, and leave indexes and statistics alone. Agents that are there stay."""
+    db.execute("set session_replication_role = replica")
+    db.execute(SQL_AGENTS, {"agents": agents})
     db.execute(SQL_STATE, {"agents": agents})
     db.execute(SQL_SHARED_STATE)
     db.execute(SQL_RUNS, {"agents": agents, "runs": runs, "a_day": runs / days})
-    for index in indexes:
-        db.execute(index["indexdef"])
     db.execute("reset session_replication_role")
-    db.execute("vacuum (analyze, freeze)")
     db.execute(SQL_TICK)

