@@ -6,6 +6,7 @@ import pytest
 
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store.database import Database
+from archisync.store.runs import Counts
 from archisync.sync import inmemory
 from tests.support.rows import count
 from tests.sync.conftest import Deliver
@@ -44,10 +45,10 @@ def test_a_small_change_writes_nothing_to_the_catalog(deliver: Deliver, connecti
     agent = "service-account" if SYNC_TYPES[sync_type].scope == "shared" else "anna.bianchi"
     first, second = (export(sync_type, version, rows=50) for version in (1, 2))
     before = catalog_writes(connection)
-    assert deliver(first, sync_type, agent=agent).counts.inserted == 50
-    assert deliver(second, sync_type, agent=agent).counts.updated == 50
-    assert deliver(second, sync_type, agent=agent).counts.unchanged == 50
-    assert deliver(second, sync_type, agent=agent, trigger="forced").counts.unchanged == 50
+    assert deliver(first, sync_type, agent=agent).counts == Counts(seen=50, inserted=50)
+    assert deliver(second, sync_type, agent=agent).counts == Counts(seen=50, updated=50)
+    assert deliver(second, sync_type, agent=agent).counts == Counts(seen=50, unchanged=50)
+    assert deliver(second, sync_type, agent=agent, trigger="forced").counts == Counts(seen=50, unchanged=50)
     assert catalog_writes(connection) == before
 
 
@@ -56,5 +57,5 @@ def test_a_large_change_has_a_stage(deliver: Deliver, connection: Database) -> N
     rows = inmemory.MOST_ROWS + 1
     deliver(export("customers", 1, rows))
     before = catalog_writes(connection)
-    assert deliver(export("customers", 2, rows)).counts.updated == rows
+    assert deliver(export("customers", 2, rows)).counts == Counts(seen=rows, updated=rows)
     assert catalog_writes(connection) > before
