@@ -190,7 +190,7 @@ def _as_server_error(exc: Exception) -> ArchisyncError | None:
         import psycopg
 
         if isinstance(exc, psycopg.Error):
-            from archisync.store.database import translate
+            from archisync.store.refusals import translate
 
             return translate(exc)
     if "redis" in sys.modules:

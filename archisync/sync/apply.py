@@ -13,6 +13,7 @@ from archisync.rules.guard import Plan
 from archisync.rules.synctypes import Scope
 from archisync.store.runs import Counts
 from archisync.sync.copying import Staged
+from archisync.sync.suppressed import check
 from archisync.sync.target import Target, columns_of, comma
 
 
@@ -33,7 +34,7 @@ def write(target: Target, staged: Staged, plan: Plan) -> Counts:
         counts.updated = _update(target, every_row_changes=every_row_changes)
     if plan.restored:
         _restore(target)
-        counts.restored = plan.restored
+        counts.restored = plan.restored - _still_marked(target)
     counts.unchanged = staged.valid - counts.updated - counts.inserted
     return counts
 
@@ -89,19 +90,31 @@ def _restore(target: Target) -> None:
     )
 
 
+def _still_marked(target: Target) -> int:
+    """Rows that should be restored and are not. (Those that are have moved, so their number can't be asked for by their place.)"""
+    return target.count("select count(*) as n from {table} t where {mine} and t.absent_since is not null and {present}")
+
+
 def renew_digests(target: Target, staged: Staged) -> None:
     """Give each row the digest of the line that it was compared with, so that only new lines of the next export are read.
 
     Needed after a change of the layout, and after somebody else wrote to the rows: their digests say nothing any more. Every row must
-    have been compared.
+    have been compared. Raises WriteMismatchError: a row with another line's digest would pass for that line.
     """
     if staged.loaded:
         return
     assert not staged.known
-    target.execute(
-        "update {table} t set line_digest = s.line_digest from {stage} s"
-        " where {mine} and {same} and t.line_digest is distinct from s.line_digest"
+    stale = target.statement("{mine} and {same} and t.line_digest is distinct from s.line_digest")
+    # Rows that are missing and not marked, because the export has a row without a readable key.
+    missing = target.statement("{mine} and t.line_digest is not null and not {present}")
+    written = target.execute(
+        "update {table} t set line_digest = s.line_digest from {stage} s where {stale}", stale=stale
     )
-    target.execute(  # rows that are missing and not marked, because the export has a row without a readable key
-        "update {table} t set line_digest = null where {mine} and t.line_digest is not null and not {present}"
+    written += target.execute("update {table} t set line_digest = null where {missing}", missing=missing)
+    left = target.count(
+        "select (select count(*) from {table} t, {stage} s where {stale})"
+        " + (select count(*) from {table} t where {missing}) as n",
+        stale=stale,
+        missing=missing,
     )
+    check(target, "given their digests", planned=written + left, written=written)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import psycopg
 from psycopg import sql
 
 from archisync.rules.synctypes import Scope
 from archisync.store.database import Params
 from archisync.sync.records import Record
+from archisync.sync.suppressed import replaced
 from archisync.sync.target import SQL_TYPE, Key, Target, comma
 
 
@@ -44,11 +46,14 @@ class Changes:
         self._add("digests", self._digest_arrays("digests", rows))
 
     def execute(self) -> dict[str, int]:
-        """Rows written by part."""
+        """Rows written by part. Raises WriteMismatchError when a rule of the table does something else instead."""
         if not self._names:
             return {}
         statement = self._target.compiled(" ".join(self._names), lambda: _writing(self._target, self._names))
-        row = self._target.db.execute(statement, self._target.params | self._params, prepare=True).fetchone()
+        try:
+            row = self._target.db.execute(statement, self._target.params | self._params, prepare=True).fetchone()
+        except psycopg.errors.FeatureNotSupported as exc:  # what the statement asks for is in every version
+            raise replaced(self._target, exc) from exc
         assert row is not None
         return dict(row)
 

@@ -25,6 +25,7 @@ from archisync.sync.changes import Changes
 from archisync.sync.comparison import check_written
 from archisync.sync.copying import SAMPLE_SIZE, Staged
 from archisync.sync.records import Quarantined, Record, RecordReader
+from archisync.sync.suppressed import check
 from archisync.sync.target import Key, Target, comma
 
 MOST_ROWS = 2_000
@@ -323,7 +324,8 @@ class InMemoryComparison:
         if stale:
             changes = Changes(self._target)
             changes.set_digests(stale)
-            changes.execute()
+            written = changes.execute()
+            check(self._target, "given their digests", planned=len(stale), written=written["digests"])
 
     def unknown_orders(self) -> int:
         return references.unknown_orders(self._target, self._good_rows())

@@ -24,8 +24,9 @@ from archisync.sources.interface import Export, Fetched, Original, Unchanged
 from archisync.store import applied_exports, endings, held
 from archisync.store.applied_exports import Begun
 from archisync.store.claims import Claim, ClaimedRun
-from archisync.store.database import Database, translate
+from archisync.store.database import Database
 from archisync.store.endings import Outcome, UnchangedEnd
+from archisync.store.refusals import translate
 from archisync.store.runs import Counts, State, Trigger
 from archisync.sync.comparing import compare
 from archisync.sync.comparison import Comparison

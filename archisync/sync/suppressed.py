@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from archisync.base.errors import SyncError
 from archisync.sync.target import Target
 
@@ -35,4 +37,14 @@ def check(target: Target, what: str, *, planned: int, written: int) -> None:
         hint=f"a trigger or rule of {table} must let each row pass: return new (or old), not null"
         if names
         else f"does another program write to {table} at the same time? the next sync compares again",
+    )
+
+
+def replaced(target: Target, exc: psycopg.Error) -> WriteMismatchError:
+    """The error for a statement that PostgreSQL refuses because a rule of the table replaces it. The transaction is over, so nobody can
+    ask which."""
+    table = target.type.table
+    return WriteMismatchError(
+        f"a rule of {table} replaces what a sync writes, so nothing was written: {exc.diag.message_primary}",
+        hint=f"psql: \\d {table} shows the rule; drop rule NAME on {table}",
     )

@@ -11,7 +11,8 @@ import psycopg
 
 from archisync.base.errors import UnreachableError
 from archisync.rules.config import Config
-from archisync.store.database import Database, connect, translate
+from archisync.store.database import Database, connect
+from archisync.store.refusals import translate
 
 PLACES = 8
 """Connections at most: whoever looks must not take PostgreSQL's last ones from the workers."""

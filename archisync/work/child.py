@@ -25,7 +25,8 @@ import psycopg
 
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
-from archisync.store.database import connected, require_direct, translate
+from archisync.store.database import connected, require_direct
+from archisync.store.refusals import translate
 from archisync.work.runner import Runner
 
 LIFETIME_S = 300.0

@@ -97,7 +97,7 @@ REFUSALS = (
     ("archisync_tick", "", 'role "archisync_tick" is not permitted to log in', "name an account in ARCHISYNC_DATABASE_URL that may log in: archisync db grants shows how to make one"),  # noqa: E501
     ("stranger", "", 'pg_hba.conf rejects connection for host "[local]", user "stranger", database "closed", no encryption', "allow host, user and database in the server's pg_hba.conf, or check ARCHISYNC_DATABASE_URL"),  # noqa: E501
     ("visitor", "", 'permission denied for database "closed" DETAIL: User does not have CONNECT privilege.', "as the database's owner: grant connect on database DATABASE to ROLE"),  # noqa: E501
-    ("postgres", "options=-c%20nonsense%3D1", 'unrecognized configuration parameter "nonsense"', "check options in ARCHISYNC_DATABASE_URL, and PGOPTIONS"),  # noqa: E501
+    ("postgres", "options=-c%20nonsense%3D1", 'unrecognized configuration parameter "nonsense"', "check options in ARCHISYNC_DATABASE_URL, PG… variables (PGOPTIONS, PGTZ), and what alter role has set"),  # noqa: E501
 )  # fmt: skip
 
 
@@ -152,7 +152,8 @@ def test_a_wrong_option_in_the_database_url_is_named_without_its_value(cli: Cli,
     done = cli("tick", env={"ARCHISYNC_DATABASE_URL": url})
     assert (done.returncode, done.stderr) == (
         3,
-        f"error: ARCHISYNC_DATABASE_URL has a wrong {option}\nhint: check {option} in ARCHISYNC_DATABASE_URL "
+        f"error: ARCHISYNC_DATABASE_URL or a PG… variable has a wrong {option}\n"
+        f"hint: check {option} in ARCHISYNC_DATABASE_URL and PG… variables "
         "(in a password, write %2F for /, %3F for ? and %40 for @)\n",
     )
 

@@ -12,8 +12,9 @@ from archisync.schedule.tick import tick
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, queued_runs, ticks
-from archisync.store.database import Database, NoAnswerError, connected
+from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
+from archisync.store.refusals import NoAnswerError
 from tests.conftest import roomy_memory
 from tests.support.rows import RUN_ID, count, end_queued
 

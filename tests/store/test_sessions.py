@@ -1,6 +1,7 @@
 """A session is the same whatever role, database, server and environment say: everything is right, or refused in a sentence."""
 
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from psycopg import sql
 
 from archisync.base.errors import UnreachableError
 from archisync.store import agents
-from archisync.store.database import Database, connected, translate
+from archisync.store.database import Database, connected
+from archisync.store.refusals import translate
 from archisync.store.session import ONLY_INSTEAD_OF, SETTINGS
 from tests.conftest import Cli
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
@@ -228,6 +230,26 @@ def test_a_deadlock_is_its_own_thing() -> None:
         assert translate(psycopg.errors.lookup(state)("…")).message == "PostgreSQL reached a limit of its own: …"
 
 
+def test_a_deadlock_ends_one_of_two_sessions_in_a_sentence(database_url: str) -> None:
+    with connected(database_url, purpose="test") as first, connected(database_url, purpose="test") as second:
+        for db, mine in ((first, 1), (second, 2)):
+            db.execute("set deadlock_timeout = '1min'")
+            db.execute("select pg_advisory_lock(%(key)s)", {"key": mine})
+        waiting = threading.Thread(target=first.execute, args=["select pg_advisory_lock(2)"])
+        waiting.start()
+        while not count(second, "select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+            continue
+        second.execute("set deadlock_timeout = '1ms'")
+        with pytest.raises(psycopg.errors.DeadlockDetected) as ended:
+            second.execute("select pg_advisory_lock(1)")
+        second.close()
+        waiting.join()
+    error = translate(ended.value)
+    assert isinstance(error, UnreachableError)
+    assert error.message == "PostgreSQL ended one of two transactions that stood in each other's way: deadlock detected"
+    assert error.hint == "nothing of it was written; try again"
+
+
 def test_a_connection_costs_one_question(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     original = psycopg.Connection.execute
@@ -252,7 +274,8 @@ def test_a_server_that_speaks_another_language_refuses_likewise(cli: Cli) -> Non
             db.execute("create database closed allow_connections false")
             db.execute("create role archisync_tick")
         hint = (
-            "check ARCHISYNC_DATABASE_URL, the server's pg_hba.conf, and whether it has a connection left for this role"
+            "check ARCHISYNC_DATABASE_URL, PG… variables, what alter role and alter database have set, the server's pg_hba.conf, "
+            "and whether it has a connection left for this role"
         )
         for wrong in (
             url.replace("postgres@", "nobody@"),

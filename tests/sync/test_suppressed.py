@@ -6,9 +6,10 @@ import pytest
 
 from archisync.rules.config import Config
 from archisync.store import agents, history, queued_runs
-from archisync.store.database import Database
+from archisync.store.database import Database, connected
 from archisync.sync import inmemory
 from tests.support.rows import do_run
+from tests.support.users import logged_in_as
 
 AGENT = "anna.bianchi"
 HEADER = "customer_id,name,city\n"
@@ -16,13 +17,19 @@ TRIGGER = """
 create function public.drop_it() returns trigger language plpgsql as $$ begin return null; end $$;
 create trigger quiet before {kind} on agents.customers for each row execute function public.drop_it()
 """
+ONE, TWO, OTHER, BAD = "1,Bar,Milano\n", "2,Osteria,Torino\n", "2,Osteria,Roma\n", f"2,{'x' * 70_000},Roma\n"
 WRITES = {
-    "first load": ("insert", None, "1,Bar,Milano\n2,Osteria,Torino\n", "0 of 2 planned rows of agents.customers were copied"),
-    "first load, quoted": ("insert", None, '1,"Bar, Sport",Milano\n', "0 of 1 planned rows of agents.customers were copied"),
-    "a new row": ("insert", "1,Bar,Milano\n", "1,Bar,Milano\n2,Osteria,Torino\n", "0 of 1 planned rows of agents.customers were inserted"),
-    "a change": ("update", "1,Bar,Milano\n", "1,Bar,Torino\n", "0 of 1 planned rows of agents.customers were updated"),
-    "an absence": ("update", "1,Bar,Milano\n2,Osteria,Torino\n", "1,Bar,Milano\n", "0 of 1 planned rows of agents.customers were absent"),
+    "first load": ("insert", (), ONE + TWO, "0 of 2 planned rows of agents.customers were copied"),
+    "first load, quoted": ("insert", (), '1,"Bar, Sport",Milano\n', "0 of 1 planned rows of agents.customers were copied"),
+    "a new row": ("insert", (ONE,), ONE + TWO, "0 of 1 planned rows of agents.customers were inserted"),
+    "a change": ("update", (ONE + TWO,), ONE + OTHER, "0 of 1 planned rows of agents.customers were updated"),
+    "an absence": ("update", (ONE + TWO,), ONE, "0 of 1 planned rows of agents.customers were absent"),
+    "a deletion": ("delete", (ONE + TWO, ONE), ONE, "0 of 1 planned rows of agents.customers were deleted"),
+    "a return": ("update", (ONE + TWO, ONE), ONE + TWO, "0 of 1 planned rows of agents.customers were restored"),
+    "a changed return": ("update", (ONE + TWO, ONE), ONE + OTHER, "0 of 1 planned rows of agents.customers were updated"),
+    "an unreadable return": ("update", (ONE + TWO, ONE), ONE + BAD, "0 of 1 planned rows of agents.customers were restored"),
 }  # fmt: skip
+"""What is suppressed, the exports before, the export, and what the run says."""
 
 
 @pytest.fixture
@@ -55,8 +62,8 @@ def test_a_suppressed_write_fails_the_run_and_names_who_did_it(
     monkeypatch.setattr(inmemory, "MOST_ROWS", most_rows)
     agents.add(connection, AGENT, name=None, whitelisted=True)
     export = tmp_path / "customers.csv"
-    if known:
-        export.write_text(HEADER + known)
+    for text in known:
+        export.write_text(HEADER + text)
         run(connection, config)
     export.write_text(HEADER + now)
     before = rows(connection)
@@ -67,12 +74,66 @@ def test_a_suppressed_write_fails_the_run_and_names_who_did_it(
     run_id = run(connection, config)
     found = history.get(connection, run_id)
     assert rows(connection) == before
-    assert found.state == "failed"
+    assert (found.state, found.reason) == ("failed", "writes-suppressed")
     if by == "rule" and most_rows:
-        assert "RETURNING" in str(found.message)  # PostgreSQL itself refuses that statement
+        replaced = "a rule of agents.customers replaces what a sync writes, so nothing was written: "
+        assert str(found.message).startswith(replaced)
+        assert found.hint == "psql: \\d agents.customers shows the rule; drop rule NAME on agents.customers"
         return
-    assert found.reason == "writes-suppressed"
     assert found.message == f"{said}, so nothing was written (the {by} quiet may have suppressed the others)"
+    assert found.hint == "a trigger or rule of agents.customers must let each row pass: return new (or old), not null"
+
+
+@pytest.mark.parametrize("most_rows", [2_000, 0], ids=["in memory", "through the stage"])
+def test_a_row_never_keeps_the_digest_of_a_line_that_it_was_not_compared_with(
+    connection: Database, config: Config, tmp_path: Path, most_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody changes a row, the ERP does the same; whoever suppresses the new digest would have the old line pass for the row."""
+    monkeypatch.setattr(inmemory, "MOST_ROWS", most_rows)
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    export = tmp_path / "customers.csv"
+    export.write_text(HEADER + ONE + TWO)
+    run(connection, config)
+    connection.execute("update agents.customers set city = 'Roma' where customer_id = '2'")
+    connection.execute(TRIGGER.format(kind="update").encode())
+    export.write_text(HEADER + ONE + OTHER)
+    found = history.get(connection, run(connection, config))
+    assert (found.state, found.reason) == ("failed", "writes-suppressed")
+    assert str(found.message).startswith("0 of 1 planned rows of agents.customers were given their digests, so ")
+
+
+@pytest.mark.parametrize("most_rows", [2_000, 0], ids=["in memory", "through the stage"])
+@pytest.mark.parametrize("name", [name for name, write in WRITES.items() if write[1]])
+def test_row_security_fails_the_run_and_names_the_table(
+    connection: Database,
+    config: Config,
+    database_url: str,
+    tmp_path: Path,
+    name: str,
+    most_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, known, now, _ = WRITES[name]
+    monkeypatch.setattr(inmemory, "MOST_ROWS", most_rows)
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    export = tmp_path / "customers.csv"
+    for text in known:
+        export.write_text(HEADER + text)
+        run(connection, config)
+    export.write_text(HEADER + now)
+    before = rows(connection)
+    connection.execute("alter table agents.customers enable row level security")
+    with logged_in_as(connection, database_url, "guarded") as url:
+        for schema in ("system", "agents", "shared"):
+            connection.execute(f"grant usage on schema {schema} to guarded".encode())
+            connection.execute(f"grant all on all tables in schema {schema} to guarded".encode())
+        with connected(url, purpose="test") as guarded:
+            run_id = run(guarded, config)
+    found = history.get(connection, run_id)
+    assert rows(connection) == before
+    assert (found.state, found.reason) == ("failed", "configuration")
+    assert 'row-level security policy for table "customers"' in str(found.message)
+    assert str(found.hint).endswith("alter role ROLE bypassrls")
 
 
 def run(db: Database, config: Config) -> int:

@@ -15,7 +15,8 @@ from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
 from archisync.store import agents, checks, clock, grants, health, locks, migrations, notices, ticks
-from archisync.store.database import Database, connected, translate
+from archisync.store.database import Database, connected
+from archisync.store.refusals import translate
 
 OLDEST_POSTGRESQL = 150_000
 """`unique nulls not distinct` came with 15."""
