@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 from archisync.base.text import iso
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SyncType
 from archisync.store import audit, settings
 from archisync.store.audit import Actor, Deed
@@ -64,8 +63,8 @@ def set_limits(db: Database, actor: Actor, limits: Mapping[SyncType, Limits], *,
         deeds = [
             Deed(
                 sync_type=type_.name,
-                before=asdict(before[type_.name]) if type_.name in before else None,
-                after=asdict(wanted),
+                before=before[type_.name].of_rows if type_.name in before else None,
+                after=wanted.of_rows,
             )
             for type_, wanted in limits.items()
         ]

@@ -26,15 +26,13 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: archisync guard list
     """
-    from dataclasses import asdict
-
     from archisync.store import settings
 
     a = app(ctx)
     with a.database("guard list") as db:
         found = settings.all_limits(db)
     if json:
-        a.output.json(guard=[{"sync_type": name, **asdict(limits)} for name, limits in found.items()])
+        a.output.json(guard=[{"sync_type": name, **limits.of_rows} for name, limits in found.items()])
         return
     rows = [[name, limits.drop, limits.delete, limits.rewrite] for name, limits in found.items()]
     a.output.table(["type", "drop %", "delete %", "rewrite %"], rows)
@@ -60,7 +58,7 @@ def set_(
     a = app(ctx)
     type_, value = sync_type(type_name), settings.check_percent(percent)
     with a.database("guard set") as db, db.transaction():
-        limits = replace(settings.all_limits(db)[type_.name], **{share.value: value})
+        limits = replace(settings.all_limits(db)[type_.name], **{share.value: value})  # type: ignore[arg-type]
         set_limits(db, actor(), {type_: limits}, why=reason)
     a.output.line(f"{type_.name}: an export is held above {value} % ({share.value})")
 
@@ -72,7 +70,7 @@ def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = N
     Example: archisync guard reset prices
     """
     from archisync.actions.settings import set_limits
-    from archisync.rules.guard import Limits
+    from archisync.rules.reasons import Limits
 
     a = app(ctx)
     types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())

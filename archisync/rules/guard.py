@@ -7,14 +7,16 @@ can't be accepted: formats and records raise ExportError for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from archisync.base.text import counted
+from archisync.rules.changedrows import Suspicion
+from archisync.rules.reasons import Limits, Rule
 
-DEFAULT_PERCENT = 50
-"""Every share of every type, until `archisync guard set` changes it."""
 HIGH_WATER_DAYS = 7
+SOME_VALUES, MANY_VALUES = 3, 5
+"""Different values that a column must have had, in a table of three rows and in a larger one, where a rule wants many."""
 LEAST_QUARANTINED = 3
 """Fewer rejected rows don't hold an export: in a table of three rows, one bad cell is daily life."""
 GROWTH_FACTOR = 10
@@ -22,47 +24,7 @@ GROWTH_ROWS = 1000
 """A table may grow to this many rows from any number; above, only to GROWTH_FACTOR times the known rows."""
 
 
-class Rule(StrEnum):
-    """Why an export is held. The first five can't be accepted: nobody knows what a broken export should have contained."""
-
-    UNREADABLE = "unreadable"
-    TRUNCATED = "truncated"
-    MISSING_COLUMN = "missing-column"
-    ALL_REJECTED = "all-rejected"
-    DUPLICATE_KEYS = "duplicate-keys"
-    QUARANTINED = "quarantined"
-    ROW_GROWTH = "row-growth"
-    NO_FINAL_LINE_END = "no-final-line-end"
-    ZERO_ROWS = "zero-rows"
-    ROW_DROP = "row-drop"
-    HIGH_WATER = "high-water"
-    PLANNED_DELETES = "planned-deletes"
-    PLANNED_REWRITES = "planned-rewrites"
-
-    @property
-    def acceptable(self) -> bool:
-        """Whether a person may accept the export: it could be read, and only looks unlikely."""
-        return self not in _NEVER_ACCEPTABLE
-
-
-_NEVER_ACCEPTABLE = frozenset(
-    {Rule.UNREADABLE, Rule.TRUNCATED, Rule.MISSING_COLUMN, Rule.ALL_REJECTED, Rule.DUPLICATE_KEYS}
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Shares in percent of the known rows; more than that holds the export. 100 switches a rule off.
-
-    `drop`: fewer rows than the last applied export, or than the largest one of the last seven days; and rejected rows, of those in the
-    export. `delete`: known rows that are not in
-    the export (new keys may hide them from the count). `rewrite`: known rows in which more than half of the filled fields, and more than
-    one, change at once, which is what a shifted column does. A new price or status alone is no rewrite, in however many rows.
-    """
-
-    drop: int = DEFAULT_PERCENT
-    delete: int = DEFAULT_PERCENT
-    rewrite: int = DEFAULT_PERCENT
+DEFAULTS = Limits()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +45,21 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Weighed:
+    """A suspicion, and the number of known rows that it might have been seen in."""
+
+    suspicion: Suspicion
+    whole: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What is known before anything is written.
 
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
-    `newly_open`: the last line lacks its line end, and that of the last applied export had one.
+    `suspicions`: what looks wrong in the rows that change, in the order of the rules. `newly_open`: the last line lacks its line end, and
+    that of the last applied export had one.
     """
 
     seen: int
@@ -98,16 +69,29 @@ class Evidence:
     known: int | None
     high: int | None = None
     plan: Plan = Plan()
+    suspicions: Sequence[Weighed] = ()
     newly_open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What a rule about values found in a column. `examples`: old and new values, which are agent data; the message has none."""
+
+    rule: Rule
+    column: str
+    message: str
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
-    """`hint`: what would make the export a good one, where its error said so."""
+    """`hint`: what would make the export a good one, where its error said so. `findings`: all that is wrong with the values, whichever rule
+    the export is held for."""
 
     rule: Rule
     message: str
     hint: str | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 _OPEN = "the final line end is missing, so the last row may be cut off"
@@ -118,17 +102,24 @@ def exceeds(part: int, whole: int, percent: int) -> bool:
     return part * 100 > whole * percent
 
 
-def judge(evidence: Evidence, limits: Limits = Limits()) -> Hold | None:
+def judge(evidence: Evidence, limits: Limits = DEFAULTS) -> Hold | None:
     """The reason to hold the export; None when it may be applied."""
     if broken := _broken(evidence):
         return broken
+    findings = tuple(found for weighed in evidence.suspicions if (found := _weigh(weighed, limits)))
     unlikely = (
-        _rejected(evidence, limits) or _more(evidence) or _fewer(evidence, limits) or _planned(evidence.plan, limits)
+        _rejected(evidence, limits)
+        or _more(evidence)
+        or _values(findings)
+        or _fewer(evidence, limits)
+        or _planned(evidence.plan, limits)
     )
+    if unlikely:
+        unlikely = replace(unlikely, findings=findings)
     if not evidence.newly_open:
         return unlikely
     if unlikely:
-        return Hold(rule=unlikely.rule, message=f"{unlikely.message}; {_OPEN}")
+        return replace(unlikely, message=f"{unlikely.message}; {_OPEN}")
     return Hold(rule=Rule.NO_FINAL_LINE_END, message=f"{_OPEN}; if the ERP always writes it so, accept it once")
 
 
@@ -162,6 +153,33 @@ def _more(evidence: Evidence) -> Hold | None:
         rule=Rule.ROW_GROWTH,
         message=f"the export has {evidence.valid} rows, {evidence.known} are known: more than {GROWTH_FACTOR} times as many",
     )
+
+
+def _weigh(weighed: Weighed, limits: Limits) -> Finding | None:
+    """What is certain enough to hold an export. A small table must show it in more of its rows, and a column needs several values."""
+    seen, whole = weighed.suspicion, max(weighed.whole, 1)
+    hits = min(seen.hits, whole)
+    limit = max(limits.share(seen.rule, seen.column), seen.floor)
+    few = seen.many_values and seen.distinct < min(MANY_VALUES, max(SOME_VALUES, whole // 2 + 1))
+    if few or not exceeds(hits, whole, limit):
+        return None
+    among = seen.bases[0].among
+    return Finding(
+        rule=seen.rule,
+        column=seen.column,
+        message=f"{seen.column}: {seen.what} in {hits} of {counted(whole, 'row')} {among}: {_share(hits, whole)} "
+        f"(at most {limit} % are applied unasked)",
+        examples=seen.examples,
+    )
+
+
+def _values(findings: Sequence[Finding]) -> Hold | None:
+    """The first rule that holds; the others are in the findings."""
+    if not findings:
+        return None
+    first, more = findings[0], len({found.column for found in findings} - {findings[0].column})
+    also = f"; {counted(more, 'more column')} {'looks' if more == 1 else 'look'} wrong" if more else ""
+    return Hold(rule=first.rule, message=first.message + also)
 
 
 def _fewer(evidence: Evidence, limits: Limits) -> Hold | None:

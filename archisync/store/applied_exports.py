@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
-from archisync.rules.guard import HIGH_WATER_DAYS, Limits
+from archisync.rules.guard import HIGH_WATER_DAYS
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SyncType
 from archisync.store.database import Database, Params, one
 
@@ -17,7 +19,8 @@ SQL_BEGIN_APPLY = """
 with forgotten as (
   delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s returning 1)
 select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
-       r.forced, set_config('synchronous_commit', case when r.forced then current_setting('synchronous_commit') else 'off' end, true),
+       r.forced, system.clock() as now,
+       set_config('synchronous_commit', case when r.forced then current_setting('synchronous_commit') else 'off' end, true),
        set_config('work_mem', '64MB', true),  -- for a hash of 100,000 rows; with 4 MB it goes to disk and back
        set_config('datestyle', 'ISO, DMY', true),  -- lines that are copied as they are may have dates with the day first
        exists (select from system.held_exports h where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s
@@ -50,7 +53,7 @@ class Begun(NamedTuple):
     `line_layout`: how the lines of the last export were read, `digest_layout`: the one that the rows' digests are of; None when they
     were no lines, or nothing is known of it. `open_ended`: the last export's final line
     had no line end, and was accepted so. `held`: an earlier export waits for a decision. `forced`: somebody waits for this run.
-    `limits`: the guard's."""
+    `now`: the database's. `limits`: the guard's."""
 
     outside_changes: bool
     known_rows: int | None
@@ -60,6 +63,7 @@ class Begun(NamedTuple):
     open_ended: bool
     held: bool
     forced: bool
+    now: datetime
     limits: Limits
 
 

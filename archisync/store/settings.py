@@ -7,7 +7,7 @@ from datetime import datetime
 
 from archisync.base.errors import UsageError
 from archisync.rules.config import Config
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import MAX_INTERVAL_MINUTES, MIN_INTERVAL_MINUTES, SYNC_TYPES, SyncType
 from archisync.store.database import Database
 

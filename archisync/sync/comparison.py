@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from psycopg import sql
+
 from archisync.rules.guard import Plan
+from archisync.store.database import Params
 from archisync.store.runs import Counts
 from archisync.sync import apply, planning, references
 from archisync.sync.copying import Staged
+from archisync.sync.planning import ChangedSample
 from archisync.sync.suppressed import check
 from archisync.sync.target import Target
 
@@ -23,6 +27,14 @@ class Comparison(Protocol):
 
     def plan(self) -> Plan:
         """What `write` would do; after a first load, what that has done."""
+        ...
+
+    def changed_rows(self, plan: Plan) -> ChangedSample:
+        """Old and new values of known rows that would change."""
+        ...
+
+    def staying(self) -> tuple[sql.Composable, Params]:
+        """The condition, with its parameters, for known rows `t` that the export has."""
         ...
 
     def sample_changes(self) -> list[dict[str, object]]:
@@ -68,6 +80,12 @@ class StagedComparison:
 
     def plan(self) -> Plan:
         return planning.make_plan(self._target, self.staged)
+
+    def changed_rows(self, plan: Plan) -> ChangedSample:
+        return ChangedSample() if self.staged.loaded else planning.changed_rows(self._target, plan)
+
+    def staying(self) -> tuple[sql.Composable, Params]:
+        return self._target.staying() if self.staged.all_keys_known else sql.SQL("true"), {}
 
     def sample_changes(self) -> list[dict[str, object]]:
         return planning.sample_changes(self._target, self.staged)

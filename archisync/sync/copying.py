@@ -29,7 +29,7 @@ class Staged:
     `valid` are good rows, each key counted once. `repeated` rows were dropped because an identical one is there. `conflicting` keys
     have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `missing` the rows that the
     export announces and does not have: with either of them nobody knows which rows are absent. `open_ended`: the last line has no line
-    end, and nobody has said that the ERP writes it so.
+    end, and nobody has said that the ERP writes it so. `blank`: empty cells of boolean columns that were parsed.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
     because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
@@ -47,6 +47,7 @@ class Staged:
     loaded: bool = False
     nothing_new: bool = False
     quarantine_sample: list[dict[str, object]] = field(default_factory=list)
+    blank: dict[str, int] = field(default_factory=dict)
 
     @property
     def all_keys_known(self) -> bool:
@@ -95,6 +96,7 @@ class Copier:
         self._flush()
         self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
         self._staged.missing = self._records.missing
+        self._staged.blank = dict(self._records.blank)
         self._staged.open_ended = self._records.open_ended
         return self._staged
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, SpanningRecordError
+from archisync.rules.changedrows import shown
 from archisync.rules.guard import Plan
 from archisync.rules.values import Value
+from archisync.store.database import Params
 from archisync.store.runs import Counts
 from archisync.sync import references
 from archisync.sync.changes import Changes
 from archisync.sync.comparison import check_written
 from archisync.sync.copying import SAMPLE_SIZE, Staged
+from archisync.sync.planning import ChangedSample
 from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.suppressed import check
 from archisync.sync.target import Key, Target, comma
@@ -168,6 +170,7 @@ def _compare(
         open_ended=records.open_ended,
         conflicting=len(read.conflicting),
         quarantine_sample=read.sample,
+        blank=dict(records.blank),
     )
     if by_digest:
         staged.known = digests.matched
@@ -272,6 +275,17 @@ class InMemoryComparison:
         different = sum(before is not None and before != now for before, now in zip(row.values, values, strict=True))
         return 2 * different > max(filled, 2)
 
+    def changed_rows(self, plan: Plan) -> ChangedSample:
+        return ChangedSample(
+            [((*row.key, *row.values), record.values) for row, record in self._changed if not row.gone]
+        )
+
+    def staying(self) -> tuple[sql.Composable, Params]:
+        missing = [row.key for row in self._missing if not row.gone]
+        if not missing or not self.staged.all_keys_known:
+            return sql.SQL("true"), {}
+        return sql.SQL("not {}").format(self._target.among("missing")), self._target.key_arrays("missing", missing)
+
     def sample_changes(self) -> list[dict[str, object]]:
         if self.staged.conflicting:
             return []
@@ -344,17 +358,3 @@ class InMemoryComparison:
 
 def _as_text(key: Key) -> list[str]:
     return [shown(part) or "" for part in key]
-
-
-def shown(value: Value) -> str | None:
-    """A value as people read it, and as PostgreSQL writes it into JSON."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case datetime():
-            text = value.isoformat()
-            return f"{text[:26].rstrip('0')}{text[26:]}" if value.microsecond else text
-        case None:
-            return None
-        case _:
-            return str(value)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
 from psycopg import sql
 
 from archisync.rules.guard import Plan
+from archisync.rules.values import Value
 from archisync.sync.copying import SAMPLE_SIZE, Staged
 from archisync.sync.target import Target, columns_of, comma
+
+MOST_CHANGED = 2_000
+"""Changed rows that the guard looks at; it finds in so many what it would find in all."""
 
 
 def make_plan(target: Target, staged: Staged) -> Plan:
@@ -53,6 +61,34 @@ def _rewritten(target: Target) -> sql.Composable:
     return sql.SQL("2 * num_nonnulls({}) > greatest(num_nonnulls({}), 2)").format(
         different, columns_of("t", target.value_columns)
     )
+
+
+class ChangedSample(NamedTuple):
+    """Old and new values of rows, in the order of the target's columns: one in `parts` of those that would change."""
+
+    rows: Sequence[tuple[Sequence[Value], Sequence[Value]]] = ()
+    parts: int = 1
+
+
+def changed_rows(target: Target, plan: Plan) -> ChangedSample:
+    """All known rows that would change, or, of more than MOST_CHANGED, about so many, by a hash of their keys."""
+    number, parts = len(target.columns), -(-plan.changed // MOST_CHANGED)
+    statement = target.statement(
+        "select {old}, {new} from {table} t join {stage} s on {same}"
+        " where {mine} and s.ok and t.absent_since is null and {changed}"
+        " and (hash_record(row({key})) & 2147483647) %% {parts} = 0",
+        old=columns_of("t", target.columns),
+        new=columns_of("s", target.columns),
+        key=comma(sql.Identifier("s", name) for name in target.type.key),
+        parts=sql.Literal(parts),
+    )
+    try:
+        rows = target.tuples(statement.as_bytes(target.db), target.params)
+    except psycopg.DataError as exc:
+        if exc.sqlstate is not None:
+            raise
+        return ChangedSample()  # somebody else wrote a value that Python has no object for: the date infinity, say
+    return ChangedSample([(row[:number], row[number:]) for row in rows], parts)
 
 
 def sample_changes(target: Target, staged: Staged) -> list[dict[str, object]]:

@@ -57,7 +57,7 @@ def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, ex
         comparison = compare(target, records, compare_all=True, may_load=False)
         staged = comparison.staged
         record.warn_about_rows(staged, records)
-        verdict = judge_comparison(target, comparison, before, export.sha256, record)
+        verdict = judge_comparison(target, comparison, before, export.sha256, record, config.zone)
         outlook = outlook_of(comparison, verdict.plan)
         record.warn_about_values(comparison)
     return Preview(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -66,6 +67,8 @@ class RecordReader:
         self.seen = 0
         self.quarantined = 0
         self.control_characters_removed = 0
+        self.blank: Counter[str] = Counter()
+        """Empty cells of boolean columns, by field; a missing yes looks like a no."""
         self._table = table
         self._lines = lines
         self._cells = reading.cells
@@ -119,7 +122,7 @@ class RecordReader:
     def _batches(
         self, plain: PlainLine | None, digests: LineDigests | None
     ) -> Iterator[Record | Quarantined | PlainLines]:
-        self.seen = self.quarantined = self.control_characters_removed = 0
+        self._begin()
         if self._lines is not None:
             rows: Iterator[RawRow | BadRow | PlainLines] = self._lines.rows_and_lines(plain, digests)
         else:
@@ -133,9 +136,13 @@ class RecordReader:
         self.seen += digests.left_out if digests else 0
 
     def __iter__(self) -> Iterator[Record | Quarantined]:
-        self.seen = self.quarantined = self.control_characters_removed = 0
+        self._begin()
         for row in self._table.rows():
             yield self._one(row)
+
+    def _begin(self) -> None:
+        self.seen = self.quarantined = self.control_characters_removed = 0
+        self.blank.clear()
 
     def _one(self, row: RawRow | BadRow) -> Record | Quarantined:
         self.seen += 1
@@ -277,6 +284,8 @@ def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneIn
         if text is None:
             if must_be_filled:
                 raise BadValueError("is empty")
+            if empty is False:
+                reader.blank[field.name] += 1
             return empty
         return parse_literal(text) if type(cell) is NumberText else parse_text(text)
 

@@ -231,7 +231,7 @@ class Sync:
 
     def _judge(self, target: Target, comparison: Comparison, export: Export, before: Begun) -> Verdict:
         """Raise HeldExport unless the guard or a person lets the export pass."""
-        verdict = judge_comparison(target, comparison, before, export.sha256, self._record)
+        verdict = judge_comparison(target, comparison, before, export.sha256, self._record, self._config.zone)
         if verdict.hold is not None:
             staged = comparison.staged
             self._record.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)

@@ -57,6 +57,7 @@ class Target:
     def compare_all(self) -> None:
         """Let statements look at all of the agent's rows."""
         self._compared = self.mine("t")
+        self._others = False
 
     def compare_others(self) -> None:
         """Let statements look only at the rows whose places are in the table OTHERS."""
@@ -65,6 +66,16 @@ class Target:
             " and (t.tableoid, t.ctid) in (select o.part, o.version from {others} o)"
         ).format(others=OTHERS)
         self._compared = self.mine("t") + places
+        self._others = True
+
+    def staying(self) -> sql.Composable:
+        """Whether the export has the row: it is in the stage, or it was not compared because its line is known."""
+        if not self._others:
+            return self.statement("{present}")
+        return self.statement(
+            "({present} or not exists (select from {others} o where o.part = t.tableoid and o.version = t.ctid))",
+            others=OTHERS,
+        )
 
     def execute(self, template: str, **parts: sql.Composable) -> int:
         """Execute a statement. Returns the number of rows."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypedDict
+from zoneinfo import ZoneInfo
 
 from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
-from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.rules.guard import Evidence, Hold, Plan, Weighed, judge
+from archisync.rules.reasons import Rule
 from archisync.store import held
 from archisync.store.applied_exports import Begun
 from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
+from archisync.sync.evidence import weighed_suspicions
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
 
@@ -45,20 +49,23 @@ class HeldExport(Exception):
         self.outlook = outlook
 
 
-def judge_comparison(target: Target, comparison: Comparison, before: Begun, sha256: str, record: RunRecord) -> Verdict:
-    """Judge an export with this sha256 that has been compared.
+def judge_comparison(
+    target: Target, comparison: Comparison, before: Begun, sha256: str, record: RunRecord, zone: ZoneInfo
+) -> Verdict:
+    """Judge an export with this sha256 that has been compared. `zone`: of its times that name none.
 
     An acceptance is used up by the run if the transaction commits; `record` gets a warning that says who accepted.
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
-    hold = _hold(staged, before, plan)
+    suspicions = weighed_suspicions(target, comparison, plan, now=before.now, zone=zone)
+    hold = _hold(staged, before, plan, suspicions)
     if hold is None or not _is_accepted(target, hold, plan, sha256, record):
         return Verdict(plan=plan, hold=hold)
     return Verdict(plan=plan, hold=None, accepted=True)
 
 
-def _hold(staged: Staged, before: Begun, plan: Plan) -> Hold | None:
+def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighed]) -> Hold | None:
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
@@ -67,6 +74,7 @@ def _hold(staged: Staged, before: Begun, plan: Plan) -> Hold | None:
         known=before.known_rows,
         high=before.high_rows,
         plan=plan,
+        suspicions=suspicions,
         newly_open=staged.open_ended and not before.open_ended,
     )
     hold = judge(evidence, before.limits)

@@ -10,7 +10,7 @@ import pytest
 
 from archisync.actions import agents, exports, runs, settings
 from archisync.base.errors import ArchisyncError, NotFoundError
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.force import Pair
 from archisync.store import agents as registry

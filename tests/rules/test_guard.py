@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.rules.guard import Evidence, Limits, Plan, Rule, judge
+from archisync.rules.guard import Evidence, Plan, judge
+from archisync.rules.reasons import Limits, Rule
 
 
 def evidence(
@@ -126,7 +127,8 @@ def test_messages_give_the_numbers_and_the_limit() -> None:
 
 @pytest.mark.parametrize("name", ["drop", "delete", "rewrite"])
 def test_each_share_has_its_own_limit(name: str) -> None:
-    limits = Limits(**{"drop": 100, "delete": 100, "rewrite": 100, name: 10})
+    shares = {"drop": 100, "delete": 100, "rewrite": 100, name: 10}
+    limits = Limits(drop=shares["drop"], delete=shares["delete"], rewrite=shares["rewrite"])
     judged = {
         "drop": {
             rule(evidence(5, known=10), limits),

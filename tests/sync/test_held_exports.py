@@ -47,7 +47,7 @@ def test_a_shifted_column_is_held_and_a_changed_one_is_not(sync: Sync, connectio
     one_field = sync(rows(*range(10)).replace("06 ", "02 "))
     assert (one_field.state, one_field.counts and one_field.counts.updated) == ("succeeded", 10)
     shifted = sync(HEADER + "".join(f"C{n},06 {n},Roma {n},{n}@x.it,Name {n}\n" for n in range(10)))
-    assert (shifted.state, shifted.reason) == ("held", "planned-rewrites")
+    assert (shifted.state, shifted.reason) == ("held", "columns-swapped")
     assert count(connection, "select count(*) from agents.customers where name like 'Name%'") == 10
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from archisync.rules.guard import Evidence, Hold, Plan, Rule, judge
+from archisync.rules.guard import Evidence, Hold, Plan, judge
+from archisync.rules.reasons import Rule
 from archisync.store import held, runs
 from archisync.store.database import Database
 from tests.sync.conftest import Deliver

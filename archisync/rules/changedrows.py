@@ -1,0 +1,142 @@
+"""The rows that an export changes, column by column: what the guard's rules about values look at. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
+from typing import NamedTuple
+
+from archisync.rules.reasons import Rule
+from archisync.rules.synctypes import Field, Kind
+from archisync.rules.values import Value
+
+LEAST = 3
+"""Changed cells of a column below which no rule looks at it, garbled text apart."""
+SHOWN_EXAMPLES = 3
+_SHOWN_CHARS = 60
+TEXTS = (Kind.TEXT, Kind.IDENTIFIER)
+NUMBERS = (Kind.NUMBER, Kind.INTEGER)
+DAYS = (Kind.DATE, Kind.TIMESTAMP)
+
+
+class Cell(NamedTuple):
+    """A cell that changes. `row`: the number of its row."""
+
+    row: int
+    old: Value
+    new: Value
+
+
+class Column(NamedTuple):
+    """A column's changed cells. `both`: those that had a value and have one."""
+
+    field: Field
+    cells: Sequence[Cell]
+    both: Sequence[Cell]
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangedRows:
+    """`rows`: old and new values of rows that an export changes, in the order of `fields`; all of them, or one in `parts`.
+
+    `known`: all rows that are known. `blank`: for a boolean column the empty cells among the changed rows, at most: a No that is written is
+    no missing value. `now` and `zone` (of exports that name none) tell what is near today.
+    """
+
+    fields: Sequence[Field]
+    rows: Sequence[tuple[Sequence[Value], Sequence[Value]]]
+    known: int
+    now: datetime
+    zone: tzinfo = UTC
+    blank: Mapping[str, int] = field(default_factory=dict)
+    parts: int = 1
+
+    def scaled(self, number: int) -> int:
+        """Of all changed rows, when it is this number in those that were looked at."""
+        return number * self.parts
+
+    def columns(self, least: int) -> Iterator[Column]:
+        """The columns with at least so many changed cells."""
+        for position, changed in enumerate(self.fields):
+            cells = [
+                Cell(row, old[position], new[position])
+                for row, (old, new) in enumerate(self.rows)
+                if old[position] != new[position]
+            ]
+            if len(cells) >= least:
+                yield Column(changed, cells, [c for c in cells if c.old is not None and c.new is not None])
+
+
+class Among(StrEnum):
+    """The rows, of those that are known, of which a share is taken."""
+
+    FILLED = "that have a value"
+    TRUE = "with a yes"
+    ACCENTED = "with accents"
+    LONGER = "with a longer value"
+    ZEROS = "with a leading zero"
+    FRACTIONS = "with decimals"
+    EXCHANGEABLE = "where that is another date"
+    BOTH = "that have both, and different ones"
+
+
+class Base(NamedTuple):
+    """Rows to count. `other`: the second column of BOTH; `length`, in characters, of LONGER."""
+
+    among: Among
+    column: str
+    other: str = ""
+    length: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspicion:
+    """What a rule has seen in the changed rows; whether it holds depends on how many rows it might have seen it in.
+
+    `hits` rows, with `distinct` old values, of those in `bases` together. `what` is a sentence without values. `floor`: hold above this
+    share even where the threshold is lower; `many_values`: only where the column has several.
+    """
+
+    rule: Rule
+    column: str
+    what: str
+    hits: int
+    distinct: int
+    bases: tuple[Base, ...]
+    examples: tuple[tuple[str, str], ...]
+    floor: int = 0
+    many_values: bool = False
+
+
+def examples_of(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
+    """Some old and new values for people to read, different ones first."""
+    different = dict.fromkeys((_short(shown(cell.old) or ""), _short(shown(cell.new) or "")) for cell in cells)
+    return tuple(list(different)[:SHOWN_EXAMPLES])
+
+
+def shown(value: Value) -> str | None:
+    """A value as people read it, and as PostgreSQL writes it into JSON."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            text = value.isoformat()
+            return f"{text[:26].rstrip('0')}{text[26:]}" if value.microsecond else text
+        case None:
+            return None
+        case _:
+            return str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def at_least(part: int, whole: int, percent: int) -> bool:
+    return part * 100 >= whole * percent

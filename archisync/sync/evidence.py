@@ -1,0 +1,98 @@
+"""What the guard has to know of the values of an export: the rows that change, and how many rows each suspicion is to be weighed against.
+
+Nothing is asked of an export that changes nothing, and known rows are counted only where a rule has seen its signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import assert_never
+from zoneinfo import ZoneInfo
+
+from psycopg import sql
+
+from archisync.rules.changedrows import Among, Base, ChangedRows
+from archisync.rules.guard import Plan, Weighed
+from archisync.rules.suspicions import suspect
+from archisync.rules.synctypes import Kind
+from archisync.store.database import Params, one
+from archisync.sync.comparison import Comparison
+from archisync.sync.target import Target, comma
+
+
+def weighed_suspicions(
+    target: Target, comparison: Comparison, plan: Plan, *, now: datetime, zone: ZoneInfo
+) -> list[Weighed]:
+    """What looks wrong in the rows that would change."""
+    if plan.changed < LEAST_CHANGED:
+        return []
+    sample = comparison.changed_rows(plan)
+    if not sample.rows:
+        return []
+    changed = ChangedRows(
+        fields=target.columns,
+        rows=sample.rows,
+        parts=sample.parts,
+        known=plan.known,
+        now=now,
+        zone=zone,
+        blank=comparison.staged.blank,
+    )
+    found = suspect(changed)
+    bases = dict.fromkeys(base for seen in found for base in seen.bases)
+    if not bases:
+        return []
+    counts = dict(zip(bases, _count(target, comparison, list(bases), zone), strict=True))
+    return [Weighed(suspicion=seen, whole=sum(counts[base] for base in seen.bases)) for seen in found]
+
+
+LEAST_CHANGED = 2
+"""Fewer changed rows show no rule anything."""
+
+
+def _count(target: Target, comparison: Comparison, bases: Sequence[Base], zone: ZoneInfo) -> list[int]:
+    """The known rows of each base that the export still has."""
+    condition, params = comparison.staying()
+    statement = target.statement(
+        "select {counts} from {table} t where {all} and t.absent_since is null and {staying}",
+        counts=comma(
+            sql.SQL("count(*) filter (where {}) as {}").format(_among(base, target), sql.Identifier(f"base_{number}"))
+            for number, base in enumerate(bases)
+        ),
+        all=target.mine("t"),
+        staying=condition,
+    )
+    named: Params = {"zone": zone.key}
+    return list(one(target.db, statement, target.params | named | params).values())
+
+
+def _among(base: Base, target: Target) -> sql.Composable:
+    """The condition for a row of the base."""
+    column = sql.Identifier("t", base.column)
+    kind = target.type.field(base.column).kind
+    match base.among:
+        case Among.FILLED:
+            condition = "{column} is not null"
+        case Among.TRUE:
+            condition = "{column}"
+        case Among.ACCENTED:
+            condition = "{column} ~ '[^\\x01-\\x7f]'"
+        case Among.LONGER:
+            condition = "length({column}) > {length}"
+        case Among.ZEROS:
+            condition = "{column} ~ '^0+[1-9][0-9]*$'"
+        case Among.FRACTIONS:
+            condition = "{column} <> trunc({column})"
+        case Among.EXCHANGEABLE:
+            local = "{column} at time zone %(zone)s" if kind is Kind.TIMESTAMP else "{column}"
+            condition = f"extract(day from {local}) <= 12 and extract(day from {local}) <> extract(month from {local})"
+        case Among.BOTH:
+            condition = "{column} <> {other}"
+            if kind in (Kind.NUMBER, Kind.INTEGER):
+                condition += " and {column} <> 0 and {other} <> 0"
+        case _:
+            assert_never(base.among)
+    return sql.SQL(condition).format(
+        column=column, other=sql.Identifier("t", base.other or base.column), length=sql.Literal(base.length)
+    )

@@ -1,0 +1,155 @@
+"""The guard's rules about values: ruined exports are held, daily life is not. Pure: the rules with an oracle's counts."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from archisync.rules.reasons import Limits, Rule
+from archisync.rules.synctypes import SYNC_TYPES
+from tests.support.dailylife import LIFE, Life
+from tests.support.mutations import MUTATIONS, cases, usual_changes
+from tests.support.tables import Row, table
+from tests.support.weighing import verdict
+
+
+def customers(number: int, **more: object) -> list[Row]:
+    return [{"customer_id": f"C{n}", "name": f"Name {n}", **more} for n in range(number)]  # type: ignore[dict-item]
+
+
+def held_for(type_name: str, old: list[Row], new: list[Row], limits: Limits | None = None) -> str | None:
+    hold = verdict(type_name, old, new, limits=limits)
+    return str(hold.rule) if hold else None
+
+
+def test_there_are_as_many_ways_to_ruin_an_export_as_were_promised() -> None:
+    assert len({mutation.name for mutation in MUTATIONS}) >= 40
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "caught"), [(5, 100, 80), (20, 60, 95), (20, 100, 95), (200, 60, 95), (200, 100, 95)]
+)
+def test_ruined_exports_are_held(size: int, share: int, caught: int) -> None:
+    """README has the whole table; `python -m tests.benchmarks guard` makes it."""
+    held: Counter[bool] = Counter()
+    missed = []
+    for name in SYNC_TYPES:
+        for case in cases(name, table(name, size), share):
+            hold = verdict(name, table(name, size), case.rows)
+            held[hold is not None] += 1
+            missed += [] if hold else [(name, case.mutation.name, case.columns)]
+    assert held[True] * 100 >= held.total() * caught, missed
+
+
+@pytest.mark.parametrize("life", LIFE, ids=lambda life: life.name)
+@pytest.mark.parametrize("size", [5, 20, 200])
+def test_daily_life_is_applied_unasked(life: Life, size: int) -> None:
+    for seed in range(3):
+        old = table(life.type_name, size, seed)
+        new = [dict(row) for row in old]
+        rng = random.Random(seed)
+        usual_changes(SYNC_TYPES[life.type_name], new, rng)
+        life.change(new, rng)
+        assert verdict(life.type_name, old, new, blank={}) is None
+
+
+def test_a_share_is_exact_and_may_be_changed_for_a_column() -> None:
+    old = customers(100, phone="06 1")
+    for row, n in zip(old, range(100), strict=True):
+        row["phone"] = f"06 {n}"
+    half = [{**row, "phone": None if n < 50 else row["phone"]} for n, row in enumerate(old)]
+    more = [{**row, "phone": None if n < 51 else row["phone"]} for n, row in enumerate(old)]
+    assert held_for("customers", old, half) is None
+    assert held_for("customers", old, more) == "emptied"
+    for limits in (Limits(columns={(Rule.EMPTIED, "phone"): 51}), Limits(columns={(Rule.EMPTIED, ""): 51})):
+        assert held_for("customers", old, more, limits) is None
+    of_another = Limits(columns={(Rule.EMPTIED, "fax"): 100, (Rule.EMPTIED, ""): 10})
+    assert held_for("customers", old, half, of_another) == "emptied"
+    assert (
+        held_for("customers", old, half, Limits(columns={(Rule.EMPTIED, "phone"): 100, (Rule.EMPTIED, ""): 10})) is None
+    )
+
+
+def test_the_message_names_column_and_share_and_the_examples_stand_apart() -> None:
+    old = [{"product_id": f"P{n}", "unit_price": Decimal(n + 1)} for n in range(10)]
+    new = [{**row, "unit_price": row["unit_price"] * 100} for row in old[:9]] + old[9:]  # type: ignore[operator]
+    hold = verdict("products", old, new)  # type: ignore[arg-type]
+    assert hold is not None
+    assert hold.message == (
+        "unit_price: becomes 100 times as large in 9 of 10 rows that have a value: 90 % (at most 10 % are applied unasked)"
+    )
+    assert hold.findings[0].examples == (("1", "100"), ("2", "200"), ("3", "300"))
+
+
+def test_a_column_that_was_always_empty_and_a_table_of_three_rows_are_not_asked_about() -> None:
+    old = customers(200, fax=None, phone=None)
+    assert held_for("customers", old, [{**row, "fax": "06 1"} for row in old]) is None
+    few = customers(3, city="Roma")
+    assert held_for("customers", few, [few[0], *({**row, "city": None} for row in few[1:])]) is None
+
+
+def test_a_yes_that_was_written_as_no_is_daily_life_and_an_empty_cell_is_not() -> None:
+    old: list[Row] = [{"product_id": f"P{n}", "discontinued": n % 2 == 0} for n in range(20)]
+    new: list[Row] = [{**row, "discontinued": False} for row in old]
+    assert verdict("products", old, new, blank={}) is None
+    hold = verdict("products", old, new, blank={"discontinued": 20})
+    assert hold is not None
+    assert (hold.rule, hold.findings[0].column) == (Rule.EMPTIED, "discontinued")
+
+
+def test_a_text_that_is_repaired_is_applied() -> None:
+    names = ["Caffè Pelù", "Città Verdi", "Nicolò Müller", "Società Forlì", "Perché no", "Tè Unità"]
+    good: list[Row] = [{"customer_id": f"C{n}", "name": name} for n, name in enumerate(names)]
+    damages: list[Callable[[str], str]] = [
+        lambda text: text.encode().decode("cp1252", "replace"),
+        lambda text: text.encode("cp1252").decode("cp850"),
+        lambda text: text.encode("ascii", "replace").decode(),
+    ]
+    for damage in damages:
+        bad: list[Row] = [{**row, "name": damage(str(row["name"]))} for row in good]
+        assert held_for("customers", good, bad) == "garbled"
+        assert held_for("customers", bad, good) is None
+
+
+def test_times_are_read_on_the_clock_of_the_zone() -> None:
+    """A day in Rome begins at 22 or 23 h UTC of the day before: day and month are exchanged there, not in UTC."""
+    from zoneinfo import ZoneInfo
+
+    rome = ZoneInfo("Europe/Rome")
+    days = [date(2025, month, day) for month, day in ((1, 3), (2, 5), (4, 9), (7, 11), (10, 2))]
+
+    def at(day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=rome).astimezone(UTC)
+
+    old: list[Row] = [{"order_id": f"{n}", "created_at": at(day)} for n, day in enumerate(days)]
+    new: list[Row] = [
+        {"order_id": f"{n}", "created_at": at(d.replace(day=d.month, month=d.day))} for n, d in enumerate(days)
+    ]
+    hold = verdict("orders", old, new, zone=rome)
+    assert hold is not None
+    assert hold.rule is Rule.DATES_SWAPPED
+
+
+def test_a_planned_day_may_be_shared_near_today_and_not_long_ago() -> None:
+    old: list[Row] = [{"order_id": f"{n}", "delivery_date": date(2026, 5, 5) + timedelta(days=n)} for n in range(20)]
+    for day, expected in ((date(2026, 5, 6), None), (date(2026, 9, 1), None), (date(2000, 1, 1), "constant")):
+        assert held_for("orders", old, [{**row, "delivery_date": day} for row in old]) == expected
+
+
+def test_the_reason_that_says_most_comes_first_and_the_others_are_found_too() -> None:
+    old = table("customers", 200)
+    new = [{**row, "name": str(row["phone"]), "phone": str(row["name"]), "street": None} for row in old]
+    hold = verdict("customers", old, new)
+    assert hold is not None
+    assert hold.rule is Rule.COLUMNS_SWAPPED
+    assert {(found.rule, found.column) for found in hold.findings} >= {
+        (Rule.COLUMNS_SWAPPED, "name"),
+        (Rule.COLUMNS_SWAPPED, "phone"),
+        (Rule.EMPTIED, "street"),
+    }
+    assert hold.message.endswith("; 2 more columns look wrong")

@@ -1,0 +1,102 @@
+"""The guard on the values of real exports, in memory and in the database: what PostgreSQL counts is what the rules are given."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+
+from archisync.rules.synctypes import SYNC_TYPES
+from archisync.store import held
+from archisync.store.database import Database
+from archisync.sync import inmemory
+from tests.support.mutations import cases
+from tests.support.rows import fingerprint
+from tests.support.tables import Row, table
+from tests.support.weighing import verdict
+from tests.sync.conftest import AGENT, Deliver
+
+
+def as_csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow("" if value is None else value for value in row.values())
+    return text.getvalue()
+
+
+@pytest.fixture(params=["memory", "database"])
+def compared_in(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A larger difference than fits into memory goes through the stage; here any does."""
+    before = inmemory.MOST_ROWS
+    if request.param == "database":
+        inmemory.MOST_ROWS = -1
+    yield request.param
+    inmemory.MOST_ROWS = before
+
+
+@pytest.mark.usefixtures("compared_in")
+@pytest.mark.parametrize("type_name", ["customers", "invoices", "products"])
+def test_a_ruined_export_is_held_and_nothing_is_written(deliver: Deliver, connection: Database, type_name: str) -> None:
+    """The rule and the numbers are those that an oracle finds without a database."""
+    connection.execute("set archisync.now = '2026-05-05T12:00:00Z'")
+    agent = AGENT if SYNC_TYPES[type_name].scope == "agent" else "service-account"
+    old = table(type_name, 40)
+    assert deliver(as_csv(old), type_name, agent=agent).state == "succeeded"
+    before = fingerprint(connection, SYNC_TYPES[type_name])
+    for case in [*cases(type_name, old, 70)][::7]:
+        expected = verdict(type_name, old, case.rows)
+        run = deliver(as_csv(case.rows), type_name, agent=agent)
+        assert (run.reason, run.message) == (
+            (str(expected.rule), expected.message) if expected else (run.reason, run.message)
+        ), case.mutation.name
+        assert expected is None or fingerprint(connection, SYNC_TYPES[type_name]) == before, case.mutation.name
+        if expected is None:
+            deliver(as_csv(old), type_name, agent=agent)
+
+
+@pytest.mark.usefixtures("compared_in")
+def test_rows_that_vanish_are_none_that_a_share_is_taken_of(deliver: Deliver) -> None:
+    """40 of 100 rows are gone, and of the other 60 the phone of 35 is: 58 % of those that the export has."""
+    rows = [f"C{n},Name {n},06 {n}\n" for n in range(100)]
+    header = "customer_id,name,phone\n"
+    deliver(header + "".join(rows))
+    gone = [f"C{n},Name {n},\n" for n in range(35)] + rows[35:60]
+    run = deliver(header + "".join(gone))
+    assert run.reason == "emptied"
+    assert (run.message or "").startswith("phone: loses its value in 35 of 60 rows that have a value: 58 %")
+
+
+def test_an_accepted_export_is_applied_once_and_only_that_one(deliver: Deliver, connection: Database) -> None:
+    header = "product_id,name,unit_price\n"
+    good = header + "".join(f"P{n},Name {n},{n + 1}.50\n" for n in range(20))
+    bad = header + "".join(f"P{n},Name {n},{n + 1}50\n" for n in range(20))
+    other = bad.replace("P0,Name 0,150", "P0,Name 0,1500")
+    for text in (good, bad):
+        run = deliver(text, "products", agent="service-account")
+    assert (run.state, run.reason) == ("held", "rescaled")
+    held.decide(connection, run.run_id, accept=True, by="anna", why="new currency")
+    assert deliver(other, "products", agent="service-account").reason == "rescaled"
+    held.decide(connection, run.run_id + 1, accept=True, by="anna", why="new currency")
+    assert deliver(other, "products", agent="service-account").state == "succeeded"
+    prices = connection.execute("select unit_price from shared.products where product_id = 'P1'").fetchone()
+    assert prices == {"unit_price": Decimal(250)}
+    assert deliver(good, "products", agent="service-account").reason == "rescaled"
+
+
+def test_a_sample_of_a_large_change_is_weighed_against_all_rows(deliver: Deliver, connection: Database) -> None:
+    from archisync.sync import planning
+
+    header = "product_id,name,unit_price\n"
+    good = header + "".join(f"P{n},Name {n},{n + 1}.50\n" for n in range(6000))
+    bad = header + "".join(f"P{n},Name {n},{n + 1}{'50' if n % 5 else '.50'}\n" for n in range(6000))
+    deliver(good, "products", agent="service-account")
+    run = deliver(bad, "products", agent="service-account")
+    assert (run.state, run.reason) == ("held", "rescaled")
+    assert planning.MOST_CHANGED < 4800
+    share = int((run.message or "").partition(" %")[0].rpartition(" ")[2])
+    assert 75 <= share <= 85
