@@ -27,7 +27,7 @@ HOSTILE: Mapping[str, str] = {
     "default_transaction_deferrable": "on", "DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Pacific/Kiritimati",
     "standard_conforming_strings": "off", "backslash_quote": "off", "transform_null_equals": "on", "array_nulls": "off",
     "bytea_output": "escape", "xmlbinary": "hex", "extra_float_digits": "-15", "quote_all_identifiers": "on", "statement_timeout": "1s",
-    "lock_timeout": "1", "idle_session_timeout": "50", "idle_in_transaction_session_timeout": "50", "jit": "on", "jit_above_cost": "0",
+    "lock_timeout": "1", "idle_session_timeout": "500", "idle_in_transaction_session_timeout": "50", "jit": "on", "jit_above_cost": "0",
     "client_encoding": "LATIN1", "exit_on_error": "on", "session_replication_role": "replica", "synchronous_commit": "off",
     "default_table_access_method": "nonsense", "escape_string_warning": "on", "check_function_bodies": "off",
     "client_min_messages": "debug5",
