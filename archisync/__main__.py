@@ -146,8 +146,6 @@ def show_error(exc: Exception, *, debug: bool) -> ExitCode:
         return ExitCode.INTERRUPTED
     if isinstance(exc, OSError) and stdio.failed_to_write(sys.stdout, exc):  # help, which typer writes itself
         return ExitCode.DONE  # `flush_output` shows the error
-    if debug:
-        show_traceback(exc)
     if (
         type(exc).__name__ == "NoArgsIsHelpError"
     ):  # `archisync` or `archisync agent` alone; the message is the help text
@@ -156,18 +154,14 @@ def show_error(exc: Exception, *, debug: bool) -> ExitCode:
     from archisync.cli.output import Output
 
     error = as_archisync_error(exc)
-    Output().error(error)
+    Output().error(error, traceback=_traceback(exc) if debug else None)
     return error.exit_code
 
 
-def show_traceback(exc: Exception) -> None:
-    """Write the traceback to standard error, without the passwords that libraries put into their messages."""
+def _traceback(exc: Exception) -> str:
     import traceback
 
-    from archisync.base.text import printable, redact
-
-    for line in redact("".join(traceback.format_exception(exc))).splitlines():
-        stdio.write(sys.stderr, printable(line) + "\n")
+    return "".join(traceback.format_exception(exc))
 
 
 def as_archisync_error(exc: Exception) -> ArchisyncError:

@@ -1,9 +1,14 @@
-"""Log lines on stderr: one event a line, with a stable name and ids as fields; JSON when stderr is no terminal."""
+"""Log lines on stderr: one event a line, with its time, a stable name and ids as fields; JSON when stderr is no terminal.
+
+The standard error of LOGGING_COMMANDS is a log and nothing else: their errors are events too (archisync.cli.output), and so is what
+libraries log (archisync.base.librarylogs).
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -13,6 +18,7 @@ from archisync.base.text import printable, redact
 EVENTS = {
     "agent-locked": "a run goes back into the queue: another process still fetches for its agent",
     "child-died": "a worker's child process ended during a run; a tick takes the run back",
+    "command-failed": "a command whose standard error is a log ended with an error",
     "delivery-failed": "a worker's child could not take the next delivery; another child does",
     "delivery-ignored": "a delivery came for a run that is not queued under its fence any more",
     "heartbeat-failed": "a worker could not extend its lease; it tries again",
@@ -20,6 +26,7 @@ EVENTS = {
     "job-set-aside": "the queue held something that is no run of archisync; it was not executed",
     "key-moved-aside": "a key that RQ needs had the wrong type; it was renamed",
     "lease-lost": "another worker owns the run now; this worker wrote nothing",
+    "library-message": "a library that archisync uses (RQ, say) warned, or an exception was caught by nobody",
     "maintenance-failed": "RQ's maintenance failed; no sync depends on it",
     "notice-delivered": "the hook accepted a notice",
     "notice-refused": "the hook did not accept a notice; it is called again later",
@@ -35,6 +42,20 @@ EVENTS = {
     "workers-stopping": "after SIGTERM or Ctrl-C, each worker finishes its current run",
 }
 """Every event that archisync logs. Monitoring relies on the names: CHANGELOG.md names each one that is removed or renamed."""
+REMEDIES = frozenset(
+    {
+        "agent-locked", "child-died", "command-failed", "delivery-failed", "heartbeat-failed", "hook-misconfigured", "job-set-aside",
+        "key-moved-aside", "lease-lost", "maintenance-failed", "notice-refused", "web-failed", "web-refused", "worker-restarted",
+    }
+)  # fmt: skip
+"""The events of which each line has a `hint`: what a person can do about it. (So has `run-finished`, where there is something to do.)"""
+LOGGING_COMMANDS = ("tick", "worker", "web")
+
+
+def logging_command(arguments: Sequence[str]) -> str | None:
+    """The command that the arguments name, if its standard error is a log."""
+    word = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return word if word in LOGGING_COMMANDS else None
 
 
 class EventLog:

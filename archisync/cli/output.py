@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from archisync.base import jsontext, stdio
 from archisync.base.errors import ArchisyncError
+from archisync.base.log import EventLog, logging_command
 from archisync.base.text import escaped, iso, printable, redact, relative
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class Output:
         """One JSON document on stdout: `schema` and the given fields."""
         text = jsontext.document(document, ascii_only=not self.unicode)
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
+
+    def json_line(self, **document: Any) -> None:
+        """The same on one line, for a log."""
+        self._write(escaped(jsontext.document(document, ascii_only=not self.unicode, indent=None)) + "\n")
 
     def line(self, text: str = "") -> None:
         """One line of data."""
@@ -214,8 +219,24 @@ class Output:
         stdio.write(self._stderr, printable(question) + " [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    def error(self, exc: ArchisyncError) -> None:
-        """`error: what happened`, then `hint: the command to type`."""
+    def error(self, exc: ArchisyncError, *, traceback: str | None = None) -> None:
+        """`error: what happened`, then `hint: the command to type`; one log event where standard error is a log.
+
+        `traceback`: comes first, without the passwords that libraries put into their messages.
+        """
+        command = None if self._stderr.isatty() else logging_command(sys.argv[1:])
+        if command is not None:
+            EventLog(self._stderr).event(
+                "command-failed",
+                command=command,
+                message=exc.message,
+                hint=exc.hint,
+                exit_code=int(exc.exit_code),
+                traceback=traceback,
+            )
+            return
+        for line in redact(traceback or "").splitlines():
+            stdio.write(self._stderr, printable(line) + "\n")
         text = f"error: {printable(redact(exc.message))}\n"
         if exc.hint:
             text += f"hint: {printable(redact(exc.hint))}\n"

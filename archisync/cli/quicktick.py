@@ -7,6 +7,7 @@ long. So `archisync.__main__` comes straight here for `tick` and `tick --json`; 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from archisync.base.errors import ExitCode, UnreachableError
 from archisync.cli.deadline import ends_within
@@ -43,7 +44,7 @@ def run_tick(output: Output, config: Config, *, json: bool) -> ExitCode:
     ):
         summary = tick(db, config)
     if json:
-        output.json(tick=_as_json(summary))
+        output.json_line(time=datetime.now(UTC), tick=_as_json(summary))
     else:
         output.line(summary.line())
     if summary.error is None:

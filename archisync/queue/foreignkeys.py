@@ -12,6 +12,8 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from archisync.base.log import EventLog
 
+HINT = "another application uses archisync's names: give one of them another Redis database, or set ARCHISYNC_QUEUE"
+
 
 def queue_key_types(queue_name: str) -> dict[str, bytes]:
     """The keys of one queue, each with its type. RQ 3 has others that all applications of a server share; they are not used."""
@@ -42,7 +44,7 @@ def move_foreign_keys_aside(client: redis.Redis, queue_name: str, log: EventLog)
         if type_ not in (b"none", wanted):
             aside = f"{key}:foreign:{token_hex(4)}"
             client.transaction(partial(_rename, key=key, wanted=wanted, aside=aside), key)
-            log.event("key-moved-aside", key=key, type=str(type_, "ascii"), to=aside)
+            log.event("key-moved-aside", key=key, type=str(type_, "ascii"), to=aside, hint=HINT)
 
 
 def _rename(pipe: Pipeline, *, key: str, wanted: bytes, aside: str) -> None:

@@ -50,7 +50,8 @@ def _send(db: Database, hook: str, environment: Mapping[str, str], notice: Notic
         call_hook(hook, body, environment)
     except HookError as exc:
         notices.mark_refused(db, notice, str(exc))
-        EventLog().event("notice-refused", **ids, because=str(exc))
+        hint = "it is sent again; archisync doctor --only hook"
+        EventLog().event("notice-refused", **ids, because=str(exc), hint=hint)
     else:
         notices.mark_delivered(db, notice)
         EventLog().event("notice-delivered", **ids)

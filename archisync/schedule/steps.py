@@ -49,7 +49,7 @@ def notify(db: Database, config: Config, summary: Summary) -> None:
             left_s = NOTIFY_DEADLINE_S - summary.elapsed_s
             send_notices(db, config.hook, config.environment, within_s=left_s)
     except ConfigurationError as exc:
-        EventLog().event("hook-misconfigured", message=exc.message)
+        EventLog().event("hook-misconfigured", message=exc.message, hint=exc.hint)
 
 
 def prune(db: Database, config: Config, summary: Summary) -> None:

@@ -304,7 +304,10 @@ def heartbeat(db: Database, run: ClaimedRun, *, lease_s: int) -> bool:
 
 
 def lost(agent_id: str) -> LeaseLostError:
-    return LeaseLostError(f"another worker has the agent {agent_id} now")
+    return LeaseLostError(
+        f"another worker has the agent {agent_id} now",
+        hint=f"nothing was written here; what became of the run: archisync history --agent {agent_id}",
+    )
 
 
 def requeue(

@@ -157,7 +157,8 @@ def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) 
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as exc:  # noqa: BLE001 - the last place where an error can be put into words
-            services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}")
+            hint = "a bug: this line and archisync --version help whoever mends it"
+            services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}", hint=hint)
             bug = ArchisyncError(f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}")
             return failed(request, bug, 500)
 
@@ -196,7 +197,8 @@ def try_token(services: Services, seen: Seen, look: Callable[[], T | None]) -> T
     found = look()
     if found is None:
         services.attempts.failed(seen.address)
-        services.log.event("web-refused", address=seen.address, message="a wrong token")
+        hint = "the right ones are in ARCHISYNC_WEB_TOKEN, …_OPERATOR_TOKEN and …_READ_TOKEN"
+        services.log.event("web-refused", address=seen.address, message="a wrong token", hint=hint)
         raise unauthorized("there is no such token")
     return found
 

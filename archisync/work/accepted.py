@@ -23,6 +23,9 @@ SET_ASIDE_S = 3600
 LONGEST_PAYLOAD_BYTES = 1024
 """Compressed. Ours have about 60 bytes."""
 LONGEST_REASON = 300
+HINT_FOREIGN = (
+    "somebody else writes to archisync's queue: archisync redis acl keeps others out, ARCHISYNC_QUEUE names another"
+)
 
 _NEVER_OURS = (
     "_success_callback_name",
@@ -86,11 +89,12 @@ def _set_aside(connection: redis.Redis | None, job_id: str, exc: Exception) -> N
     """Keep the job for an hour, so that a person can look at it. If it was a run's delivery, a tick pushes that run again."""
     if connection is not None:
         connection.expire(Job.key_for(job_id), SET_ASIDE_S)
-    EventLog().event("job-set-aside", job=job_id, because=reason_of(exc))
+    EventLog().event("job-set-aside", job=job_id, because=reason_of(exc), hint=HINT_FOREIGN)
 
 
 def _not_ours(job_id: str) -> NoSuchJobError:
-    EventLog().event("job-set-aside", job=job_id, because="ForeignJobError: its id is not one of archisync's")
+    because = "ForeignJobError: its id is not one of archisync's"
+    EventLog().event("job-set-aside", job=job_id, because=because, hint=HINT_FOREIGN)
     return NoSuchJobError(f"not ours: {job_id}")
 
 

@@ -60,7 +60,7 @@ class Heartbeat:
                 with connected(self._config.database_url, purpose="heartbeat", answer_timeout_s=answer_s) as db:
                     self._extend(db, *current)
             except ArchisyncError as exc:  # PostgreSQL is away: try again, the lease lasts for another round
-                self._log.event("heartbeat-failed", run=current[0].run_id, message=exc.message)
+                self._log.event("heartbeat-failed", run=current[0].run_id, message=exc.message, hint=exc.hint)
 
     def _extend(self, db: Database, run: ClaimedRun, begun: float) -> None:
         """Extend the lease until the run ends, the lease is lost, or the run's time is up."""

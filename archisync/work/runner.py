@@ -117,7 +117,7 @@ class Runner:
                 else:
                     done += self._do_run(left.popleft(), may_retry=True) is not None
         except LeaseLostError as exc:
-            self._log.event("lease-lost", agent=claim.agent_id, message=exc.message)
+            self._log.event("lease-lost", agent=claim.agent_id, message=exc.message, hint=exc.hint)
             claims.release(self._db, claim)  # the agent was taken away, or only its run, by whoever denied the agent
             return done, False
 
@@ -153,7 +153,7 @@ class Runner:
             run = next((run for run in claimed.runs if run.run_id == run_id), None)
             state = self._do_run(run, may_retry=False) if run is not None else None
         except LeaseLostError as exc:
-            self._log.event("lease-lost", agent=agent_id, message=exc.message)
+            self._log.event("lease-lost", agent=agent_id, message=exc.message, hint=exc.hint)
             state = None
         # Not in a finally: after Ctrl-C the caller gives the run back with its reason, after anything else the next tick does.
         claims.release(self._db, claimed)
@@ -184,7 +184,7 @@ class Runner:
 
     def _put_off(self, agent_id: str) -> None:
         """Let the agent's runs wait: another process holds its lock."""
-        self._log.event("agent-locked", agent=agent_id)
+        self._log.event("agent-locked", agent=agent_id, hint="archisync doctor names the process that has it")
         claims.put_off(self._db, agent_id, delay_s=LOCKED_DELAY_S)
 
     @contextmanager

@@ -82,7 +82,8 @@ class Supervisor:
         """Start another worker after a delay that doubles with each crash. SIGTERM ends the delay."""
         if monotonic() - self._last_crash > STEADY_S:
             self._delay_s = RESTART_DELAY_S
-        self._log.event("worker-restarted", exit_code=code, delay_s=self._delay_s)
+        hint = "the lines above say why it ended; archisync doctor"
+        self._log.event("worker-restarted", exit_code=code, delay_s=self._delay_s, hint=hint)
         over_at = monotonic() + self._delay_s
         while monotonic() < over_at and not self._asked:
             sleep(LOOK_EVERY_S)

@@ -11,7 +11,6 @@ RQ's name for the child is "work horse".
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -32,6 +31,8 @@ from rq.utils import now
 from rq.worker.base import WorkerStatus
 
 from archisync import sources
+from archisync.base import librarylogs
+from archisync.base.errors import ArchisyncError
 from archisync.base.log import EventLog
 from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.queue.client import redis_client
@@ -50,6 +51,7 @@ CONNECTION_RETRIES = 5
 """A worker waits for a Redis that restarts in a moment; a tick leaves that to the next tick."""
 LONGEST_RECONNECT_WAIT_S = 10.0
 """RQ's own 60 s are a long wait after Redis is back."""
+HINT_DELIVERY = "the runs are still queued, and a tick delivers them again; archisync doctor"
 STOP_AFTER_THIS_RUN = threading.Event()
 """A signal told this process to end after its current run. Module state, because signal handlers set it."""
 
@@ -94,7 +96,7 @@ class SyncWorker(Worker):
                 try:
                     self._take_more(child, queue)
                 except Exception as exc:  # noqa: BLE001 - PostgreSQL keeps the run; another child does the next delivery
-                    log.event("delivery-failed", because=reason_of(exc))
+                    report_failure(log, exc)
         return done
 
     def _take_more(self, child: Child, queue: Queue) -> None:
@@ -105,6 +107,10 @@ class SyncWorker(Worker):
                 self.current.begin()
                 with self.death_penalty_class(timeout_s, JobTimeoutException, job_id=job_id(job)):
                     child.do(*job)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log the failure of the delivery that RQ knows of as that of any other."""
+        report_failure(EventLog(), exc_info[1])
 
     # --- in the parent: the child -----------------------------------------------------------------------------
 
@@ -201,7 +207,16 @@ class SyncWorker(Worker):
             raise
         except Exception as exc:  # noqa: BLE001 - nothing of ours depends on RQ's registries
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it by its first value, None
-            EventLog().event("maintenance-failed", because=reason_of(exc))
+            hint = "no sync depends on it; archisync doctor"
+            EventLog().event("maintenance-failed", because=reason_of(exc), hint=hint)
+
+
+def report_failure(log: EventLog, exc: Exception) -> None:
+    """Log why a delivery could not be done."""
+    if isinstance(exc, ArchisyncError):
+        log.event("delivery-failed", because=exc.message, hint=exc.hint or HINT_DELIVERY)
+    else:
+        log.event("delivery-failed", because=reason_of(exc), hint=HINT_DELIVERY)
 
 
 def queue_has_jobs(queue: Queue) -> bool:
@@ -222,7 +237,7 @@ def work(config: Config, *, burst: bool) -> None:
     with connected(config.database_url, purpose="worker start", answer_timeout_s=config.database_timeout_s) as db:
         require_direct(db, silent_s=config.longest_silence_s)
         migrations.check_current(db)
-    logging.getLogger("rq").setLevel(logging.WARNING)
+    librarylogs.collect(EventLog())
     with redis_client(config.redis_url, retries=CONNECTION_RETRIES) as client:
         move_foreign_keys_aside(client, config.queue, EventLog())
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)

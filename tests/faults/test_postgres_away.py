@@ -26,6 +26,7 @@ from tests.conftest import Cli
 from tests.support.programs import postgresql_program
 from tests.support.proxy import Proxy
 from tests.support.rows import count, do_run, drain, fingerprint, forget_runs
+from tests.support.said import as_text
 from tests.support.versions import AGENT, Versions, only_customers
 
 GRACE_S = 5.0
@@ -150,7 +151,7 @@ def test_a_server_that_refuses_a_connection_is_a_wrong_setting_and_a_full_one_is
 )
 def test_a_wrong_option_in_the_database_url_is_named_without_its_value(cli: Cli, url: str, option: str) -> None:
     done = cli("tick", env={"ARCHISYNC_DATABASE_URL": url})
-    assert (done.returncode, done.stderr) == (
+    assert (done.returncode, as_text(done.stderr)) == (
         3,
         f"error: ARCHISYNC_DATABASE_URL or a PG… variable has a wrong {option}\n"
         f"hint: check {option} in ARCHISYNC_DATABASE_URL and PG… variables "
@@ -206,7 +207,7 @@ def test_a_tick_ends_by_its_deadline_wherever_postgresql_hangs_or_is_slow(
         ]
         for process, (_, said, *_) in zip(ticks, breaks, strict=True):
             _, stderr = process.communicate(timeout=begun + TICK_DEADLINE_S + GRACE_S - time.monotonic())
-            assert (process.returncode, stderr) == (4, said)
+            assert (process.returncode, as_text(stderr)) == (4, said)
     assert tick(registered, config).due + count(registered, "select count(*) from system.queued_runs") >= 6
 
 
@@ -239,7 +240,7 @@ def test_a_command_on_a_hung_database_ends_with_a_clear_error(
         proxy.when(b"system.", proxy.hang)
         with started(proxy.url(database_url), redis_url, *words.split()) as process:
             _, stderr = process.communicate(timeout=TICK_DEADLINE_S)
-    assert (process.returncode, stderr) == (4, no_answer(1))
+    assert (process.returncode, as_text(stderr)) == (4, no_answer(1))
 
 
 def test_an_error_of_a_cut_connection_names_what_happened(cli: Cli, database_url: str) -> None:
@@ -305,7 +306,7 @@ READ_ONLY = (
 
 def test_a_tick_on_a_read_only_database_says_so_and_exits_4(cli: Cli, registered: Database) -> None:
     refused = cli("tick", env={"PGOPTIONS": "-c default_transaction_read_only=on"})
-    assert (refused.returncode, refused.stderr) == (4, READ_ONLY)
+    assert (refused.returncode, as_text(refused.stderr)) == (4, READ_ONLY)
 
 
 @contextmanager
@@ -337,7 +338,7 @@ def test_a_real_standby_is_refused_by_a_tick_and_used_by_commands_that_only_read
     with standby_of(own_postgres) as standby:
         on_standby = {"ARCHISYNC_DATABASE_URL": standby.url}
         refused = cli("tick", env=on_standby)
-        assert (refused.returncode, refused.stderr) == (4, READ_ONLY)
+        assert (refused.returncode, as_text(refused.stderr)) == (4, READ_ONLY)
         assert cli("interval", "list", env=on_standby).returncode == 0
         assert (
             cli("tick", env={"ARCHISYNC_DATABASE_URL": f"{standby.url}&target_session_attrs=read-write"}).returncode
@@ -411,7 +412,7 @@ def test_a_full_disk_leaves_the_table_as_it_was_and_work_goes_on_when_there_is_r
         fill(small_disk / "filler")
         full = cli("tick", env=dict(config.environment))
         assert full.returncode == 4
-        assert full.stderr.startswith("error: PostgreSQL has no room to write: could not extend file ")
+        assert as_text(full.stderr).startswith("error: PostgreSQL has no room to write: could not extend file ")
         assert count(db, "select count(*) from system.queued_runs where agent_id <> 'anna.bianchi'") == 0
 
         (small_disk / "filler").unlink()

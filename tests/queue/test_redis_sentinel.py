@@ -33,6 +33,7 @@ from tests.support.redisservers import (
     tls_options,
 )
 from tests.support.rows import count
+from tests.support.said import as_text
 
 pytestmark = pytest.mark.check
 
@@ -213,7 +214,7 @@ def test_a_tick_says_what_is_wrong_with_sentinel(
     def tick(url: str) -> tuple[int, str]:
         done = cli("tick", env=env_of(config_for(database_url, url)))
         assert "guessed" not in done.stderr
-        return done.returncode, done.stderr
+        return done.returncode, as_text(done.stderr)
 
     assert tick(sentinels.url(sentinel_password="guessed")) == (
         ExitCode.CONFIGURATION,

@@ -23,6 +23,7 @@ from tests.support.redisservers import (
     tls_before,
     tls_options,
 )
+from tests.support.said import as_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,11 @@ def test_a_wrong_authority_or_no_client_certificate_is_an_error_and_loses_nothin
     for options in ({}, tls.options | {"ssl_ca_certs": f"{tls.folder}/stranger.pem"}, without):
         done = cli("tick", env=env_of(config_for(database_url, tls.url(**options))))
         assert done.returncode == ExitCode.UNREACHABLE, options
-        assert done.stderr.startswith("error: Redis is out of reach: ")
+        assert as_text(done.stderr).startswith("error: Redis is out of reach: ")
         assert queued(connection) == 1
         if options != without:  # a server may simply close the connection of a client without a certificate
             assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
-            assert done.stderr.endswith(
+            assert as_text(done.stderr).endswith(
                 "\nhint: check rediss:// and ssl_ca_certs, ssl_certfile, ssl_keyfile in ARCHISYNC_REDIS_URL\n"
             )
     done = cli("tick", env=env_of(config_for(database_url, tls.url(**tls.options))))

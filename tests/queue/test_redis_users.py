@@ -23,6 +23,7 @@ from archisync.store.database import Database
 from archisync.store.deliveries import JobKey
 from tests.conftest import REPOSITORY, Cli
 from tests.support.queued import QUEUE_KEY, config_for, env_of, one_due_pair, queued, succeeded
+from tests.support.said import as_text
 
 PREFIX = "granted"
 PASSWORDS = {User.TICK: "of-the-tick", User.WORKER: "of-the-worker"}
@@ -236,8 +237,8 @@ def test_a_wrong_password_is_a_configuration_error_and_no_outage(
     wrong = {name: value.replace("of-the-tick", "guessed") for name, value in env[User.TICK].items()}
     done = cli(*words, env=wrong)
     assert done.returncode == ExitCode.CONFIGURATION
-    assert REFUSED in done.stderr
-    assert done.stderr.count("hint: check ARCHISYNC_REDIS_URL\n") == 1
+    assert REFUSED in as_text(done.stderr)
+    assert as_text(done.stderr).count("hint: check ARCHISYNC_REDIS_URL\n") == 1
     assert "guessed" not in done.stderr + done.stdout
 
 
@@ -254,9 +255,9 @@ def test_a_missing_right_is_an_error_that_names_the_command(
     command(owner, "ACL", "SETUSER", f"{PREFIX}_tick", "-rpush")
     done = cli("tick", env=env[User.TICK])
     assert done.returncode == ExitCode.CONFIGURATION
-    assert done.stderr.startswith("error: the Redis user may not do that: ")
+    assert as_text(done.stderr).startswith("error: the Redis user may not do that: ")
     assert "'rpush'" in done.stderr
-    assert done.stderr.endswith("\nhint: archisync redis acl\n")
+    assert as_text(done.stderr).endswith("\nhint: archisync redis acl\n")
     assert queued(connection) == 1
 
 

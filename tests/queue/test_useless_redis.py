@@ -10,6 +10,7 @@ from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.redisservers import REDIS_SERVER, server
+from tests.support.said import as_text
 from tests.support.samples import SAMPLES
 
 AGENT = "anna.bianchi"
@@ -44,8 +45,8 @@ def test_a_redis_that_will_never_take_a_job_is_refused(
         needed_by = ("worker", "--burst", "--single") if name == "MULTI" else ("tick",)
         done = cli(*needed_by, env=env)
         assert done.returncode == ExitCode.CONFIGURATION, done.stderr
-        assert f"error: {said}" in done.stderr
-        assert f"\nhint: {hint}\n" in done.stderr
+        assert f"error: {said}" in as_text(done.stderr)
+        assert f"\nhint: {hint}\n" in as_text(done.stderr)
         if name not in ("CLIENT", "EVAL"):  # doctor itself gets no further
             doctor = cli("doctor", "--only", "redis", env=env)
             assert doctor.returncode == ExitCode.CONFIGURATION

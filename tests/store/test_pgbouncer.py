@@ -15,6 +15,7 @@ from archisync.work.job import sync
 from tests.conftest import Cli
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import count
+from tests.support.said import as_text
 from tests.support.samples import SAMPLES
 
 pytestmark = [pytest.mark.check, needs_pgbouncer]
@@ -119,7 +120,7 @@ def test_a_worker_behind_a_pooler_is_refused_and_claims_nothing(
     assert cli("tick", env=through).returncode == 0
     refused = cli("worker", "--single", "--burst", env=through)
     assert refused.returncode == 3
-    assert REFUSED in refused.stderr
+    assert REFUSED in as_text(refused.stderr)
     assert count(registered, "select count(*) from system.runs where state = 'queued' and attempt = 1") == 6
 
 

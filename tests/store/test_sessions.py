@@ -17,6 +17,7 @@ from archisync.store.session import ONLY_INSTEAD_OF, SETTINGS
 from tests.conftest import Cli
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import count
+from tests.support.said import as_text
 from tests.support.samples import SAMPLES
 from tests.support.systempostgres import needs_system_postgres, system_postgres
 from tests.support.users import logged_in_as
@@ -167,7 +168,7 @@ def test_a_database_that_can_t_hold_every_name_is_refused(cli: Cli, connection: 
     try:
         for words in (("db", "migrate"), ("tick",), ("status",), ("worker", "--burst")):
             done = cli(*words, env={"ARCHISYNC_DATABASE_URL": url})
-            said = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith("{"))
+            said = "".join(line for line in as_text(done.stderr).splitlines(keepends=True) if line[0] != "{")
             assert (words, done.returncode, said) == (
                 words,
                 3,
@@ -212,7 +213,8 @@ def test_a_frozen_database_is_read_and_not_written_to(cli: Cli, connection: Data
     assert cli("status", env=env).returncode == 0
     for words in (("tick",), ("run", "customers", "--agent", AGENT), ("db", "migrate"), ("agent", "deny", AGENT)):
         done = cli(*words, env=env)
-        assert (words, done.returncode, done.stderr.startswith("error: PostgreSQL is read-only there\n")) == (
+        said = as_text(done.stderr)
+        assert (words, done.returncode, said.startswith("error: PostgreSQL is read-only there\n")) == (
             words,
             4,
             True,

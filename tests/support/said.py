@@ -9,12 +9,23 @@ class Said(NamedTuple):
     hint: str
 
 
+def as_text(stderr: str) -> str:
+    """The same with each `command-failed` of a log as the text that a terminal shows."""
+    lines = []
+    for line in stderr.splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "command-failed":
+            lines.append(f"error: {event['message']}")
+            if event["hint"]:
+                lines.append(f"hint: {event['hint']}")
+        else:
+            lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
 def refusal(stderr: str) -> Said:
-    """The error of `error: …` and `hint: …`, or of the log event `command-failed`. There must be exactly one."""
-    lines = stderr.splitlines()
-    told = [Said(line.removeprefix("error: "), hint.removeprefix("hint: "))
-            for line, hint in zip(lines, [*lines[1:], ""], strict=True) if line.startswith("error: ")]  # fmt: skip
-    events = [json.loads(line) for line in lines if line.startswith("{")]
-    told += [Said(event["message"], event["hint"]) for event in events if event["event"] == "command-failed"]
-    (only,) = told
-    return only
+    """The error. There must be exactly one."""
+    lines = as_text(stderr).splitlines()
+    (number,) = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    hint = lines[number + 1] if lines[number + 1 :] else ""
+    return Said(lines[number].removeprefix("error: "), hint.removeprefix("hint: "))

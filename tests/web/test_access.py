@@ -20,6 +20,7 @@ from archisync.web.people import SESSION_S, People, Role
 from archisync.web.server import check_safe
 from tests.conftest import Cli
 from tests.support.panel import OPERATOR_TOKEN, READ_TOKEN, TOKEN, TOKENS, Panel, panel
+from tests.support.said import as_text
 
 STOP = "/api/sync/auto-sync/stop"
 LOOK = "/api/sync/auto-sync/status"
@@ -50,7 +51,7 @@ def test_without_a_token_it_only_shows_and_only_on_this_machine(
             403, "this takes the role operator, and you are read-only; no token is configured, so the panel only shows",
         )  # fmt: skip
     done = cli("web", "--listen", "0.0.0.0:0")
-    assert (done.returncode, done.stderr) == (
+    assert (done.returncode, as_text(done.stderr)) == (
         3,
         "error: 0.0.0.0 is more than this machine, and nobody would have to sign in\n"
         "hint: put the output of `openssl rand -hex 32` into ARCHISYNC_WEB_TOKEN, or listen on 127.0.0.1\n",
@@ -72,7 +73,7 @@ HEADER = {"ARCHISYNC_WEB_USER_HEADER": "X-Forwarded-User"}
 )  # fmt: skip
 def test_a_wrong_setting_is_named_and_nothing_listens(environment: Mapping[str, str], error: str, cli: Cli) -> None:
     done = cli("web", "--listen", "127.0.0.1:0", env=environment)
-    assert (done.returncode, done.stderr.splitlines()[0]) == (3, f"error: {error}")
+    assert (done.returncode, as_text(done.stderr).splitlines()[0]) == (3, f"error: {error}")
 
 
 @pytest.mark.parametrize(
