@@ -20,6 +20,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
@@ -69,6 +70,14 @@ def roomy_memory() -> Path | None:
         return None
     runs_programs = not room.f_flag & os.ST_NOEXEC  # the servers' own ones may have to be copied to it
     return MEMORY if runs_programs and room.f_bavail * room.f_frsize >= ROOM_IN_MEMORY_BYTES else None
+
+
+@pytest.fixture(autouse=True)
+def no_own_types() -> Iterator[None]:
+    """What this process knows of a company's own sync types is of the test's own database."""
+    yield
+    SYNC_TYPES.set_own({})
+    SYNC_TYPES.ask = lambda: None
 
 
 @pytest.fixture(scope="session")

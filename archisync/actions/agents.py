@@ -10,8 +10,6 @@ from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
 from archisync.sync.clear import delete_rows
 
-_OWN_TYPES = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
-
 
 def add(
     db: Database,
@@ -83,7 +81,7 @@ def _delete_data(db: Database, agent_id: str) -> int:
     """Delete what is copied and known of the agent. Called twice: the first time before the states are locked, in the order of an apply's
     locks, so that there is no deadlock; then for an apply that was committing meanwhile."""
     number = 0
-    for type_ in _OWN_TYPES:
+    for type_ in [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]:
         number += delete_rows(db, type_, agent_id)
         applied_exports.forget(db, type_, agent_id)
     return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archisync.rules.synctypes import SYNC_TYPES
+from archisync.rules.synctypes import sync_type
 from archisync.schedule import force as forcing
 from archisync.schedule.force import Pair
 from archisync.store import audit, interventions
@@ -27,7 +27,7 @@ def retry(db: Database, actor: Actor, failing: Sequence[Failing], *, why: str | 
     """Run these pairs again at once, and end their rests. Find them with `interventions.failing`."""
     with db.transaction():
         interventions.end_rests(db, failing)
-        pairs = [Pair(sync_type=SYNC_TYPES[p.sync_type], agent_id=p.agent_id) for p in failing]
+        pairs = [Pair(sync_type=sync_type(p.sync_type), agent_id=p.agent_id) for p in failing]
         forced = forcing.force(db, pairs, by=actor.name, why=why)
         audit.record(db, actor, "retry", [_forced(one) for one in forced], why=why)
     return forced

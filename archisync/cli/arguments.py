@@ -13,11 +13,12 @@ from archisync.base.errors import UsageError
 from archisync.cli import completion
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
 
+TYPES = ", ".join(SYNC_TYPES.built_in) + ", or one of your own"
 TypeArgument: TypeAlias = Annotated[
-    str, typer.Argument(metavar="TYPE", help=", ".join(SYNC_TYPES), autocompletion=completion.sync_types)
+    str, typer.Argument(metavar="TYPE", help=TYPES, autocompletion=completion.sync_types)
 ]
 TypeArguments: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="TYPE...", help=", ".join(SYNC_TYPES), autocompletion=completion.sync_types)
+    list[str], typer.Argument(metavar="TYPE...", help=TYPES, autocompletion=completion.sync_types)
 ]
 OptionalType: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="[TYPE]", help="Only this type.", autocompletion=completion.sync_types)

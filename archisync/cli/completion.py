@@ -32,11 +32,20 @@ if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s "$@"; fi
 
 
 def sync_types(incomplete: str) -> list[str]:
-    return [name for name in SYNC_TYPES if name.startswith(incomplete)]
+    return [name for name in _type_names() if name.startswith(incomplete)]
 
 
 def sync_types_or_all(incomplete: str) -> list[str]:
-    return [name for name in (*SYNC_TYPES, "all") if name.startswith(incomplete)]
+    return [name for name in (*_type_names(), "all") if name.startswith(incomplete)]
+
+
+def _type_names() -> list[str]:
+    """Every type; without a database that answers, those that come with archisync."""
+    from archisync.store import synctypes
+
+    with suppress(ArchisyncError), _database() as db:
+        synctypes.load(db)
+    return list(SYNC_TYPES)
 
 
 def agent_ids(incomplete: str) -> list[str]:

@@ -6,13 +6,13 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from archisync.base.errors import ExitCode, UsageError
+from archisync.base.errors import ConfigurationError, ExitCode, UsageError
 from archisync.cli.output import Output
 from archisync.rules.config import Config
 
@@ -31,11 +31,18 @@ class App:
     @contextmanager
     def database(self, purpose: str, *, answer_timeout_s: int | None = None) -> Iterator[Database]:
         """A connection for one command. `purpose` is its name in pg_stat_activity. Raises database errors as archisync errors."""
+        from archisync.store import synctypes
         from archisync.store.database import connected
 
         seconds = answer_timeout_s or self.config.database_timeout_s
         with connected(self.config.database_url, purpose=purpose, answer_timeout_s=seconds) as db:
+            synctypes.load(db)
             yield db
+
+    def learn_types(self) -> None:
+        """Know the company's own sync types. Without a database to ask there are none."""
+        with suppress(ConfigurationError), self.database("types"):
+            pass
 
 
 def confirm(a: App, question: str, *, refusal: str, hint: str) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument
 from archisync.cli.context import actor, app
-from archisync.rules.synctypes import SYNC_TYPES, sync_type
+from archisync.rules.synctypes import all_types, sync_type
 
 commands = typer.Typer(help="When an export is held.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -73,7 +73,7 @@ def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = N
     from archisync.rules.reasons import Limits
 
     a = app(ctx)
-    types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
+    types = [sync_type(type_name)] if type_name is not None else all_types()
     with a.database("guard reset") as db:
         set_limits(db, actor(), dict.fromkeys(types, Limits()), why=reason)
     for type_ in types:

@@ -8,7 +8,7 @@ import typer
 
 from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument, TypeArguments
 from archisync.cli.context import App, actor, app
-from archisync.rules.synctypes import SYNC_TYPES, sync_type
+from archisync.rules.synctypes import all_types, sync_type
 
 commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,7 +28,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         a.output.json(intervals=found)
         return
     rows = [
-        [s.sync_type, s.interval_minutes, SYNC_TYPES[s.sync_type].default_interval_minutes, s.enabled, s.updated_at]
+        [s.sync_type, s.interval_minutes, sync_type(s.sync_type).default_interval_minutes, s.enabled, s.updated_at]
         for s in found
     ]
     a.output.table(["type", "minutes", "default", "enabled", "changed"], rows, less=["default", "changed"])
@@ -64,7 +64,7 @@ def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = N
     from archisync.actions.settings import set_intervals
 
     a = app(ctx)
-    types = [sync_type(type_name)] if type_name is not None else list(SYNC_TYPES.values())
+    types = [sync_type(type_name)] if type_name is not None else all_types()
     minutes = {type_: a.config.seed_interval(type_) for type_ in types}
     with a.database("interval reset") as db:
         set_intervals(db, actor(), minutes, why=reason)

@@ -13,6 +13,7 @@ from archisync import __version__
 from archisync.cli.context import App
 from archisync.cli.output import Output
 from archisync.rules.config import Config
+from archisync.rules.synctypes import SYNC_TYPES
 
 COMMANDS = {
     "demo": "demo", "up": "up", "tick": "tick", "run": "run", "status": "status", "plan": "plan",
@@ -64,7 +65,8 @@ def _set_app(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    ctx.obj = App(output=Output(quiet=quiet), config=Config.from_environment())
+    ctx.obj = a = App(output=Output(quiet=quiet), config=Config.from_environment())
+    SYNC_TYPES.ask = a.learn_types
 
 
 def root_command(only: str | None = None) -> typer.Typer:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from archisync.base.text import counted
-from archisync.rules.synctypes import SYNC_TYPES, Scope
+from archisync.rules.synctypes import SYNC_TYPES, Scope, sync_type
 
 HOUR = timedelta(hours=1)
 ASSUMED_S = 5.0
@@ -75,7 +75,7 @@ def make_forecast(
     queued: Mapping[str, int],
 ) -> Forecast:
     """The forecast for `span` from `now` on. `queued`: runs that already wait, by type. `workers`: with 0, no work is done."""
-    types = sorted({g.sync_type for g in groups} | set(queued), key=list(SYNC_TYPES).index)
+    types = sorted({g.sync_type for g in groups} | set(queued), key=_place)
     durations = {name: measured_s.get(name) or ASSUMED_S for name in types}
     hours = _hours(now, span)
     for group in groups:
@@ -92,6 +92,12 @@ def make_forecast(
         assumed=[name for name in types if measured_s.get(name) is None],
         notes=[*_overload_notes(hours, workers, queued_s), *_interval_notes(groups, durations)],
     )
+
+
+def _place(type_name: str) -> tuple[int, str]:
+    """The type's place among all."""
+    known = list(SYNC_TYPES)
+    return known.index(type_name) if type_name in known else len(known), type_name
 
 
 def _hours(now: datetime, span: timedelta) -> list[Hour]:
@@ -152,7 +158,7 @@ def _interval_notes(groups: Sequence[DueGroup], durations: Mapping[str, float]) 
     every_s = {g.sync_type: g.interval_minutes * 60 for g in groups}
     notes = []
     for scope, whose in ((Scope.AGENT, "an agent's"), (Scope.SHARED, "the shared")):
-        share = sum(durations[n] / every_s[n] for n in every_s if SYNC_TYPES[n].scope is scope)
+        share = sum(durations[n] / every_s[n] for n in every_s if sync_type(n).scope is scope)
         if share > 1:
             notes.append(
                 f"{whose} types take {share:.1f} times as long as their intervals allow, one after the other: set longer intervals"

@@ -34,7 +34,7 @@ select l.agent_id, l.locked, c.fence, r.*, set_config('synchronous_commit', 'off
   from lock l
   left join claim c using (agent_id)
   left join lateral (
-    select q.id, q.sync_type, q.trigger, q.attempt,
+    select q.id, q.sync_type, t.sha256 as declared, q.trigger, q.attempt,
            case when not coalesce(st.active, false) then 'not-whitelisted'
                 when q.trigger = 'forced' then null
                 when not s.enabled then 'type-disabled'
@@ -205,7 +205,8 @@ select (select count(*) from over) + (select count(*) from back where charged) a
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedRun:
     """One run of a claimed agent. `blocked`: why it is skipped instead of done, or None. `applied`: what is known of the export that
-    was applied last, if the same export again would change nothing; else empty."""
+    was applied last, if the same export again would change nothing; else empty. `declared`: the SHA-256 of the type's declaration, if the
+    company declared it."""
 
     run_id: int
     fence: int
@@ -215,6 +216,7 @@ class ClaimedRun:
     attempt: int
     blocked: str | None
     applied: dict[str, Any]
+    declared: str | None = None
 
     @property
     def params(self) -> Params:
@@ -269,6 +271,7 @@ def _claimed(db: Database, statement: str, params: Params) -> Claim | Locked | N
             run_id=row["id"],
             fence=fence,
             sync_type=row["sync_type"],
+            declared=row["declared"],
             agent_id=agent_id,
             trigger=Trigger(row["trigger"]),
             attempt=row["attempt"],

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from archisync.base.errors import UsageError
-from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store.database import Database
 
 DEFAULT_PREFIX = "archisync"
@@ -50,7 +49,8 @@ _AGENT_DATA = {"system.held_exports": ("sample", "changes"), "system.sync_runs":
 """The columns that have parts of rows: what a person needs to decide about an export, or to correct it."""
 
 
-_DATA = tuple(t.table for t in SYNC_TYPES.values())
+EACH_TYPE = "the table of each sync type"
+"""In place of a table's name: a company has types of its own."""
 _LOOK = _on(
     (
         "system.schema_migrations", "system.sync_types", "system.sync_settings", "system.pauses", "system.sync_state",
@@ -76,7 +76,7 @@ _WORKER = [
     *_on(["system.sync_runs"], "insert", "update"),
     *_on(["system.held_exports"], "insert", "update"),
     *_on(["system.outside_changes"], "delete"),
-    *_on(_DATA, "select", "insert", "update", "delete"),
+    *_on([EACH_TYPE], "select", "insert", "update", "delete"),
 ]
 _OPERATOR = [
     *_TICK,
@@ -90,7 +90,7 @@ RIGHTS = {
     Role.TICK: _TICK,
     Role.WORKER: _WORKER,
     Role.OPERATOR: _OPERATOR,
-    Role.READER: [*_LOOK, *_on(_DATA, "select")],
+    Role.READER: [*_LOOK, *_on([EACH_TYPE], "select")],
 }
 NEEDS_TEMPORARY = (Role.WORKER, Role.OPERATOR)
 """Exports are staged in temporary tables."""
@@ -109,6 +109,14 @@ select w.privilege || ' on ' || w.tab as missing
                 and not has_column_privilege(a.attrelid, a.attnum, w.privilege)))
  order by w.n
 """
+_SQL_EACH_TYPE = """\
+do $$ declare of_type record; begin
+  for of_type in select table_name, split_part(table_name, '.', 1) as in_schema from system.sync_types order by sync_type loop
+    execute format('grant usage on schema %I to {1}', of_type.in_schema);
+    execute format('revoke all on %s from {1}', of_type.table_name::regclass);
+    execute format('grant {0} on %s to {1}', of_type.table_name::regclass);
+  end loop;
+end $$;"""
 _SQL_ALL_BUT = """\
 do $$ begin execute (select format('grant {0} (%s) on {1} to {2}', string_agg(quote_ident(attname), ', ')) from pg_attribute
   where attrelid = '{1}'::regclass and attnum > 0 and not attisdropped and attname <> all ('{{{3}}}')); end $$;"""
@@ -117,6 +125,8 @@ SQL_SCHEMAS = """
 select 'usage on schema ' || n.nspname as missing from pg_namespace n
  where n.nspname in ('system', 'agents', 'shared') and not has_schema_privilege(n.oid, 'usage') order by 1
 """
+# Purpose: the tables of all sync types. Caller: missing_rights. No locks.
+SQL_TYPE_TABLES = "select table_name from system.sync_types order by sync_type"
 # Purpose: may the current role stage exports? Caller: missing_rights. No locks.
 SQL_TEMPORARY = "select has_database_privilege(current_database(), 'temporary') as allowed, current_user as role"
 
@@ -127,7 +137,10 @@ def missing_rights(db: Database, role: Role) -> list[str]:
     if schemas:
         return schemas
     wanted = dict.fromkeys(
-        (p, right.table, ",".join(right.withheld)) for right in RIGHTS[role] for p in right.privileges
+        (p, table, ",".join(right.withheld))
+        for right in RIGHTS[role]
+        for table in (_type_tables(db) if right.table == EACH_TYPE else [right.table])
+        for p in right.privileges
     )
     params = {name: [right[i] for right in wanted] for i, name in enumerate(("privileges", "tables", "withheld"))}
     missing = [row["missing"] for row in db.execute(SQL_MISSING, params).fetchall()]
@@ -135,6 +148,10 @@ def missing_rights(db: Database, role: Role) -> list[str]:
     if role in NEEDS_TEMPORARY and not (temporary and temporary["allowed"]):
         missing.append("temporary on the database")
     return missing
+
+
+def _type_tables(db: Database) -> list[str]:
+    return [row["table_name"] for row in db.execute(SQL_TYPE_TABLES).fetchall()]
 
 
 def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
@@ -175,7 +192,9 @@ def _role_sql(role: Role, name: str) -> list[str]:
         known = by_table.setdefault((right.table, right.withheld), [])
         known += [p for p in right.privileges if p not in known]
     for (table, withheld), privileges in by_table.items():
-        if withheld:
+        if table == EACH_TYPE:
+            lines.append(_SQL_EACH_TYPE.format(", ".join(privileges), name))
+        elif withheld:
             lines.append(_SQL_ALL_BUT.format(",".join(privileges), table, name, ",".join(withheld)))
         else:
             lines.append(f"grant {', '.join(privileges)} on {table} to {name};")

@@ -14,7 +14,7 @@ import psycopg
 
 from archisync.base.errors import SchemaError
 from archisync.rules.config import Config
-from archisync.store import agents, settings
+from archisync.store import agents, settings, synctypes
 from archisync.store.database import Database
 
 LOCK_KEY = 0x61726368  # "arch": one number for every version of archisync, so that two versions wait for each other
@@ -33,6 +33,8 @@ create table if not exists system.schema_migrations (
 """
 # Purpose: what has been applied. Caller: applied. No locks.
 SQL_APPLIED = "select version, name from system.schema_migrations order by version"
+# Purpose: tell the migration which types come with archisync. Caller: migrate, in the migration's transaction. No locks.
+SQL_BUILT_IN = "select set_config('archisync.built_in_types', %(types)s, true)"
 # Purpose: a migration has been applied. Caller: migrate, in the migration's transaction. Locks: none but the new row.
 SQL_RECORD = "insert into system.schema_migrations (version, name) values (%(version)s, %(name)s)"
 
@@ -116,7 +118,10 @@ def migrate(db: Database, environment: Mapping[str, str] = os.environ) -> list[s
 
 def _apply(db: Database, migration: Migration) -> None:
     try:
+        db.execute(SQL_BUILT_IN, {"types": synctypes.built_in_rows()})
         db.execute(migration.sql.encode())
+        if migration.version == 1:
+            synctypes.create_built_in_tables(db)
         db.execute(SQL_RECORD, {"version": migration.version, "name": migration.name})
     except (psycopg.errors.IntegrityError, psycopg.errors.DatatypeMismatch, psycopg.errors.UndefinedColumn) as exc:
         said = exc.diag.message_primary or str(exc)

@@ -90,7 +90,7 @@ def check_interval(text: str) -> int:
 
 def seed(db: Database, config: Config) -> None:
     """Add a row for each type that has none, with the interval that the environment names or the default."""
-    for sync_type in SYNC_TYPES.values():
+    for sync_type in map(SYNC_TYPES.__getitem__, SYNC_TYPES.built_in):
         db.execute(SQL_SEED, {"sync_type": sync_type.name, "minutes": config.seed_interval(sync_type)})
 
 

@@ -14,9 +14,10 @@ from psycopg import sql
 
 from archisync.rules.synctypes import Scope
 from archisync.store.database import Params
+from archisync.store.typetables import COLUMN_TYPE
 from archisync.sync.records import Record
 from archisync.sync.suppressed import replaced
-from archisync.sync.target import SQL_TYPE, Key, Target, comma
+from archisync.sync.target import Key, Target, comma
 
 
 class Changes:
@@ -130,6 +131,6 @@ def _part(target: Target, name: str) -> sql.Composed:
 
 def _records(target: Target, name: str) -> sql.Composed:
     """`json_to_recordset(…) as s (columns, line_digest)`."""
-    kinds = [(column.name, SQL_TYPE[column.kind]) for column in target.columns] + [("line_digest", "uuid")]
+    kinds = [(column.name, COLUMN_TYPE[column.kind]) for column in target.columns] + [("line_digest", "uuid")]
     columns = comma(sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in kinds)
     return sql.SQL("json_to_recordset({}::json) as s ({})").format(sql.Placeholder(name), columns)

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from archisync.rules.synctypes import Scope, SyncType
 from archisync.store.database import Database, one
-from archisync.sync.target import table_of
+from archisync.store.typetables import table_of
 
 
 def count_rows(db: Database, sync_type: SyncType, agent_id: str | None) -> int:

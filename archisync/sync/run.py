@@ -19,7 +19,7 @@ from archisync.base.signals import is_interrupt
 from archisync.base.text import counted, printable, redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
-from archisync.rules.synctypes import SHARED_AGENT, sync_type
+from archisync.rules.synctypes import SHARED_AGENT, SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Original, Unchanged
 from archisync.store import applied_exports, endings, held
 from archisync.store.applied_exports import Begun
@@ -62,7 +62,6 @@ class Sync:
         self._run = run
         self._spool = spool
         self._may_retry = may_retry
-        self._type = sync_type(run.sync_type)
         self._record = RunRecord()
         self._applied: dict[str, Any] = {}
         self._original: Original | None = None
@@ -175,6 +174,11 @@ class Sync:
         if self._run.trigger is Trigger.FORCED or self._run.applied.get("read_as") != self._read_as:
             return {}
         return self._run.applied
+
+    @cached_property
+    def _type(self) -> SyncType:
+        """Raises ConfigurationError when this version of archisync can't read the type's declaration."""
+        return sync_type(self._run.sync_type)
 
     @cached_property
     def _read_as(self) -> str:

@@ -10,9 +10,10 @@ import psycopg
 from psycopg import sql
 
 from archisync.formats.knownlines import LineDigests
+from archisync.store.typetables import COLUMN_TYPE
 from archisync.sync.copying import Copier, Staged
 from archisync.sync.records import RecordReader
-from archisync.sync.target import SQL_TYPE, STAGE, Target, columns_of, comma
+from archisync.sync.target import STAGE, Target, columns_of, comma
 
 
 class RepeatedKeyError(Exception):
@@ -60,7 +61,7 @@ def stage(target: Target, records: RecordReader, digests: LineDigests | None) ->
 def _definitions(target: Target, records: RecordReader) -> list[sql.Composed]:
     """The stage's columns. A key field without a column in the file has its empty value as the default."""
     fields = [
-        sql.SQL("{} {} default {}").format(sql.Identifier(c.name), sql.SQL(SQL_TYPE[c.kind]), sql.Literal(c.empty))
+        sql.SQL("{} {} default {}").format(sql.Identifier(c.name), sql.SQL(COLUMN_TYPE[c.kind]), sql.Literal(c.empty))
         for c in target.columns
     ]
     return fields + [sql.SQL("{} text").format(sql.Identifier(name)) for name in records.ignored_names]

@@ -55,7 +55,7 @@ def unchanged_at_source(applied: dict[str, Any]) -> Outcome:
     return Outcome(State.SUCCEEDED, "unchanged-at-source", message)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def read_as(config: Config, type_: SyncType) -> str:
     """A fingerprint of what decides, besides the export, about the rows that it becomes."""
     choices = (

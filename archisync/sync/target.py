@@ -13,26 +13,18 @@ from typing import Any
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from archisync.rules.synctypes import Field, Kind, Scope, SyncType
+from archisync.rules.synctypes import Field, Scope, SyncType
 from archisync.rules.values import Value
 from archisync.store.database import Database, Params, one
+from archisync.store.typetables import COLUMN_TYPE, table_of
 
 STAGE = sql.Identifier("archisync_stage")
 OTHERS = sql.Identifier("archisync_others")
-SQL_TYPE = {
-    Kind.TEXT: "text",
-    Kind.IDENTIFIER: "text",
-    Kind.NUMBER: "numeric",
-    Kind.INTEGER: "bigint",
-    Kind.DATE: "date",
-    Kind.TIMESTAMP: "timestamptz",
-    Kind.BOOLEAN: "boolean",
-}
 Key = tuple[Value, ...]
 """Values of a type's key fields."""
 
 _NOTHING: Params = {}
-_compiled: dict[tuple[str, tuple[Field, ...], str], bytes] = {}
+_compiled: dict[tuple[str, tuple[str, ...], tuple[Field, ...], str], bytes] = {}
 
 
 class Target:
@@ -95,8 +87,8 @@ class Target:
         return sql.SQL(template).format(**self._parts | {"mine": self._compared} | parts)
 
     def compiled(self, name: str, build: Callable[[], sql.Composed]) -> bytes:
-        """The statement of that name as text, built once for each type and set of columns: that takes as long as a small query."""
-        key = (self.type.name, self.columns, name)
+        """The statement of that name as text, built once for each table and set of columns: that takes as long as a small query."""
+        key = (self.type.table, self.type.key, self.columns, name)
         if key not in _compiled:
             _compiled[key] = build().as_bytes(self.db)
         return _compiled[key]
@@ -152,7 +144,7 @@ class Target:
 
     def unnest_keys(self, prefix: str, *, with_digest: bool = False) -> sql.Composed:
         """`unnest(…) as s (key columns)`, and `line_digest` if asked for."""
-        kinds = {column.name: SQL_TYPE[column.kind] for column in self.columns}
+        kinds = {column.name: COLUMN_TYPE[column.kind] for column in self.columns}
         arrays = [
             sql.SQL("{}::{}[]").format(sql.Placeholder(f"{prefix}_{number}"), sql.SQL(kinds[name]))
             for number, name in enumerate(self.type.key)
@@ -183,7 +175,3 @@ def columns_of(alias: str, fields: Sequence[Field]) -> sql.Composed:
 
 def comma(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
-
-
-def table_of(sync_type: SyncType) -> sql.Identifier:
-    return sql.Identifier(*sync_type.table.split("."))

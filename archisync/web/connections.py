@@ -11,6 +11,7 @@ import psycopg
 
 from archisync.base.errors import UnreachableError
 from archisync.rules.config import Config
+from archisync.store import synctypes
 from archisync.store.database import Database, connect
 from archisync.store.refusals import translate
 
@@ -53,13 +54,15 @@ class Connections:
     def _take(self) -> Database:
         while (db := self._next_free()) is not None:
             try:
-                db.execute("select")  # a tenth of a millisecond: the server may have gone and come back
+                synctypes.load(db)  # a tenth of a millisecond; the server may have gone and come back
             except psycopg.Error:
                 db.close()
             else:
                 return db
         timeout_s = min(ANSWER_TIMEOUT_S, self._config.database_timeout_s)
-        return connect(self._config.database_url, purpose="web", answer_timeout_s=timeout_s)
+        db = connect(self._config.database_url, purpose="web", answer_timeout_s=timeout_s)
+        synctypes.load(db)
+        return db
 
     def _give_back(self, db: Database) -> None:
         if db.closed or db.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:

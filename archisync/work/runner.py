@@ -22,7 +22,7 @@ from archisync.base.log import EventLog
 from archisync.base.signals import is_interrupt
 from archisync.rules.config import AGENT_BOUND_S, AGENT_SLICE_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
-from archisync.store import claims, endings
+from archisync.store import claims, endings, synctypes
 from archisync.store.claims import Claim, ClaimedRun, Locked
 from archisync.store.database import Database
 from archisync.store.endings import Outcome, UnchangedEnd
@@ -99,6 +99,7 @@ class Runner:
     def _do_claim(self, claim: Claim, begun: float) -> tuple[int, bool]:
         """Do the runs of a claimed agent in their order, those with an unchanged export at once. Returns how many ended, and whether the
         agent was let go because nothing was left."""
+        self._learn_types(claim)
         ends, left = self._survey(claim)
         done = 0
         try:
@@ -120,6 +121,10 @@ class Runner:
             self._log.event("lease-lost", agent=claim.agent_id, message=exc.message, hint=exc.hint)
             claims.release(self._db, claim)  # the agent was taken away, or only its run, by whoever denied the agent
             return done, False
+
+    def _learn_types(self, claim: Claim) -> None:
+        """Know the types of the claim's runs as they are declared now."""
+        synctypes.load_if_changed(self._db, ((run.sync_type, run.declared) for run in claim.runs))
 
     def _time_is_up(self, seconds: float) -> bool:
         return seconds > AGENT_BOUND_S or (seconds > AGENT_SLICE_S and self._others_wait())
@@ -150,6 +155,7 @@ class Runner:
         if claimed is None:
             return None
         try:
+            self._learn_types(claimed)
             run = next((run for run in claimed.runs if run.run_id == run_id), None)
             state = self._do_run(run, may_retry=False) if run is not None else None
         except LeaseLostError as exc:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import migrations
 from archisync.store.database import Database, connected
-from archisync.store.grants import NEEDS_TEMPORARY, RIGHTS, Role, grants_sql
+from archisync.store.grants import EACH_TYPE, NEEDS_TEMPORARY, RIGHTS, Role, grants_sql
 from tests.support.users import logged_in_as
 
 PREFIX = "everything"
@@ -46,7 +47,14 @@ def _granted(db: Database, owner: Database) -> Iterator[Database]:
 
 def granted(role: Role) -> tuple[set[tuple[str, str]], dict[tuple[str, str], set[str]]]:
     """(privilege, table) on whole tables, and (privilege, table) → the columns that are withheld."""
-    whole = {(p, r.table) for r in RIGHTS[role] for p in r.privileges if not r.withheld}
+    types = [type_.table for type_ in SYNC_TYPES.values()]
+    whole = {
+        (p, table)
+        for r in RIGHTS[role]
+        for p in r.privileges
+        if not r.withheld
+        for table in (types if r.table == EACH_TYPE else [r.table])
+    }
     parts = {(p, r.table): set(r.withheld) for r in RIGHTS[role] for p in r.privileges if r.withheld}
     return whole, {right: withheld for right, withheld in parts.items() if right not in whole}
 

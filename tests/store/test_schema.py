@@ -17,7 +17,7 @@ from archisync.base.errors import ExitCode, SchemaError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.store import agents, migrations, settings
 from archisync.store.database import Database, connected
-from archisync.sync.target import SQL_TYPE
+from archisync.store.typetables import COLUMN_TYPE
 from tests.conftest import Cli
 from tests.support.programs import postgresql_program
 
@@ -137,7 +137,7 @@ def test_each_declared_field_is_a_column_of_its_type(connection: Database, name:
         (kind.table,),
     ).fetchall()
     columns = {r["name"]: r["type"].replace("timestamp with time zone", "timestamptz") for r in rows}
-    expected = {f.name: SQL_TYPE[f.kind] for f in kind.fields}
+    expected = {f.name: COLUMN_TYPE[f.kind] for f in kind.fields}
     assert {n: t for n, t in columns.items() if n not in BOOKKEEPING} == expected
     assert ("agent_id" in columns) == (kind.scope is Scope.AGENT)
 

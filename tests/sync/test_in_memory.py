@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Kind, Scope, SyncType
 from archisync.store.database import Database
 from archisync.store.runs import Counts, Run
+from archisync.store.typetables import COLUMN_TYPE
 from archisync.sync import inmemory
-from archisync.sync.target import SQL_TYPE
 from tests.support.properties import examples
 from tests.support.rows import BOOKKEEPING, count
 from tests.sync.conftest import AGENT, Deliver
@@ -66,7 +66,7 @@ def write_outside(db: Database, sync_type: SyncType, what: str) -> None:
     name = next((f.name for f in optional if f.kind is Kind.DATE or what == "null"), None)
     if what and name:
         db.execute(
-            f"update {sync_type.table} set {name} = nullif(%s, 'null')::{SQL_TYPE[sync_type.field(name).kind]}"
+            f"update {sync_type.table} set {name} = nullif(%s, 'null')::{COLUMN_TYPE[sync_type.field(name).kind]}"
             f" where ctid = (select ctid from {sync_type.table} order by {', '.join(sync_type.key)} limit 1)",
             [what],
         )

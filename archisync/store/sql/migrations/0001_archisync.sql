@@ -25,15 +25,22 @@ return coalesce(at, '-infinity'::timestamptz);
 
 -- ======== Settings: what runs, and how often ========
 
--- The sync types. A test compares them with archisync.rules.synctypes.
+-- The sync types: those that come with archisync, which its version declares, and those that `archisync type apply` made.
 create table system.sync_types (
-  sync_type text primary key,
-  scope     text not null check (scope in ('agent', 'shared')),
-  level     smallint not null           -- a type is queued after the types that it refers to, which have a lower level
+  sync_type   text primary key check (sync_type ~ '^[a-z][a-z0-9_]{0,62}$' and sync_type <> 'all'),
+  scope       text not null check (scope in ('agent', 'shared')),
+  level       smallint not null,        -- a type is queued after the types that it comes after, which have a lower level
+  table_name  text not null unique check (table_name ~ '^[a-z][a-z0-9_]{0,62}\.[a-z][a-z0-9_]{0,62}$'),
+  declaration json,                     -- NULL: the type comes with archisync
+  sha256      text,                     -- of the declaration
+  declared_by text,
+  declared_at timestamptz not null default system.clock(),
+  constraint sync_types_own_are_declared check ((declaration is null) = (sha256 is null))
 );
-insert into system.sync_types (sync_type, scope, level) values
-  ('orders', 'agent', 0), ('customers', 'agent', 0), ('products', 'shared', 0),
-  ('prices', 'shared', 1), ('ddt', 'agent', 1), ('invoices', 'agent', 1);
+-- Whoever migrates says which types come with archisync.
+insert into system.sync_types (sync_type, scope, level, table_name)
+select t.* from json_to_recordset(current_setting('archisync.built_in_types')::json)
+  as t(sync_type text, scope text, level smallint, table_name text);
 
 -- One row a type. The three shares are the guard's, in percent: an export that exceeds one is held. 100 switches off that one rule; nothing
 -- switches off the others (no rows at all, truncated, unreadable, a missing column, all rows rejected, contradicting keys).
@@ -274,7 +281,7 @@ create table system.outside_changes (
 
 create table system.held_exports (
   run_id        bigint primary key references system.sync_runs on delete cascade,
-  sync_type     text not null references system.sync_types,
+  sync_type     text not null,
   agent_id      text not null,
   rule          text not null,
   message       text not null,
@@ -354,7 +361,7 @@ create trigger archisync_audit_is_only_added_to before update or delete or trunc
 -- may call them or make a trigger of them (a trigger that is there needs no right to fire), and on any other table than ours they refuse.
 
 -- Raises unless `relation`, or the partitioned table that it is a part of, is one of ours: on a table of somebody else's a function of ours
--- would do what that person wants with the rights of the schema's owner.
+-- would do what that person wants with the rights of the schema's owner. A table that is not there is NULL in `ours`.
 create function system.check_trigger_table(relation oid, variadic ours regclass[]) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$ begin
@@ -565,13 +572,16 @@ revoke execute on function system.export_held() from public;
 create trigger archisync_export_held after insert on system.held_exports
   for each row when (new.decision is null) execute function system.export_held();
 
--- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type, which is also the table's name.
+-- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type.
+
+create function system.table_of(of_type text) returns regclass
+language sql stable
+return (select to_regclass(t.table_name) from system.sync_types t where t.sync_type = of_type);
 
 create function system.changed_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
-  perform system.check_trigger_table(
-    tg_relid, to_regclass('agents.' || quote_ident(tg_argv[0])), to_regclass('shared.' || quote_ident(tg_argv[0])));
+  perform system.check_trigger_table(tg_relid, system.table_of(tg_argv[0]));
   if tg_op <> 'INSERT' then
     insert into system.outside_changes (sync_type, agent_id)
       values (tg_argv[0], coalesce(to_jsonb(old) ->> 'agent_id', 'service-account')) on conflict do nothing;
@@ -586,92 +596,14 @@ revoke execute on function system.changed_outside() from public;
 create function system.truncated_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
-  perform system.check_trigger_table(
-    tg_relid, to_regclass('agents.' || quote_ident(tg_argv[0])), to_regclass('shared.' || quote_ident(tg_argv[0])));
+  perform system.check_trigger_table(tg_relid, system.table_of(tg_argv[0]));
   update system.sync_state set applied_source = null where sync_type = tg_argv[0] and applied_source is not null;
   return null;
 end $$;
 revoke execute on function system.truncated_outside() from public;
 
--- ======== Agent data: one table a type, named after it ========
-
-create table agents.customers (
-  agent_id text not null, customer_id text not null,
-  name text not null, account_number text, vat_number text, fiscal_code text, sdi_code text, pec text, email text,
-  phone text, mobile text, fax text, url text, contact text, street text, postal_code text, city text, region text,
-  country text, delivery_terms text, customer_type text, last_order_date date, orders_count bigint, sales_amount numeric,
-  primary key (agent_id, customer_id)
-);
-create table agents.orders (
-  agent_id text not null, order_id text not null,
-  order_number text, customer_id text, customer_name text, delivery_name text, delivery_address text,
-  created_at timestamptz not null, delivery_date date, description text, customer_reference text, status text,
-  order_type text, document_status text, transfer_status text, transfer_date date, completion_date date,
-  discount_percent numeric, gross_amount numeric, total_amount numeric,
-  primary key (agent_id, order_id)
-);
--- Not unique, though order numbers are: two orders may swap numbers, or one may return under a new id while the old row waits for its
--- second absence, and a constraint would then refuse that agent's exports for ever. A repeated number is a warning of the run.
-create index orders_by_number on agents.orders (agent_id, order_number) where order_number is not null;
-create table agents.ddt (
-  agent_id text not null, ddt_number text not null,
-  ddt_id text, order_number text not null, delivery_date date, customer_id text, delivery_name text,
-  delivery_address text, quantity numeric, customer_reference text, description text, delivery_terms text,
-  delivery_method text, contact text, courier text, tracking_number text, tracking_url text,
-  primary key (agent_id, ddt_number)
-);
-create table agents.invoices (
-  agent_id text not null, invoice_number text not null, order_number text not null,
-  invoice_date date, due_date date, customer_id text, billing_name text, quantity numeric, net_amount numeric,
-  discount_amount numeric, tax_amount numeric, freight_amount numeric, total_amount numeric, settled_amount numeric,
-  remaining_amount numeric, payment_terms text, last_settlement_date date, closed boolean,
-  primary key (agent_id, invoice_number, order_number)
-);
-create table shared.products (
-  product_id text primary key,
-  name text not null, description text, group_code text, group_name text, group_description text, search_name text,
-  package_content text, price_unit text, unit_price numeric, min_quantity numeric, multiple_quantity numeric,
-  max_quantity numeric, units_in_stock numeric, size text, unit text, discontinued boolean, modified_at timestamptz
-);
-create table shared.prices (
-  product_id text not null, account_code text not null default '', valid_from date, quantity_from numeric not null default 0,
-  product_name text, unit_price numeric not null, currency text, price_unit text, account_description text, valid_to date,
-  quantity_to numeric,
-  unique nulls not distinct (product_id, account_code, valid_from, quantity_from)
-);
-
--- What every table has besides, for archisync alone: when the row came and when it last changed, which run wrote it, since when it is
--- missing from the exports (it is deleted on the second absence in a row), and the digest of the export's line that it came from, so that
--- of a large export only the changed lines are read. A line with that digest says what the row says, unless system.outside_changes has a
--- row of the pair; NULL: compare with the row itself.
--- An apply names its run and agent in settings of its transaction. So its COPY brings the export's columns and no others, and the trigger's
--- condition passes it by before any function is called.
-do $$
-declare
-  target record;
-begin
-  for target in
-    select t.sync_type, t.scope, case t.scope when 'shared' then 'shared.' else 'agents.' end || t.sync_type as name
-      from system.sync_types t
-  loop
-    execute format('alter table %s
-      add column inserted_at timestamptz not null default system.clock(),
-      add column updated_at timestamptz not null default system.clock(),
-      add column run_id bigint default nullif(current_setting(''archisync.run_id'', true), '''')::bigint,
-      add column absent_since timestamptz,
-      add column line_digest uuid', target.name);
-    if target.scope = 'agent' then
-      execute format('alter table %s alter column agent_id
-        set default nullif(current_setting(''archisync.agent_id'', true), '''')', target.name);
-    end if;
-    execute format('create trigger archisync_changed_outside after insert or update or delete on %s for each row
-      when (coalesce(current_setting(''archisync.run_id'', true), '''') = '''')
-      execute function system.changed_outside(%L)', target.name, target.sync_type);
-    execute format('create trigger archisync_truncated after truncate on %s for each statement
-      execute function system.truncated_outside(%L)', target.name, target.sync_type);
-  end loop;
-end
-$$;
+-- ======== Agent data: one table a type ========
+-- archisync.store.typetables makes them as they are declared, here and with `archisync type apply`.
 
 -- The pairs of the shared types. `archisync db migrate` adds those of the agents on the whitelist.
 insert into system.sync_state (sync_type, agent_id) select sync_type, 'service-account' from system.sync_types where scope = 'shared';
