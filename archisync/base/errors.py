@@ -47,7 +47,7 @@ class ExitCode(IntEnum):
 
 EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.DONE: "done (also: nothing was due)",
-    ExitCode.SYNC_FAILED: "the sync failed",
+    ExitCode.SYNC_FAILED: "the sync failed; of `type diff`: the two declarations differ",
     ExitCode.USAGE: "wrong usage",
     ExitCode.CONFIGURATION: "configuration or schema is missing or wrong",
     ExitCode.UNREACHABLE: "PostgreSQL or Redis is out of reach",

@@ -24,7 +24,7 @@ COMMANDS = {
 """Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""
 GROUPS = {
     "interval": "interval", "agent": "agent", "held": "held", "rest": "rest", "audit": "audit",
-    "guard": "guard", "db": "database", "redis": "redis",
+    "guard": "guard", "type": "type", "db": "database", "redis": "redis",
 }  # fmt: skip
 """Each group of commands and the module of `archisync.cli` that has its `commands`."""
 
@@ -33,7 +33,7 @@ SECTIONS = {
     "First": ("demo", "up"),
     "Look": ("status", "why", "history", "show", "plan", "diff", "doctor", "report", "web", "audit"),
     "Act": ("run", "retry", "cancel", "pause", "resume", "rest", "held", "clear"),
-    "Set": ("interval", "enable", "disable", "agent", "guard"),
+    "Set": ("interval", "enable", "disable", "agent", "type", "guard"),
     "Operate": ("tick", "worker", "metrics", "prune", "db", "redis"),
 }
 """The commands in --help, by what people do with them."""

@@ -65,8 +65,12 @@ def key_columns(type_: SyncType) -> list[str]:
 
 def key(type_: SyncType) -> sql.Composed:
     """The constraint that makes a row one of its key."""
-    rule = "unique nulls not distinct" if type_.nullable_key else "primary key"
-    return sql.SQL("{} ({})").format(sql.SQL(rule), _names(key_columns(type_)))
+    return unique_key(type_) if type_.nullable_key else sql.SQL("primary key ({})").format(_names(key_columns(type_)))
+
+
+def unique_key(type_: SyncType) -> sql.Composed:
+    """The same where the table may have a primary key of its own."""
+    return sql.SQL("unique nulls not distinct ({})").format(_names(key_columns(type_)))
 
 
 def indexes(type_: SyncType, fields: Iterable[Field]) -> list[sql.Composed]:

@@ -8,8 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from archisync.actions import agents, exports, runs, settings
+from archisync.actions import agents, exports, runs, settings, types
 from archisync.base.errors import ArchisyncError, NotFoundError
+from archisync.rules.config import Config
+from archisync.rules.declarations import read
+from archisync.rules.declarationtext import fingerprint
 from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.schedule.force import Pair
@@ -22,6 +25,9 @@ from tests.support.rows import add_run, count
 AGENT = "anna"
 ACTOR = Actor(name="paolo@web1", via=Via.API)
 ORDERS = SYNC_TYPES["orders"]
+STOCK = read(
+    {"name": "stock", "scope": "shared", "interval": 5, "key": ["code"], "fields": {"code": "identifier"}}, file="x"
+)
 Row = tuple[str, str | None, str | None, object, object]
 
 
@@ -90,6 +96,8 @@ ACTIONS: list[tuple[str, Callable[[Database, int], object], list[Row]]] = [
      [("held accept", "customers", AGENT, {"decision": None}, {"decision": "accepted", "sha256": "ab"})]),
     ("reject", lambda db, run_id: exports.reject(db, ACTOR, run_id, why="mistake"),
      [("held reject", "customers", AGENT, {"decision": None}, {"decision": "rejected", "sha256": "ab"})]),
+    ("type apply", lambda db, _: types.apply(db, ACTOR, STOCK, Config(environment={}), file="stock.toml", why="mistake"),
+     [("type apply", "stock", None, None, {"sha256": fingerprint(STOCK), "did": "table shared.stock with 1 field"})]),
     ("clear", lambda db, _: exports.clear(db, ACTOR, SYNC_TYPES["customers"], AGENT, why="mistake"),
      [("clear", "customers", AGENT, None, {"rows_deleted": 1})]),
 ]  # fmt: skip

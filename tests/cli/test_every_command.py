@@ -34,6 +34,7 @@ from tests.support.warm import WarmCommand
 
 AGENT = "anna.bianchi"
 HELD = "1"
+RETURNS = f"{REPOSITORY}/examples/types/returns.toml"
 CALLS: dict[str, str] = {
     "tick": "tick",
     "run": f"run customers --agent {AGENT} --inline",
@@ -76,6 +77,12 @@ CALLS: dict[str, str] = {
     "guard list": "guard list",
     "guard set": "guard set orders drop 60",
     "guard reset": "guard reset orders",
+    "type list": "type list",
+    "type show": "type show orders",
+    "type check": f"type check {RETURNS}",
+    "type diff": f"type diff {RETURNS}",
+    "type apply": f"type apply {RETURNS} --sql",
+    "type remove": "type remove returns --yes",
     "db migrate": "db migrate",
     "db status": "db status",
     "db grants": "db grants",
@@ -109,6 +116,10 @@ def prepared(
             timeout_s=COMMAND_TIMEOUT_S,
         )
         assert done.returncode == ExitCode.HELD
+        applied = warm_command.run(
+            ["type", "apply", RETURNS], env=environment(url, "redis://127.0.0.1:9/0"), timeout_s=COMMAND_TIMEOUT_S
+        )
+        assert applied.returncode == ExitCode.DONE
         yield "prepared"
 
 

@@ -251,12 +251,7 @@ def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPo
 
 @pytest.mark.check
 def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
-    checkout = folder / "archisync"
-    for name in ("archisync", "tests", "examples"):
-        shutil.copytree(REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(REPOSITORY / name, checkout)
-    with Shell(folder=folder, environment=at_work | {"CHECKOUT": str(checkout)}) as shell:
+    with Shell(folder=folder, environment=at_work) as shell:
         started(shell)
         type_all(shell, GUIDES / "add-a-type.md")
 
