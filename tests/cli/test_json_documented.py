@@ -255,9 +255,10 @@ def after_runs(site: Site) -> Iterator[Document]:
     site.cli("resume", "--type", "invoices")
     site.cli("resume", "--type", "ddt", "--agent", "luca.ferrari")
     yield site.shown("run all --agent luca.ferrari --inline --reason test")
+    for words in ("agent list", "agent show anna.bianchi", "agent show luca.ferrari", "interval list", "guard list"):
+        yield site.shown(words)
     site.cli("type", "apply", f"{REPOSITORY}/examples/types/returns.toml")
-    for words in ("agent list", "agent show anna.bianchi", "agent show luca.ferrari", "interval list", "guard list",
-                  "type list", "type show orders", "type show returns"):  # fmt: skip
+    for words in ("type list", "type show orders", "type show returns"):
         yield site.shown(words)
     yield site.shown("plan --for 2h --workers 1")
     yield site.shown("doctor", code=ExitCode.SYNC_FAILED)
