@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archisync.rules.synctypes import SYNC_TYPES, Scope
+from archisync.base.errors import UsageError
+from archisync.rules.agentid import check_agent_id
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
 from archisync.store import agents, applied_exports, audit, interventions
 from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
@@ -22,8 +24,16 @@ def add(
 ) -> dict[str, bool]:
     """Register agents, with `whitelisted` on the whitelist, those that are registered already too. Whether each one is new.
 
-    Raises ConfigurationError when the company's table has no column for a name, or requires others.
+    Raises UsageError for an id that no agent may have and for one name of several agents, ConfigurationError when the company's table has
+    no column for a name, or requires others.
     """
+    if name is not None and len(agent_ids) > 1:
+        raise UsageError("a name goes with one agent", hint="add the agents one by one")
+    for agent_id in agent_ids:
+        if check_agent_id(agent_id) == SHARED_AGENT:
+            raise UsageError(
+                f"{SHARED_AGENT} is taken: products and prices are fetched under it", hint="choose another id"
+            )
     added: dict[str, bool] = {}
     with db.transaction():
         for agent_id in dict.fromkeys(agent_ids):

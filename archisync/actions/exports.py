@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archisync.base.errors import UsageError
 from archisync.rules.synctypes import Scope, SyncType
 from archisync.store import agents, applied_exports, audit, held, queued_runs
 from archisync.store.audit import Actor, Deed
@@ -14,8 +15,10 @@ from archisync.sync.clear import delete_rows
 def accept(db: Database, actor: Actor, run_id: int, *, why: str, run_now: bool = True) -> tuple[Held, Forced | None]:
     """Allow the held export of that run to be applied once, within 24 hours, and with `run_now` queue the run that applies it.
 
-    Returns the hold as decided, and that run. Raises NotFoundError, and UsageError when the hold is over or can't be accepted.
+    Returns the hold as decided, and that run. Raises NotFoundError, and UsageError when the hold is over or can't be accepted, or `why` is
+    empty.
     """
+    _check_why(why)
     with db.transaction():
         h = held.held_export(db, run_id)
         # The run first, in the order of an apply's locks: so no deadlock.
@@ -27,11 +30,17 @@ def accept(db: Database, actor: Actor, run_id: int, *, why: str, run_now: bool =
 
 def reject(db: Database, actor: Actor, run_id: int, *, why: str) -> Held:
     """Refuse the held export of that run, now and whenever it comes again. Raises as `accept` does."""
+    _check_why(why)
     with db.transaction():
         h = held.held_export(db, run_id)
         decided = held.decide(db, run_id, accept=False, by=actor.name, why=why)
         _record_decision(db, actor, "held reject", h, decided, why)
     return decided
+
+
+def _check_why(why: str) -> None:
+    if not why.strip():
+        raise UsageError("the reason is empty", hint="say in a few words why; it is recorded with your name")
 
 
 def _record_decision(db: Database, actor: Actor, action: str, before: Held, after: Held, why: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archisync.rules.synctypes import sync_type
+from archisync.base.errors import NotFoundError
+from archisync.rules.synctypes import SHARED_AGENT, sync_type
 from archisync.schedule import force as forcing
 from archisync.schedule.force import Pair
-from archisync.store import audit, interventions
+from archisync.store import agents, audit, history, interventions
 from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
 from archisync.store.interventions import Failing, Unfinished
@@ -23,8 +24,24 @@ def force(db: Database, actor: Actor, pairs: Sequence[Pair], *, why: str | None 
     return forced
 
 
+def find_failing(db: Database, type_name: str | None, agent_id: str | None, *, resting: bool) -> list[Failing]:
+    """Pairs whose last runs failed, with `resting` only those that rest; of a type, an agent, both or all. Raises UsageError for an unknown
+    type, NotFoundError for an unknown agent."""
+    name = sync_type(type_name).name if type_name is not None else None
+    found = interventions.failing(db, sync_type=name, agent_id=agent_id, resting=resting)
+    if not found:
+        _check_agent(db, agent_id)
+    return found
+
+
+def _check_agent(db: Database, agent_id: str | None) -> None:
+    """An unknown agent is a mistake, and one of whom nothing is found is none. Raises NotFoundError."""
+    if agent_id is not None and agent_id != SHARED_AGENT:
+        agents.agent(db, agent_id)
+
+
 def retry(db: Database, actor: Actor, failing: Sequence[Failing], *, why: str | None = None) -> list[Forced]:
-    """Run these pairs again at once, and end their rests. Find them with `interventions.failing`."""
+    """Run these pairs again at once, and end their rests. Find them with `find_failing`."""
     with db.transaction():
         interventions.end_rests(db, failing)
         pairs = [Pair(sync_type=sync_type(p.sync_type), agent_id=p.agent_id) for p in failing]
@@ -35,6 +52,26 @@ def retry(db: Database, actor: Actor, failing: Sequence[Failing], *, why: str | 
 
 def _forced(one: Forced) -> Deed:
     return Deed(sync_type=one.sync_type, agent_id=one.agent_id, run_id=one.run_id, after={"joined": one.joined})
+
+
+def find_unfinished(
+    db: Database, run_ids: Sequence[int], type_name: str | None, agent_id: str | None
+) -> list[Unfinished]:
+    """Those of these runs that are not over; without ids, the unfinished ones of a type, an agent, both or all. Raises UsageError for an
+    unknown type, NotFoundError for an unknown run or agent, and if all of the named runs are over."""
+    if not run_ids:
+        name = sync_type(type_name).name if type_name is not None else None
+        found = interventions.unfinished(db, sync_type=name, agent_id=agent_id)
+        if not found:
+            _check_agent(db, agent_id)
+        return found
+    states = history.states_of(db, run_ids)
+    found = interventions.unfinished(db, ids=run_ids)
+    if not found:
+        first = run_ids[0]
+        over = f"run {first} is over: it is {states[first]}" if len(run_ids) == 1 else "all of these runs are over"
+        raise NotFoundError(over, hint=f"archisync show {first}")
+    return found
 
 
 def cancel(db: Database, actor: Actor, run_ids: Sequence[int], *, why: str | None = None) -> list[Unfinished]:
@@ -59,7 +96,7 @@ def cancel(db: Database, actor: Actor, run_ids: Sequence[int], *, why: str | Non
 
 def end_rests(db: Database, actor: Actor, failing: Sequence[Failing], *, why: str | None = None) -> list[Failing]:
     """The schedule goes on for these pairs: each runs when its next slot comes, and rests longer if it fails again. Returns those that
-    rested, as they were. Find them with `interventions.failing`."""
+    rested, as they were. Find them with `find_failing`."""
     with db.transaction():
         ended = interventions.end_rests(db, failing)
         deeds = [

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from archisync.base.errors import UsageError
 from archisync.base.text import iso
 from archisync.rules.reasons import Limits
-from archisync.rules.synctypes import SyncType
-from archisync.store import audit, settings
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
+from archisync.store import agents, audit, clock, settings
 from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
 from archisync.store.settings import Pause, TypeSettings
@@ -81,8 +82,11 @@ def pause(
     why: str | None = None,
 ) -> None:
     """Pause everything (both None), a type, an agent, or one pair; until somebody resumes when `until` is None. A second pause of the same
-    takes the place of the first."""
+    takes the place of the first. Raises NotFoundError for an unknown agent, UsageError for a pair that can't be or a time that is over."""
     with db.transaction():
+        _check_scope(db, sync_type, agent_id)
+        if until is not None and until <= (now := clock.now(db)):
+            raise UsageError(f"the end of the pause, {iso(until)}, is in the past", hint=f"it is {iso(now)} now")
         before = _standing(db, sync_type, agent_id)
         settings.pause(db, sync_type=sync_type, agent_id=agent_id, until=until, reason=why, by=actor.name)
         deed = Deed(
@@ -95,14 +99,52 @@ def pause(
 
 
 def resume(db: Database, actor: Actor, *, sync_type: str | None, agent_id: str | None, why: str | None = None) -> bool:
-    """End the pause of exactly this; False, and nothing is recorded, when it was not paused."""
+    """End the pause of exactly this; False, and nothing is recorded, when it was not paused. Raises as `pause` does, but not for an agent
+    that was paused and has left the registry."""
     with db.transaction():
         before = _standing(db, sync_type, agent_id)
         resumed = settings.resume(db, sync_type=sync_type, agent_id=agent_id)
         if resumed:
             deed = Deed(sync_type=sync_type, agent_id=agent_id, before=_terms(before), after={"paused": False})
             audit.record(db, actor, "resume", [deed], why=why)
+        else:
+            _check_scope(db, sync_type, agent_id)
     return resumed
+
+
+def scope_in_words(type_name: str | None, agent_id: str | None) -> str:
+    """What is paused: everything, the type orders, the agent anna, orders of anna."""
+    if type_name is not None and agent_id is not None:
+        return f"{type_name} of {agent_id}"
+    if type_name is not None:
+        return f"the type {type_name}"
+    return "everything" if agent_id is None else f"the agent {agent_id}"
+
+
+def pauses_upon(db: Database, type_name: str | None, agent_id: str | None) -> list[Pause]:
+    """The pauses that stop any pair of the type, the agent or both."""
+    return [pause for pause in settings.pauses(db) if _applies(pause, type_name, agent_id)]
+
+
+def _applies(pause: Pause, type_name: str | None, agent_id: str | None) -> bool:
+    types = {type_name, pause.sync_type} - {None}
+    ids = {agent_id, pause.agent_id} - {None}
+    if len(types) > 1 or len(ids) > 1:
+        return False
+    return not (types and ids) or _is_pair(str(*types), str(*ids))
+
+
+def _check_scope(db: Database, type_name: str | None, agent_id: str | None) -> None:
+    type_ = sync_type(type_name) if type_name is not None else None
+    if agent_id is not None and agent_id != SHARED_AGENT:
+        agents.agent(db, agent_id)
+    if type_ is not None and agent_id is not None and not _is_pair(type_.name, agent_id):
+        whose = "shared by all agents" if type_.scope is Scope.SHARED else f"not a type of {SHARED_AGENT}"
+        raise UsageError(f"{type_.name} is {whose}", hint=f"leave out the agent, for all of {type_.name}")
+
+
+def _is_pair(type_name: str, agent_id: str) -> bool:
+    return (SYNC_TYPES[type_name].scope is Scope.SHARED) == (agent_id == SHARED_AGENT)
 
 
 def _standing(db: Database, sync_type: str | None, agent_id: str | None) -> Pause | None:

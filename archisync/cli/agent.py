@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archisync.base.errors import UsageError
 from archisync.base.text import counted
 from archisync.cli import completion
 from archisync.cli.arguments import DryRun, Json, Reason
 from archisync.cli.context import App, actor, app, confirm
 from archisync.cli.pause import ReasonOption, UntilOption, pause_scope, resume_scope
-from archisync.rules.agentid import check_agent_id
-from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope
+from archisync.rules.synctypes import SYNC_TYPES, Scope
 
 if TYPE_CHECKING:
     from archisync.store.database import Database
@@ -52,19 +50,17 @@ def show(ctx: typer.Context, agent_id: Id, json: Json = False) -> None:
     Example: archisync agent show anna.bianchi
     """
     from archisync.cli.output import Ago
-    from archisync.rules.due import decide
-    from archisync.store import agents, clock, pairs
+    from archisync.observe import documents
+    from archisync.store import clock
 
     a = app(ctx)
     with a.database("agent show") as db:
-        found, now = agents.agent(db, agent_id), clock.now(db)
-        types = [t for t in SYNC_TYPES.values() if t.scope is Scope.AGENT]
-        decisions = [(t.name, decide(pairs.state(db, t, agent_id), now)) for t in types]
-    rows: list[list[Any]] = [[name, d.reason.value, d.next_at, d.sentence] for name, d in decisions]
+        document, now = documents.agent(db, agent_id), clock.now(db)
     if json:
-        keys = ("sync_type", "reason", "next_at", "message")
-        a.output.json(agent=found, types=[dict(zip(keys, row, strict=True)) for row in rows])
+        a.output.json(**document)
         return
+    found = document["agent"]
+    rows: list[list[Any]] = [list(decision.values()) for decision in document["types"]]
     a.output.fields(
         {"agent": found.agent_id, "name": found.name, "whitelisted": found.whitelisted, "paused": found.paused}
     )
@@ -88,13 +84,6 @@ def add(
     from archisync.actions import agents
 
     a = app(ctx)
-    if name is not None and len(agent_ids) > 1:
-        raise UsageError("--name goes with one ID", hint="add the agents one by one")
-    for agent_id in agent_ids:
-        if check_agent_id(agent_id) == SHARED_AGENT:
-            raise UsageError(
-                f"{SHARED_AGENT} is taken: products and prices are fetched under it", hint="choose another id"
-            )
     with a.database("agent add") as db:
         added = agents.add(db, actor(), agent_ids, name=name, whitelisted=allow)
     for agent_id, is_new in added.items():

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archisync.cli.arguments import AgentOption, Json, TypeOption, parse_moment
+from archisync.cli.arguments import AgentOption, Json, TypeOption
 from archisync.cli.context import app
 from archisync.rules.synctypes import sync_type
+from archisync.rules.times import parse_moment
 
 if TYPE_CHECKING:
     from archisync.store.audit import Record

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archisync.base.errors import NotFoundError, UsageError
+from archisync.base.errors import UsageError
 from archisync.base.text import counted
 from archisync.cli import completion
 from archisync.cli.arguments import AgentOption, DryRun, Reason, TypeOption
 from archisync.cli.context import App, actor, app
-from archisync.rules.synctypes import sync_type
 
 if TYPE_CHECKING:
-    from archisync.store.database import Database
     from archisync.store.interventions import Unfinished
 
 
@@ -42,30 +40,11 @@ def cancel(
     selects = type_name is not None or agent is not None
     if [bool(ids), selects, everything].count(True) != 1:
         raise UsageError("which runs?", hint="archisync cancel RUN   (or --type TYPE, --agent ID, or --all)")
-    name = sync_type(type_name).name if type_name is not None else None
     with a.database("cancel") as db:
-        found = _found(db, ids, name, agent)
+        found = runs.find_unfinished(db, ids, type_name, agent)
         if not dry_run and found:
             found = runs.cancel(db, actor(), [run.run_id for run in found], why=reason)
     _tell(a, found, dry_run=dry_run)
-
-
-def _found(db: Database, ids: list[int], type_name: str | None, agent: str | None) -> list[Unfinished]:
-    """Raises NotFoundError for an unknown run or agent, and if all of the named runs are over."""
-    from archisync.rules.synctypes import SHARED_AGENT
-    from archisync.store import agents, history, interventions
-
-    if not ids:
-        found = interventions.unfinished(db, sync_type=type_name, agent_id=agent)
-        if not found and agent is not None and agent != SHARED_AGENT:
-            agents.agent(db, agent)  # an unknown agent is a mistake, not an empty queue
-        return found
-    states = history.states_of(db, ids)
-    found = interventions.unfinished(db, ids=ids)
-    if not found:
-        over = f"run {ids[0]} is over: it is {states[ids[0]]}" if len(ids) == 1 else "all of these runs are over"
-        raise NotFoundError(over, hint=f"archisync show {ids[0]}")
-    return found
 
 
 def _tell(a: App, found: list[Unfinished], *, dry_run: bool) -> None:

@@ -30,7 +30,7 @@ def doctor(
     """
     from archisync.base.errors import ExitCode
     from archisync.observe.doctor import examine
-    from archisync.observe.doctor.findings import Finding, Level, exit_code
+    from archisync.observe.doctor.findings import Finding, Level, document, exit_code
 
     a = app(ctx)
     found: list[Finding] = []
@@ -44,6 +44,5 @@ def doctor(
     if strict and code is ExitCode.DONE and any(f.level is Level.WARNING for f in found):
         code = ExitCode.SYNC_FAILED
     if json:
-        counts = {level.value: sum(f.level is level for f in found) for level in Level}
-        a.output.json(healthy=code is ExitCode.DONE, counts=counts, findings=found)
+        a.output.json(**document(found, code))
     raise typer.Exit(code)

@@ -26,13 +26,14 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: archisync guard list
     """
+    from archisync.observe import documents
     from archisync.store import settings
 
     a = app(ctx)
     with a.database("guard list") as db:
         found = settings.all_limits(db)
     if json:
-        a.output.json(guard=[{"sync_type": name, **limits.of_rows} for name, limits in found.items()])
+        a.output.json(guard=documents.guard(found))
         return
     rows = [[name, limits.drop, limits.delete, limits.rewrite] for name, limits in found.items()]
     a.output.table(["type", "drop %", "delete %", "rewrite %"], rows)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archisync.base.errors import UsageError
 from archisync.base.text import with_hint
 from archisync.cli import completion
 from archisync.cli.arguments import Json
@@ -157,7 +156,6 @@ def accept(
     from archisync.store import history
 
     a = app(ctx)
-    _check_why(why)
     with a.database("held accept") as db, db.transaction():
         h, forced = exports.accept(db, actor(), run_id, why=why, run_now=not no_run)
         state = history.get(db, forced.run_id).state if forced else None
@@ -180,16 +178,10 @@ def reject(ctx: typer.Context, run_id: HeldRunId, why: Why) -> None:
     from archisync.actions import exports
 
     a = app(ctx)
-    _check_why(why)
     with a.database("held reject") as db:
         h = exports.reject(db, actor(), run_id, why=why)
     _note_other_run(a, h, run_id)
     a.output.line(f"the export of run {h.run_id} is rejected")
-
-
-def _check_why(why: str) -> None:
-    if not why.strip():
-        raise UsageError("--why is empty", hint="say in a few words why; it is recorded with your name")
 
 
 def _note_other_run(a: App, decided: Held, asked: int) -> None:

@@ -10,9 +10,10 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.base.text import counted
-from archisync.cli.arguments import AgentOption, Json, OptionalType, RunId, parse_moment, parse_span
+from archisync.cli.arguments import AgentOption, Json, OptionalType, RunId
 from archisync.cli.context import app
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
+from archisync.rules.times import parse_moment, parse_span
 
 if TYPE_CHECKING:
     from archisync.cli.output import Ago, Output

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archisync.base.text import counted, seconds
-from archisync.cli.arguments import AgentOption, Json, TypeOption, parse_span
+from archisync.cli.arguments import AgentOption, Json, TypeOption
 from archisync.cli.context import app
 from archisync.rules.synctypes import sync_type
+from archisync.rules.times import parse_span
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output

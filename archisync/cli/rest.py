@@ -10,10 +10,8 @@ from archisync.base.errors import UsageError
 from archisync.base.text import counted, iso
 from archisync.cli.arguments import AgentOption, DryRun, Json, OptionalType, Reason
 from archisync.cli.context import App, actor, app
-from archisync.rules.synctypes import SHARED_AGENT, sync_type
 
 if TYPE_CHECKING:
-    from archisync.store.database import Database
     from archisync.store.interventions import Failing
 
 commands = typer.Typer(help="Pairs that rest after failures.", no_args_is_help=True, rich_markup_mode=None)
@@ -41,7 +39,7 @@ def retry(
     if not dry_run:
         _ = a.config.redis_url  # report a missing setting before anything is queued
     with a.database("retry") as db:
-        found = _failing(db, type_name, agent, resting=False)
+        found = runs.find_failing(db, type_name, agent, resting=False)
         if dry_run or not found:
             _list(a, found, "would be tried again", "nothing to retry: no last run of these failed", dry_run=dry_run)
             return
@@ -58,12 +56,13 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: archisync rest list
     """
+    from archisync.actions import runs
     from archisync.cli.output import Ago
     from archisync.store import clock
 
     a = app(ctx)
     with a.database("rest list") as db:
-        found, now = _failing(db, None, None, resting=True), clock.now(db)
+        found, now = runs.find_failing(db, None, None, resting=True), clock.now(db)
     if json:
         a.output.json(resting=found)
         return
@@ -89,7 +88,7 @@ def end(
     a = app(ctx)
     _check_selection(type_name, agent, everything=everything, flag="--all", command="rest end")
     with a.database("rest end") as db:
-        found = _failing(db, type_name, agent, resting=True)
+        found = runs.find_failing(db, type_name, agent, resting=True)
         if not dry_run and found:
             found = runs.end_rests(db, actor(), found, why=reason)
     _list(a, found, "would no longer rest" if dry_run else "no longer rests", "none of these rests", dry_run=dry_run)
@@ -98,16 +97,6 @@ def end(
 def _check_selection(type_name: str | None, agent: str | None, *, everything: bool, flag: str, command: str) -> None:
     if everything == (type_name is not None or agent is not None):
         raise UsageError("which pairs?", hint=f"archisync {command} TYPE, --agent ID, both, or {flag} for everything")
-
-
-def _failing(db: Database, type_name: str | None, agent: str | None, *, resting: bool) -> list[Failing]:
-    from archisync.store import agents, interventions
-
-    name = sync_type(type_name).name if type_name is not None else None
-    found = interventions.failing(db, sync_type=name, agent_id=agent, resting=resting)
-    if not found and agent is not None and agent != SHARED_AGENT:
-        agents.agent(db, agent)  # an unknown agent is a mistake
-    return found
 
 
 def _list(a: App, found: list[Failing], what: str, empty: str, *, dry_run: bool) -> None:

@@ -54,6 +54,7 @@ def run(
 
     Example: archisync run orders --agent anna.bianchi --wait --timeout 60
     """
+    from archisync.observe import documents
     from archisync.schedule import force
 
     a = app(ctx)
@@ -63,8 +64,7 @@ def run(
         forced = _force(a, db, type_name, agent or [], reason=reason, inline=inline)
         ended, problem = _finish(a, db, forced, wait=wait, timeout_s=timeout, inline=inline)
     if json:
-        by_id = {run.run_id: run for run in ended}
-        a.output.json(runs=[_as_json(one, by_id.get(one.run_id)) for one in forced])
+        a.output.json(runs=documents.forced(forced, ended))
     elif ended:
         _show_table(a.output, ended)
     else:
@@ -168,17 +168,3 @@ def _show_table(output: Output, runs: list[Run]) -> None:
             + [counts.get(name) for name in _COUNTS]
         )
     output.table(["run", "type", "agent", "state", "reason", *_COUNTS], rows, less=_LESS_IMPORTANT)
-
-
-def _as_json(one: Forced, run: Run | None) -> dict[str, Any]:
-    return {
-        "run_id": one.run_id,
-        "sync_type": one.sync_type,
-        "agent_id": one.agent_id,
-        "joined": one.joined,
-        "state": run.state.value if run else None,
-        "reason": run.reason if run else None,
-        "message": run.message if run else None,
-        "hint": run.hint if run else None,
-        "counts": run.counts.as_dict() if run and run.counts else None,
-    }

@@ -15,7 +15,6 @@ from archisync.base.text import with_hint
 from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, app
 from archisync.cli.output import Ago, Output
-from archisync.cli.pause import scope
 from archisync.observe.snapshot import PAIRS_NAMED, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
@@ -94,8 +93,10 @@ def _lines(found: Snapshot, output: Output) -> Iterator[str]:
     for h in found.held:
         yield f"held: {h.sync_type} of {h.agent_id}: {with_hint(h.message, h.hint)} (archisync held show {h.run_id})"
     yield from _unhealthy_lines(found, output)
+    from archisync.actions.settings import scope_in_words
+
     for p in found.pauses:
-        yield f"paused: {scope(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}"
+        yield f"paused: {scope_in_words(p.sync_type, p.agent_id)}{': ' + p.reason if p.reason else ''}"
 
 
 def _unhealthy_lines(found: Snapshot, output: Output) -> Iterator[str]:

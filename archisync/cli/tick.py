@@ -36,17 +36,12 @@ def tick(
 
 def _dry_run(a: App, json: bool) -> None:
     """Lines are printed one by one, whatever the number of pairs; --json collects them."""
+    from archisync.observe import documents
     from archisync.schedule.dryrun import decisions
 
     with a.database("tick --dry-run") as db:
         found = (
-            {
-                "sync_type": state.sync_type,
-                "agent_id": state.agent_id,
-                "reason": decision.reason.value,
-                "message": decision.sentence,
-                "next_at": decision.next_at,
-            }
+            {"agent_id": state.agent_id, **documents.decision(state.sync_type, decision)}
             for state, decision in decisions(db)
         )
         if json:

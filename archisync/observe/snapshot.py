@@ -49,7 +49,7 @@ class Snapshot:
         """What `status --json` prints."""
         return {
             "now": self.now,
-            "types": [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in self.types],
+            "types": type_documents(self.types),
             "last_tick": self.last_tick,
             "tick_note": self.tick_note,
             "worker_note": self.worker_note,
@@ -58,6 +58,11 @@ class Snapshot:
             "ailing": self.unhealthy[:PAIRS_NAMED],
             "pauses": self.pauses,
         }
+
+
+def type_documents(types: Sequence[TypeHealth]) -> list[dict[str, Any]]:
+    """The health of each type, with the word for it."""
+    return [{name: getattr(h, name) for name in (*h.__dataclass_fields__, "word")} for h in types]
 
 
 def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int, config: Config | None = None) -> Snapshot:

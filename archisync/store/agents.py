@@ -13,20 +13,33 @@ import psycopg
 from psycopg import sql
 
 from archisync.base.errors import ConfigurationError, NotFoundError, UsageError
-from archisync.store.database import Database, one
+from archisync.store.database import Database, Params, one
 
-# Purpose: the agents, each with the least fresh of its types. to_jsonb: the table may lack a column for names. Caller: agents, agent.
-# No locks.
-SQL_LIST = """
-select u.id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
+_AGENT = """u.id as agent_id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
        u.whitelisted is true as whitelisted,
        (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity')
-          from system.sync_state s where s.agent_id = u.id) as oldest,
-       exists (select from system.pauses_of(null, u.id) x where x.agent_id = u.id) as paused
-from agents.users u
+          from system.sync_state s where s.agent_id = u.id) as oldest_success_at,
+       exists (select from system.pauses_of(null, u.id) x where x.agent_id = u.id) as paused"""
+# Purpose: the agents, each with the least fresh of its types. to_jsonb: the table may lack a column for names. Caller: agents, agent.
+# No locks.
+SQL_LIST = f"""
+select {_AGENT} from agents.users u
 where %(id)s::text is null or u.id = %(id)s
 order by u.id
-"""
+"""  # noqa: S608 - the part is a constant of this module
+# Purpose: a page of them, in order of their ids; `part`: of those whose ids contain it, in any case of letters. The id alone is looked
+# through, which is an index. Caller: page. No locks.
+SQL_PAGE = f"""
+select {_AGENT} from (
+  select x.id from agents.users x
+   where x.id > %(after)s and (%(part)s::text is null or strpos(lower(x.id), lower(%(part)s)) > 0)
+     and (%(whitelisted)s::boolean is null or (x.whitelisted is true) = %(whitelisted)s)
+   order by x.id limit %(limit)s) found
+  join agents.users u on u.id = found.id
+ order by u.id
+"""  # noqa: S608
+# Purpose: agents whose ids contain a text, in any case of letters. Caller: ids_with. No locks.
+SQL_IDS_WITH = "select id from agents.users where strpos(lower(id), lower(%(part)s)) > 0 limit %(limit)s"
 # Purpose: put an agent on the whitelist, or take it off. Caller: set_whitelisted. Locks: the row, and those that the triggers change.
 SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
 # Purpose: an agent leaves the registry. Caller: remove. Locks: the row, and those that the triggers change.
@@ -75,17 +88,21 @@ def ids_beginning_with(db: Database, prefix: str, *, limit: int) -> list[str]:
 
 def agents(db: Database, agent_id: str | None = None) -> list[Agent]:
     """All agents, in order of their ids, or the one with that id."""
-    rows = db.execute(SQL_LIST, {"id": agent_id}).fetchall()
-    return [
-        Agent(
-            agent_id=row["id"],
-            name=row["name"],
-            whitelisted=row["whitelisted"],
-            paused=row["paused"],
-            oldest_success_at=row["oldest"],
-        )
-        for row in rows
-    ]
+    return [Agent(**row) for row in db.execute(SQL_LIST, {"id": agent_id}).fetchall()]
+
+
+def page(
+    db: Database, *, limit: int, after: str = "", part: str | None = None, whitelisted: bool | None = None
+) -> list[Agent]:
+    """Agents with ids behind `after`, in order. `part`: only those whose ids contain it; `whitelisted`: only those on the whitelist, or
+    only the others."""
+    params: Params = {"after": after, "part": part, "whitelisted": whitelisted, "limit": limit}
+    return [Agent(**row) for row in db.execute(SQL_PAGE, params).fetchall()]
+
+
+def ids_with(db: Database, part: str, *, limit: int) -> list[str]:
+    """At most `limit` ids that contain the text, in any case of letters."""
+    return [row["id"] for row in db.execute(SQL_IDS_WITH, {"part": part, "limit": limit}).fetchall()]
 
 
 def agent(db: Database, agent_id: str) -> Agent:

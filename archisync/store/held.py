@@ -54,7 +54,10 @@ _COLUMNS = """h.run_id, h.sync_type, h.agent_id, h.rule, h.message, h.hint, h.ac
 # Purpose: held exports, newest first, without agent data. Caller: held_exports. No locks.
 SQL_LIST = f"""
 select {_COLUMNS}
-  from system.held_exports h where %(all)s or h.decision is null order by h.run_id desc limit %(limit)s
+  from system.held_exports h
+ where (%(all)s or h.decision is null) and h.run_id < %(before)s
+   and (%(sync_type)s::text is null or h.sync_type = %(sync_type)s) and (%(agent_id)s::text is null or h.agent_id = %(agent_id)s)
+ order by h.run_id desc limit %(limit)s
 """  # noqa: S608 - the part is a constant of this module
 # Purpose: one held export, with the agent data that a person needs to decide. Caller: held_export. No locks.
 SQL_GET = f"""
@@ -144,9 +147,20 @@ def use_acceptance(
     return (row["run_id"], row["decided_by"]) if row else None
 
 
-def held_exports(db: Database, *, include_decided: bool = False, limit: int = 1000) -> list[Held]:
-    """Newest first, without agent data; only those that wait for a decision, unless `include_decided`."""
-    return [Held(**row) for row in db.execute(SQL_LIST, {"all": include_decided, "limit": limit}).fetchall()]
+def held_exports(
+    db: Database,
+    *,
+    include_decided: bool = False,
+    sync_type: str | None = None,
+    agent_id: str | None = None,
+    before: int | None = None,
+    limit: int = 1000,
+) -> list[Held]:
+    """Newest first, without agent data; only those that wait for a decision, unless `include_decided`. `before`: only those of runs with
+    smaller ids, for the next page."""
+    params: Params = {"all": include_decided, "sync_type": sync_type, "agent_id": agent_id, "limit": limit}
+    params["before"] = _LARGEST_RUN_ID if before is None else before
+    return [Held(**row) for row in db.execute(SQL_LIST, params).fetchall()]
 
 
 def held_export(db: Database, run_id: int) -> Held:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from archisync.store.database import Database, Params
 
@@ -55,6 +55,13 @@ select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until
    and (%(sync_type)s::text is null or st.sync_type = %(sync_type)s) and (%(agent_id)s::text is null or st.agent_id = %(agent_id)s)
    and (not %(resting)s or st.backoff_until > system.clock())
  order by t.level, st.sync_type, st.agent_id
+"""
+# Purpose: pairs that rest, of each type those first whose rest ends first, from where the last page ended. Caller: resting. No locks.
+SQL_RESTING = """
+select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until from system.sync_state st
+ where st.active and st.backoff_until > system.clock()
+   and (st.sync_type, st.backoff_until, st.agent_id) > (%(after_type)s::text, %(after_time)s::timestamptz, %(after_agent)s::text)
+ order by st.sync_type, st.backoff_until, st.agent_id limit %(limit)s
 """
 # Purpose: the rest of pairs after failures is over. Their failures still count: if they fail again, they rest longer. Caller: end_rests.
 # Locks: the states, in order.
@@ -110,6 +117,13 @@ def failing(
     """Pairs whose last runs failed, in the order in which a tick queues them; with `resting` only those that rest."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "resting": resting}
     return [Failing(**row) for row in db.execute(SQL_FAILING, params).fetchall()]
+
+
+def resting(db: Database, *, after: tuple[str, datetime, str] | None, limit: int) -> list[Failing]:
+    """Pairs that rest after failures, of each type those first whose rest ends first. `after`: type, end and agent of the last one seen."""
+    sync_type, until, agent_id = after or ("", datetime.min.replace(tzinfo=UTC), "")
+    params: Params = {"after_type": sync_type, "after_time": until, "after_agent": agent_id, "limit": limit}
+    return [Failing(**row) for row in db.execute(SQL_RESTING, params).fetchall()]
 
 
 def end_rests(db: Database, pairs: Sequence[Failing]) -> list[Failing]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from archisync.rules.due import PairState
-from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
 from archisync.store.database import Database, Params, one
 
 _PAUSE_SCOPE = """case when x.id is null then null when x.sync_type is null and x.agent_id is null then 'everything'
@@ -48,6 +49,20 @@ select st.sync_type, st.agent_id, true as active, true as in_users, {_STATE}
 """  # noqa: S608
 
 
+# Purpose: a page of the pairs that were ever scheduled, by agent and type. Caller: page. No locks.
+SQL_PAGE = f"""
+select st.sync_type, st.agent_id, st.active, st.last_success_at, exists (select from agents.users u where u.id = st.agent_id) as in_users,
+       {_STATE}
+  from (select q.* from system.sync_state q
+         where (q.agent_id, q.sync_type) > (%(after_agent)s::text, %(after_type)s::text)
+           and (%(sync_type)s::text is null or q.sync_type = %(sync_type)s)
+           and (%(agent_id)s::text is null or q.agent_id = %(agent_id)s)
+         order by q.agent_id, q.sync_type limit %(limit)s) st
+  join system.sync_settings s on s.sync_type = st.sync_type
+  cross join lateral (select st.sync_type, st.agent_id) p
+{_JOINS}
+ order by st.agent_id, st.sync_type
+"""  # noqa: S608
 # Purpose: of some pairs those whose type is disabled or that are paused, with the pause that lasts longest. Caller: stopped. No locks.
 SQL_STOPPED = f"""
 select p.sync_type, s.enabled, {_PAUSE_SCOPE}
@@ -75,6 +90,24 @@ def _state(row: dict[str, object], scope: Scope) -> PairState:
 def state(db: Database, sync_type: SyncType, agent_id: str) -> PairState:
     """The state of one pair, whether it exists or not."""
     return _state(one(db, SQL_STATE, {"sync_type": sync_type.name, "agent_id": agent_id}), sync_type.scope)
+
+
+def page(
+    db: Database,
+    *,
+    limit: int,
+    after: tuple[str, str] | None = None,
+    sync_type: SyncType | None = None,
+    agent_id: str | None = None,
+) -> list[tuple[PairState, datetime | None]]:
+    """Pairs that were ever scheduled, by agent and type, each with its last success. `after`: agent and type of the last one seen."""
+    after_agent, after_type = after or ("", "")
+    params: Params = {"after_agent": after_agent, "after_type": after_type, "agent_id": agent_id, "limit": limit}
+    params["sync_type"] = sync_type.name if sync_type else None
+    rows = db.execute(SQL_PAGE, params).fetchall()
+    return [
+        (_state(row, SYNC_TYPES[row["sync_type"]].scope), last) for row in rows for last in [row.pop("last_success_at")]
+    ]
 
 
 class Stopped(NamedTuple):

@@ -51,9 +51,17 @@ where sync_type is not distinct from %(sync_type)s and agent_id is not distinct 
 """  # noqa: S608 - the part is a constant of this module
 # Purpose: the pauses in force, the widest first. Caller: pauses. No locks.
 SQL_PAUSES = f"""
-select sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
+select id, sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
 where {_STANDING} order by sync_type nulls first, agent_id nulls first
 """  # noqa: S608
+# Purpose: a page of them, the newest first. Caller: newest_pauses. No locks.
+SQL_NEWEST_PAUSES = f"""
+select id, sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
+where {_STANDING} and id < %(before)s order by id desc limit %(limit)s
+"""  # noqa: S608
+# Purpose: nobody else changes a type's settings before the transaction ends. Caller: lock. Locks: that row.
+SQL_LOCK = "select from system.sync_settings where sync_type = %(sync_type)s for update"
+_LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +78,7 @@ class TypeSettings:
 class Pause:
     """A pause in force. Of everything when `sync_type` and `agent_id` are None."""
 
+    id: int
     sync_type: str | None
     agent_id: str | None
     until: datetime | None
@@ -152,3 +161,14 @@ def resume(db: Database, *, sync_type: str | None, agent_id: str | None) -> bool
 def pauses(db: Database) -> list[Pause]:
     """The pauses in force, the widest first."""
     return [Pause(**row) for row in db.execute(SQL_PAUSES).fetchall()]
+
+
+def newest_pauses(db: Database, *, limit: int, before: int | None = None) -> list[Pause]:
+    """Pauses in force, the newest first. `before`: only those with smaller ids, for the next page."""
+    params = {"before": _LARGEST_ID if before is None else before, "limit": limit}
+    return [Pause(**row) for row in db.execute(SQL_NEWEST_PAUSES, params).fetchall()]
+
+
+def lock(db: Database, sync_type: SyncType) -> None:
+    """Keep others from changing the type's settings until the transaction ends: for whoever looks first, and then changes."""
+    db.execute(SQL_LOCK, {"sync_type": sync_type.name})

@@ -65,12 +65,13 @@ select c.oid::regclass::text as name from pg_class c
    and (pg_has_role(c.relowner, 'usage')
         or current_setting('server_version_num')::int >= 170000 and has_table_privilege(c.oid, 'maintain'))
 """
-# Purpose: the newest heartbeat and its age. Caller: last. No locks.
-SQL_LAST = """
-select started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error,
+# Purpose: the newest heartbeats and their age. Caller: newest. No locks.
+SQL_NEWEST = """
+select id, started_at, duration_ms, host, reaped, due, enqueued, redelivered, skipped, error,
        extract(epoch from system.clock() - started_at)::float as age_s
-  from system.ticks order by id desc limit 1
+  from system.ticks where id < %(before)s order by id desc limit %(limit)s
 """
+_LARGEST_ID = 2**63 - 1
 # Purpose: delete a batch of old heartbeats. Caller: prune. Locks: those rows.
 SQL_PRUNE = """
 delete from system.ticks where id in
@@ -82,6 +83,7 @@ delete from system.ticks where id in
 class Heartbeat:
     """What a tick did, and how long ago it began (`age_s`)."""
 
+    id: int
     started_at: datetime
     duration_ms: int
     host: str
@@ -116,8 +118,13 @@ def record(db: Database, values: dict[str, Any]) -> int:
 
 def last(db: Database) -> Heartbeat | None:
     """The newest heartbeat; None when no tick has ever run."""
-    row = db.execute(SQL_LAST).fetchone()
-    return Heartbeat(**row) if row else None
+    return next(iter(newest(db, limit=1)), None)
+
+
+def newest(db: Database, *, limit: int, before: int | None = None) -> list[Heartbeat]:
+    """Heartbeats, newest first. `before`: only those with smaller ids, for the next page."""
+    params: Params = {"before": _LARGEST_ID if before is None else before, "limit": limit}
+    return [Heartbeat(**row) for row in db.execute(SQL_NEWEST, params).fetchall()]
 
 
 def prune(db: Database, *, limit: int) -> int:

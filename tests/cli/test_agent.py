@@ -65,7 +65,7 @@ def test_a_name_goes_with_one_id(cli: Cli, connection: Database) -> None:
     done = cli("agent", "add", "anna", "marco", "--name", "Anna")
     assert (done.returncode, done.stderr) == (
         ExitCode.USAGE,
-        "error: --name goes with one ID\nhint: add the agents one by one\n",
+        "error: a name goes with one agent\nhint: add the agents one by one\n",
     )
     assert _users(connection) == []
 

@@ -103,4 +103,4 @@ def test_accepting_without_why_is_wrong_usage(cli: Cli) -> None:
 @pytest.mark.parametrize("verb", ["accept", "reject"])
 def test_a_blank_why_is_refused(cli: Cli, verb: str) -> None:
     done = cli("held", verb, "1", "--why", " ")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (ExitCode.USAGE, "error: --why is empty")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (ExitCode.USAGE, "error: the reason is empty")

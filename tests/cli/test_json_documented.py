@@ -1,4 +1,4 @@
-"""examples/guides/json.md describes exactly what `--json` prints: each key, and the type of its value.
+"""archisync/observe/documents.md describes exactly what `--json` prints: each key, and the type of its value.
 
 Every command looks at one site where everything has happened. A documented field that no command ever fills fails too, because nothing
 would have checked its type.
@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +17,17 @@ import typer
 
 from archisync.base.errors import ExitCode
 from archisync.cli.root import root_command
+from archisync.observe.fields import documents as documents_page
+from archisync.observe.fields import tree
 from archisync.rules.config import Config
 from archisync.store import claims
 from archisync.store.database import Database
-from tests.conftest import REPOSITORY, Cli
+from tests.conftest import Cli
+from tests.support.documents import OBJECTS, Undocumented, compare_keys, every_field
 from tests.support.rows import begin_run, drain, sync
 from tests.support.samples import SAMPLES
 
-TEXT = (REPOSITORY / "examples" / "guides" / "json.md").read_text("utf-8")
-SHARED = {"run": "A run", "held export": "A held export"}
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-
-
-class Undocumented(AssertionError):
-    """The output and its description differ."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """A documented field. `fields`: the fields of an object, or of the objects in a list."""
-
-    kind: str
-    nullable: bool
-    sometimes: bool
-    fields: Mapping[str, "Field"]
-
-
-def sections() -> dict[str, dict[str, Field]]:
-    """Heading → its table."""
-    found = {}
-    for part in re.split(r"^## ", TEXT, flags=re.M)[1:]:
-        rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", part, re.M)
-        found[part.splitlines()[0]] = _tree([(path, kind) for path, kind, _ in rows])
-    return found
-
-
-def _tree(rows: list[tuple[str, str]]) -> dict[str, Field]:
-    """Fields by name; `a.b` and `a[].b` are fields of a."""
-    tops = [(path, kind) for path, kind in rows if not re.search(r"[.\[]", path)]
-    tree = {}
-    for name, kind in tops:
-        inner = [(m[1], k) for path, k in rows if (m := re.fullmatch(rf"{name}(?:\[\])?\.(.+)", path))]
-        bare = kind.removesuffix(", sometimes")
-        tree[name] = Field(
-            kind=bare.removesuffix(" or null"),
-            nullable=bare.endswith(" or null"),
-            sometimes=kind.endswith(", sometimes"),
-            fields=_tree(inner),
-        )
-    left = {path for path, _ in rows} - {name for name, _ in tops}
-    assert all(re.split(r"[.\[]", path)[0] in tree for path in left), left
-    return tree
-
-
-SECTIONS = sections()
+SECTIONS = documents_page().commands
 
 
 def json_commands(group: Any, prefix: str = "archisync") -> list[str]:
@@ -83,76 +39,6 @@ def json_commands(group: Any, prefix: str = "archisync") -> list[str]:
         elif any("--json" in getattr(p, "opts", []) for p in command.params):
             found.append(f"{prefix} {name}")
     return found
-
-
-def compare(value: Any, field: Field, where: str, seen: set[str]) -> None:
-    """Raise Undocumented unless the value is as documented. Adds each field that is there and not null to `seen`."""
-    if value is None:
-        if not field.nullable:
-            raise Undocumented(f"{where} is null")
-        return
-    seen.add(where)
-    _compare_kind(value, field.kind, field.fields, where, seen)
-
-
-def _compare_kind(value: Any, kind: str, fields: Mapping[str, Field], where: str, seen: set[str]) -> None:
-    if kind in SHARED:
-        kind, fields = "object", SECTIONS[SHARED[kind]]
-    if kind == "object":
-        _require(isinstance(value, dict), where, kind, value)
-        compare_keys(value, fields, where, seen)
-    elif kind.startswith("list of "):
-        _require(isinstance(value, list), where, kind, value)
-        for item in value:
-            _compare_kind(item, kind.removeprefix("list of "), fields, f"{where}[]", seen)
-            seen.add(f"{where}[]")
-    elif kind.startswith("map of "):
-        _require(isinstance(value, dict), where, kind, value)
-        for item in value.values():
-            _compare_kind(item, kind.removeprefix("map of "), fields, f"{where}.*", seen)
-            seen.add(f"{where}[]")
-    else:
-        plain = {
-            "text": str,
-            "time": str,
-            "integer": int,
-            "number": int | float,
-            "boolean": bool,
-            "value": str | None,
-            "scalar": object,
-        }
-        right = isinstance(value, plain[kind]) and (kind == "scalar" or isinstance(value, bool) == (kind == "boolean"))
-        _require(right and (kind != "time" or _is_time(value)), where, kind, value)
-
-
-def _is_time(text: str) -> bool:
-    return bool(TIME.fullmatch(text)) and datetime.fromisoformat(text) is not None
-
-
-def _require(right: bool, where: str, kind: str, value: Any) -> None:
-    if not right:
-        raise Undocumented(f"{where} is no {kind}: {value!r}")
-
-
-def compare_keys(value: Mapping[str, Any], fields: Mapping[str, Field], where: str, seen: set[str]) -> None:
-    if extra := set(value) - set(fields):
-        raise Undocumented(f"{where}: undocumented {sorted(extra)}")
-    if missing := {name for name, field in fields.items() if not field.sometimes} - set(value):
-        raise Undocumented(f"{where}: missing {sorted(missing)}")
-    for name, item in value.items():
-        compare(item, fields[name], f"{where}.{name}", seen)
-
-
-def every_field(fields: Mapping[str, Field], where: str) -> Iterator[str]:
-    """The path of each documented field, and of the values in maps and lists."""
-    for name, field in fields.items():
-        path = f"{where}.{name}"
-        yield path
-        if field.kind.startswith(("list of ", "map of ")):
-            yield f"{path}[]"
-        kind = field.kind.removeprefix("list of ")
-        below = SECTIONS[SHARED[kind]] if kind in SHARED else field.fields
-        yield from every_field(below, f"{path}[]" if field.kind.startswith("list of ") else path)
 
 
 @pytest.fixture
@@ -331,11 +217,11 @@ def test_each_command_prints_what_is_documented_and_nothing_else(site: Site, emp
     assert shown - {"archisync tick --dry-run"} == set(json_commands(typer.main.get_command(root_command())))
     never = [path for command in shown for path in every_field(SECTIONS[command], command) if path not in seen]
     assert sorted(p for p in never if not any(p.startswith(q) for q in ONE_COMMAND_IS_ENOUGH)) == []
-    # a run and a held export have the same fields wherever they are shown
-    for kind, heading in SHARED.items():
+    # a run, a held export, a tick … have the same fields wherever they are shown
+    for kind, fields in OBJECTS.items():
         places = [place for command in shown for place in shown_at(command, kind)]
-        for path in every_field(SECTIONS[heading], ""):
-            assert any(place + path in seen for place in places), f"{heading}: {path} was never seen"
+        for path in every_field(fields, ""):
+            assert any(place + path in seen for place in places), f"{kind}: {path} was never seen"
 
 
 def shown_at(command: str, kind: str) -> list[str]:
@@ -355,12 +241,13 @@ ONE_COMMAND_IS_ENOUGH = (
 
 def test_each_command_that_takes_json_is_documented() -> None:
     commands = set(json_commands(typer.main.get_command(root_command())))
-    assert set(SECTIONS) - set(SHARED.values()) - {"archisync tick --dry-run"} == commands
+    assert set(SECTIONS) - {"archisync tick --dry-run"} == commands
 
 
 def test_the_page_explains_each_kind_of_value() -> None:
-    kinds = {"text", "integer", "number", "boolean", "time", "value", "scalar", "object", *SHARED}
-    for fields in SECTIONS.values():
+    kinds = {"text", "integer", "number", "boolean", "time", "value", "scalar", "object", *OBJECTS}
+    page = documents_page()
+    for fields in (*page.commands.values(), *page.requests.values(), *page.objects.values()):
         stack = list(fields.values())
         while stack:
             field = stack.pop()
@@ -370,7 +257,12 @@ def test_the_page_explains_each_kind_of_value() -> None:
             stack += field.fields.values()
 
 
-FIELDS = _tree([("a", "integer"), ("b", "object or null"), ("b.c", "list of time"), ("d", "map of number, sometimes")])
+FIELDS = tree(
+    [
+        ("a", "integer", ""), ("b", "object or null", ""), ("b.c", "list of time", ""),
+        ("d", "map of number, sometimes", ""),
+    ]
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_an_impossible_pair_is_not_paused(
         assert said(cli(verb, "-t", type_name, "-a", agent)) == (
             ExitCode.USAGE,
             "",
-            f"error: {message}\nhint: leave out --agent, for all of {type_name}\n",
+            f"error: {message}\nhint: leave out the agent, for all of {type_name}\n",
         )
     assert pauses(connection) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from archisync.base.errors import ArchisyncError, ExitCode
 
@@ -60,6 +61,12 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
         if code in codes:
             return code
     return ExitCode.SYNC_FAILED if codes else ExitCode.DONE
+
+
+def document(findings: Sequence[Finding], code: ExitCode) -> dict[str, Any]:
+    """What `doctor --json` prints. `code`: the exit code of all of them."""
+    counts = {level.value: sum(f.level is level for f in findings) for level in Level}
+    return {"healthy": code is ExitCode.DONE, "counts": counts, "findings": findings}
 
 
 def first_few(names: Sequence[str]) -> str:
