@@ -25,6 +25,7 @@ except ModuleNotFoundError:
         "metrics need prometheus_client, which is not installed", hint="pip install 'archisync[metrics]'"
     ) from None
 
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FILE_MODE = 0o644
 """node-exporter reads the file as another user. Nothing in it is secret."""
 

@@ -16,8 +16,11 @@ from archisync.base.errors import ArchisyncError
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.web import contract
+from archisync.web.api import problems
+from archisync.web.api.routes import PREFIX
+from archisync.web.api.table import endpoints
 from archisync.web.attempts import Attempts
-from archisync.web.calls import Endpoint, Refusal, Services, endpoint
+from archisync.web.calls import Call, Endpoint, Refusal, Services, endpoint
 from archisync.web.connections import Connections
 from archisync.web.gate import Gate
 from archisync.web.people import People, Role
@@ -48,15 +51,27 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
         yield
         services.connections.close()
 
+    faces = ((CONTRACT, contract.failed), (endpoints(), problems.failed))
+    scraped = endpoint(services, _metrics, role=Role.READER, failed=contract.failed)
     routes = [
-        Route(path, endpoint(services, act, role=role, failed=contract.failed), methods=[method])
-        for method, path, act, role in CONTRACT
+        Route(path, endpoint(services, act, role=role, failed=failed), methods=[method])
+        for face, failed in faces
+        for method, path, act, role in face
     ]
     app = Starlette(
-        routes=[*routes, *_probes(services)], lifespan=lifespan, exception_handlers={HTTPException: _not_found}
+        routes=[*routes, *_probes(services), Route("/metrics", scraped)],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _not_found},
     )
     app.router.redirect_slashes = False
-    return Gate(app, config, log=events)
+    return Gate(app, config, log=events, refused=_failed)
+
+
+def _metrics(call: Call) -> Response:
+    """The metrics of `archisync metrics`, for Prometheus."""
+    from archisync.observe import metrics
+
+    return Response(metrics.text(call.config), headers={"content-type": metrics.MEDIA_TYPE})
 
 
 def _probes(services: Services) -> list[Route]:
@@ -75,11 +90,17 @@ def _probes(services: Services) -> list[Route]:
     return [Route("/healthz", alive), Route("/readyz", ready)]
 
 
+def _failed(request: Request, exc: ArchisyncError, status: int) -> Response:
+    """What went wrong, as the face of the panel says it that was asked."""
+    ours = request.url.path.startswith(f"{PREFIX}/")
+    return problems.failed(request, exc, status) if ours else contract.failed(request, exc, status)
+
+
 async def _not_found(request: Request, exc: Exception) -> Response:
     """404 and 405. JSON below /api, whoever asks: an HTML page there once broke a panel."""
     assert isinstance(exc, HTTPException)
     what = "there is nothing here" if exc.status_code == 404 else f"{request.method} is not possible here"
     refusal = Refusal(exc.status_code, what)
-    response = contract.failed(request, refusal, exc.status_code)
+    response = _failed(request, refusal, exc.status_code)
     response.headers.update(exc.headers or {})
     return response

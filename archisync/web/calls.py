@@ -239,9 +239,13 @@ def status_of(exc: ArchisyncError) -> int:
     return next((status for kind, status in _STATUSES if isinstance(exc, kind)), 500)
 
 
+def etag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
 def tagged(call: Call, body: bytes, media_type: str) -> Response:
     """The body with an ETag, or 304 when the client has it already."""
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    tag = etag(body)
     headers = {"etag": tag, "cache-control": "no-cache, private", "vary": "Cookie, Authorization"}
     wanted = [part.strip().removeprefix("W/") for part in (call.request.headers.get("if-none-match") or "").split(",")]
     if call.request.method in ("GET", "HEAD") and tag in wanted:

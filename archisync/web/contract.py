@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from archisync.actions import exports, runs
 from archisync.actions import settings as actions
-from archisync.base.errors import ArchisyncError, UnreachableError, UsageError
+from archisync.base.errors import ArchisyncError, ConfigurationError, UnreachableError, UsageError
 from archisync.base.text import counted, iso, redact, with_hint
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.schedule import deliver, force
@@ -161,7 +161,8 @@ def _force(call: Call, db: Database, type_name: str, agent_ids: Sequence[str]) -
 
 def force_pairs(call: Call, db: Database, type_name: str, agent_ids: Sequence[str], *, why: str | None) -> list[Forced]:
     """A run for each pair, or the unfinished one that it joins. Raises UsageError for more than a request can do."""
-    if not agent_ids and agents.count_whitelisted(db, limit=FORCED_AT_ONCE) > FORCED_AT_ONCE:
+    every_agent = not agent_ids and any(t.scope is Scope.AGENT for t in force.select_types(type_name))
+    if every_agent and agents.count_whitelisted(db, limit=FORCED_AT_ONCE) > FORCED_AT_ONCE:
         raise UsageError(
             f"there are more than {counted(FORCED_AT_ONCE, 'agent')}", hint=f"name one, or: archisync run {type_name}"
         )
@@ -170,10 +171,10 @@ def force_pairs(call: Call, db: Database, type_name: str, agent_ids: Sequence[st
 
 
 def delivered(call: Call, db: Database) -> str:
-    """Push what is queued, and say so. Where Redis is away, the next tick pushes it."""
+    """Push what is queued, and say so. Where Redis is away, or not configured here, the next tick pushes it."""
     try:
         deliver.deliver_now(db, call.config)
-    except UnreachableError as exc:
+    except (UnreachableError, ConfigurationError) as exc:
         return f"queued; {exc.message}: the next tick delivers it"
     return "queued, and handed to the workers"
 

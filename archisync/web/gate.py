@@ -6,21 +6,24 @@ points to this machine (DNS rebinding: the Host is checked). `X-Forwarded-*` are
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import monotonic
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from archisync.base.errors import ConfigurationError
+from archisync.base.errors import ArchisyncError, ConfigurationError, UsageError
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.rules.websettings import path_prefix
 
+Refused = Callable[[Request, ArchisyncError, int], Response]
+"""How a refusal is said."""
 SAFE_METHODS = ("GET", "HEAD")
 UNLOGGED = ("/healthz", "/readyz")
 SEEN = "archisync.seen"
@@ -64,8 +67,9 @@ def header(scope: Scope, name: str) -> str | None:
 class Gate:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, config: Config, *, log: EventLog) -> None:
+    def __init__(self, app: ASGIApp, config: Config, *, log: EventLog, refused: Refused) -> None:
         self._app = app
+        self._refused = refused
         self._log = log
         self._proxies = config.web_proxies
         self._names = _LOCAL_NAMES | {name.lower() for name in config.web_hosts}
@@ -87,11 +91,14 @@ class Gate:
 
         seen = self._seen(scope)
         path = _below(scope["path"], seen.prefix)
+        inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": "", SEEN: seen}
         if path in UNLOGGED or self._is_ours(seen.host):
-            inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": "", SEEN: seen}
             await self._app(inner, receive, send_with_headers)
         else:
-            await _refuse_host(seen, send_with_headers)
+            error = UsageError(
+                f"the panel is not known as {ascii(seen.host)[:80]}", hint="add the name to ARCHISYNC_WEB_HOSTS"
+            )
+            await self._refused(Request(inner), error, 421)(inner, receive, send_with_headers)
         if path not in UNLOGGED:
             took_ms = round((monotonic() - begun) * 1000)
             self._log.event(
@@ -176,10 +183,3 @@ def _checked_prefix(given: str, otherwise: str) -> str:
         return path_prefix("X-Forwarded-Prefix", given)
     except ConfigurationError:
         return otherwise
-
-
-async def _refuse_host(seen: Seen, send: Send) -> None:
-    text = f"the panel is not known as {ascii(seen.host)[:80]}: add the name to ARCHISYNC_WEB_HOSTS"
-    body = json.dumps({"success": False, "error": text}).encode()
-    await send({"type": "http.response.start", "status": 421, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": body})

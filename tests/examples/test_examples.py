@@ -42,7 +42,8 @@ def workers() -> dict[str, Any]:
 def pods() -> list[tuple[str, dict[str, Any]]]:
     job = named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     metrics = named("Deployment", "archisync-metrics")["spec"]["template"]["spec"]
-    return [("tick", job), ("worker", workers()["spec"]["template"]["spec"]), ("metrics", metrics)]
+    web = named("Deployment", "archisync-web")["spec"]["template"]["spec"]
+    return [("tick", job), ("worker", workers()["spec"]["template"]["spec"]), ("metrics", metrics), ("web", web)]
 
 
 PODS = pytest.mark.parametrize("pod", [pod for _, pod in pods()], ids=[kind for kind, _ in pods()])

@@ -1,0 +1,162 @@
+"""`/api/v1` tried from outside: roles, other sites, cookies, tricks with paths, and text that wants to be something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from archisync.rules.config import Config
+from archisync.store.database import Database
+from archisync.web.api.routes import ApiRoute
+from archisync.web.api.table import ROUTES
+from archisync.web.calls import COOKIE
+from archisync.web.people import People, Role
+from tests.support.panel import OPERATOR_TOKEN, READ_TOKEN, TOKEN, TOKENS, Panel
+from tests.support.rows import count
+from tests.web.test_access import raw_request
+
+API = "/api/v1"
+PAUSE = f"{API}/pauses"
+
+
+def filled(route: ApiRoute) -> str:
+    return API + route.path.format(**{p.name: p.example for p in route.parts})
+
+
+def test_each_role_may_do_what_it_may_and_no_more(running: Panel, site: Database) -> None:
+    for token, role in ((READ_TOKEN, Role.READER), (OPERATOR_TOKEN, Role.OPERATOR), (TOKEN, Role.ADMIN)):
+        with running.client(token) as client:
+            for route in ROUTES:
+                answer = client.request(route.method, filled(route), json=None if route.body is None else {})
+                assert (answer.status_code == 403) == (role < route.role), (role, route)
+                assert answer.status_code < 500, (route, answer.text)
+    with running.client(None) as stranger:
+        for route in ROUTES:
+            assert stranger.request(route.method, filled(route), json={}).status_code == 401
+        assert stranger.get("/metrics").status_code == 401
+    assert all((route.role is Role.READER) == (route.method == "GET") for route in ROUTES)
+    assert count(site, "select count(*) from system.audit") == 0
+
+
+@pytest.fixture
+def signed_in(running: Panel) -> Iterator[httpx.Client]:
+    """A browser with the cookie of the sign-in page."""
+    cookie = People(Config(environment=TOKENS)).sign_in(OPERATOR_TOKEN, "anna")
+    assert cookie is not None
+    with running.client(None, Cookie=f"{COOKIE}={cookie}") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}, 200),
+        ({}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "{url}"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Host": "rebound.example"}, 421),
+        ({"Sec-Fetch-Site": "same-origin", "Content-Type": "text/plain"}, 415),
+        ({"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ],
+)
+def test_a_page_of_another_site_can_not_act_with_the_cookie_of_a_browser(
+    headers: dict[str, str], status: int, signed_in: httpx.Client, running: Panel, site: Database
+) -> None:
+    sent = {
+        "Content-Type": "application/json",
+        **{name: value.format(url=running.url) for name, value in headers.items()},
+    }
+    answer = signed_in.post(PAUSE, content=b'{"agent": "anna"}', headers=sent)
+    assert answer.status_code == status
+    assert count(site, "select count(*) from system.pauses") == (status == 200)
+    if status == 200:
+        assert count(site, "select count(*) from system.audit where who = 'anna' and via = 'api'") == 1
+
+
+def test_nothing_changes_by_looking(running: Panel, site: Database) -> None:
+    """Nor by a form or a link that a browser follows: only POST and PATCH act."""
+    with running.client() as client:
+        for route in ROUTES:
+            for method in ("GET", "HEAD"):
+                client.request(method, filled(route), params={"all": "true", "agent": "anna", "enabled": "false"})
+    assert count(site, "select count(*) from system.audit") == 0
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+def test_another_method_is_405_with_what_is_allowed(method: str, running: Panel) -> None:
+    with running.client() as client:
+        answer = client.request(method, f"{API}/runs")
+        assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
+        assert "GET" in answer.headers["allow"]
+
+
+PATHS = (
+    "/api/v1/../../etc/passwd", "/api/v1/%2e%2e/sync/intervals", "//api/v1/me", "/api//v1/me", "/api/v1/me/", "/api/v1/", "/api/v1",
+    "/api/v1/runs/%00", "/api/v1/agents/%00", "/api/v1/agents/..%2f..%2fhealthz", "/api/v1/agents/%ff%fe", "/api/v1/agents/",
+    "/api/v1/held/1;x", "/api/v1/intervals/%3Cscript%3E", "/api/v1/runs/-1", "/api/v1/runs/1e3", "/api/v1/runs/%D9%A1",
+    "/api/v1/runs?after=%00", "/api/v1/runs?limit=%F0%9F%98%80", "/api/v1/agents?part=%25%5F%5C", "/api/v1/runs?reason=%27%3B--",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_trick_with_the_path_leads_to_json_and_nowhere_else(path: str, running: Panel) -> None:
+    """Sent as it stands: a client would tidy it up."""
+    sent = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+    head, _, body = raw_request(running.port, sent).partition(b"\r\n\r\n")
+    assert head.split(b" ")[1] in (b"200", b"400", b"404")
+    assert (head.split(b" ")[1] == b"200") == ("part=" in path or "reason=" in path)
+    if path.startswith("/api/"):
+        assert b"json\r\n" in head.lower() + b"\r\n"
+        json.loads(body)
+
+
+def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(running: Panel) -> None:
+    with running.client() as client:
+        large = client.post(PAUSE, content=b" " * 10_000_000, headers={"content-type": "application/json"})
+        assert (large.status_code, large.json()["reason"]) == (413, "too-large")
+        for body in (
+            b"[" * 60_000,
+            b'{"a":' * 10_000,
+            b"\xff\xfe",
+            b'{"agent": "\\ud800"}',
+            b"1e999",
+            b"NaN",
+            b'{"all": NaN}',
+        ):
+            answer = client.post(PAUSE, content=body, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), body[:20]
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "'; drop table system.audit; --", "\x1b[2J\x1b]0;x\x07", "\u202etxt.exe", "a\r\nSet-Cookie: x=1",
+    "%s%n%(x)s{0}", "${jndi:ldap://x}", "\U0001f600" * 200, "\ufeff\u200b\u2028", "../../etc/passwd", "=cmd|' /C calc'!A0", "\x7f\x80\x9f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_in_any_field_is_kept_as_it_is_or_refused(text: str, running: Panel, site: Database) -> None:
+    site.execute("insert into agents.users (id, full_name, whitelisted) values (%s, %s, true)", [text, text])
+    with running.client() as client:
+        for route in ROUTES:
+            if route.body is None:
+                query: dict[str, Any] = {p.name: text for p in route.query if p.kind in ("text", "texts")}
+                answers = [client.get(filled(route), params={name: value}) for name, value in query.items()]
+            else:
+                fields = [p for p in route.body if p.kind in ("text", "texts")]
+                bodies = [{**route.body_example, p.name: text if p.kind == "text" else [text]} for p in fields]
+                answers = [client.request(route.method, filled(route), json=body) for body in bodies]
+            for answer in answers:
+                assert answer.status_code in (200, 201, 202, 400, 404), (route, answer.text)
+                assert answer.headers["content-type"] in ("application/json", "application/problem+json")
+                assert "set-cookie" not in answer.headers
+        paused = client.post(PAUSE, json={"type": "orders", "reason": text})
+        assert paused.json()["pause"]["reason"] == text
+        found = client.get(f"{API}/pauses").json()["pauses"]
+        assert [p["reason"] for p in found if p["sync_type"] == "orders"] == [text]
+        audit = client.get(f"{API}/audit?type=orders&limit=1").json()["audit"][0]
+        assert audit["why"] == text
