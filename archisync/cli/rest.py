@@ -56,13 +56,12 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: archisync rest list
     """
-    from archisync.actions import runs
     from archisync.cli.output import Ago
-    from archisync.store import clock
+    from archisync.store import clock, interventions
 
     a = app(ctx)
     with a.database("rest list") as db:
-        found, now = runs.find_failing(db, None, None, resting=True), clock.now(db)
+        found, now = interventions.resting(db), clock.now(db)
     if json:
         a.output.json(resting=found)
         return

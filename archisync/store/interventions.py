@@ -58,10 +58,14 @@ select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until
 """
 # Purpose: pairs that rest, of each type those first whose rest ends first, from where the last page ended. Caller: resting. No locks.
 SQL_RESTING = """
-select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until from system.sync_state st
- where st.active and st.backoff_until > system.clock()
-   and (st.sync_type, st.backoff_until, st.agent_id) > (%(after_type)s::text, %(after_time)s::timestamptz, %(after_agent)s::text)
- order by st.sync_type, st.backoff_until, st.agent_id limit %(limit)s
+select p.* from system.sync_types t
+ cross join lateral (
+   select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until from system.sync_state st
+    where st.sync_type = t.sync_type and st.active and st.backoff_until > system.clock()
+      and (t.sync_type <> %(after_type)s or (st.backoff_until, st.agent_id) > (%(after_time)s::timestamptz, %(after_agent)s::text))
+    order by st.backoff_until, st.agent_id limit %(limit)s) p
+ where (t.level, t.sync_type) >= (coalesce((select x.level from system.sync_types x where x.sync_type = %(after_type)s), -1), %(after_type)s)
+ order by t.level, t.sync_type, p.backoff_until, p.agent_id limit %(limit)s
 """
 # Purpose: the rest of pairs after failures is over. Their failures still count: if they fail again, they rest longer. Caller: end_rests.
 # Locks: the states, in order.
@@ -119,8 +123,9 @@ def failing(
     return [Failing(**row) for row in db.execute(SQL_FAILING, params).fetchall()]
 
 
-def resting(db: Database, *, after: tuple[str, datetime, str] | None, limit: int) -> list[Failing]:
-    """Pairs that rest after failures, of each type those first whose rest ends first. `after`: type, end and agent of the last one seen."""
+def resting(db: Database, *, after: tuple[str, datetime, str] | None = None, limit: int | None = None) -> list[Failing]:
+    """Pairs that rest after failures, by type in the order in which a tick queues them, those first whose rest ends first. `after`: type,
+    end and agent of the last one seen. Without a limit: all."""
     sync_type, until, agent_id = after or ("", datetime.min.replace(tzinfo=UTC), "")
     params: Params = {"after_type": sync_type, "after_time": until, "after_agent": agent_id, "limit": limit}
     return [Failing(**row) for row in db.execute(SQL_RESTING, params).fetchall()]

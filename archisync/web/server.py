@@ -100,6 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(MOST_CONNECTIONS)  # now, so that whoever reads "web-started" is not refused
     except OSError as exc:
         listening.close()
         raise UsageError(

@@ -46,7 +46,7 @@ class Site:
         with connected(server.url, purpose="bench") as db:
             db.execute(f"create database {name}")
         self.url = urlsplit(server.url)._replace(path=f"/{name}").geturl()
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "ARCHISYNC_DATABASE_URL": self.url,
             "ARCHISYNC_REDIS_URL": valkey.url,
             "ARCHISYNC_SOURCE": f"{folder}/{{agent}}/{{type}}.csv",
@@ -57,7 +57,7 @@ class Site:
 
         def run() -> None:
             words = [sys.executable, "-m", "archisync", *command.split()]
-            done = subprocess.run(words, env=self._environment, check=False, capture_output=True)
+            done = subprocess.run(words, env=self.environment, check=False, capture_output=True)
             if done.returncode not in ((0, 1) if command == "doctor" else (0,)):
                 raise AssertionError(f"archisync {command}: exit {done.returncode}: {done.stderr.decode()}")
 

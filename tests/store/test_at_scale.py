@@ -8,7 +8,19 @@ import psycopg
 import pytest
 
 from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.store import activity, clock, health, history, pairs, queued_runs, ticks, timetable
+from archisync.store import (
+    activity,
+    agents,
+    clock,
+    health,
+    history,
+    interventions,
+    pairs,
+    queued_runs,
+    search,
+    ticks,
+    timetable,
+)
 from archisync.store.database import Database, connected
 from archisync.store.runs import State
 from tests.benchmarks import company
@@ -52,6 +64,8 @@ ANY: dict[str, Any] = {
 }
 
 
+SEARCH: dict[str, Any] = ANY | {"part": None, "reason": None, "look": 21}
+PAIRS: dict[str, Any] = {"after_agent": ONE, "after_type": "", "sync_type": None, "agent_id": None, "limit": 51}
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 
 
@@ -75,6 +89,22 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "running": (history.SQL_RUNNING, {"limit": 100}),
     "trends": (activity.SQL_TRENDS, {"limit": 24}),
     "unhealthy pairs": (health.SQL_UNHEALTHY_PAIRS, {"limit": 100}),
+    "search": (search.SQL_OF_ALL, SEARCH),
+    "search for a reason": (search.SQL_OF_ALL, SEARCH | {"reason": "rare", "look": 300}),
+    "search of a rare type and state": (search.SQL_OF_ALL, SEARCH | {"sync_type": "prices", "states": ["held"]}),
+    "search of an agent": (search.SQL_OF_AGENTS, SEARCH | {"agent_ids": [ONE]}),
+    "a page of agents": (agents.SQL_PAGE, {"after": ONE, "part": None, "whitelisted": None, "limit": 51}),
+    "agents with a part": (agents.SQL_PAGE, {"after": "", "part": "42", "whitelisted": True, "limit": 51}),
+    "a page of pairs": (pairs.SQL_PAGE, PAIRS),
+    "the pairs of an agent": (pairs.SQL_PAGE, PAIRS | {"agent_id": ONE}),
+    "resting pairs": (
+        interventions.SQL_RESTING,
+        {"after_type": "", "after_time": "2000-01-01", "after_agent": "", "limit": 51},
+    ),
+    "failing pairs": (
+        health.SQL_FAILING_PAIRS,
+        {"after_type": "", "after_failures": 0, "after_agent": "", "limit": 51},
+    ),
     "durations": (timetable.SQL_DURATIONS, {"limit": 100}),
 }
 

@@ -21,16 +21,20 @@ CHECKS = (
 
 
 @pytest.mark.parametrize(
-    "examples", [pytest.param(8, marks=pytest.mark.check), pytest.param(300, marks=[pytest.mark.soak])]
+    ("phases", "examples"),
+    [
+        pytest.param("coverage", 1, marks=[pytest.mark.check, pytest.mark.slow]),
+        pytest.param("examples,coverage,fuzzing", 300, marks=pytest.mark.soak),
+    ],
 )
 def test_nothing_that_is_sent_breaks_the_api_or_is_answered_in_another_way_than_described(
-    examples: int, running: Panel, site: Database, tmp_path: Path
+    phases: str, examples: int, running: Panel, site: Database, tmp_path: Path
 ) -> None:
     furnish(site)
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{running.url}/api/v1/openapi.json", "--no-color", "--continue-on-failure",
-        "-H", f"Authorization: Bearer {TOKEN}", "--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing",
-        "--max-examples", str(examples), "--generation-deterministic", "--generation-database", "none", "--request-timeout", "60",
+        "-H", f"Authorization: Bearer {TOKEN}", "--checks", ",".join(CHECKS), "--phases", phases,
+        "--max-examples", str(examples), "--generation-deterministic", "--request-timeout", "60",
         "--warnings", "off", "--suppress-health-check", "all",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

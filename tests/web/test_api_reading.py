@@ -65,7 +65,7 @@ def test_pages_have_everything_once_and_in_order(client: httpx.Client, site: Dat
     shared = [("service-account", "prices"), ("service-account", "products")]
     assert of_pairs == [(a, t) for a in active for t in ("customers", "ddt", "invoices", "orders")] + shared
     resting = [(p["sync_type"], p["agent_id"]) for p in rows(client, "/rests", "resting", limit=2)]
-    assert resting == [(t, a) for t in ("ddt", "orders") for a in active]
+    assert resting == [(t, a) for t in ("orders", "ddt") for a in active]
     failing = [
         (p["sync_type"], p["consecutive_failures"], p["agent_id"]) for p in rows(client, "/failing", "failing", limit=3)
     ]
@@ -165,7 +165,10 @@ WRONG: list[Wrong] = [
     ("GET", "/runs?agent=a&agent_part=b", None, USAGE, ("agent and agent_part exclude each other", "send one of them")),
     ("GET", "/runs?agent=nobody", None, NOT_FOUND, ("there is no agent 'nobody'", "archisync agent list")),
     ("GET", "/runs/4711", None, NOT_FOUND, ("there is no run 4711", "archisync history")),
-    ("GET", "/runs/x", None, USAGE, ("run is 'x'", "allowed: a whole number from 0 to 9223372036854775807")),
+    ("GET", f"/runs/{2**63}", None, USAGE,
+     ("run is 9223372036854775808", "allowed: a whole number from 0 to 9223372036854775807")),
+    ("GET", "/runs/x", None, (404, "not-found", None), ("there is nothing here", "")),
+    ("GET", "/runs/retry", None, (405, "method-not-allowed", None), ("GET is not possible here", "")),
     ("GET", "/held/4711", None, NOT_FOUND, ("run 4711 has no held export", "archisync held list")),
     ("GET", "/why?type=orders", None, USAGE, ("orders are fetched for each agent: which one?", "archisync why orders AGENT")),
     ("GET", "/why?type=orders&agent=ana", None, NOT_FOUND, ("there is no agent 'ana'", "did you mean anna? archisync agent list")),
@@ -190,16 +193,14 @@ WRONG: list[Wrong] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "body", "kind", "said"), WRONG)
-def test_what_is_wrong_is_a_problem_with_reason_hint_and_exit_code(
-    method: str, path: str, body: Any, kind: tuple[int, str, int | None], said: tuple[str, str], client: httpx.Client
-) -> None:
-    answer = client.request(method, API + path, json=body)
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert (problem["status"], problem["type"]) == (answer.status_code, "about:blank")
-    assert (problem["detail"], problem["hint"]) == said
-    assert (problem["status"], problem["reason"], problem["exit_code"]) == kind
+def test_what_is_wrong_is_a_problem_with_reason_hint_and_exit_code(client: httpx.Client) -> None:
+    for method, path, body, kind, said in WRONG:
+        answer = client.request(method, API + path, json=body)
+        assert answer.headers["content-type"] == "application/problem+json", path
+        problem = answer.json()
+        assert (problem["status"], problem["type"]) == (answer.status_code, "about:blank")
+        assert (problem["detail"], problem["hint"]) == said, path
+        assert (problem["status"], problem["reason"], problem["exit_code"]) == kind, path
 
 
 def test_a_problem_of_who_asks_is_one_too(running: Panel) -> None:

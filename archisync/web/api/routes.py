@@ -49,8 +49,8 @@ class ApiRoute:
 
     @property
     def full_path(self) -> str:
-        """As Starlette wants it: an agent's id may have any characters, so it takes the rest of the path."""
-        return PREFIX + re.sub(r"\{agent\}$", "{agent:path}", self.path)
+        """As Starlette wants it. An agent's id may have any characters, so it takes the rest of the path; a run has a number."""
+        return PREFIX + re.sub(r"\{agent\}$", "{agent:path}", self.path.replace("{run}", "{run:int}"))
 
     def endpoint(self) -> Endpoint:
         return partial(_endpoint, self)

@@ -1,0 +1,167 @@
+"""The documents of the API at a large site against a small one, on the server; and 200 requests a second beside ticks and workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter, sleep
+
+import httpx
+
+from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
+from archisync.store.database import connected
+from archisync.web.api.routes import ApiRoute
+from archisync.web.api.table import ROUTES
+from tests.benchmarks import company
+from tests.benchmarks.atscale import ONE, SERVER, Site
+from tests.benchmarks.figures import Figure, Settings, side_by_side
+from tests.support.panel import Panel, panel
+
+API = "/api/v1"
+RATE, SECONDS, CLIENTS = 200, 60, 20
+SLOWEST_MS, SLOWER = 150, 2
+QUERIES = {
+    "/runs": (
+        "",
+        "?agent_part=0000042",
+        "?agent_part=agent",
+        "?reason=rare",
+        "?type=prices&state=failed",
+        "?since=1h",
+        f"?agent={ONE}",
+    ),
+    "/agents": ("", "?part=0000042", f"?after={ONE}"),
+    "/pairs": ("", f"?agent={ONE}", f"?after=orders/{ONE}"),
+    "/why": (f"?type=orders&agent={ONE}",),
+    "/plan": ("?workers=2&for=6h",),
+    "/doctor": ("?only=database",),
+}
+POLLED = (
+    "/status",
+    "/types",
+    "/runs",
+    "/runs?state=failed",
+    "/agents",
+    f"/why?type=orders&agent={ONE}",
+    "/held",
+    "/ticks",
+)
+"""What a panel asks again and again."""
+
+
+def paths(route: ApiRoute) -> Iterator[str]:
+    if route.method == "GET" and "{run}" not in route.path:
+        path = route.path.format(agent=ONE, type="orders")
+        for query in QUERIES.get(route.path, ("",)):
+            yield path + query
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    agents, history = (20_000, 200_000) if settings.quick else (1_000_000, 10_000_000)
+    with (
+        temporary_folder() as servers,
+        EmbeddedPostgres(servers, durable=False, settings=SERVER) as postgres,
+        EmbeddedValkey(servers, durable=False) as valkey,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        small, large = (Site(postgres, valkey, folder, name) for name in ("small", "large"))
+        for site, size, rows in ((small, 100, 1_000), (large, agents, history)):
+            with connected(site.url, purpose="bench", answer_timeout_s=3600) as db:
+                company.found(db, agents=size, runs=rows)
+        with (
+            panel(small.url, valkey.url, Path(folder) / "small.log") as one,
+            panel(large.url, valkey.url, Path(folder) / "large.log") as other,
+        ):
+            yield from documents(one, other, settings, f"{agents:,} agents, {history:,} runs")
+            yield from load(other, large, valkey.url, seconds=5 if settings.quick else SECONDS)
+
+
+def documents(small: Panel, large: Panel, settings: Settings, size: str) -> Iterator[Figure]:
+    with small.client() as one, large.client() as other:
+        for path in (path for route in ROUTES for path in paths(route)):
+            for client in (one, other):
+                assert client.get(API + path).status_code == 200, path
+            ours, peer = side_by_side(
+                3 * settings.rounds,
+                lambda path=path: _seconds(other, path),  # type: ignore[misc]
+                lambda path=path: _seconds(one, path),  # type: ignore[misc]
+            )
+            ratio = ours / peer
+            print(f" {path}: {ours * 1000:.1f} ms, {peer * 1000:.1f} ms", file=sys.stderr)
+            yield Figure(
+                name=f"GET {path}, {size}", unit="ms", ours=ours * 1000, against="100 agents, 1,000 runs", peer=peer * 1000,
+                ratio=ratio, target=SLOWER, at_most=True, note="" if ours * 1000 <= SLOWEST_MS else f"over {SLOWEST_MS} ms",
+            )  # fmt: skip
+
+
+def _seconds(client: httpx.Client, path: str) -> float:
+    begun = perf_counter()
+    client.get(API + path).raise_for_status()
+    return perf_counter() - begun
+
+
+class Poller(threading.Thread):
+    """Sends requests at a steady rate, each at its own time, however long the others take."""
+
+    def __init__(self, found: Panel, *, first_s: float, every_s: float, until_s: float) -> None:
+        super().__init__(name="poller")
+        self._found, self._next_s, self._every_s, self._until_s = found, first_s, every_s, until_s
+        self.waits_s: list[float] = []
+        self.failed: list[str] = []
+
+    def run(self) -> None:
+        with self._found.client() as client:
+            number = 0
+            while self._next_s < self._until_s:
+                sleep(max(0.0, self._next_s - perf_counter()))
+                answer = client.get(API + POLLED[number % len(POLLED)])
+                self.waits_s.append(perf_counter() - self._next_s)  # from the time at which it was due
+                if answer.status_code != httpx.codes.OK:
+                    self.failed.append(answer.text)
+                number += 1
+                self._next_s += self._every_s
+
+
+def load(found: Panel, site: Site, redis_url: str, *, seconds: int) -> Iterator[Figure]:
+    """RATE requests a second beside an idle tick every two seconds and two workers."""
+    before_s = [site.seconds("tick") for _ in range(5)]
+    workers = subprocess.Popen(
+        [sys.executable, "-m", "archisync", "worker", "--processes", "2"],
+        env=site.environment,
+        stderr=subprocess.DEVNULL,
+    )
+    begun = perf_counter() + 1
+    every_s = CLIENTS / RATE
+    pollers = [
+        Poller(found, first_s=begun + n / RATE, every_s=every_s, until_s=begun + seconds) for n in range(CLIENTS)
+    ]
+    for poller in pollers:
+        poller.start()
+    ticks_s = []
+    while perf_counter() < begun + seconds:
+        ticks_s.append(site.seconds("tick"))
+        sleep(2)
+    for poller in pollers:
+        poller.join()
+    workers.terminate()
+    workers.wait(60)
+    waits_ms = sorted(wait * 1000 for poller in pollers for wait in poller.waits_s)
+    failed = [text for poller in pollers for text in poller.failed]
+    p99 = quantiles(waits_ms, n=100)[98]
+    note = f"{len(waits_ms)} requests in {seconds} s, {len(failed)} failed, median {median(waits_ms):.1f} ms; the ratio is milliseconds"
+    yield Figure(
+        name=f"{RATE} requests a second beside ticks and two workers, p99", unit="ms", ours=p99, against="", peer=None, ratio=p99,
+        target=250, at_most=True, note=note,
+    )  # fmt: skip
+    yield Figure(
+        name="an idle tick beside them, whole process", unit="ms", ours=max(ticks_s) * 1000, against="the median before",
+        peer=median(before_s) * 1000, ratio=max(ticks_s) / median(before_s), target=None, at_most=True,
+        note=f"the longest of {len(ticks_s)}",
+    )  # fmt: skip
