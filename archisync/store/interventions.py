@@ -62,7 +62,8 @@ select p.* from system.sync_types t
  cross join lateral (
    select st.sync_type, st.agent_id, st.consecutive_failures, st.backoff_until from system.sync_state st
     where st.sync_type = t.sync_type and st.active and st.backoff_until > system.clock()
-      and (t.sync_type <> %(after_type)s or (st.backoff_until, st.agent_id) > (%(after_time)s::timestamptz, %(after_agent)s::text))
+      and (t.sync_type <> %(after_type)s
+           or (st.backoff_until, st.agent_id) > (%(after_time)s::timestamptz, %(after_agent)s::text))
     order by st.backoff_until, st.agent_id limit %(limit)s) p
  where (t.level, t.sync_type) >= (coalesce((select x.level from system.sync_types x where x.sync_type = %(after_type)s), -1), %(after_type)s)
  order by t.level, t.sync_type, p.backoff_until, p.agent_id limit %(limit)s
