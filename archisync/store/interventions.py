@@ -65,7 +65,8 @@ select p.* from system.sync_types t
       and (t.sync_type <> %(after_type)s
            or (st.backoff_until, st.agent_id) > (%(after_time)s::timestamptz, %(after_agent)s::text))
     order by st.backoff_until, st.agent_id limit %(limit)s) p
- where (t.level, t.sync_type) >= (coalesce((select x.level from system.sync_types x where x.sync_type = %(after_type)s), -1), %(after_type)s)
+ where (t.level, t.sync_type)
+       >= (coalesce((select x.level from system.sync_types x where x.sync_type = %(after_type)s), -1), %(after_type)s)
  order by t.level, t.sync_type, p.backoff_until, p.agent_id limit %(limit)s
 """
 # Purpose: the rest of pairs after failures is over. Their failures still count: if they fail again, they rest longer. Caller: end_rests.
