@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from archisync.rules.synctypes import SHARED_AGENT
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES
 from archisync.store import agents
 from archisync.store.database import Database, Params
 from archisync.store.history import LARGEST_ID, id_before
 from archisync.store.runs import Run, State
 
-LOOKED_THROUGH = 10_000
-"""Runs that one page looks through, over all types and states: some tens of milliseconds."""
+LOOKED_THROUGH = 6_000
+"""Runs of each state that one page looks through, over all types; most have succeeded. Some tens of milliseconds."""
 MOST_AGENTS = 50
 """If no more agents than these have the part in their ids, their own runs are looked through, however old."""
 
@@ -108,8 +108,8 @@ def search(
         params |= {"agent_ids": ids, "look": max(limit + 1, LOOKED_THROUGH // len(ids))}
         return _page(db, SQL_OF_AGENTS, params)
     is_exact = agent_part is None and reason is None and since is None
-    ranges = (1 if sync_type else 6) * len(wanted)
-    params["look"] = limit + 1 if is_exact else max(limit + 1, LOOKED_THROUGH // ranges)
+    of_each_type = LOOKED_THROUGH // (1 if sync_type else len(SYNC_TYPES))
+    params["look"] = limit + 1 if is_exact else max(limit + 1, of_each_type)
     return _page(db, SQL_OF_ALL, params)
 
 
