@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from archisync.rules.due import decide
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from archisync.rules.due import Decision, PairState
-    from archisync.rules.guard import Limits
+    from archisync.rules.reasons import Limits
     from archisync.store.database import Database
     from archisync.store.queued_runs import Forced
     from archisync.store.runs import Run

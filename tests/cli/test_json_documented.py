@@ -22,7 +22,7 @@ from archisync.observe.fields import tree
 from archisync.rules.config import Config
 from archisync.store import claims
 from archisync.store.database import Database
-from tests.conftest import Cli
+from tests.conftest import REPOSITORY, Cli
 from tests.support.documents import OBJECTS, Undocumented, compare_keys, every_field
 from tests.support.rows import begin_run, drain, sync
 from tests.support.samples import SAMPLES

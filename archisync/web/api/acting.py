@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from archisync.actions import agents, exports, runs, settings
 from archisync.base.errors import UsageError
 from archisync.base.text import counted
 from archisync.observe import documents
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
 from archisync.rules.times import parse_moment
 from archisync.schedule import force
@@ -27,7 +27,7 @@ from archisync.web.calls import Call
 from archisync.web.contract import FORCED_AT_ONCE, delivered, force_pairs
 from archisync.web.people import Role
 
-SHARES = tuple(asdict(Limits()))
+SHARES = tuple(Limits().of_rows)
 
 
 def start_runs(call: Call, given: Given) -> Document:
