@@ -36,6 +36,7 @@ class Via(StrEnum):
 
     CLI = "cli"
     API = "api"
+    PANEL = "panel"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

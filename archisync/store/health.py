@@ -125,6 +125,13 @@ select p.sync_type, p.agent_id, p.consecutive_failures, r.message as last_error,
  where t.sync_type >= %(after_type)s
  order by p.sync_type, p.consecutive_failures desc, p.agent_id desc limit %(limit)s
 """
+# Purpose: the pairs of a type whose data is oldest: an end of an index. Caller: least_fresh. No locks.
+SQL_LEAST_FRESH = """
+select p.sync_type, p.agent_id, p.consecutive_failures, p.last_success_at,
+       case when p.backoff_until > system.clock() then p.backoff_until end as backoff_until
+  from system.sync_state p where p.sync_type = %(sync_type)s and p.active
+ order by system.or_never(p.last_success_at) limit %(limit)s
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +186,7 @@ class TypeHealth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnhealthyPair:
-    """A pair that rests after failures (until `backoff_until`), or one that is stale."""
+    """A pair that rests after failures (until `backoff_until`), or one whose data is old."""
 
     sync_type: str
     agent_id: str
@@ -231,6 +238,12 @@ def _type_health(row: dict[str, Any]) -> TypeHealth:
 def unhealthy_pairs(db: Database, *, limit: int) -> list[UnhealthyPair]:
     """Pairs that rest after failures, then stale ones, the worst first; not paused or disabled ones."""
     return [UnhealthyPair(**row) for row in db.execute(SQL_UNHEALTHY_PAIRS, {"limit": limit}).fetchall()]
+
+
+def least_fresh(db: Database, sync_type: str, *, limit: int) -> list[UnhealthyPair]:
+    """The pairs of the type whose data is oldest, fresh or not, the oldest first."""
+    rows = db.execute(SQL_LEAST_FRESH, {"sync_type": sync_type, "limit": limit}).fetchall()
+    return [UnhealthyPair(**row) for row in rows]
 
 
 def failing_pairs(db: Database, *, after: tuple[str, int, str] | None, limit: int) -> list[FailingPair]:

@@ -16,7 +16,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from archisync.base.errors import NotFoundError, UsageError
-from archisync.store.database import Database, Params
+from archisync.store.database import Database, Params, one
 
 ACCEPTANCE_HOURS = 24
 _LARGEST_RUN_ID = 2**63 - 1
@@ -59,6 +59,10 @@ select {_COLUMNS}
    and (%(sync_type)s::text is null or h.sync_type = %(sync_type)s) and (%(agent_id)s::text is null or h.agent_id = %(agent_id)s)
  order by h.run_id desc limit %(limit)s
 """  # noqa: S608 - the part is a constant of this module
+# Purpose: how many exports wait for a decision. Caller: count_waiting. No locks.
+SQL_COUNT_WAITING = """
+select count(*) as n from (select from system.held_exports where decision is null limit %(limit)s + 1) x
+"""
 # Purpose: one held export, with the agent data that a person needs to decide. Caller: held_export. No locks.
 SQL_GET = f"""
 select {_COLUMNS}, h.sample, h.changes from system.held_exports h where h.run_id = %(run_id)s
@@ -161,6 +165,11 @@ def held_exports(
     params: Params = {"all": include_decided, "sync_type": sync_type, "agent_id": agent_id, "limit": limit}
     params["before"] = _LARGEST_RUN_ID if before is None else before
     return [Held(**row) for row in db.execute(SQL_LIST, params).fetchall()]
+
+
+def count_waiting(db: Database, *, limit: int) -> int:
+    """Exports that wait for a decision; `limit` + 1 means more than `limit`."""
+    return int(one(db, SQL_COUNT_WAITING, {"limit": limit})["n"])
 
 
 def held_export(db: Database, run_id: int) -> Held:

@@ -23,7 +23,10 @@ from archisync.web.attempts import Attempts
 from archisync.web.calls import Call, Endpoint, Refusal, Services, endpoint
 from archisync.web.connections import Connections
 from archisync.web.gate import Gate
+from archisync.web.pages import look
+from archisync.web.pages import routes as pages
 from archisync.web.people import People, Role
+from archisync.web.workforce import Workforce
 
 CONTRACT: tuple[tuple[str, str, Endpoint, Role], ...] = (
     ("GET", "/api/sync/intervals", contract.intervals, Role.READER),
@@ -43,13 +46,19 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
     """The whole panel. Raises ConfigurationError for a wrong setting."""
     events = log or EventLog()
     services = Services(
-        config=config, connections=Connections(config), people=People(config), attempts=Attempts(), log=events
+        config=config,
+        connections=Connections(config),
+        people=People(config),
+        attempts=Attempts(),
+        workforce=Workforce(config),
+        log=events,
     )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         services.connections.close()
+        services.workforce.close()
 
     faces = ((CONTRACT, contract.failed), (endpoints(), problems.failed))
     scraped = endpoint(services, _metrics, role=Role.READER, failed=contract.failed)
@@ -59,7 +68,7 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
         for method, path, act, role in face
     ]
     app = Starlette(
-        routes=[*routes, *_probes(services), Route("/metrics", scraped)],
+        routes=[*routes, *_probes(services), Route("/metrics", scraped), *pages.routes(services)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_found},
     )
@@ -92,12 +101,15 @@ def _probes(services: Services) -> list[Route]:
 
 def _failed(request: Request, exc: ArchisyncError, status: int) -> Response:
     """What went wrong, as the face of the panel says it that was asked."""
-    ours = request.url.path.startswith(f"{PREFIX}/")
-    return problems.failed(request, exc, status) if ours else contract.failed(request, exc, status)
+    path = request.url.path
+    if path.startswith(f"{PREFIX}/"):
+        return problems.failed(request, exc, status)
+    below_api = path == "/api" or path.startswith("/api/")
+    return (contract.failed if below_api else look.failed)(request, exc, status)
 
 
 async def _not_found(request: Request, exc: Exception) -> Response:
-    """404 and 405. JSON below /api, whoever asks: an HTML page there once broke a panel."""
+    """404 and 405. JSON below /api, whoever asks: an HTML page there once broke a panel. Elsewhere a page."""
     assert isinstance(exc, HTTPException)
     what = "there is nothing here" if exc.status_code == 404 else f"{request.method} is not possible here"
     refusal = Refusal(exc.status_code, what)

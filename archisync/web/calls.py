@@ -35,6 +35,7 @@ from archisync.web.attempts import Attempts
 from archisync.web.connections import Connections
 from archisync.web.gate import SEEN, Seen, check_origin, header
 from archisync.web.people import People, Person, Role
+from archisync.web.workforce import Workforce
 
 MOST_BYTES = 64 * 1024
 """Of a body: the largest form has a reason of some hundred characters."""
@@ -65,6 +66,7 @@ class Services:
     connections: Connections
     people: People
     attempts: Attempts
+    workforce: Workforce
     log: EventLog
 
 
@@ -243,9 +245,9 @@ def etag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def tagged(call: Call, body: bytes, media_type: str) -> Response:
-    """The body with an ETag, or 304 when the client has it already."""
-    tag = etag(body)
+def tagged(call: Call, body: bytes, media_type: str, *, same: bytes | None = None) -> Response:
+    """The body with an ETag, or 304 when the client has it already. `same`: the part of the body that makes it another one."""
+    tag = etag(body if same is None else same)
     headers = {"etag": tag, "cache-control": "no-cache, private", "vary": "Cookie, Authorization"}
     wanted = [part.strip().removeprefix("W/") for part in (call.request.headers.get("if-none-match") or "").split(",")]
     if call.request.method in ("GET", "HEAD") and tag in wanted:

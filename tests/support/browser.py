@@ -41,16 +41,59 @@ class Browser:
         return self._ask(method, self._session, **parameters)
 
     def evaluate(self, expression: str) -> Any:
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """The value of the expression, once it is there if it is a promise."""
+        asked = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in asked, asked["exceptionDetails"]
+        return asked["result"].get("value")
 
-    def open(self, path: Path, *, width: int, dark: bool) -> None:
-        """Show the file and wait until it is loaded."""
+    def open(self, page: Path | str, *, width: int, dark: bool) -> None:
+        """Show the file or the address and wait until it is loaded."""
         self.requests.clear()
         self.problems.clear()
+        self.look(width=width, dark=dark)
+        self.ask("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
+        self._wait_for_load()
+
+    def look(self, *, width: int, dark: bool) -> None:
+        """The size of the window and the colours that its user prefers, from now on."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
-        self.ask("Page.navigate", url=path.as_uri())
+
+    def submit(self, selector: str, **fields: str) -> None:
+        """Fill in fields of the form by their names, press its last button as a user does, and wait for the next page."""
+        filled = "".join(
+            f"form.elements[{json.dumps(name)}].value = {json.dumps(value)};" for name, value in fields.items()
+        )
+        found = self.evaluate(
+            f"(() => {{ const form = document.querySelector({json.dumps(selector)}); {filled} return form !== null }})()"
+        )
+        assert found is True, f"there is no form {selector}"
+        self.press(f"{selector} button:last-of-type")
+
+    def press(self, selector: str) -> None:
+        """Click the link or button with the mouse, which leads to another page."""
+        self.point_at(selector)
+        place = self._middle(selector)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        self._wait_for_load()
+
+    def point_at(self, selector: str) -> None:
+        """Scroll to the element and move the pointer over it."""
+        self.evaluate(
+            f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})"
+        )
+        self.ask("Input.dispatchMouseEvent", type="mouseMoved", **self._middle(selector))
+
+    def _middle(self, selector: str) -> dict[str, float]:
+        box = self.evaluate(
+            f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+        )
+        return {"x": box[0], "y": box[1]}
+
+    def _wait_for_load(self) -> None:
         while self._event() != "Page.loadEventFired":
             pass
 

@@ -74,3 +74,12 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
             if '"web-started"' in line and line.endswith("}"):
                 return str(urlsplit(json.loads(line)["address"])._replace(path="").geturl())
     raise AssertionError(log.read_text())
+
+
+@contextmanager
+def signed_in(found: Panel, token: str = TOKEN, *, name: str = "anna") -> Iterator[httpx.Client]:
+    """A client that has signed in on the page, as a browser does; it does not follow redirects by itself."""
+    with httpx.Client(base_url=found.url, headers={"Origin": found.url}, timeout=60) as client:
+        answer = client.post("/sign-in", data={"token": token, "name": name})
+        assert answer.status_code == 303, answer.text
+        yield client

@@ -336,7 +336,7 @@ create table system.audit (
   id        bigint generated always as identity primary key,
   at        timestamptz not null default system.clock(),
   who       text not null,                    -- the account and its host, or the name of a token or of a proxy's user
-  via       text not null check (via in ('cli', 'api')),
+  via       text not null check (via in ('cli', 'api', 'panel')),
   action    text not null,
   sync_type text,                             -- on what: NULL for all types
   agent_id  text,                             -- NULL for all agents

@@ -1,0 +1,36 @@
+"""The settings of each type, and the pauses that are in force."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from archisync.rules.guard import Limits
+from archisync.store import settings
+from archisync.web.calls import Call
+from archisync.web.pages.asking import scope
+from archisync.web.pages.look import show
+
+PAUSES_LISTED = 200
+SHARES = {
+    "drop": "fewer rows than before",
+    "delete": "of the known rows gone",
+    "rewrite": "of the known rows rewritten",
+}
+
+
+def page(call: Call) -> Response:
+    """GET /settings."""
+    with call.database() as db:
+        limits = settings.all_limits(db)
+        pauses = settings.pauses(db)
+        return show(
+            call,
+            db,
+            "settings.html",
+            title="Settings",
+            types=[(one, limits.get(one.sync_type, Limits())) for one in settings.all_settings(db)],
+            shares=SHARES,
+            pauses=[(pause, scope(pause.sync_type, pause.agent_id)) for pause in pauses[:PAUSES_LISTED]],
+            more_pauses=max(len(pauses) - PAUSES_LISTED, 0),
+            everything_paused=any(p.sync_type is None and p.agent_id is None for p in pauses),
+        )
