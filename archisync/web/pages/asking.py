@@ -126,6 +126,35 @@ def _cancel(call: Call, db: Database) -> Question:
     )
 
 
+def _again(call: Call, db: Database) -> Question:
+    ids = whole_numbers(_given(call, "ids") or "")
+    found = pairs_of_runs(db, ids)
+    return Question(
+        text=f"Sync {found[0][1] if len(found) == 1 else counted(len(found), 'pair')} now?",
+        button=f"Sync {len(found)} now" if len(found) > 1 else "Sync now",
+        path="/act/again",
+        fields={"ids": ",".join(map(str, ids)), "number": len(found)},
+        about=("The pairs of the runs that the page showed. They go to the front of the queue.",),
+        named=[name for _, name in found[:NAMED]],
+        more=max(len(found) - NAMED, 0),
+    )
+
+
+def pairs_of_runs(db: Database, run_ids: Sequence[int]) -> list[tuple[force.Pair, str]]:
+    """The pairs of these runs, each once, with its name. Raises NotFoundError, and UsageError for an agent that is off the whitelist."""
+    runs = [history.get(db, run_id) for run_id in run_ids]
+    wanted = dict.fromkeys((run.sync_type, run.agent_id) for run in runs)
+    by_type: dict[str, list[str]] = {}
+    for name, agent_id in wanted:
+        by_type.setdefault(name, []).append(agent_id)
+    found = [
+        pair
+        for name, ids in by_type.items()
+        for pair in force.select_pairs(db, name, [] if SYNC_TYPES[name].scope is Scope.SHARED else ids)
+    ]
+    return [(pair, title(pair.sync_type.name, pair.agent_id)) for pair in found]
+
+
 def _retry(call: Call, db: Database) -> Question:
     type_name, agent_id = _pair(call)
     found = interventions.failing(db, sync_type=type_name, agent_id=agent_id)
@@ -223,6 +252,7 @@ def whole_numbers(text: str) -> list[int]:
 QUESTIONS: dict[str, tuple[Role, Callable[[Call, Database], Question]]] = {
     "sync": (Role.OPERATOR, _sync),
     "cancel": (Role.OPERATOR, _cancel),
+    "again": (Role.OPERATOR, _again),
     "retry": (Role.OPERATOR, _retry),
     "pause": (Role.OPERATOR, _pause),
     "clear": (Role.ADMIN, _clear),

@@ -24,15 +24,22 @@ from archisync.store.audit import Actor, Via
 from archisync.store.database import Database
 from archisync.web.calls import Call, Refusal, tagged
 from archisync.web.gate import SEEN, Seen
-from archisync.web.pages.moments import VOLATILE, Moments
+from archisync.web.pages.moments import VOLATILE, Moments, harmless
 from archisync.web.people import Role
 
 FOLDER = Path(__file__).parent
 NOTE_COOKIE = "archisync_note"
 LONGEST_NOTE = 600
-LONGEST_TEXT = 4000
 HELD_COUNTED = 99
-NAV = (("/", "Overview"), ("/held", "Held"), ("/plan", "Plan"), ("/settings", "Settings"), ("/audit", "Audit"))
+NAV = (
+    ("/", "Overview"),
+    ("/agents", "Agents"),
+    ("/runs", "Runs"),
+    ("/held", "Held"),
+    ("/plan", "Plan"),
+    ("/settings", "Settings"),
+    ("/audit", "Audit"),
+)
 """The pages that every page leads to."""
 TONES = {
     "healthy": "good", "running": "good", "succeeded": "good", "accepted": "good", "due": "good", "cleared": "quiet",
@@ -44,11 +51,12 @@ TONES = {
 
 def _harmless(value: Any) -> Any:
     """What is printed for a value in a template."""
-    return (
-        printable(redact(value), limit=LONGEST_TEXT)
-        if isinstance(value, str) and not hasattr(value, "__html__")
-        else value
-    )
+    return harmless(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _short(text: str, limit: int = 160) -> str:
+    """The beginning of a long text, where the whole one is a click away."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 @cache
@@ -57,7 +65,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, finalize=_harmless,
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    found.filters |= {"counted": counted, "lasting": duration, "seconds": seconds}
+    found.filters |= {"short": _short, "counted": counted, "lasting": duration, "seconds": seconds}
     found.globals |= {
         "tone": lambda word: TONES.get(word, "quiet"),
         "Role": Role,

@@ -8,11 +8,17 @@ from datetime import UTC, datetime, tzinfo
 
 from markupsafe import Markup, escape
 
-from archisync.base.text import iso, relative
+from archisync.base.text import iso, printable, redact, relative
 
 _STAMP = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 VOLATILE = re.compile(r"(<time[^>]*>)[^<]*")
 """What changes on a page by itself, as time passes: it does not count for the page's ETag."""
+LONGEST_TEXT = 4000
+
+
+def harmless(text: str) -> str:
+    """The text of whoever wrote it, printable and without passwords. It is not escaped yet."""
+    return printable(redact(text), limit=LONGEST_TEXT)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Moments:
     def in_words(self, text: str | None) -> Markup:
         """A sentence of the commands, in which each time is written as on the page."""
         parts, end = [Markup()], 0
-        text = text or ""
+        text = harmless(text or "")
         for found in _STAMP.finditer(text):
             parts += [escape(text[end : found.start()]), self._parsed(found.group())]
             end = found.end()

@@ -17,7 +17,7 @@ from archisync.store import clock, interventions
 from archisync.store.queued_runs import Forced
 from archisync.web.calls import Call, Refusal
 from archisync.web.contract import delivered
-from archisync.web.pages.asking import count_pairs, scope, whole_numbers
+from archisync.web.pages.asking import count_pairs, pairs_of_runs, scope, whole_numbers
 from archisync.web.pages.look import actor, done, field, optional
 from archisync.web.pages.pair import title
 
@@ -33,6 +33,16 @@ def sync(call: Call) -> Response:
                 _check_number(call, count_pairs(db, name))
             chosen = force.select_pairs(db, name, [] if agent_id in (None, SHARED_AGENT) else [agent_id])
             forced = runs.force(db, actor(call), chosen, why=optional(call, "why"))
+        return done(call, f"{_queued(forced)}: {delivered(call, db)}")
+
+
+def again(call: Call) -> Response:
+    """POST /act/again: `ids` of runs, whose pairs are synced, and the `number` of pairs that the question had."""
+    with call.database() as db:
+        with db.transaction():
+            found = pairs_of_runs(db, whole_numbers(field(call, "ids")))
+            _check_number(call, len(found))
+            forced = runs.force(db, actor(call), [pair for pair, _ in found], why=optional(call, "why"))
         return done(call, f"{_queued(forced)}: {delivered(call, db)}")
 
 
