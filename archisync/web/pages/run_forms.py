@@ -119,7 +119,7 @@ def _type(call: Call) -> str | None:
 def clear(call: Call) -> Response:
     """POST /act/clear: `type`, and an `agent`, or `all`."""
     type_, agent_id = sync_type(field(call, "type")), optional(call, "agent")
-    if agent_id is None and field(call, "all") != "true":
+    if agent_id is None and optional(call, "all") != "true":
         raise Refusal(400, f"whose {type_.name}?")
     if agent_id is not None and type_.scope is Scope.SHARED:
         raise Refusal(400, f"{type_.name} are shared by all agents")

@@ -51,7 +51,7 @@ def test_an_interval_is_saved_once_and_says_who_did_it(shown: Panel, troubled: D
         assert "from the next tick on" not in client.get("/").text  # said once
         stale = client.post("/act/interval", data=form | {"minutes": "30"})
         assert stale.status_code == 412
-        assert "somebody has set orders to 25 min meanwhile; nothing was changed" in stale.text
+        assert "Somebody has set orders to 25 min meanwhile; nothing was changed" in stale.text
         wrong = client.post("/act/interval", data=form | {"minutes": "4", "was": "25"})
         assert wrong.status_code == 400
         assert "from 5 to 1440" in wrong.text
@@ -91,10 +91,8 @@ def test_times_are_in_the_zone_of_the_company_with_utc_beside() -> None:
     assert ">1 Jul 23:30 CEST<" in rome.exact(now - timedelta(hours=1))
     assert ">31 Dec 2025 23:30:00 CET<" in rome.exact(datetime(2025, 12, 31, 22, 30, tzinfo=UTC), to_the_second=True)
     assert rome.exact(None) == "never"
-    assert " data-ago>1 h ago<" in rome.age(now - timedelta(hours=1, minutes=5)) or "65 min" in rome.age(
-        now - timedelta(minutes=65)
-    )
+    assert " data-ago>65 min ago<" in rome.age(now - timedelta(minutes=65))
     assert rome.in_words("<b> due at 2026-07-01T22:30:00Z, not 2026-99-99T00:00:00Z") == (
-        "&lt;b&gt; due at " + rome.exact(now) + ", not 2026-99-99T00:00:00Z"
+        "&lt;b&gt; due at " + str(rome.exact(now)) + ", not 2026-99-99T00:00:00Z"
     )
     assert ">00:30:00 CEST · 22:30:00 UTC<" in rome.clock()
