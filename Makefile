@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo venv check test format fix lint types docs soak bench constraints clean
+.PHONY: help demo venv check test format fix lint types docs soak bench picture constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ soak: $(DEV) ## run the tests that take minutes to hours, and every property wit
 bench: $(DEV) ## measure archisync side by side with its alternatives (takes half an hour)
 	@$(INSTALL) '.[dev,http,pdf,bench]' || echo "some alternatives can't be installed; the table names them" >&2
 	$(BIN)/python -m tests.benchmarks
+
+picture: $(DEV) ## take the README's picture of the panel again (needs Chromium)
+	ARCHISYNC_TEST_PICTURE=1 $(PYTEST) tests/web/pages/test_walk.py -k picture
 
 constraints: ## update constraints.txt to the newest releases that pyproject.toml allows
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints

@@ -60,16 +60,20 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
-    def submit(self, selector: str, **fields: str) -> None:
-        """Fill in fields of the form by their names, press its last button as a user does, and wait for the next page."""
+    def fill(self, form: str, **fields: str) -> None:
+        """Fill in fields of the form by their names."""
         filled = "".join(
             f"form.elements[{json.dumps(name)}].value = {json.dumps(value)};" for name, value in fields.items()
         )
         found = self.evaluate(
-            f"(() => {{ const form = document.querySelector({json.dumps(selector)}); {filled} return form !== null }})()"
+            f"(() => {{ const form = document.querySelector({json.dumps(form)}); {filled} return form !== null }})()"
         )
-        assert found is True, f"there is no form {selector}"
-        self.press(f"{selector} button:last-of-type")
+        assert found is True, f"there is no form {form}"
+
+    def submit(self, form: str, **fields: str) -> None:
+        """Fill in the form, press its last button as a user does, and wait for the next page."""
+        self.fill(form, **fields)
+        self.press(f"{form} button:last-of-type")
 
     def press(self, selector: str) -> None:
         """Click the link or button with the mouse, which leads to another page."""
