@@ -202,6 +202,7 @@ def test_nothing_moves_under_the_pointer(shown: Panel, troubled: Database, quick
     troubled.execute("update system.sync_runs set message = 'told later' where id = %s", [before])
     wait_until(quick, "document.body.innerText.includes('told later')")
     assert quick.evaluate(first) == before
+    assert "There is something new" in quick.evaluate("document.getElementById('state').innerText")
     quick.point_at("h1")
     wait_until(quick, f"{first} === '{run_id}'")
 

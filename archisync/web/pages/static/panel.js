@@ -4,7 +4,7 @@
   const EVERY_MS = 5000, PATIENCE_MS = 20000;
   const main = () => document.getElementById("main");
   const state = document.getElementById("state");
-  let tag = null, seen = Date.now(), ahead = 0, timer = 0, asking = null, missed = false, pointing = 0;
+  let tag = null, seen = Date.now(), ahead = 0, timer = 0, asking = null, missed = false, waits = false;
 
   // ---- times ----
   const now = () => Date.now() + ahead;
@@ -54,7 +54,7 @@
     if (steady && isUnderPointer(steady) && keys(old) !== keys(fresh)) {  // nothing moves under the pointer: only what is there changes
       const by = new Map([...fresh.children].map((one) => [keyOf(one), one]));
       for (const one of old.children) if (keyOf(one) && by.has(keyOf(one))) change(one, by.get(keyOf(one)));
-      missed = true;
+      missed = waits = true;
       return;
     }
     const keyed = new Map([...old.childNodes].filter(keyOf).map((one) => [keyOf(one), one]));
@@ -70,12 +70,12 @@
   }
   const keys = (node) => [...node.children].map(keyOf).join("\n");
   const holdsFocus = (node) => node.nodeType === 1 && node.contains(document.activeElement) && node.querySelector(FIELDS) !== null;
-  const isUnderPointer = (node) => (node.matches(":hover") && Date.now() - pointing < 30000) || node.contains(document.activeElement);
+  const isUnderPointer = (node) => node.matches(":hover") || node.contains(document.activeElement);
 
   function show(text) {
     const page = new DOMParser().parseFromString(text, "text/html"), fresh = page.getElementById("main");
     if (!fresh) return;
-    missed = false;
+    missed = waits = false;
     const top = page.getElementById("top");
     if (top) change(document.getElementById("top"), top);
     if (fresh.dataset.problem === main().dataset.problem) change(main(), fresh);
@@ -87,7 +87,8 @@
   // ---- asking ----
   function stale(why) {
     const old = Date.now() - seen > EVERY_MS * 2;
-    say(state, why ? `${why} What you see is from ${hms(seen + ahead)} UTC.` : old ? `Not refreshed since ${hms(seen + ahead)} UTC.` : "");
+    say(state, why ? `${why} What you see is from ${hms(seen + ahead)} UTC.` : old ? `Not refreshed since ${hms(seen + ahead)} UTC.`
+      : waits ? "There is something new; it is shown when you leave the list." : "");
   }
   async function ask() {
     clearTimeout(timer);
@@ -102,7 +103,7 @@
       else if (answer.status === 304) { seen = Date.now(); stale(); }
       else {
         const text = await answer.text();
-        if (answer.ok) { seen = Date.now(); stale(); show(text); tag = missed ? null : answer.headers.get("ETag"); }
+        if (answer.ok) { seen = Date.now(); show(text); stale(); tag = missed ? null : answer.headers.get("ETag"); }
         else if (main().dataset.problem) show(text);
         else stale(`${new DOMParser().parseFromString(text, "text/html").querySelector("[role=alert]")?.textContent.trim() || "The server can't answer"}.`);
       }
@@ -110,7 +111,6 @@
     finally { clearTimeout(late); asking = null; if (!document.hidden) timer = setTimeout(ask, EVERY_MS); }
   }
 
-  document.addEventListener("pointermove", () => { pointing = Date.now(); }, { passive: true });
   document.addEventListener("visibilitychange", () => { clearTimeout(timer); if (!document.hidden) ask(); });
   window.addEventListener("online", ask);
   window.addEventListener("pageshow", (event) => { if (event.persisted) ask(); });
