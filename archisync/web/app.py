@@ -58,7 +58,6 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         services.connections.close()
-        services.workforce.close()
 
     faces = ((CONTRACT, contract.failed), (endpoints(), problems.failed))
     scraped = endpoint(services, _metrics, role=Role.READER, failed=contract.failed)

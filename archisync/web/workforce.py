@@ -49,10 +49,6 @@ class Workforce:
         """The forecast for the coming day, up to some minutes old; None while the first one is being calculated. Raises database errors."""
         return self._day.answer()[0]
 
-    def close(self) -> None:
-        self._staff.close()
-        self._day.close()
-
     def _ask_redis(self) -> Staff:
         try:
             found = plan.workers_of(self._config)

@@ -23,7 +23,7 @@ from archisync.store import clock, held
 from archisync.store.audit import Actor, Via
 from archisync.store.database import Database
 from archisync.web.calls import Call, Refusal, tagged
-from archisync.web.gate import SEEN, Seen
+from archisync.web.gate import SEEN, Seen, header
 from archisync.web.pages.moments import VOLATILE, Moments, harmless
 from archisync.web.people import Role
 
@@ -104,8 +104,8 @@ def show(call: Call, db: Database, template: str, *, title: str, **facts: Any) -
         "here": call.request.url.path,
         "back": _with_query(call),
     }
-    html = _render(template, call.seen, clock.now(db), call, {**frame, "title": title, **facts})
-    note = call.request.cookies.get(NOTE_COOKIE)
+    note = _note(call)
+    html = _render(template, call.seen, clock.now(db), call, {**frame, "title": title, "note": note, **facts})
     same = VOLATILE.sub(r"\1", html)
     response = tagged(
         call, html.encode(errors="replace"), "text/html; charset=utf-8", same=same.encode(errors="replace")
@@ -117,6 +117,13 @@ def show(call: Call, db: Database, template: str, *, title: str, **facts: Any) -
     return response
 
 
+def _note(call: Call) -> str:
+    """What was done last. A page that is only refreshed, in another tab perhaps, must not take it away from the one that comes next."""
+    if header(call.request.scope, "sec-fetch-dest") == "empty":
+        return ""
+    return unquote(call.request.cookies.get(NOTE_COOKIE, ""))[:LONGEST_NOTE]
+
+
 def _with_query(call: Call) -> str:
     query = call.request.url.query
     return call.request.url.path + ("?" + query if query else "")
@@ -124,11 +131,10 @@ def _with_query(call: Call) -> str:
 
 def _render(template: str, seen: Seen, now: datetime, call: Call | None, facts: Mapping[str, Any]) -> str:
     moments = Moments(zone=call.config.zone if call else UTC, now=now)
-    note = unquote(call.request.cookies.get(NOTE_COOKIE, "")) if call else ""
     usual = {
         "url": Links(seen.prefix), "at": moments.exact, "ago": moments.age, "words": moments.in_words, "clock": moments.clock(), "now": now,
         "hour_of": moments.hour, "zone": moments.zone_name,
-        "note": note[:LONGEST_NOTE], "live": call is not None,
+        "note": "", "live": call is not None,
     }  # fmt: skip
     return _templates().get_template(template).render({**usual, **facts})
 

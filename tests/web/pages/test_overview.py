@@ -45,6 +45,8 @@ def test_an_interval_is_saved_once_and_says_who_did_it(shown: Panel, troubled: D
     with signed_in(shown, name="anna") as client:
         answer = client.post("/act/interval", data=form)
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        refreshed = client.get("/", headers={"Sec-Fetch-Dest": "empty"})  # another tab
+        assert "from the next tick on" not in refreshed.text
         said = client.get("/")
         assert "orders: every 25 min, from the next tick on (it was 10)" in said.text
         assert "etag" not in said.headers
