@@ -72,6 +72,7 @@ SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "health": (health.SQL_TYPE_HEALTH, {}),
     "state of a pair": (pairs.SQL_STATE, {"sync_type": "orders", "agent_id": ONE}),
+    "the oldest data of a type": (health.SQL_LEAST_FRESH, {"sync_type": "orders", "limit": 50}),
     "history": (history.SQL_NEWEST, ANY),
     "history of a rare type": (history.SQL_NEWEST, ANY | {"sync_type": "prices"}),
     "history of a rare state": (history.SQL_NEWEST, ANY | {"states": ["held"]}),
