@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
+from archisync.actions.runs import find_failing
+from archisync.actions.settings import scope_in_words
 from archisync.base.text import counted
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, sync_type
 from archisync.schedule import force
@@ -157,7 +159,7 @@ def pairs_of_runs(db: Database, run_ids: Sequence[int]) -> list[tuple[force.Pair
 
 def _retry(call: Call, db: Database) -> Question:
     type_name, agent_id = _pair(call)
-    found = interventions.failing(db, sync_type=type_name, agent_id=agent_id)
+    found = find_failing(db, type_name, agent_id, resting=False)
     if not found:
         raise Refusal(404, "nothing to try again: no last run of these failed")
     if len(found) > FORCED_AT_ONCE:
@@ -180,7 +182,7 @@ def _retry(call: Call, db: Database) -> Question:
 def _pause(call: Call, _: Database) -> Question:
     type_name, agent_id = _pair(call)
     return Question(
-        text=f"Pause {scope(type_name, agent_id)}?",
+        text=f"Pause {scope_in_words(type_name, agent_id)}?",
         button="Pause",
         path="/act/pause",
         fields={"type": type_name or "", "agent": agent_id or ""},
@@ -230,15 +232,6 @@ def _remove(call: Call, db: Database) -> Question:
         options={"with_data": f"Delete its {counted(rows, 'copied row')} too"} if rows else {},
         dangerous=True,
     )
-
-
-def scope(type_name: str | None, agent_id: str | None) -> str:
-    """What is paused, in words: everything, the type orders, the agent anna, orders of anna."""
-    if type_name is not None and agent_id is not None:
-        return title(type_name, agent_id)
-    if type_name is not None:
-        return f"the type {type_name}"
-    return "everything" if agent_id is None else f"the agent {agent_id}"
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -10,14 +10,13 @@ from archisync.actions import agents as registry
 from archisync.actions import exports, runs
 from archisync.actions import settings as actions
 from archisync.base.text import counted, iso
-from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, Scope, sync_type
 from archisync.schedule import force
-from archisync.store import clock, interventions
+from archisync.store import clock
 from archisync.store.queued_runs import Forced
 from archisync.web.calls import Call, Refusal
 from archisync.web.contract import delivered
-from archisync.web.pages.asking import count_pairs, pairs_of_runs, scope, whole_numbers
+from archisync.web.pages.asking import count_pairs, pairs_of_runs, whole_numbers
 from archisync.web.pages.look import actor, done, field, optional
 from archisync.web.pages.pair import title
 
@@ -74,7 +73,7 @@ def retry(call: Call) -> Response:
     """POST /act/retry: `type` and `agent`, each or none, and the `number` of pairs that the question had."""
     with call.database() as db:
         with db.transaction():
-            found = interventions.failing(db, sync_type=_type(call), agent_id=optional(call, "agent"))
+            found = runs.find_failing(db, optional(call, "type"), optional(call, "agent"), resting=False)
             _check_number(call, len(found))
             forced = runs.retry(db, actor(call), found, why=optional(call, "why"))
         return done(call, f"{_queued(forced)}: {delivered(call, db)}")
@@ -84,7 +83,7 @@ def end_rest(call: Call) -> Response:
     """POST /act/end-rest: `type` and `agent`."""
     name, agent_id = field(call, "type"), field(call, "agent")
     with call.database() as db, db.transaction():
-        found = interventions.failing(db, sync_type=sync_type(name).name, agent_id=agent_id, resting=True)
+        found = runs.find_failing(db, name, agent_id, resting=True)
         ended = runs.end_rests(db, actor(call), found, why=optional(call, "why"))
     return done(call, f"{title(name, agent_id)}: {'its rest is over' if ended else 'it did not rest'}")
 
@@ -100,7 +99,7 @@ def pause(call: Call) -> Response:
         until = clock.now(db) + timedelta(minutes=int(minutes)) if minutes else None
         actions.pause(db, actor(call), sync_type=type_name, agent_id=agent_id, until=until, why=optional(call, "why"))
     lasts = f"until {iso(until)}" if until else "until somebody resumes"
-    return done(call, f"{scope(type_name, agent_id)}: paused {lasts}")
+    return done(call, f"{actions.scope_in_words(type_name, agent_id)}: paused {lasts}")
 
 
 def resume(call: Call) -> Response:
@@ -108,7 +107,7 @@ def resume(call: Call) -> Response:
     type_name, agent_id = _type(call), optional(call, "agent")
     with call.database() as db:
         resumed = actions.resume(db, actor(call), sync_type=type_name, agent_id=agent_id, why=optional(call, "why"))
-    return done(call, f"{scope(type_name, agent_id)}: {'resumed' if resumed else 'was not paused'}")
+    return done(call, f"{actions.scope_in_words(type_name, agent_id)}: {'resumed' if resumed else 'was not paused'}")
 
 
 def _type(call: Call) -> str | None:
@@ -148,17 +147,11 @@ def _whitelist(call: Call, whitelisted: bool) -> Response:
 
 def add(call: Call) -> Response:
     """POST /act/add: `agent`, `name` or nothing, and `allow`."""
-    agent_id, name, allowed = (
-        check_agent_id(field(call, "agent")),
-        optional(call, "name"),
-        optional(call, "allow") == "true",
-    )
-    if agent_id == SHARED_AGENT:
-        raise Refusal(
-            400, f"{SHARED_AGENT} is taken: products and prices are fetched under it", hint="choose another id"
-        )
+    agent_id, allowed = field(call, "agent"), optional(call, "allow") == "true"
     with call.database() as db:
-        added = registry.add(db, actor(call), [agent_id], name=name, whitelisted=allowed, why=optional(call, "why"))
+        added = registry.add(
+            db, actor(call), [agent_id], name=optional(call, "name"), whitelisted=allowed, why=optional(call, "why")
+        )
     state = "on the whitelist" if allowed else "not on the whitelist" if added[agent_id] else "left as it is"
     return done(call, f"{agent_id}: {'added' if added[agent_id] else 'already registered'}, {state}")
 

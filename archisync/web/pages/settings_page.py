@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from archisync.actions.settings import scope_in_words
 from archisync.rules.guard import Limits
 from archisync.store import settings
 from archisync.web.calls import Call
-from archisync.web.pages.asking import scope
 from archisync.web.pages.look import show
 
 PAUSES_LISTED = 200
@@ -30,7 +30,7 @@ def page(call: Call) -> Response:
             title="Settings",
             types=[(one, limits.get(one.sync_type, Limits())) for one in settings.all_settings(db)],
             shares=SHARES,
-            pauses=[(pause, scope(pause.sync_type, pause.agent_id)) for pause in pauses[:PAUSES_LISTED]],
+            pauses=[(pause, scope_in_words(pause.sync_type, pause.agent_id)) for pause in pauses[:PAUSES_LISTED]],
             more_pauses=max(len(pauses) - PAUSES_LISTED, 0),
             everything_paused=any(p.sync_type is None and p.agent_id is None for p in pauses),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -139,26 +138,20 @@ def test_whoever_may_only_look_sees_every_page_and_no_question(shown: Panel, tro
                 assert [form for form in read(client, address).forms if form.startswith("/act/")] == [], address
 
 
-def _wrong() -> Iterator[tuple[str, int]]:
-    yield from (
-        ("/nothing", 404), ("/runs/0", 404), ("/runs/x", 404), ("/runs/99999999999999999999", 404), ("/held/1", 404), ("/types/cats", 400),
-        ("/pair", 400), ("/pair?type=orders", 400), ("/pair?type=cats&agent=x", 400), ("/agent?id=nobody", 404), ("/agent", 404),
-        ("/runs?state=odd", 400), ("/runs?since=odd", 400), ("/runs?before=x", 404), ("/audit?before=x", 400), ("/failing?after=x", 400),
-        ("/ask/cats", 404), ("/ask/cancel?ids=x", 400), ("/ask/cancel?ids=1", 404), ("/ask/clear", 400), ("/agents?find=%00", 400),
-        ("/pair?type=orders&agent=%ED%A0%80", 200), ("/runs?agent=%F0%9F%90%88", 200), ("/ask/again?ids=0", 404),
-        ("/static/nothing.js", 404),
-    )  # fmt: skip
+WRONG = (
+    ("/nothing", 404), ("/runs/0", 404), ("/runs/x", 404), ("/runs/99999999999999999999", 404), ("/held/1", 404), ("/types/cats", 400),
+    ("/pair", 400), ("/pair?type=orders", 400), ("/pair?type=cats&agent=x", 400), ("/agent?id=nobody", 404), ("/agent", 404),
+    ("/runs?state=odd", 400), ("/runs?since=odd", 400), ("/runs?before=x", 404), ("/audit?before=x", 400), ("/failing?after=x", 400),
+    ("/ask/cats", 404), ("/ask/cancel?ids=x", 400), ("/ask/cancel?ids=1", 404), ("/ask/clear", 400), ("/agents?find=%00", 400),
+    ("/pair?type=orders&agent=%ED%A0%80", 200), ("/runs?agent=%F0%9F%90%88", 200), ("/ask/again?ids=0", 404),
+    ("/static/nothing.js", 404),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(("address", "status"), list(_wrong()))
-def test_a_wrong_address_is_explained(address: str, status: int, everything: httpx.Client) -> None:
-    answer = everything.get(address)
-    assert answer.status_code == status, answer.text[-1500:]
-    assert answer.headers["content-type"].startswith("text/html")
-    Page(answer.text)
-
-
-@pytest.fixture
-def everything(shown: Panel) -> Iterator[httpx.Client]:
+def test_a_wrong_address_is_explained(shown: Panel) -> None:
     with signed_in(shown) as client:
-        yield client
+        for address, status in WRONG:
+            answer = client.get(address)
+            assert answer.status_code == status, (address, answer.text[-1500:])
+            assert answer.headers["content-type"].startswith("text/html"), address
+            Page(answer.text)
