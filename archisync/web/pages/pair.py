@@ -37,10 +37,10 @@ class Step:
 
 def page(call: Call) -> Response:
     """GET /pair?type=&agent=. A shared type needs no agent."""
-    type_ = sync_type(storable("type", call.query.get("type", "")))
-    agent_id = agent_of_pair(type_, storable("agent", call.query.get("agent", "")) or None)
     staff = call.services.workforce.staff()
     with call.database() as db:
+        type_ = sync_type(storable("type", call.query.get("type", "")))
+        agent_id = agent_of_pair(type_, storable("agent", call.query.get("agent", "")) or None)
         found = explain(db, type_, agent_id)
         runs = history.newest(db, sync_type=type_.name, agent_id=agent_id, limit=RUNS)
         success = history.newest(db, sync_type=type_.name, agent_id=agent_id, state=State.SUCCEEDED, limit=1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.responses import Response
 
 from archisync.actions import settings as actions
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SyncType, sync_type
 from archisync.store import settings
 from archisync.store.database import Database
@@ -54,7 +56,7 @@ def set_enabled(call: Call) -> Response:
 def set_limits(call: Call) -> Response:
     """POST /act/guard: `type`, `drop`, `delete`, `rewrite`, and `was`, what the page showed."""
     type_ = sync_type(field(call, "type"))
-    wanted = Limits(**{name: settings.check_percent(field(call, name)) for name in ("drop", "delete", "rewrite")})
+    drop, delete, rewrite = (settings.check_percent(field(call, name)) for name in ("drop", "delete", "rewrite"))
     with call.database() as db, db.transaction():
         known = settings.all_limits(db).get(type_.name, Limits())
         if field(call, "was") != f"{known.drop},{known.delete},{known.rewrite}":
@@ -63,6 +65,7 @@ def set_limits(call: Call) -> Response:
                 f"somebody has changed the guard of {type_.name} meanwhile; nothing was changed",
                 hint="look again, then save",
             )
+        wanted = replace(known, drop=drop, delete=delete, rewrite=rewrite)
         actions.set_limits(db, actor(call), {type_: wanted}, why=optional(call, "why"))
     return done(
         call,

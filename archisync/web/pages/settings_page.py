@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from archisync.actions.settings import scope_in_words
-from archisync.rules.guard import Limits
+from archisync.rules.reasons import Limits
 from archisync.store import settings
 from archisync.web.calls import Call
 from archisync.web.pages.look import show

@@ -16,9 +16,8 @@ FAILING = 100
 
 def page(call: Call) -> Response:
     """GET /types/{type}."""
-    type_ = sync_type(call.part("type"))
     with call.database() as db:
-        now = clock.now(db)
+        type_, now = sync_type(call.part("type")), clock.now(db)
         found = next((h for h in health.type_health(db) if h.sync_type == type_.name), None)
         if found is None:
             raise Refusal(404, f"{type_.name} has no settings yet", hint="archisync db migrate")
