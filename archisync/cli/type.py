@@ -60,6 +60,7 @@ def show(
 
     Example: archisync type show orders --toml
     """
+    from archisync.observe import documents
     from archisync.rules.declarationtext import as_toml
 
     a = app(ctx)
@@ -68,26 +69,9 @@ def show(
         for line in as_toml(type_).splitlines():
             a.output.line(line)
     elif json:
-        a.output.json(type=_as_json(type_))
+        a.output.json(**documents.declaration(type_))
     else:
         _show(a, type_)
-
-
-def _as_json(type_: SyncType) -> dict[str, object]:
-    fields = [
-        {"name": f.name, "kind": f.kind, "required": f.required, "role": f.role, "labels": f.aliases}
-        for f in type_.fields
-    ]
-    return {
-        "name": type_.name,
-        "scope": type_.scope,
-        "table": type_.table,
-        "interval_minutes": type_.default_interval_minutes,
-        "key": type_.key,
-        "after": type_.after,
-        "own": type_.name in SYNC_TYPES.own,
-        "fields": fields,
-    }
 
 
 def _show(a: App, type_: SyncType) -> None:

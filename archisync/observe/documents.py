@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from archisync.rules.due import Decision, PairState
     from archisync.rules.reasons import Limits
+    from archisync.rules.synctypes import SyncType
     from archisync.store.database import Database
     from archisync.store.queued_runs import Forced
     from archisync.store.runs import Run
@@ -49,6 +50,25 @@ def pair(state: PairState, last_success_at: datetime | None, now: datetime) -> D
         "backoff_until": state.backoff_until,
         "run_id": state.run_id,
     }
+
+
+def declaration(type_: SyncType) -> Document:
+    """A sync type: its key, and its fields with their kinds and labels."""
+    fields = [
+        {"name": f.name, "kind": f.kind, "required": f.required, "role": f.role, "labels": f.aliases}
+        for f in type_.fields
+    ]
+    found = {
+        "name": type_.name,
+        "scope": type_.scope,
+        "table": type_.table,
+        "interval_minutes": type_.default_interval_minutes,
+        "key": type_.key,
+        "after": type_.after,
+        "own": type_.name in SYNC_TYPES.own,
+        "fields": fields,
+    }
+    return {"type": found}
 
 
 def guard(limits: Mapping[str, Limits]) -> list[Document]:

@@ -32,6 +32,15 @@ class Act(NamedTuple):
     body: Mapping[str, Any]
 
 
+RETURNS = """
+name = "returns"
+scope = "agent"
+interval = 30
+key = ["return_number"]
+
+[fields]
+return_number = { kind = "identifier" }
+"""
 WHY = {"reason": "mistake"}
 ACTS: list[Act] = [
     Act(f"run orders --agent {PAOLO} --reason mistake", "/runs", {"type": "orders", "agents": [PAOLO], **WHY}),
@@ -56,6 +65,8 @@ ACTS: list[Act] = [
     Act("enable orders", "/intervals/orders", {"enabled": True}),
     Act("guard set prices rewrite 80 --reason mistake", "/guard/prices", {"rewrite": 80, **WHY}),
     Act("guard reset prices", "/guard/prices", {"drop": None, "delete": None, "rewrite": None}),
+    Act("type apply {toml} --reason mistake", "/declarations", {"toml": RETURNS, **WHY}),
+    Act("type remove returns --drop-table --yes", "/declarations/returns/remove", {"drop_table": True}),
     Act(f"agent add luca.ferrari {ANNA} --allow", "/agents", {"agents": ["luca.ferrari", ANNA], "allow": True}),
     Act("agent add mia --name Mia", "/agents", {"agents": ["mia"], "name": "Mia"}),
     Act("agent allow mia --reason mistake", "/agents/allow", {"agents": ["mia"], **WHY}),
@@ -67,12 +78,15 @@ ACTS: list[Act] = [
 ]  # fmt: skip
 
 
+LOOKING = ("list", "show", "check", "diff", "draft")
+
+
 def acting_commands() -> set[str]:
     """Every command below Act and Set in --help, but for those that only look."""
     root: Any = typer.main.get_command(root_command())
     names = [name for title in ("Act", "Set") for name in SECTIONS[title]]
     found = [[name, *inner] for name in names for inner in _below(root.commands[name])]
-    return {" ".join(words) for words in found if words[-1] not in ("list", "show")}
+    return {" ".join(words) for words in found if words[-1] not in LOOKING}
 
 
 def _below(command: Any) -> list[list[str]]:
@@ -113,6 +127,8 @@ def test_each_action_of_the_command_line_has_its_way_in_the_api_and_the_same_rec
     assert {named(act.words) for act in ACTS} == acting_commands()
     assert {command for route in ROUTES if route.method != "GET" for command in route.command} == acting_commands()
     furnish(connection)
+    toml = tmp_path / "returns.toml"
+    toml.write_text(RETURNS)
     with (
         connected(twin_url, purpose="test") as twin,
         panel(twin_url, redis_url, tmp_path / "web.log") as found,
@@ -121,7 +137,7 @@ def test_each_action_of_the_command_line_has_its_way_in_the_api_and_the_same_rec
         furnish(twin)
         for act in ACTS:
             before = audit.newest(connection, limit=1)[0].id
-            done = cli(*act.words.split())
+            done = cli(*act.words.format(toml=toml).split())
             assert done.returncode == 0, done.stderr
             send(client, act)
             typed, posted = (audit.newest(db, limit=before + 100)[:-before][::-1] for db in (connection, twin))

@@ -90,6 +90,8 @@ SAME: list[tuple[str, str]] = [
     (f"held show {RUN}", f"/held/{RUN}"),
     ("interval list", "/intervals"),
     ("guard list", "/guard"),
+    ("type list", "/declarations"),
+    ("type show orders", "/declarations/orders"),
     (f"why orders {ANNA}", f"/why?type=orders&agent={ANNA}"),
     ("why products", "/why?type=products"),
     ("plan --for 6h --workers 2", "/plan?for=6h&workers=2"),

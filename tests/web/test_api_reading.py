@@ -189,6 +189,10 @@ WRONG: list[Wrong] = [
     ("POST", "/clear", {"type": "orders"}, USAGE, ("whose orders?", "send agent, or all: true for those of all agents")),
     ("PATCH", "/intervals/orders", {"interval_minutes": 4}, USAGE, ("interval_minutes is 4", "allowed: a whole number from 5 to 1440")),
     ("PATCH", "/guard/orders", {"drop": 101}, USAGE, ("drop is 101", "allowed: a whole number from 0 to 100")),
+    ("POST", "/declarations", {"toml": "name ="}, (400, "wrong-usage", 3),
+     ("the declaration: it is not TOML: Invalid value (at end of document)",
+      "https://toml.io; archisync type draft writes a file to begin with")),
+    ("POST", "/declarations/orders/remove", {}, USAGE, ("orders comes with archisync", "archisync disable orders ends its schedule")),
     ("POST", "/agents", {"agents": ["a\0b"]}, USAGE, ("agents has a character that can't be stored", "leave it out")),
 ]  # fmt: skip
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from archisync.actions import agents, exports, runs, settings
-from archisync.base.errors import UsageError
+from archisync.actions import agents, exports, runs, settings, types
+from archisync.base.errors import ConfigurationError, UsageError
 from archisync.base.text import counted
 from archisync.observe import documents
+from archisync.rules import declarations
 from archisync.rules.reasons import Limits
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
 from archisync.rules.times import parse_moment
@@ -23,7 +24,7 @@ from archisync.store.queued_runs import Forced
 from archisync.web.api.parameters import SENT, Given, Parameter, type_names
 from archisync.web.api.reading import RUN, TYPE, interval, thresholds
 from archisync.web.api.routes import ApiRoute, Document, check_match
-from archisync.web.calls import Call
+from archisync.web.calls import Call, Refusal
 from archisync.web.contract import FORCED_AT_ONCE, delivered, force_pairs
 from archisync.web.people import Role
 
@@ -151,7 +152,8 @@ def set_guard(call: Call, given: Given) -> Document:
         _check_unchanged(call, db, type_, thresholds)
         if sent:
             wanted = {s: getattr(Limits(), s) if given[s] is None else given[s] for s in sent}
-            limits = replace(stored.all_limits(db)[type_.name], **wanted)
+            back = len(sent) == len(SHARES) and all(given[s] is None for s in sent)
+            limits = Limits() if back else replace(stored.all_limits(db)[type_.name], **wanted)
             settings.set_limits(db, call.person.actor, {type_: limits}, why=given["reason"])
         return thresholds(db, type_.name)
 
@@ -195,6 +197,30 @@ def remove_agents(call: Call, given: Given) -> Document:
     return {"removed": removed}
 
 
+def declare(call: Call, given: Given) -> Document:
+    """Create or change a type of your own: its table, triggers, rights, schedule and pairs, in one transaction."""
+    file = "the declaration"
+    try:
+        type_ = declarations.read(declarations.parse_toml(given["toml"].encode(), file), file=file)
+        with call.database(answer_timeout_s=call.config.run_timeout_s) as db:
+            if given["dry_run"]:
+                plan = types.plan_apply(db, call.person.actor, type_, call.config, file=file)
+            else:
+                plan = types.apply(db, call.person.actor, type_, call.config, file=file, why=given["reason"])
+    except ConfigurationError as exc:  # what was sent is wrong, and not a setting of this process
+        refusal = Refusal(400, exc.message, hint=exc.hint)
+        refusal.exit_code = exc.exit_code
+        raise refusal from None
+    return {"sync_type": plan.type_.name, "new": plan.new, "changes": plan.sentences}
+
+
+def remove_declaration(call: Call, given: Given) -> Document:
+    """End the schedule of a type of your own. Its history stays, and its table unless `drop_table`."""
+    with call.database(answer_timeout_s=call.config.run_timeout_s) as db:
+        type_ = types.remove(db, call.person.actor, given["type"], drop_table=given["drop_table"], why=given["reason"])
+    return {"sync_type": type_.name, "table": type_.table, "table_dropped": given["drop_table"]}
+
+
 def _flag(name: str, meaning: str, *, default: bool = False) -> Parameter:
     return Parameter(name=name, kind="boolean", meaning=meaning, default=default)
 
@@ -223,6 +249,16 @@ def _post(
     )  # fmt: skip
 
 
+_RETURNS = """\
+name = "returns"
+scope = "agent"
+interval = 30
+key = ["return_number"]
+
+[fields]
+return_number = { kind = "identifier", labels = ["NUMERO RESO"] }
+return_date = { kind = "date", labels = ["DATA RESO"] }
+"""
 _ANNA = {"agents": ["anna.bianchi"]}
 _OF_ANNA = {"type": "orders", "agent": "anna.bianchi", "reason": "the ERP is back"}
 ROUTES: tuple[ApiRoute, ...] = (
@@ -277,6 +313,19 @@ ROUTES: tuple[ApiRoute, ...] = (
             _share("rewrite", "one that rewrites so many is held"), _REASON,
         ),
         {"rewrite": 80, "reason": "new price list"}, method="PATCH", parts=(TYPE,), matches=True, role=Role.ADMIN,
+    ),
+    _post(
+        "/declarations", declare, "POST declarations", "type apply",
+        (
+            Parameter(name="toml", meaning="the declaration, as a TOML file has it", required=True, longest=40_000),
+            _flag("dry_run", "only say what would be done"), _REASON,
+        ),
+        {"toml": _RETURNS}, role=Role.ADMIN,
+    ),
+    _post(
+        "/declarations/{type}/remove", remove_declaration, "POST declarations/{type}/remove", "type remove",
+        (_flag("drop_table", "drop the table with its rows too"), _REASON), {},
+        parts=(Parameter(name="type", meaning="a type of your own", required=True, example="returns"),), role=Role.ADMIN,
     ),
     _post(
         "/agents", add_agents, "POST agents", "agent add",

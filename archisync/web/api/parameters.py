@@ -28,8 +28,8 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One value that may be sent. `allowed`: the words that it may be. `least` and `most`: of a number. `example`: what the OpenAPI
-    document shows, and a test sends. `nullable`: null means that the value goes back to its default."""
+    """One value that may be sent. `allowed`: the words that it may be. `least` and `most`: of a number; `longest`: of a text.
+    `example`: what the OpenAPI document shows, and a test sends. `nullable`: null means that the value goes back to its default."""
 
     name: str
     kind: Kind = "text"
@@ -39,6 +39,7 @@ class Parameter:
     allowed: Callable[[], Sequence[str]] | None = None
     least: int = 0
     most: int = LARGEST_ID
+    longest: int = LONGEST_TEXT
     default: Any = None
     example: Any = None
 
@@ -75,7 +76,7 @@ class Parameter:
             if not isinstance(value, bool):
                 raise self._wrong(value)
             return value
-        if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TEXT:
+        if not isinstance(value, str) or not value.strip() or len(value) > self.longest:
             raise self._wrong(value)
         if self.allowed is type_names:
             sync_type(value)  # it knows what was probably meant
@@ -90,7 +91,7 @@ class Parameter:
         elif self.kind in ("integer", "integers"):
             allowed += f" from {self.least} to {self.most}"
         elif self.kind in ("text", "texts"):
-            allowed += f" of 1 to {LONGEST_TEXT} characters"
+            allowed += f" of 1 to {self.longest} characters"
         return UsageError(f"{self.name} is {ascii(value)[:40]}", hint=f"allowed: {allowed}")
 
     def schema(self) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class Parameter:
         elif self.kind == "boolean":
             one = {"type": "boolean"}
         else:
-            one = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT, "pattern": r"\S"}
+            one = {"type": "string", "minLength": 1, "maxLength": self.longest, "pattern": r"\S"}
         if self.allowed is not None:
             one = {"type": "string", "enum": list(self.allowed())}
         if self.kind in ("texts", "integers"):

@@ -15,7 +15,20 @@ from archisync.observe.doctor import findings as doctors
 from archisync.rules.agentid import check_agent_id
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
 from archisync.rules.times import parse_moment, parse_span
-from archisync.store import agents, audit, clock, health, held, history, interventions, pairs, search, settings, ticks
+from archisync.store import (
+    agents,
+    audit,
+    clock,
+    health,
+    held,
+    history,
+    interventions,
+    pairs,
+    search,
+    settings,
+    synctypes,
+    ticks,
+)
 from archisync.store.database import Database
 from archisync.store.runs import State
 from archisync.web.api.parameters import Given, Parameter, type_names
@@ -207,6 +220,18 @@ def interval(db: Database, name: str) -> Document:
     return {"interval": _one((s for s in settings.all_settings(db) if s.sync_type == name), name)}
 
 
+def list_declarations(call: Call, given: Given) -> Document:
+    """Each sync type: how often it is fetched, its table, and who declared it."""
+    with call.database() as db:
+        return {"types": synctypes.listed(db)}
+
+
+def show_declaration(call: Call, given: Given) -> Document:
+    """One sync type: its key, and its fields with their kinds and labels."""
+    with call.database():  # it brings what the company has declared meanwhile
+        return documents.declaration(sync_type(given["type"]))
+
+
 def list_guard(call: Call, given: Given) -> Document:
     """The guard's thresholds of each type: an export that exceeds one is held."""
     with call.database() as db:
@@ -337,6 +362,8 @@ ROUTES: tuple[ApiRoute, ...] = (
     _get("/pauses", list_pauses, "GET pauses", *_pages(), paged=True),
     _get("/intervals", list_intervals, "archisync interval list", command=("interval list",)),
     _get("/intervals/{type}", show_interval, "GET intervals/{type}", parts=(TYPE,)),
+    _get("/declarations", list_declarations, "archisync type list", command=("type list",)),
+    _get("/declarations/{type}", show_declaration, "archisync type show", parts=(TYPE,), command=("type show",)),
     _get("/guard", list_guard, "archisync guard list", command=("guard list",)),
     _get("/guard/{type}", show_guard, "GET guard/{type}", parts=(TYPE,)),
     _get("/why", explain, "archisync why", TYPE, Parameter(name="agent", meaning="not for shared types", example="anna.bianchi"),
