@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-# `compat` installs by a path. The default, setuptools' finder, adds ten milliseconds to every command and is in no real installation.
-INSTALL := $(PIP) install -c constraints.txt --config-settings editable_mode=compat -e
+INSTALL := $(PIP) install -c constraints.txt -e
 # Processes that run tests side by side, each with its own servers. Tests often wait for a server or a command, so three keep two cores busy.
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest
@@ -20,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo venv check test format fix lint types docs soak bench picture constraints clean
+.PHONY: help demo venv check test format fix lint types docs soak bench picture dist constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +62,12 @@ bench: $(DEV) ## measure archisync side by side with its alternatives (takes hal
 
 picture: $(DEV) ## take the README's picture of the panel again (needs Chromium)
 	ARCHISYNC_TEST_PICTURE=1 $(PYTEST) tests/web/pages/test_walk.py -k picture
+
+dist: ## build sdist and wheel, and check them as an index would (the same bytes each time)
+	@rm -rf build/release dist && $(PYTHON) -m venv build/release
+	@build/release/bin/python -m pip --quiet --disable-pip-version-check install build twine check-wheel-contents
+	@build/release/bin/python -m build . && build/release/bin/twine check --strict dist/* && build/release/bin/check-wheel-contents dist/*.whl
+	@sha256sum dist/*
 
 constraints: ## update constraints.txt to the newest releases that pyproject.toml allows
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints

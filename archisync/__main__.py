@@ -73,6 +73,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command. Raises its errors, typer's among them."""
     check_arguments(arguments)
     arguments = quiet_first(help_last(arguments))
+    if "ARCHISYNC_FOLDER" in os.environ or any(argument.startswith("--folder") for argument in arguments):
+        from archisync.cli.folder import use_folder  # most commands name no folder
+
+        arguments = use_folder(arguments)
     code = run_quickly(arguments)
     return run_with_typer(arguments) if code is None else code
 

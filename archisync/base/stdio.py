@@ -18,6 +18,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _lost: list[OSError] = []
 """Why standard output is incomplete. It is a global because the stream belongs to the whole process, too."""
 
+_discarded: set[int] = set()
+"""Descriptors of streams that `discard` was called for."""
+
 
 def write(stream: TextIO, text: str) -> None:
     """Write a message or log line, and flush. Without a reader, it and all later ones are dropped; on a full disk, only this one."""
@@ -48,6 +51,12 @@ def discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+    _discarded.add(stream.fileno())
+
+
+def is_discarded(stream: TextIO) -> bool:
+    """Whether nothing that is written to the stream arrives any more: its reader is gone, or its disk is full."""
+    return stream.fileno() in _discarded
 
 
 def failed_to_write(stream: TextIO, exc: OSError) -> bool:

@@ -8,9 +8,10 @@ import typer
 
 from archisync.base.text import counted
 from archisync.cli import completion
-from archisync.cli.arguments import DryRun, Json, Reason
+from archisync.cli.arguments import Columns, DryRun, Json, Reason
 from archisync.cli.context import App, actor, app, confirm
-from archisync.cli.pause import ReasonOption, UntilOption, pause_scope, resume_scope
+from archisync.cli.groups import command_group
+from archisync.cli.pause import ReasonOption, UntilOption, pause_scopes, resume_scopes, scopes
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """Agents that a question names."""
-commands = typer.Typer(help="The registry of agents.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("The registry of agents.")
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of agents.", autocompletion=completion.agent_ids)]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the agent.", autocompletion=completion.agent_ids)]
 
 
 @commands.command("list")
-def list_(ctx: typer.Context, json: Json = False) -> None:
+def list_(ctx: typer.Context, columns: Columns = None, json: Json = False) -> None:
     """Show all agents.
 
     Example: archisync agent list
@@ -40,7 +41,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         return
     rows = [[g.agent_id, g.name, g.whitelisted, g.paused, Ago(g.oldest_success_at, now)] for g in found]
     heads = ["agent", "name", "whitelisted", "paused", "all fresh since"]
-    a.output.table(heads, rows, empty="no agents yet", less=["name", "paused", "all fresh since"], folds="name")
+    less = ["name", "paused", "all fresh since"]
+    a.output.table(heads, rows, empty="no agents yet", less=less, folds="name", columns=columns)
 
 
 @commands.command()
@@ -92,30 +94,37 @@ def add(
 
 
 @commands.command()
-def allow(ctx: typer.Context, agent_ids: Ids, reason: Reason = None) -> None:
+def allow(ctx: typer.Context, agent_ids: Ids, dry_run: DryRun = False, reason: Reason = None) -> None:
     """Put agents on the whitelist. The next tick schedules them.
 
     Example: archisync agent allow anna.bianchi
     """
-    _set_whitelisted(app(ctx), agent_ids, True, reason)
+    _set_whitelisted(app(ctx), agent_ids, True, why=reason, dry_run=dry_run)
 
 
 @commands.command()
-def deny(ctx: typer.Context, agent_ids: Ids, reason: Reason = None) -> None:
+def deny(ctx: typer.Context, agent_ids: Ids, dry_run: DryRun = False, reason: Reason = None) -> None:
     """Take agents off the whitelist. Their queued runs end as skipped, their data stays.
 
     Example: archisync agent deny anna.bianchi
     """
-    _set_whitelisted(app(ctx), agent_ids, False, reason)
+    _set_whitelisted(app(ctx), agent_ids, False, why=reason, dry_run=dry_run)
 
 
-def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool, why: str | None) -> None:
-    from archisync.actions import agents
+def _set_whitelisted(a: App, agent_ids: list[str], whitelisted: bool, *, why: str | None, dry_run: bool) -> None:
+    from archisync.actions.agents import set_whitelisted
+    from archisync.store import agents
 
     with a.database("agent allow" if whitelisted else "agent deny") as db:
-        agents.set_whitelisted(db, actor(), agent_ids, whitelisted, why=why)
+        if dry_run:
+            for agent_id in agent_ids:
+                agents.agent(db, agent_id)
+        else:
+            set_whitelisted(db, actor(), agent_ids, whitelisted, why=why)
     for agent_id in agent_ids:
-        a.output.line(f"{agent_id}: {'on' if whitelisted else 'off'} the whitelist")
+        a.output.line(f"{agent_id}: {'would be ' if dry_run else ''}{'on' if whitelisted else 'off'} the whitelist")
+    if dry_run:
+        a.output.say("nothing was done (dry run)")
 
 
 @commands.command()
@@ -163,18 +172,24 @@ def _rows_of(db: Database, agent_id: str) -> int:
 
 
 @commands.command("pause")
-def pause_(ctx: typer.Context, agent_id: Id, until: UntilOption = None, reason: ReasonOption = None) -> None:
-    """Pause one agent.
+def pause_(
+    ctx: typer.Context,
+    agent_ids: Ids,
+    until: UntilOption = None,
+    dry_run: DryRun = False,
+    reason: ReasonOption = None,
+) -> None:
+    """Pause agents.
 
     Example: archisync agent pause anna.bianchi --until 1d
     """
-    pause_scope(app(ctx), None, agent_id, until, reason)
+    pause_scopes(app(ctx), scopes(None, agent_ids), until=until, reason=reason, dry_run=dry_run)
 
 
 @commands.command("resume")
-def resume_(ctx: typer.Context, agent_id: Id) -> None:
-    """End the pause of one agent.
+def resume_(ctx: typer.Context, agent_ids: Ids, dry_run: DryRun = False) -> None:
+    """End the pause of agents.
 
     Example: archisync agent resume anna.bianchi
     """
-    resume_scope(app(ctx), None, agent_id)
+    resume_scopes(app(ctx), scopes(None, agent_ids), dry_run=dry_run)

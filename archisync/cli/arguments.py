@@ -29,6 +29,18 @@ AgentOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--agent", "-a", metavar="ID", help="Only this agent.", autocompletion=completion.agent_ids),
 ]
+TypeOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type", "-t", metavar="TYPE", help="Only this type; may be repeated.", autocompletion=completion.sync_types
+    ),
+]
+AgentOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--agent", "-a", metavar="ID", help="Only this agent; may be repeated.", autocompletion=completion.agent_ids
+    ),
+]
 DataAgentOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +55,11 @@ RunId: TypeAlias = Annotated[
     int, typer.Argument(metavar="RUN", help="The number of the run.", autocompletion=completion.run_ids)
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+Columns: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAME,...", help="Only these columns of the table, in this order."),
+]
 
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Reason: TypeAlias = Annotated[

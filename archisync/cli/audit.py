@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archisync.cli.arguments import AgentOption, Json, TypeOption
+from archisync.cli.arguments import AgentOption, Columns, Json, TypeOption
 from archisync.cli.context import app
+from archisync.cli.groups import command_group
 from archisync.rules.synctypes import sync_type
 from archisync.rules.times import parse_moment
 
 if TYPE_CHECKING:
     from archisync.store.audit import Record
 
-commands = typer.Typer(help="What people did, and why.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("What people did, and why.")
 
 
 @commands.command("list")
@@ -29,6 +30,7 @@ def list_(
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, max=100_000, help="How many records to show.")
     ] = 50,
+    columns: Columns = None,
     json: Json = False,
 ) -> None:
     """Show who did what, when, from where and why, newest first. Nothing is ever removed from it.
@@ -49,7 +51,8 @@ def list_(
         return
     rows = [[Ago(r.at, now), r.who, r.via, r.action, _object(r), _change(r), r.why] for r in found]
     heads = ["when", "who", "from", "what", "on", "change", "why"]
-    a.output.table(heads, rows, empty="nobody has done anything", less=["change", "from", "who"], folds="why")
+    less = ["change", "from", "who"]
+    a.output.table(heads, rows, empty="nobody has done anything", less=less, folds="why", columns=columns)
 
 
 def _object(r: Record) -> str:

@@ -9,11 +9,12 @@ import typer
 from archisync.base.errors import ExitCode
 from archisync.cli.arguments import Json
 from archisync.cli.context import app
+from archisync.cli.groups import command_group
 
 MIGRATION_STATEMENT_S = 600
 """A migration may rewrite a large table, or wait for another `db migrate`."""
 
-commands = typer.Typer(help="The database schema.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("The database schema.")
 
 
 @commands.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from archisync.base.envfile import FOLDER_VARIABLE
 from archisync.cli.arguments import Json
 from archisync.cli.context import app
 
@@ -15,7 +16,8 @@ def doctor(
     ctx: typer.Context,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this check; may be repeated.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Also check the disk of `archisync up --folder`.")
+        Path | None,
+        typer.Option("--folder", envvar=FOLDER_VARIABLE, help="Also check the disk of `archisync up --folder`."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for a warning, too.")] = False,
     json: Json = False,

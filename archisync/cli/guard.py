@@ -9,9 +9,10 @@ import typer
 
 from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument
 from archisync.cli.context import actor, app
+from archisync.cli.groups import command_group
 from archisync.rules.synctypes import all_types, sync_type
 
-commands = typer.Typer(help="When an export is held.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("When an export is held.")
 
 
 class Share(StrEnum):

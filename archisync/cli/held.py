@@ -9,14 +9,15 @@ import typer
 
 from archisync.base.text import with_hint
 from archisync.cli import completion
-from archisync.cli.arguments import Json
+from archisync.cli.arguments import Columns, Json
 from archisync.cli.context import App, actor, app
+from archisync.cli.groups import command_group
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
     from archisync.store.held import Held
 
-commands = typer.Typer(help="Suspicious exports that wait for a decision.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("Suspicious exports that wait for a decision.")
 HeldRunId = Annotated[
     int, typer.Argument(metavar="RUN", help="The run that was held.", autocompletion=completion.held_run_ids)
 ]
@@ -36,6 +37,7 @@ _PLANNED = {
 def list_(
     ctx: typer.Context,
     everything: Annotated[bool, typer.Option("--all", help="Also show exports that are decided.")] = False,
+    columns: Columns = None,
     json: Json = False,
 ) -> None:
     """Show held exports.
@@ -64,7 +66,8 @@ def list_(
         for h in found
     ]
     heads = ["run", "type", "agent", "rule", "held", "decision", "why"]
-    a.output.table(heads, rows, empty="nothing is held", less=["decision", "rule", "held"], folds="why")
+    less = ["decision", "rule", "held"]
+    a.output.table(heads, rows, empty="nothing is held", less=less, folds="why", columns=columns)
 
 
 @commands.command()

@@ -10,7 +10,7 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.base.text import counted
-from archisync.cli.arguments import AgentOption, Json, OptionalType, RunId
+from archisync.cli.arguments import AgentOption, Columns, Json, OptionalType, RunId
 from archisync.cli.context import app
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
 from archisync.rules.times import parse_moment, parse_span
@@ -41,11 +41,17 @@ def history(
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, max=100_000, help="How many runs to show.")
     ] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with a line for each run that ends, until Ctrl-C.")
+    ] = False,
+    columns: Columns = None,
     json: Json = False,
 ) -> None:
     """Show runs, newest first.
 
     Example: archisync history orders --state failed --since 1d
+
+    Example, to watch what happens: archisync history --follow
     """
     from archisync.cli.output import Ago
     from archisync.store import agents, clock, history
@@ -53,6 +59,12 @@ def history(
     a = app(ctx)
     name = sync_type(type_name).name if type_name is not None else None
     wanted = _state(state)
+    if follow:
+        from archisync.cli.follow import follow_runs
+
+        _check_follow(since=since, columns=columns, state=wanted)
+        follow_runs(a, sync_type=name, agent_id=agent, state=wanted, limit=limit, json=json)
+        return
     with a.database("history") as db:
         now = clock.now(db)
         start = parse_moment(since, now, sign=-1) if since is not None else None
@@ -62,10 +74,17 @@ def history(
     if json:
         a.output.json(runs=found)
         return
-    heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS]
+    heads = ["run", "type", "agent", "state", "reason", "trigger", "queued", "seconds", *_COUNTS, "message"]
     rows = [_row(run, Ago(run.queued_at, now)) for run in found]
-    a.output.table(heads, rows, empty="no runs", less=_LESS_IMPORTANT)
+    a.output.table(heads, rows, empty="no runs", less=_LESS_IMPORTANT, folds="message", columns=columns)
     _say_hints(a.output, found)
+
+
+def _check_follow(*, since: str | None, columns: str | None, state: State | None) -> None:
+    if since is not None or columns is not None:
+        raise UsageError("--follow goes without --since and --columns", hint="archisync history --follow")
+    if state is not None and state in ("queued", "running"):
+        raise UsageError(f"--follow shows runs that have ended: none of them is {state}", hint="--state failed")
 
 
 def _say_hints(output: Output, runs: Sequence[Run]) -> None:
@@ -91,7 +110,8 @@ def _state(text: str | None) -> State | None:
 def _row(run: Run, queued: Ago) -> list[Any]:
     counts = run.counts.as_dict() if run.counts else {}
     head: list[Any] = [run.run_id, run.sync_type, run.agent_id, run.state.value, run.reason, run.trigger.value]
-    return [*head, queued, run.duration_s, *(counts.get(name) for name in _COUNTS)]
+    message = None if run.state == "succeeded" else run.message  # it would say the counts again
+    return [*head, queued, run.duration_s, *(counts.get(name) for name in _COUNTS), message]
 
 
 def show(ctx: typer.Context, run_id: RunId, json: Json = False) -> None:

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument, TypeArguments
+from archisync.cli.arguments import Columns, Json, OptionalType, Reason, TypeArgument, TypeArguments
 from archisync.cli.context import App, actor, app
+from archisync.cli.groups import command_group
 from archisync.rules.synctypes import all_types, sync_type
 
-commands = typer.Typer(help="How often each type is fetched.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("How often each type is fetched.")
 
 
 @commands.command("list")
-def list_(ctx: typer.Context, json: Json = False) -> None:
+def list_(ctx: typer.Context, columns: Columns = None, json: Json = False) -> None:
     """Show the interval of each type.
 
     Example: archisync interval list
@@ -31,7 +32,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         [s.sync_type, s.interval_minutes, sync_type(s.sync_type).default_interval_minutes, s.enabled, s.updated_at]
         for s in found
     ]
-    a.output.table(["type", "minutes", "default", "enabled", "changed"], rows, less=["default", "changed"])
+    heads = ["type", "minutes", "default", "enabled", "changed"]
+    a.output.table(heads, rows, less=["default", "changed"], columns=columns)
 
 
 @commands.command("set")

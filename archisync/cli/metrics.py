@@ -50,10 +50,10 @@ def _serve(a: App, address: str) -> None:
     from archisync.base.listening import parse_address
     from archisync.observe import scrapes
 
+    host, port = parse_address(address)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    host, port = parse_address(address)
     with scrapes.answered(a.config, host, port) as port:
         a.output.say(f"metrics at http://{host}:{port}/metrics   (Ctrl-C stops)")
         stop.wait()

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from archisync.base import jsontext, stdio
-from archisync.base.errors import ArchisyncError
+from archisync.base.errors import ArchisyncError, UsageError
 from archisync.base.log import EventLog, logging_command
 from archisync.base.text import escaped, iso, printable, redact, relative
 
@@ -56,6 +56,11 @@ class Output:
         return self._stdout.isatty()
 
     @property
+    def has_reader(self) -> bool:
+        """Whether somebody may still read standard output: no pipe was found closed, no disk full."""
+        return not stdio.is_discarded(self._stdout)
+
+    @property
     def columns(self) -> int:
         """The width of the terminal; 80 without one."""
         return shutil.get_terminal_size().columns
@@ -72,7 +77,7 @@ class Output:
         self._write("".join(f"{escaped(line)}\n" for line in text.split("\n")))
 
     def json_line(self, **document: Any) -> None:
-        """The same on one line, for a log."""
+        """The same on one line, where more documents follow, or for a log."""
         self._write(escaped(jsontext.document(document, ascii_only=not self.unicode, indent=None)) + "\n")
 
     def line(self, text: str = "") -> None:
@@ -87,12 +92,17 @@ class Output:
         empty: str = "nothing to show",
         less: Sequence[str] = (),
         folds: str | None = None,
+        columns: str | None = None,
     ) -> None:
-        """Rows under headers, or the remark `empty`. A cell may be None, a datetime, an `Ago`, a bool, a number or text.
+        """Rows under headers, or the remark `empty`. A cell may be None, a datetime, an `Ago`, a bool, a number or text. `columns`: what
+        --columns names; raises UsageError if it names one that there isn't.
 
         On a narrow terminal, the column `folds` breaks its text into several lines, and columns named in `less` are left out, the first
         one first; see `archisync.cli.tablefit`. A pipe always gets every column.
         """
+        if columns is not None:
+            chosen = named_columns(headers, columns)
+            headers, rows, less = [headers[i] for i in chosen], [[row[i] for i in chosen] for row in rows], ()
         if not rows:
             self.say(empty)
             return
@@ -241,6 +251,16 @@ class Output:
         if exc.hint:
             text += f"hint: {printable(redact(exc.hint))}\n"
         stdio.write(self._stderr, text)
+
+
+def named_columns(headers: Sequence[str], names: str) -> list[int]:
+    """The indices of the columns that a list such as `run,type,next due` names, in its order. Raises UsageError."""
+    places = {header.casefold(): i for i, header in enumerate(headers)}
+    wanted = [" ".join(name.replace("_", " ").split()).casefold() for name in names.split(",")]
+    for name in wanted:
+        if name not in places:
+            raise UsageError(f"there is no column {ascii(name)[:40]}", hint="allowed: " + ", ".join(headers))
+    return [places[name] for name in dict.fromkeys(wanted)]
 
 
 def _numeric(values: Sequence[Any]) -> bool:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from archisync.cli.context import app
+from archisync.cli.groups import command_group
 
-commands = typer.Typer(help="The Redis server of the queue.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("The Redis server of the queue.")
 
 
 @commands.callback()

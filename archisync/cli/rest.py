@@ -8,13 +8,14 @@ import typer
 
 from archisync.base.errors import UsageError
 from archisync.base.text import counted, iso
-from archisync.cli.arguments import AgentOption, DryRun, Json, OptionalType, Reason
+from archisync.cli.arguments import AgentOption, Columns, DryRun, Json, OptionalType, Reason
 from archisync.cli.context import App, actor, app
+from archisync.cli.groups import command_group
 
 if TYPE_CHECKING:
     from archisync.store.interventions import Failing
 
-commands = typer.Typer(help="Pairs that rest after failures.", no_args_is_help=True, rich_markup_mode=None)
+commands = command_group("Pairs that rest after failures.")
 
 
 def retry(
@@ -51,7 +52,7 @@ def retry(
 
 
 @commands.command("list")
-def list_(ctx: typer.Context, json: Json = False) -> None:
+def list_(ctx: typer.Context, columns: Columns = None, json: Json = False) -> None:
     """Show the pairs that rest after failures, and until when.
 
     Example: archisync rest list
@@ -66,7 +67,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         a.output.json(resting=found)
         return
     rows = [[p.sync_type, p.agent_id, p.consecutive_failures, Ago(p.backoff_until, now)] for p in found]
-    a.output.table(["type", "agent", "failures", "rests until"], rows, empty="nothing rests")
+    a.output.table(["type", "agent", "failures", "rests until"], rows, empty="nothing rests", columns=columns)
 
 
 @commands.command()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from archisync import __version__
 from archisync.cli.context import App
+from archisync.cli.groups import CommandGroup
 from archisync.cli.output import Output
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SYNC_TYPES
@@ -19,11 +19,11 @@ COMMANDS = {
     "demo": "demo", "up": "up", "tick": "tick", "run": "run", "status": "status", "plan": "plan",
     "history": "history", "show": "history", "why": "why", "enable": "interval", "disable": "interval",
     "pause": "pause", "resume": "pause", "doctor": "doctor", "web": "web", "metrics": "metrics", "report": "report",
-    "worker": "worker", "prune": "history", "diff": "diff", "clear": "clear", "cancel": "cancel", "retry": "rest",
+    "prune": "history", "diff": "diff", "clear": "clear", "cancel": "cancel", "retry": "rest",
 }  # fmt: skip
 """Each command and the module of `archisync.cli` that has a function of its name, in the order of --help."""
 GROUPS = {
-    "interval": "interval", "agent": "agent", "held": "held", "rest": "rest", "audit": "audit",
+    "worker": "worker", "config": "config", "interval": "interval", "agent": "agent", "held": "held", "rest": "rest", "audit": "audit",
     "guard": "guard", "type": "type", "db": "database", "redis": "redis",
 }  # fmt: skip
 """Each group of commands and the module of `archisync.cli` that has its `commands`."""
@@ -31,7 +31,7 @@ GROUPS = {
 
 SECTIONS = {
     "First": ("demo", "up"),
-    "Look": ("status", "why", "history", "show", "plan", "diff", "doctor", "report", "web", "audit"),
+    "Look": ("status", "why", "history", "show", "plan", "diff", "doctor", "report", "web", "audit", "config"),
     "Act": ("run", "retry", "cancel", "pause", "resume", "rest", "held", "clear"),
     "Set": ("interval", "enable", "disable", "agent", "type", "guard"),
     "Operate": ("tick", "worker", "metrics", "prune", "db", "redis"),
@@ -39,16 +39,8 @@ SECTIONS = {
 """The commands in --help, by what people do with them."""
 
 
-class SectionedHelp(TyperGroup):
-    """The root command, with its commands in sections."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        width = max(map(len, self.commands))
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                shown = [self.commands[name] for name in names]
-                limit = formatter.width - 6 - width
-                formatter.write_dl([(f"{c.name:<{width}}", c.get_short_help_str(limit)) for c in shown])
+class RootGroup(CommandGroup):
+    sections = SECTIONS
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,6 +52,10 @@ def _show_version(wanted: bool) -> None:
 def _set_app(
     ctx: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only data, errors and log events.")] = False,
+    folder: Annotated[
+        str | None,
+        typer.Option("--folder", metavar="FOLDER", help="Take settings from archisync.env in there."),
+    ] = None,  # for --help: `archisync.cli.folder` has read it
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -76,7 +72,7 @@ def root_command(only: str | None = None) -> typer.Typer:
     """
     root = typer.Typer(
         name="archisync",
-        cls=SectionedHelp,
+        cls=RootGroup,
         help="Keeps PostgreSQL copies of ERP data fresh, and never harms them.\n\nFirst time? Try: archisync demo",
         no_args_is_help=True,
         rich_markup_mode=None,  # rich takes longer than the rest of --help

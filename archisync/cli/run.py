@@ -112,13 +112,17 @@ def _force(
 def _finish(
     a: App, db: Database, forced: list[Forced], *, wait: bool, timeout_s: float | None, inline: bool
 ) -> tuple[list[Run], ArchisyncError | None]:
-    """Do the runs here, or deliver them and wait. Returns them with the reason why some are unfinished; no runs if nobody waits."""
+    """Do the runs here, or deliver them and wait. Returns them with the reason why some are unfinished; no runs if nobody waits, or if
+    Redis is away: they are queued then, and a tick delivers them."""
     from archisync.queue import workers
     from archisync.schedule import deliver, force
     from archisync.store import history, ticks
 
     if not inline:
-        deliver.deliver_now(db, a.config)
+        try:
+            deliver.deliver_now(db, a.config)
+        except ArchisyncError as exc:
+            return [], exc
         if not wait:
             return [], None
         if note := ticks.overdue_note(ticks.last(db)):

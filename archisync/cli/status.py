@@ -12,7 +12,7 @@ import typer
 
 from archisync.base.errors import ExitCode, UsageError
 from archisync.base.text import with_hint
-from archisync.cli.arguments import Json, finite
+from archisync.cli.arguments import Columns, Json, finite
 from archisync.cli.context import App, app
 from archisync.cli.output import Ago, Output
 from archisync.observe.snapshot import PAIRS_NAMED, Snapshot, read_snapshot
@@ -48,6 +48,7 @@ def status(
         bool,
         typer.Option("--exit-code", help="Exit 1 if anything is stale or fails, or nothing ticks or works; 6 if held."),
     ] = False,
+    columns: Columns = None,
     json: Json = False,
 ) -> None:
     """Show whether each type is fresh, and if not, why. Also shows running syncs, held exports, pauses and the last tick.
@@ -67,7 +68,7 @@ def status(
     if json:
         a.output.json(**found.document())
     else:
-        a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT)
+        a.output.table(_HEADS, [_row(h, found.now) for h in found.types], less=_LESS_IMPORTANT, columns=columns)
         for line in _lines(found, a.output):
             a.output.line(line)
     if exit_code:

@@ -11,14 +11,13 @@ import typer
 from archisync.base.errors import ExitCode, NotFoundError, UsageError
 from archisync.cli.arguments import Json, Reason, TypeArgument
 from archisync.cli.context import App, actor, app, confirm
+from archisync.cli.groups import command_group
 from archisync.rules.synctypes import SYNC_TYPES, SyncType, sync_type
 
 if TYPE_CHECKING:
     from archisync.actions.types import Plan
 
-commands = typer.Typer(
-    help="The tables that are synced, and your own ones.", no_args_is_help=True, rich_markup_mode=None
-)
+commands = command_group("The tables that are synced, and your own ones.")
 
 FileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="The declaration, a TOML file; - reads standard input.")

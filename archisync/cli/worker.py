@@ -1,14 +1,23 @@
-"""`archisync worker`: runs the syncs."""
+"""`archisync worker`: runs the syncs, and shows who does."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archisync.cli.arguments import Columns, Json
 from archisync.cli.context import app
+from archisync.cli.groups import command_group
+
+if TYPE_CHECKING:
+    from archisync.observe.workers import SeenWorker
+
+commands = command_group(invoke_without_command=True, no_args_is_help=False, subcommand_metavar="[COMMAND]")
+_MEBIBYTE = 1 << 20
 
 
+@commands.callback()
 def worker(
     ctx: typer.Context,
     processes: Annotated[
@@ -21,6 +30,8 @@ def worker(
 
     Example: archisync worker --processes 4
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from archisync import sources
 
     a = app(ctx)
@@ -36,3 +47,37 @@ def worker(
 
     code = Supervisor(processes=processes, burst=burst, log=EventLog()).run()
     raise typer.Exit(code)
+
+
+@commands.command("list")
+def list_(ctx: typer.Context, columns: Columns = None, json: Json = False) -> None:
+    """Show what each worker does, since when, and its memory.
+
+    Example: archisync worker list
+    """
+    from archisync.cli.output import Ago
+    from archisync.observe import workers
+    from archisync.store import clock
+
+    a = app(ctx)
+    with a.database("worker list") as db:
+        found, now = workers.workers(db, a.config), clock.now(db)
+    if json:
+        a.output.json(workers=[w.document() for w in found])
+        return
+    rows: list[list[Any]] = [
+        [w.place, w.state, _doing(w), Ago(w.since, now) if w.since else None, _memory(w), Ago(w.started_at, now)]
+        for w in found
+    ]
+    heads = ["worker", "state", "doing", "since", "MiB", "started"]
+    empty = f"no worker is alive on the queue {a.config.queue}: archisync worker --processes 2"
+    a.output.table(heads, rows, empty=empty, less=["started", "MiB", "state"], folds="doing", columns=columns)
+
+
+def _doing(found: SeenWorker) -> str | None:
+    run = found.run
+    return f"{run.sync_type} of {run.agent_id} (run {run.run_id})" if run else None
+
+
+def _memory(found: SeenWorker) -> int | None:
+    return None if found.memory_bytes is None else round(found.memory_bytes / _MEBIBYTE)

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
@@ -29,11 +30,16 @@ def new_worker_name() -> str:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveWorker:
     """A worker whose key in Redis has not expired. `state`: busy, idle, started or suspended. `pid_namespace`: the kernel's name of the
-    container that its process id counts in, None if the worker doesn't say."""
+    container that its process id counts in. `child_pid`: its process that does syncs. `memory_bytes`: of that process, or of the worker
+    when it has none. `seen_at`: its last sign of life. None: the worker doesn't say."""
 
     name: str
     state: str
     pid_namespace: str | None
+    child_pid: int | None = None
+    memory_bytes: int | None = None
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
 
     @property
     def host_and_pid(self) -> tuple[str, int] | None:
@@ -46,6 +52,12 @@ class LiveWorker:
         """`host:pid`; the name of a worker that archisync did not start."""
         found = self.host_and_pid
         return f"{found[0]}:{found[1]}" if found else self.name
+
+    @property
+    def place_of_child(self) -> str | None:
+        """The place of the process that does its syncs, as the claim of an agent names it."""
+        found = self.host_and_pid
+        return f"{found[0]}:{self.child_pid}" if found and self.child_pid else None
 
 
 def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
@@ -102,7 +114,24 @@ def _worker(name: bytes, found: dict[bytes, bytes]) -> LiveWorker:
         name=_text(name),
         state=_text(found.get(b"state", b"?")),
         pid_namespace=None if namespace is None else _text(namespace),
+        child_pid=_number(found.get(b"child_pid")),
+        memory_bytes=_number(found.get(b"memory_bytes")),
+        started_at=_moment(found.get(b"birth")),
+        seen_at=_moment(found.get(b"last_heartbeat")),
     )
+
+
+def _number(value: bytes | None) -> int | None:
+    return int(value) if value and re.fullmatch(rb"[0-9]{1,18}", value) and int(value) else None
+
+
+def _moment(value: bytes | None) -> datetime | None:
+    """A time as RQ writes it, in UTC."""
+    try:
+        found = datetime.fromisoformat(_text(value or b""))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _text(value: bytes) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archisync.base.errors import ConfigurationError
-from archisync.rules import websettings
+from archisync.rules import serverurls, websettings
 from archisync.rules.settings import Credential, Given, Setting, TypeSetting, Variable, any_text, choice, whole_number
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ AGENT_SLICE_S = 30
 """How long one worker goes on with the runs of one agent while others wait, so that they get their turn."""
 AGENT_BOUND_S = 300
 """And while nobody waits. No run is begun later."""
-REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
 LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
@@ -64,32 +63,6 @@ class ReaderLimits(NamedTuple):
 
 
 DEFAULT_READER_LIMITS = ReaderLimits()
-
-
-def _database_url(name: str, url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    place, _, database = rest.partition("?")[0].partition("/")
-    if separator and (place.count("@") > 1 or "@" in database):  # libpq would take a part of the password for the host
-        raise ConfigurationError(
-            f"{name} has an @ too many between {scheme}:// and the database",
-            hint="in a password, write %40 for @, %2F for / and %3A for :",
-        )
-    return url
-
-
-def _redis_url(name: str, url: str) -> str:
-    if not url.startswith(REDIS_SCHEMES):  # it may be a password, so it is not shown
-        raise ConfigurationError(
-            f"{name} can't be read as a Redis URL",
-            hint=f"it begins with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}",
-        )
-    # A / in a password ends the host: redis-py would take the password for the host, and show it when it can't connect.
-    if "@" in url and re.match(r"redis[^/]*://[^/?#@]*(/[^?]*@|#.*@|\?[^=]*@)", url):
-        raise ConfigurationError(
-            f"{name} has a /, ? or # before its @",
-            hint="in a password, write %2F for /, %3F for ?, %23 for # and %40 for @",
-        )
-    return url
 
 
 def _seed_interval(name: str, text: str, sync_type: SyncType) -> int:
@@ -155,13 +128,13 @@ class Config:
 
     database_url = Setting(
         "ARCHISYNC_DATABASE_URL",
-        _database_url,
+        serverurls.database_url,
         "PostgreSQL, `postgresql://user@host/db`",
         example="postgresql://user@host/db",
     )
     redis_url = Setting(
         "ARCHISYNC_REDIS_URL",
-        _redis_url,
+        serverurls.redis_url,
         "Redis or Valkey, `redis://host:6379/0`; `rediss://…` over TLS, `redis+sentinel://…`",
         example="redis://host:6379/0",
     )
@@ -286,20 +259,19 @@ class Config:
         whole_number(1, 86400),
         "seconds that one download or program may take",
         default="300",
-        checked_at_start=False,
     )
     http_token = Credential("ARCHISYNC_HTTP_TOKEN", "bearer token for `http(s)://` sources")
-    http_user = Credential("ARCHISYNC_HTTP_USER", "user name for basic authentication")
+    http_user = Credential("ARCHISYNC_HTTP_USER", "user name for basic authentication", secret=False)
     http_password = Credential("ARCHISYNC_HTTP_PASSWORD", "its password")
     http_token_url = Credential(
-        "ARCHISYNC_HTTP_TOKEN_URL", "where a token is to be had, by OAuth 2.0 client credentials"
+        "ARCHISYNC_HTTP_TOKEN_URL", "where a token is to be had, by OAuth 2.0 client credentials", secret=False
     )
-    http_client_id = Credential("ARCHISYNC_HTTP_CLIENT_ID", "the client that asks for it")
+    http_client_id = Credential("ARCHISYNC_HTTP_CLIENT_ID", "the client that asks for it", secret=False)
     http_client_secret = Credential("ARCHISYNC_HTTP_CLIENT_SECRET", "its secret")
-    http_scope = Credential("ARCHISYNC_HTTP_SCOPE", "the scope: `https://erp.example/.default`")
+    http_scope = Credential("ARCHISYNC_HTTP_SCOPE", "the scope: `https://erp.example/.default`", secret=False)
     http_headers = Credential("ARCHISYNC_HTTP_HEADERS", 'further headers, as JSON: `{"X-Api-Key": "…"}`')
-    http_cert = Credential("ARCHISYNC_HTTP_CERT", "client certificate, a PEM file")
-    http_key = Credential("ARCHISYNC_HTTP_KEY", "its key, a PEM file, unless the certificate's has it")
+    http_cert = Credential("ARCHISYNC_HTTP_CERT", "client certificate, a PEM file", secret=False)
+    http_key = Credential("ARCHISYNC_HTTP_KEY", "its key, a PEM file, unless the certificate's has it", secret=False)
     http_ca = Setting("ARCHISYNC_HTTP_CA", any_text, "PEM file of the only authorities trusted; else the system's")
     http_allow_private = Setting(
         "ARCHISYNC_HTTP_ALLOW_PRIVATE",
@@ -311,12 +283,16 @@ class Config:
         "ARCHISYNC_SFTP_PASSWORD",
         any_text,
         "password for `sftp://` sources, or of the key; else keys without one, or an agent",
+        secret=True,
     )
     sftp_config = Setting(
         "ARCHISYNC_SFTP_CONFIG", any_text, "ssh_config file for `sftp://` sources; else `~/.ssh/config` of the account"
     )
     sql_password = TypeSetting(
-        "ARCHISYNC_SQL_PASSWORD", any_text, "password for `sql+postgresql://` sources; else `~/.pgpass` of the account"
+        "ARCHISYNC_SQL_PASSWORD",
+        any_text,
+        "password for `sql+postgresql://` sources; else `~/.pgpass` of the account",
+        secret=True,
     )
     exec_env = Setting(
         "ARCHISYNC_EXEC_ENV", any_text, "variables that `exec:` programs get: `ERP_TOKEN,ODBC*` (a prefix)"
@@ -326,13 +302,13 @@ class Config:
         whole_number(0, 1 << 48),
         "address space of an `exec:` program; 0: no limit",
         default="0",
-        checked_at_start=False,
     )
     hook = Setting(
         "ARCHISYNC_HOOK",
         _hook,
         "called once when a run is held, a pair degrades or recovers: `https://…` or `exec:` and a program",
         checked_at_start=False,
+        secret=True,  # whoever has the address of a chat's hook can write there
     )
     history_days = Setting(
         "ARCHISYNC_HISTORY_DAYS", whole_number(1, 36500), "days that finished runs are kept", default="90"
@@ -342,15 +318,21 @@ class Config:
         websettings.web_token,
         "of the panel: whoever has it may do everything",
         checked_at_start=False,
+        secret=True,
     )
     web_operator_token = Setting(
         "ARCHISYNC_WEB_OPERATOR_TOKEN",
         websettings.web_token,
         "of the panel: may sync, pause, decide about held exports and set intervals",
         checked_at_start=False,
+        secret=True,
     )
     web_read_token = Setting(
-        "ARCHISYNC_WEB_READ_TOKEN", websettings.web_token, "of the panel: may look", checked_at_start=False
+        "ARCHISYNC_WEB_READ_TOKEN",
+        websettings.web_token,
+        "of the panel: may look",
+        checked_at_start=False,
+        secret=True,
     )
     web_hosts = Setting(
         "ARCHISYNC_WEB_HOSTS",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, overload
 
+from archisync.base.envfile import FILE, FOLDER_VARIABLE
 from archisync.base.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,16 +28,25 @@ class Given(NamedTuple):
 
 
 class Variable:
-    """One row of the table. A variable with an `example` must be set; with a wrong one `checked_at_start` no worker starts."""
+    """One row of the table. A variable with an `example` must be set; with a wrong one `checked_at_start` no worker starts.
+    A `secret` one is never shown."""
 
     def __init__(
-        self, name: str, meaning: str, *, default: str = "", example: str = "", checked_at_start: bool = True
+        self,
+        name: str,
+        meaning: str,
+        *,
+        default: str = "",
+        example: str = "",
+        checked_at_start: bool = True,
+        secret: bool = False,
     ) -> None:
         self.name = name
         self.meaning = meaning
         self.default = default
         self.example = example
         self.checked_at_start = checked_at_start
+        self.secret = secret
 
     @property
     def shown_name(self) -> str:
@@ -56,9 +66,10 @@ class Variable:
             if text := environment.get(name, "").strip():
                 return Given(name, text)
         if self.example:
-            raise ConfigurationError(
-                f"{names[-1]} is not set", hint=f"export {names[-1]}={self.example}   (or try: archisync demo)"
-            )
+            hint = f"export {names[-1]}={self.example}   (or try: archisync demo)"
+            if folder := environment.get(FOLDER_VARIABLE):
+                hint = f"{folder}/{FILE} does not set it, or is not there: `archisync up` makes it"
+            raise ConfigurationError(f"{names[-1]} is not set", hint=hint)
         return Given(names[-1], self.default)
 
 
@@ -129,8 +140,8 @@ class TypeSetting(Variable, Generic[T]):
 class Credential(TypeSetting[str]):
     """One of the settings that go together: a type with one of its own gets none of the common ones (`Config.http_credentials`)."""
 
-    def __init__(self, name: str, meaning: str) -> None:
-        super().__init__(name, any_text, meaning)
+    def __init__(self, name: str, meaning: str, *, secret: bool = True) -> None:
+        super().__init__(name, any_text, meaning, secret=secret)
 
 
 def _problem(read: Callable[[], object]) -> Iterator[ConfigurationError]:

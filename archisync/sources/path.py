@@ -5,6 +5,7 @@ read any file, or hang.
 """
 
 import errno
+import glob
 import hashlib
 import os
 import stat
@@ -26,7 +27,7 @@ from archisync.sources.archive import split_member
 from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
 from archisync.sources.names import Listed, NamePattern, Options, name_pattern, require_settled, split_options
 from archisync.sources.spool import Spooled, spool, suffix_of
-from archisync.sources.template import fill
+from archisync.sources.template import fill, scheme_of
 from archisync.sources.unpack import BLOCK_BYTES
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
@@ -96,6 +97,17 @@ class PathSource:
             raise SourceError(
                 f"{path} can't be moved to {target.parent}: {said}", hint=f"ls -ld {path.parent} {target.parent}"
             ) from exc
+
+
+def has_exports(template: str, type_name: str) -> bool:
+    """Whether there is an export of the type for any agent. True where that can't be seen: at other sources, and for names that change."""
+    if scheme_of(template) not in (None, "file"):
+        return True
+    path = _local_path(split_member(split_options(template)[0])[0])
+    if name_pattern(path) is not None:
+        return True
+    pattern = glob.escape(path.replace("{type}", type_name)).replace("{agent}", "*")
+    return any(next(glob.iglob(p), None) for p in (pattern, f"{pattern}.gz"))  # noqa: PTH207 - the whole path is a pattern
 
 
 def is_missing(request: Request) -> bool:

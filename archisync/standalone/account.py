@@ -70,11 +70,12 @@ def process_options(account: Account | None) -> dict[str, Any]:
 
 
 def closed_parent(folder: Path, account: Account | None) -> Path | None:
-    """The first folder on the way to `folder`, itself included, that the account may not enter."""
+    """The first folder on the way to `folder`, itself included, that the account may not enter. What is not there yet counts as open."""
     if account is None:
         return None
     folder = folder.resolve()
-    return next((step for step in (*reversed(folder.parents), folder) if not account.may_enter(step)), None)
+    steps = (step for step in (*reversed(folder.parents), folder) if step.exists())
+    return next((step for step in steps if not account.may_enter(step)), None)
 
 
 def check_reachable(folder: Path, account: Account | None) -> None:
@@ -83,7 +84,7 @@ def check_reachable(folder: Path, account: Account | None) -> None:
     if account is not None and closed is not None:
         raise ConfigurationError(
             f"root runs PostgreSQL as the user {account.name}, who may not enter {closed}",
-            hint="choose a folder whose parents everybody may enter, such as /var/lib/archisync",
+            hint="archisync up --folder /var/lib/archisync   (everybody may enter the folders above it)",
         )
 
 

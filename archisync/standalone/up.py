@@ -17,18 +17,27 @@ from time import monotonic, sleep
 from types import FrameType
 
 from archisync import sources
+from archisync.actions.settings import set_enabled
+from archisync.base.envfile import FILE, FOLDER_VARIABLE, settings_of, write_env_file
 from archisync.base.errors import UsageError
 from archisync.base.processes import end, start
 from archisync.rules.config import Config
-from archisync.standalone.folders import make_folder
+from archisync.rules.synctypes import SYNC_TYPES
+from archisync.sources.path import has_exports
+from archisync.standalone.account import check_reachable, postgres_account
+from archisync.standalone.folders import check_folder, make_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import migrations
-from archisync.store.database import connected
+from archisync.store.audit import Actor
+from archisync.store.database import Database, connected
 
 TICK_EVERY_S = 60.0
 LOOK_EVERY_S = 0.2
 WORKER_RESTART_DELAY_S = 5.0
+
+FIRST_MIGRATION = "0001 archisync"
+"""Applied in a new folder only."""
 
 Say = Callable[[str], None]
 """Prints one line for the user."""
@@ -46,13 +55,18 @@ class _Stop:
         self.count += 1
 
 
-def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
-    """Run until SIGINT or SIGTERM; a second one ends the workers at once.
+def up(say: Say, actor: Actor, folder: Path, *, processes: int) -> None:
+    """Run until SIGINT or SIGTERM; a second one ends the workers at once. Settings that the environment lacks are those of the last time,
+    which archisync.env in the folder keeps.
 
     Raises ConfigurationError when ARCHISYNC_SOURCE can't be used or somebody else may change the folder, UsageError when it can't be made,
-    and what `Server.start` raises.
+    and what `Server.start` raises. What can be seen before is raised before anything is made.
     """
+    given = {**settings_of(folder, os.environ), **{name: text for name, text in os.environ.items() if text.strip()}}
+    config = Config.from_environment(given)
     sources.check_all(config)
+    check_folder(folder)
+    check_reachable(folder, postgres_account())
     stop = _Stop()
     try:
         make_folder(folder)
@@ -62,19 +76,29 @@ def up(say: Say, config: Config, folder: Path, *, processes: int) -> None:
         ) from None
     home = folder.resolve()
     with EmbeddedPostgres(home, durable=True) as postgres, EmbeddedValkey(home, durable=True) as valkey:
-        environment = dict(os.environ) | {
+        environment = given | {
             "ARCHISYNC_DATABASE_URL": postgres.url,
             "ARCHISYNC_REDIS_URL": valkey.url,
         }
         with connected(postgres.url, purpose="up") as db:
-            migrations.migrate(db, environment)
-        settings = folder / "archisync.env"
-        _write_environment(settings, environment)
+            if migrations.migrate(db, environment)[:1] == [FIRST_MIGRATION]:
+                _disable_without_exports(say, db, actor, config)
+        settings = folder / FILE
+        ours = {n: v for n, v in environment.items() if n.startswith("ARCHISYNC_") and n != FOLDER_VARIABLE}
+        write_env_file(
+            settings, ours, remark="Written by `archisync up`, which takes from it what its environment lacks."
+        )
         say(f"running in {folder}; in other terminals: . {shlex.quote(str(settings))}   (Ctrl-C stops everything)")
-        try:
-            _keep_running(say, stop, environment, servers=(postgres, valkey), processes=processes)
-        finally:
-            settings.unlink(missing_ok=True)
+        _keep_running(say, stop, environment, servers=(postgres, valkey), processes=processes)
+
+
+def _disable_without_exports(say: Say, db: Database, actor: Actor, config: Config) -> None:
+    """In a new folder, schedule only the types of which there is an export, so that nothing fails that nobody has asked for."""
+    without = [t for t in SYNC_TYPES.values() if not has_exports(config.source(t), t.name)]
+    if without:
+        names = " ".join(type_.name for type_ in without)
+        set_enabled(db, actor, without, False, why="there was no export when `archisync up` first ran")
+        say(f"not scheduled, for there is no export: {names}   (when there is: archisync enable {names})")
 
 
 def _keep_running(
@@ -124,11 +148,3 @@ def _pause(stop: _Stop, seconds: float) -> None:
 def _start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """One of archisync's own commands. The terminal's Ctrl-C does not reach it, and it dies with this process."""
     return start([sys.executable, "-m", "archisync", *arguments], env=environment)
-
-
-def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
-    """Write the variables that other terminals need, for `.` in a shell. Only this user may read the file. An old one is replaced."""
-    names = sorted(name for name in environment if name.startswith("ARCHISYNC_"))
-    path.unlink(missing_ok=True)
-    with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write("".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names))

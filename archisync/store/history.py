@@ -102,6 +102,18 @@ select r.* from (
  cross join lateral (select * from system.runs x where x.id = n.id offset 0) r
  order by r.id desc
 """
+# Purpose: runs that ended since a moment, by the index that pruning walks. The end of a run is dated by its transaction's clock and seen
+# when that commits, so who asks again and again asks from a little before the last answer. Caller: ended_since. No locks.
+SQL_ENDED_SINCE = """
+select r.* from (
+  select h.id from system.sync_runs h
+   where coalesce(h.kept_at, h.finished_at) >= %(since)s and h.finished_at >= %(since)s
+     and (%(sync_type)s::text is null or h.sync_type = %(sync_type)s)
+     and (%(agent_id)s::text is null or h.agent_id = %(agent_id)s)
+     and (%(state)s::text is null or h.state = %(state)s)) found
+ cross join lateral (select * from system.runs x where x.id = found.id offset 0) r
+ order by r.finished_at, r.id
+"""
 # Purpose: delete a batch of the oldest runs. It keeps the last success of a pair, the run that the pair's state names (the next sync asks
 # whether it succeeded), the run whose export was applied last (`unchanged` runs name it), and a held export that waits for a decision or
 # for its acceptance to be used.  `reached`: where the last batch ended, so that none walks over the
@@ -194,6 +206,19 @@ def newest(
     else:
         statement, params["after"] = SQL_NEWEST, id_before(db, since) if since is not None else 0
     return [Run.from_row(row) for row in db.execute(statement, params).fetchall()]
+
+
+def ended_since(
+    db: Database,
+    since: datetime,
+    *,
+    sync_type: str | None = None,
+    agent_id: str | None = None,
+    state: State | None = None,
+) -> list[Run]:
+    """The runs that ended then or later, in the order in which they ended."""
+    params: Params = {"since": since, "sync_type": sync_type, "agent_id": agent_id, "state": state}
+    return [Run.from_row(row) for row in db.execute(SQL_ENDED_SINCE, params).fetchall()]
 
 
 def id_before(db: Database, since: datetime) -> int:

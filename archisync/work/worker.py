@@ -43,7 +43,7 @@ from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected, require_direct
 from archisync.work.accepted import SyncJob, SyncQueue, reason_of
-from archisync.work.child import Child, CurrentDelivery
+from archisync.work.child import Child, CurrentDelivery, resident_bytes
 
 WORKER_TTL_S = 75
 """RQ waits 15 s less than this for a job, and gives a silent connection 10 s more: a dead network is noticed in 70 s."""
@@ -170,9 +170,17 @@ class SyncWorker(Worker):
         worker_registration.register(self, pipeline)
 
     def serialize(self) -> dict[Any, Any]:
-        """RQ's fields, and the namespace of our process id: `doctor --only worker-here` looks for the process if it is its own."""
+        """RQ's fields, and the namespace of our process id: `doctor --only worker-here` looks for the process if it is its own. And for
+        `worker list` the process that does the syncs, and its memory; 0 while there is none."""
         namespace = pid_namespace()
-        return super().serialize() | ({"pid_namespace": namespace} if namespace else {})
+        child = self._child_pid
+        own = {"child_pid": child, "memory_bytes": resident_bytes(child or "self")}
+        return super().serialize() | own | ({"pid_namespace": namespace} if namespace else {})
+
+    @property
+    def _child_pid(self) -> int:
+        """The child writes a heartbeat too, when it begins the job that RQ knows of."""
+        return os.getpid() if os.getpid() != self.pid else self.horse_pid
 
     def unsubscribe(self) -> None:
         """RQ stops its listening thread after the unsubscription, whose answer the thread may have read by then: it would wait a second."""

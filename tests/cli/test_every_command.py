@@ -51,6 +51,7 @@ CALLS: dict[str, str] = {
     "metrics": "metrics",
     "report": "report --html -",
     "worker": "worker --burst",
+    "worker list": "worker list",
     "prune": "prune --older-than 30d",
     "diff": f"diff customers --agent {AGENT}",
     "cancel": "cancel --all",
@@ -59,6 +60,7 @@ CALLS: dict[str, str] = {
     "rest end": "rest end --all",
     "audit list": "audit list",
     "clear": f"clear orders --agent {AGENT} --yes",
+    "config list": "config list",
     "interval list": "interval list",
     "interval set": "interval set orders 20",
     "interval reset": "interval reset orders",
@@ -90,7 +92,7 @@ CALLS: dict[str, str] = {
 }
 RUN_UNTIL_STOPPED = {"demo", "up", "web"}
 """They start their own servers, and have tests of their own at the end."""
-WITHOUT_SERVER = {"db grants", "redis acl"}
+WITHOUT_SERVER = {"config list", "db grants", "redis acl"}
 LEFT_WITH_1 = {"doctor"}
 """No tick and no worker has ever run in this installation."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")

@@ -1,6 +1,9 @@
 """`history`, `show`, `prune`: the runs and their outcomes."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -8,7 +11,7 @@ from psycopg.types.json import Jsonb
 from archisync.base.errors import ExitCode
 from archisync.store.database import Database
 from tests.cli.rows import AT_NOON, NOW, add_run
-from tests.conftest import Cli
+from tests.conftest import Cli, clean_environment
 
 
 def test_history_is_newest_first_and_filtered(cli: Cli, noon: Database) -> None:
@@ -38,9 +41,9 @@ def test_history_in_a_pipe_is_a_plain_table(cli: Cli, noon: Database) -> None:
     heads, row = cli("history").stdout.splitlines()
     assert " ".join(heads.split()) == (
         "RUN TYPE AGENT STATE REASON TRIGGER QUEUED SECONDS"
-        " SEEN INSERTED UPDATED UNCHANGED ABSENT RESTORED DELETED QUARANTINED"
+        " SEEN INSERTED UPDATED UNCHANGED ABSENT RESTORED DELETED QUARANTINED MESSAGE"
     )
-    assert " ".join(row.split()) == f"{run_id} orders anna succeeded applied scheduled {NOW} 1.5 9 1 2 3 4 5 6 7"
+    assert " ".join(row.split()) == f"{run_id} orders anna succeeded applied scheduled {NOW} 1.5 9 1 2 3 4 5 6 7 -"
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,79 @@ def test_prune_refuses_less_than_a_day(cli: Cli) -> None:
         ExitCode.USAGE,
         "error: '2h' is less than a day\nhint: archisync prune --older-than 90d\n",
     )
+
+
+def test_a_run_that_did_not_succeed_says_why_and_one_that_did_does_not_say_its_counts_again(
+    cli: Cli, noon: Database
+) -> None:
+    add_run(noon, reason="applied", message="9 rows seen: 9 unchanged", queued_at=NOW)
+    add_run(noon, "failed", reason="source-missing", message="there is no export", queued_at=NOW)
+    newest, oldest = cli("history", "--columns", "state,message").stdout.splitlines()[1:]
+    assert newest.split(maxsplit=1) == ["failed", "there is no export"]
+    assert oldest.split() == ["succeeded", "-"]
+
+
+def test_columns_are_shown_in_the_order_in_which_they_are_named(cli: Cli, noon: Database) -> None:
+    run_id = add_run(noon, queued_at=NOW)
+    assert cli("history", "--columns", "Agent, run").stdout == f"AGENT  RUN\nanna   {run_id}\n"
+    assert (
+        cli("agent", "list", "--columns", "all_fresh_since,agent").stdout
+        == "ALL FRESH SINCE  AGENT\nnever            anna\n"
+    )
+    assert cli("status", "--columns", "type").stdout.splitlines()[:2] == ["TYPE", "customers"]
+    done = cli("history", "--columns", "run,colour")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr.startswith("error: there is no column 'colour'\nhint: allowed: run, type, agent, state, reason")
+
+
+def following(url: str, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "archisync", "history", "--follow", *args]
+    env = clean_environment() | {"ARCHISYNC_DATABASE_URL": url}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_follow_shows_the_last_runs_and_then_each_that_ends_until_ctrl_c(
+    connection: Database, database_url: str
+) -> None:
+    now = "2026-03-01T12:00:00Z"
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true)")
+    for minute in (1, 2, 3):
+        add_run(connection, message="fine", reason="applied", finished_at=f"2026-03-01T11:0{minute}:00Z")
+    process = following(database_url, "--limit", "2")
+    assert process.stdout is not None
+    with process:
+        seen = [process.stdout.readline() for _ in range(2)]
+        assert [line.split()[0] for line in seen] == ["2026-03-01T11:02:00Z", "2026-03-01T11:03:00Z"]
+        row = connection.execute("select date_trunc('second', system.clock()) as now").fetchone()
+        assert row is not None
+        late = add_run(connection, "failed", message="no export", hint="write one", finished_at=row["now"])
+        line = process.stdout.readline()
+        assert line.split()[1:] == f"run {late}: orders of anna failed (no export (hint: write one))".split()
+        assert line.split()[0] > now
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == ExitCode.INTERRUPTED
+        assert process.stdout.read() == ""
+
+
+def test_follow_prints_one_json_document_a_line_and_ends_when_nobody_reads_on(
+    connection: Database, database_url: str
+) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true)")
+    add_run(connection, finished_at=NOW)
+    process = following(database_url, "--json", "--agent", "anna")
+    assert process.stdout is not None
+    with process:
+        assert json.loads(process.stdout.readline())["run"]["agent_id"] == "anna"
+        process.stdout.close()
+        connection.execute(
+            "insert into system.sync_runs (id, sync_type, agent_id, state, trigger, queued_at, finished_at)"
+            " select nextval('system.queued_runs_id_seq'), 'orders', 'anna', 'succeeded', 'scheduled', now(), now()"
+        )
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("wrong", [["--since", "1h"], ["--columns", "run"], ["--state", "queued"]])
+def test_follow_refuses_what_it_does_not_do(cli: Cli, wrong: list[str]) -> None:
+    done = cli("history", "--follow", *wrong)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr.startswith("error: --follow ")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import typer
 
 from archisync.base.errors import ExitCode
@@ -201,6 +202,16 @@ def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:
     site.cli("pause", "--type", "ddt", "--until", "2h")
     yield site.shown("status")
     yield site.shown("history --limit 100")
+    folder = site.exports.with_name("folder")
+    folder.mkdir()
+    (folder / "archisync.env").write_text("ARCHISYNC_QUEUE=mine\n", "utf-8")
+    with redis.Redis.from_url(site.config.redis_url) as client:
+        moment = "2026-03-01T12:00:00.000001Z"
+        fields = {"state": "idle", "memory_bytes": 1, "birth": moment, "last_heartbeat": moment}
+        client.hset("rq:worker:archisync.host.7.x", mapping=fields)
+        client.sadd("rq:workers:archisync", "rq:worker:archisync.host.7.x")
+    yield site.shown("worker list")
+    yield site.shown("config list", env={"ARCHISYNC_LEASE_S": "soon", "ARCHISYNC_FOLDER": str(folder)})
     for number in (running, waiting, held_run):
         yield site.shown(f"show {number}")
     for row in site.json("history --limit 100")["runs"]:

@@ -119,10 +119,21 @@ GROUPS |= {name: command for name, command in GROUPS[""].commands.items() if has
 
 
 @pytest.mark.parametrize("group", GROUPS)
+def test_help_is_never_cut_however_narrow_the_terminal(
+    typed: Typed, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = typed(*group.split(), "--help")
+    assert code == ExitCode.DONE
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert "…" not in out
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_the_list_of_commands_cuts_no_help_text(typed: Typed, group: str) -> None:
     code, out, _ = typed(*group.split(), "--help")
     assert code == ExitCode.DONE
-    listed = [line for line in out.splitlines() if re.match("  [a-z]", line)]
+    listed = [line for line in out.split("\nOptions:\n")[1].splitlines() if re.match("  [a-z]", line)]
     assert sorted(line.split()[0] for line in listed) == sorted(GROUPS[group].commands)
     for line in listed:
         assert re.fullmatch(r"  [a-z]+ +[^.]+\.", line)

@@ -22,6 +22,35 @@ def said(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_several_are_paused_and_resumed_at_once_or_none(cli: Cli, noon: Database) -> None:
+    noon.execute("insert into agents.users (id) values ('marco')")
+    several = ["--type", "orders", "--type", "ddt", "--agent", "anna", "--agent", "marco"]
+    pairs = ["orders of anna", "orders of marco", "ddt of anna", "ddt of marco"]
+    would = "".join(f"{pair}: would be paused until somebody resumes\n" for pair in pairs)
+    assert said(cli("pause", *several, "--dry-run")) == (0, would, "nothing was done (dry run)\n")
+    assert said(cli("pause", "--dry-run"))[:2] == (0, "everything: would be paused until somebody resumes\n")
+    assert cli("pause", *several, "--agent", "nobody").returncode == ExitCode.NOT_FOUND
+    assert pauses(noon) == []
+    assert cli("pause", *several).returncode == 0
+    assert len(pauses(noon)) == 4
+    assert said(cli("resume", *several, "--dry-run"))[1] == "".join(f"{pair}: would be resumed\n" for pair in pairs)
+    assert len(pauses(noon)) == 4
+    assert said(cli("resume", *several)) == (0, "".join(f"{pair}: resumed\n" for pair in pairs), "")
+    assert pauses(noon) == []
+
+
+def test_several_agents_are_paused_allowed_and_denied_and_a_dry_run_says_so_only(cli: Cli, noon: Database) -> None:
+    noon.execute("insert into agents.users (id) values ('marco')")
+    assert cli("agent", "pause", "anna", "marco").stdout.count("paused until somebody resumes") == 2
+    assert cli("agent", "resume", "anna", "marco", "--dry-run").stdout.count("would be resumed") == 2
+    assert cli("agent", "resume", "anna", "marco").stdout == "the agent anna: resumed\nthe agent marco: resumed\n"
+    done = cli("agent", "allow", "anna", "marco", "--dry-run")
+    assert done.stdout == "anna: would be on the whitelist\nmarco: would be on the whitelist\n"
+    assert cli("agent", "deny", "anna", "nobody", "--dry-run").returncode == ExitCode.NOT_FOUND
+    rows = noon.execute("select whitelisted from agents.users order by id").fetchall()
+    assert [row["whitelisted"] for row in rows] == [True, False]
+
+
 def test_pause_without_a_scope_pauses_everything(cli: Cli, connection: Database) -> None:
     assert said(cli("pause", "--all", "--reason", "ERP maintenance")) == (
         0,

@@ -220,3 +220,15 @@ def test_a_timeout_names_at_most_ten_runs(cli: Cli, connection: Database) -> Non
         agents.add(connection, f"agent.{number:02}", name=None, whitelisted=True)
     done = cli("run", "orders", "--wait", "--timeout", "0")
     assert "12 runs not finished after 0 s: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more (run 1 is queued)" in done.stderr
+
+
+def test_with_redis_away_the_queued_runs_are_printed_all_the_same(cli: Cli, connection: Database, agent: str) -> None:
+    away = {"ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = cli("run", "orders", "--agent", agent, "--json", env=away)
+    assert done.returncode == ExitCode.UNREACHABLE
+    [one] = json.loads(done.stdout)["runs"]
+    assert (one["sync_type"], one["agent_id"], one["state"]) == ("orders", agent, None)
+    assert "error: Redis is out of reach" in done.stderr
+    done = cli("run", "orders", "--agent", agent, "--wait", env=away)
+    assert (done.returncode, done.stdout) == (ExitCode.UNREACHABLE, f"{one['run_id']}\n")
+    assert not connection.closed

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer
@@ -18,7 +19,8 @@ from archisync.work.worker import WORKER_TTL_S
 from tests.conftest import REPOSITORY, Cli
 
 EXAMPLES = REPOSITORY / "examples"
-MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
+KUSTOMIZATION = EXAMPLES / "kubernetes" / "kustomization.yaml"
+MANIFESTS = sorted(set((EXAMPLES / "kubernetes").glob("*.yaml")) - {KUSTOMIZATION})
 UNITS = sorted((EXAMPLES / "systemd").iterdir())
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
@@ -42,8 +44,10 @@ def workers() -> dict[str, Any]:
 def pods() -> list[tuple[str, dict[str, Any]]]:
     job = named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     metrics = named("Deployment", "archisync-metrics")["spec"]["template"]["spec"]
+    migrate = named("Job", "archisync-migrate")["spec"]["template"]["spec"]
     web = named("Deployment", "archisync-web")["spec"]["template"]["spec"]
-    return [("tick", job), ("worker", workers()["spec"]["template"]["spec"]), ("metrics", metrics), ("web", web)]
+    worker = workers()["spec"]["template"]["spec"]
+    return [("tick", job), ("migrate", migrate), ("worker", worker), ("metrics", metrics), ("web", web)]
 
 
 PODS = pytest.mark.parametrize("pod", [pod for _, pod in pods()], ids=[kind for kind, _ in pods()])
@@ -70,6 +74,60 @@ def test_no_pod_has_more_rights_than_it_needs(pod: dict[str, Any]) -> None:
         assert container["resources"]["limits"]["memory"]
         assert container["resources"]["requests"]["cpu"]
         assert {"secretRef": {"name": named("Secret")["metadata"]["name"]}} in container["envFrom"]
+
+
+CHOICES = ("scale.yaml", "hpa.yaml", "web.yaml")
+
+
+def test_the_kustomization_has_every_manifest_but_those_to_choose() -> None:
+    made = yaml.safe_load(KUSTOMIZATION.read_text("utf-8"))
+    assert sorted([*made["resources"], *CHOICES]) == [path.name for path in MANIFESTS]
+    assert all(f"  # - {name}" in KUSTOMIZATION.read_text("utf-8") for name in CHOICES)
+    image = made["images"][0]["name"]
+    for _, pod in pods():
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            assert container["image"] == f"{image}:CHANGE-ME"
+
+
+def test_each_secret_that_a_manifest_names_is_made_by_one() -> None:
+    made = {(d["kind"], d["metadata"]["name"]): d for path in MANIFESTS for d in documents(path)}
+    for _, pod in pods():
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            for source in container["envFrom"]:
+                ((kind, reference),) = source.items()
+                assert ({"secretRef": "Secret", "configMapRef": "ConfigMap"}[kind], reference["name"]) in made
+    for target in named("TriggerAuthentication")["spec"]["secretTargetRef"]:
+        assert target["key"] in made["Secret", target["name"]]["stringData"]
+    assert "CHANGE-ME@redis" in made["Secret", "archisync"]["stringData"]["ARCHISYNC_REDIS_URL"]
+    assert made["Secret", "archisync-redis"]["stringData"]["password"] == "CHANGE-ME"
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_builds_it() -> None:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(KUSTOMIZATION.parent)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    built = list(yaml.safe_load_all(done.stdout))
+    assert sorted(d["kind"] for d in built) == [
+        "ConfigMap", "CronJob", "Deployment", "Job", "Namespace", "NetworkPolicy", "PodDisruptionBudget", "Secret", "Secret",
+    ]  # fmt: skip
+    assert {d["metadata"].get("namespace", "archisync") for d in built} == {"archisync"}
+
+
+def test_the_network_policy_lets_pods_reach_what_the_settings_name() -> None:
+    policy = named("NetworkPolicy")["spec"]
+    ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    into = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert into == {p["containerPort"] for _, pod in pods() for c in pod["containers"] for p in c.get("ports", [])}
+    given = named("Secret")["stringData"]
+    for name in ("ARCHISYNC_DATABASE_URL", "ARCHISYNC_REDIS_URL", "ARCHISYNC_SOURCE"):
+        assert (urlsplit(given[name]).port or 443) in ports
+    templates = [d["spec"].get("jobTemplate", d)["spec"]["template"] for path in MANIFESTS for d in documents(path)
+                 if d["kind"] in ("CronJob", "Job", "Deployment")]  # fmt: skip
+    assert len(templates) == len(pods())
+    for template in templates:
+        assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
 def test_a_tick_pod_ends_before_the_next_is_due() -> None:
@@ -194,7 +252,14 @@ def test_the_script_of_the_workflow_ends_with_the_exit_code(cli: Cli, tmp_path: 
 
 def test_every_command_in_the_examples_exists() -> None:
     known = set(typer.main.get_command(root_command()).commands)  # type: ignore[attr-defined]
-    files = [*MANIFESTS, *UNITS, EXAMPLES / "github/resync.yml", EXAMPLES / "Containerfile", EXAMPLES / "crontab"]
+    files = [
+        KUSTOMIZATION,
+        *MANIFESTS,
+        *UNITS,
+        EXAMPLES / "github/resync.yml",
+        EXAMPLES / "Containerfile",
+        EXAMPLES / "crontab",
+    ]
     for path in files:
         code = "\n".join(line.split("#", 1)[0] for line in path.read_text("utf-8").splitlines())
         typed = re.findall(r"archisync(?:\", \"| )([a-z]+)\b", code)

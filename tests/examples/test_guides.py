@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from archisync.queue.workers import live_workers
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
+from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import agents, migrations
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY, migrated_copy
@@ -37,10 +39,13 @@ AGENTS = "anna.bianchi luca.ferrari giulia.romano"
 
 # The reasons for which a block may be left out, and the only commands that such a block may have. None of them is archisync's.
 NOT_RUN = {
-    "pip downloads from a package index": r"python3 -m venv \S+|\. \S+/bin/activate|pip install (--upgrade )?'\.\[[a-z,]+\]'",
-    "installs Debian packages and makes a role in the system's PostgreSQL, as root": r"sudo apt install [a-z -]+"
-    r"|sudo -u postgres create(user|db) .+",
-    "needs systemd": r"sudo systemctl \w+( --now)? archisync-(tick\.timer|worker\.service)( archisync-worker\.service)?",
+    "pip downloads from a package index": r"python3 -m venv \S+|\. \S+/bin/activate"
+    r"|(/opt/archisync/bin/)?pip install (--upgrade )?'(\.|archisync)\[[a-z,]+\]'( +# in a checkout: pip install '\.\[[a-z,]+\]')?",
+    "installs Debian packages and makes a role in the system's PostgreSQL, as root": r"apt install [a-z0-9 -]+"
+    r"|runuser -u postgres -- create(user|db) .+",
+    "makes an account of the system, as root": r"useradd --system .+ archisync",
+    "needs systemd": r"(sudo )?systemctl \w+( --now)? archisync-(tick\.timer|worker\.service)( archisync-worker\.service)?"
+    r"|systemctl daemon-reload|journalctl -u 'archisync-\*' --since -5min",
     "needs a Kubernetes cluster": r"kubectl .+",
     "asks a remote repository": r"git pull",
     "asks an SSH server for its key": r"ssh-keyscan -t ed25519 \S+ >> ~/\.ssh/known_hosts",
@@ -261,19 +266,60 @@ def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPo
 
 
 @pytest.mark.check
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not installed")
+def test_server(
+    environment: dict[str, str], folder: Path, own_postgres: EmbeddedPostgres, own_valkey: EmbeddedValkey
+) -> None:
+    """As far as a test may go: below its folder instead of /etc, with servers of its own, and nobody else's account."""
+    with psycopg.connect(own_postgres.url, autocommit=True) as db:
+        db.execute("create role archisync superuser login")
+        [(sockets,)] = db.execute("show unix_socket_directories").fetchall()
+    programs = folder / "erp" / "venv" / "bin"
+    socket = unquote(urlsplit(own_valkey.url).path)
+    scripts = {
+        "runuser": f'shift 3; export PGHOST="{sockets}" PGUSER=archisync; exec "$@"',
+        "redis-cli": f'exec {shutil.which("redis-cli")} -s "{socket}" "$@"',
+        "pg_restore": f'exec {postgresql_program("pg_restore")} "$@"',
+        "createdb": f'exec {postgresql_program("createdb")} "$@"',
+        "chgrp": "exit 0",
+        "install": 'for last; do :; done; case "$1$2" in -d*) mkdir -p "$last" ;; *) shift 2; cp "$@" ;; esac',
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (programs / name).chmod(0o755)
+    shutil.copytree(REPOSITORY / "examples", folder / "examples")
+    for place in ("etc/systemd/system", "usr/local/bin"):
+        (folder / "root" / place).mkdir(parents=True)
+    stands_for = {
+        "postgresql:///archisync?host=/var/run/postgresql": own_postgres.url,
+        "redis://localhost:6379/0": own_valkey.url,
+        **{
+            name: f"{folder}/root{name}"
+            for name in ("/etc/archisync", "/etc/systemd", "/srv/exports", "/usr/local/bin")
+        },
+    }
+    with Shell(folder=folder, environment=environment, stands_for=stands_for) as shell:
+        type_all(shell, GUIDES / "server.md")
+    installed = {path.name for path in (folder / "root/etc/systemd/system").iterdir()}
+    assert installed == {path.name for path in (REPOSITORY / "examples/systemd").iterdir()}
+
+
+@pytest.mark.check
 def test_add_a_type(at_work: dict[str, str], folder: Path) -> None:
     with Shell(folder=folder, environment=at_work) as shell:
         started(shell)
         type_all(shell, GUIDES / "add-a-type.md")
 
 
-def test_a_page_of_tables_shows_no_commands() -> None:
-    """test_readme.py compares promises.md with the tests."""
-    assert [b for b in blocks((GUIDES / "promises.md").read_text("utf-8")) if b.language in SHELL_LANGUAGES] == []
+@pytest.mark.parametrize("name", ["promises", "settings", "scale"])
+def test_a_page_of_tables_shows_no_commands(name: str) -> None:
+    """test_readme.py compares them with the code and the tests."""
+    assert [b for b in blocks((GUIDES / f"{name}.md").read_text("utf-8")) if b.language in SHELL_LANGUAGES] == []
 
 
 KNOWN = {
     "README", "connect", "resync-from-ci", "held", "stale", "upgrade", "cluster", "add-a-type", "panel", "promises",
+    "settings", "scale", "server",
 }  # fmt: skip
 
 
@@ -312,7 +358,7 @@ def test_a_block_that_is_not_run_has_an_accepted_reason_and_only_its_commands(do
 def _check_names(line: str) -> None:
     """The extras, units and manifests that a command names exist in this repository."""
     project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
-    for extras in re.findall(r"'\.\[([a-z,]+)\]'", line):
+    for extras in re.findall(r"'(?:\.|archisync)\[([a-z,]+)\]'", line):
         assert all(re.search(rf"^{name} = \[", project, re.M) for name in extras.split(",")), line
     for unit in re.findall(r"archisync-\w+\.\w+", line):
         assert (REPOSITORY / "examples" / "systemd" / unit).exists()

@@ -139,9 +139,10 @@ def test_an_address_has_a_port_and_may_have_a_host() -> None:
     assert parse_address("9464") == ("127.0.0.1", 9464)
     assert parse_address("0.0.0.0:1") == ("0.0.0.0", 1)  # noqa: S104
     assert parse_address("[::1]:1") == ("::1", 1)
+    assert parse_address("0000000009464") == ("127.0.0.1", 9464)
 
 
-@pytest.mark.parametrize("words", ["", "x", "h:", "h:65536", "h:-1", "1000000000"])
+@pytest.mark.parametrize("words", ["", "x", "h:", "h:65536", "h:-1", "1000000000", "000000999999", "00x9"])
 def test_a_wrong_address_is_wrong_usage(cli: Cli, words: str) -> None:
     done = cli("metrics", "--serve", words)
     assert (done.returncode, done.stderr) == (

@@ -44,6 +44,15 @@ def test_number_out_of_bounds_is_an_error_that_names_the_variable_and_the_bounds
         assert list(setting.problems({setting.name: str(int(high) + 1)}))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [s.name for s in SETTINGS if isinstance(s, Setting) and s.default.isdigit()],
+)
+def test_a_wrong_number_is_seen_when_a_worker_starts_and_not_in_its_runs(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is 'abc'"):
+        Config(environment=REQUIRED | {name: "abc"}).require_all()
+
+
 def test_setting_of_a_type_holds_for_that_type_and_the_common_one_for_the_others() -> None:
     config = Config(environment={"ARCHISYNC_CSV_DELIMITER": "PIPE", "ARCHISYNC_CSV_DELIMITER_DDT": " tab "})
     assert (config.csv_delimiter(DDT), config.csv_delimiter(ORDERS)) == ("\t", "|")

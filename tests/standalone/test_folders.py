@@ -146,9 +146,26 @@ def test_a_note_does_not_remove_a_folder_of_somebody_else(folder: Path) -> None:
     left = folder / "archisync-of-somebody"
     left.mkdir()
     os.chown(left, 1234, 1234)
-    (folder / "valkey.sockets").write_text(str(left))
-    with EmbeddedValkey(folder, durable=False):
+    deep = folder / ("d" * 90)  # too long for a socket
+    deep.mkdir()
+    (deep / "valkey.sockets").write_text(str(left))
+    with EmbeddedValkey(deep, durable=False) as valkey:
         assert left.exists()
+        assert str(left) not in valkey.url
+
+
+@as_root_only
+def test_a_place_that_somebody_took_meanwhile_is_not_used(folder: Path) -> None:
+    deep = folder / ("d" * 90)
+    with EmbeddedValkey(deep, durable=False):
+        noted = Path((deep / "valkey.sockets").read_text())
+    assert not noted.exists()
+    noted.mkdir()
+    os.chown(noted, 1234, 1234)
+    with EmbeddedValkey(deep, durable=False) as valkey:
+        assert str(noted) not in valkey.url
+        assert noted.exists()
+    noted.rmdir()
 
 
 @as_root_only

@@ -80,11 +80,11 @@ def test_servers_die_with_a_parent_that_was_killed_and_can_be_started_again(fold
         assert len(pids) == 2
         for pid in pids:
             wait_until_gone(pid)
-    left = [Path((folder / f"{name}.sockets").read_text()) for name in ("postgres", "valkey")]
-    assert all(sockets.exists() for sockets in left)
+    sockets = [folder / f"{name}.run" for name in ("postgres", "valkey")]
+    assert all(path.exists() for path in sockets)
     with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder, durable=False):
         psycopg.connect(postgres.url).close()
-    assert not any(sockets.exists() for sockets in left)
+    assert not any(path.exists() for path in sockets)
 
 
 def test_a_terminals_ctrl_c_does_not_reach_the_servers(
@@ -115,7 +115,7 @@ def test_a_failed_start_shows_what_the_server_wrote_and_leaves_nothing_running(f
     assert caught.value.hint == f"less {folder}/postgres.log"
     with pytest.raises(RuntimeError, match="was not started"):
         _ = failing.pid
-    assert not (folder / "postgres.sockets").exists()
+    assert not (folder / "postgres.run").exists()
 
 
 def test_a_server_that_never_answers_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """`up`: a part that ends is started again, nothing outlives it, and stopping waits for a run however long it takes."""
 
 import os
-import shlex
 import signal
 import stat
 import subprocess
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from archisync.standalone.up import _write_environment
+from archisync.base.envfile import read_env_file, write_env_file
+from archisync.base.errors import ExitCode
 from archisync.store import agents
 from archisync.store.database import connected
 from tests.conftest import REPOSITORY, Cli, clean_environment
@@ -31,13 +31,13 @@ sys.exit(__main__.script())
 
 
 class Up:
-    """`archisync up` in a folder whose name a shell must have quoted. `first_line` is what it prints when everything runs."""
+    """`archisync up` in a folder. `first_line` is what it prints when everything runs."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         self.folder, self.process, self.stderr = folder, process, process.stderr
         self.first_line = self.line("running in ")
-        self.settings = dict(shlex.split(line)[1].split("=", 1) for line in self.env_file.read_text().splitlines())
+        self.settings = read_env_file(self.env_file, {})
 
     @property
     def env_file(self) -> Path:
@@ -86,11 +86,12 @@ def command_line(pid: int) -> str:
 
 
 @contextmanager
-def running(folder: Path, source: str = "/nowhere/{agent}/{type}.csv") -> Iterator[Up]:
-    home = folder / "our data"
+def running(folder: Path, source: str | None = "/nowhere/{agent}/{type}.csv") -> Iterator[Up]:
+    home = folder / "data"
+    env = clean_environment() | ({"ARCHISYNC_SOURCE": source} if source else {})
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, "up", "--folder", str(home), "--processes", "1"], cwd=REPOSITORY,
-        env=clean_environment() | {"ARCHISYNC_SOURCE": source}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             yield Up(home, process)
@@ -101,23 +102,22 @@ def running(folder: Path, source: str = "/nowhere/{agent}/{type}.csv") -> Iterat
                 wait_until_gone(pid)
 
 
-def test_the_file_for_other_terminals_is_private_and_its_name_is_quoted_for_a_shell(folder: Path) -> None:
+def test_the_file_for_other_terminals_is_private_and_named(folder: Path) -> None:
     with running(folder) as up:
         assert stat.S_IMODE(up.env_file.stat().st_mode) == 0o600
-        assert f"in other terminals: . '{up.env_file}'   (Ctrl-C stops everything)" in up.first_line
+        assert f"in other terminals: . {up.env_file}   (Ctrl-C stops everything)" in up.first_line
         assert up.end(signal.SIGTERM) == 0
-        assert not up.env_file.exists()
 
 
 def test_the_file_is_private_from_its_first_moment(folder: Path) -> None:
     before = os.umask(0)
     try:
         (folder / "archisync.env").write_text("left by one that was killed")
-        _write_environment(folder / "archisync.env", {"ARCHISYNC_X": "a b", "HOME": "/"})
+        write_env_file(folder / "archisync.env", {"ARCHISYNC_X": "a b"}, remark="ours")
     finally:
         os.umask(before)
     assert stat.S_IMODE((folder / "archisync.env").stat().st_mode) == 0o600
-    assert (folder / "archisync.env").read_text() == "export ARCHISYNC_X='a b'\n"
+    assert (folder / "archisync.env").read_text() == "# ours\nexport ARCHISYNC_X='a b'\n"
 
 
 def test_each_part_that_ends_is_started_again(folder: Path) -> None:
@@ -171,11 +171,9 @@ def test_stopping_waits_for_the_current_run(cli: Cli, folder: Path) -> None:
         up.process.send_signal(signal.SIGINT)
         up.line("stopping: workers finish their current run (Ctrl-C again cuts it off; a tick takes it back)")
         up.event("workers-stopping")
-        assert up.env_file.exists()
         fifo.write_text("customer_id,name\n1,Ditta\n")
         up.event("run-finished")
         assert up.end() == 0
-        assert not up.env_file.exists()
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_run(cli: Cli, folder: Path) -> None:
@@ -183,4 +181,59 @@ def test_a_second_ctrl_c_does_not_wait_for_the_run(cli: Cli, folder: Path) -> No
         up.process.send_signal(signal.SIGINT)
         up.event("workers-stopping")
         assert up.end(signal.SIGINT) == 0
-        assert not up.env_file.exists()
+
+
+def test_addresses_and_settings_are_the_same_the_next_time(folder: Path) -> None:
+    with running(folder) as up:
+        first = up.settings
+        assert up.end(signal.SIGTERM) == 0
+    with running(folder, source=None) as up:
+        assert up.settings == first
+        assert up.end(signal.SIGTERM) == 0
+    assert first["ARCHISYNC_SOURCE"] == "/nowhere/{agent}/{type}.csv"
+
+
+@pytest.mark.parametrize("name", ["d" * 90, "with, and without=blanks"])
+def test_addresses_are_the_same_where_sockets_are_elsewhere_and_after_it_was_killed(folder: Path, name: str) -> None:
+    deep = folder / name
+    deep.mkdir()
+    with running(deep) as up:
+        first = up.settings
+        assert str(deep) not in first["ARCHISYNC_DATABASE_URL"]
+        up.process.kill()
+    with running(deep) as up:
+        assert up.settings == first
+        assert up.end(signal.SIGTERM) == 0
+
+
+def test_a_new_folder_schedules_only_types_that_have_an_export(cli: Cli, folder: Path) -> None:
+    exports = folder / "exports [new]"
+    for name in ("anna/customers.csv", "service-account/prices.csv.gz"):
+        (exports / name).parent.mkdir(parents=True)
+        (exports / name).write_text("")
+    with running(folder, f"{exports}/{{agent}}/{{type}}.csv") as up:
+        scheduled = cli("interval", "list", "--columns", "type,enabled", env=up.settings).stdout.split()[2:]
+        names, enabled = scheduled[::2], scheduled[1::2]
+        assert {n for n, e in zip(names, enabled, strict=True) if e == "yes"} == {"customers", "prices"}
+        audit = cli("audit", "list", "--columns", "what,on,why", env=up.settings).stdout.splitlines()[1:]
+        assert {line.split(maxsplit=2)[1] for line in audit} == {"orders", "products", "ddt", "invoices"}
+        assert all("there was no export when `archisync up` first ran" in line for line in audit)
+        assert cli("enable", "orders", env=up.settings).returncode == 0
+        assert up.end(signal.SIGTERM) == 0
+    with running(folder, f"{exports}/{{agent}}/{{type}}.csv") as up:  # no longer new: what people decided stays
+        found = cli("interval", "list", "--columns", "type,enabled", env=up.settings).stdout
+        assert "orders     yes" in found
+        assert up.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
+def test_a_folder_that_postgresql_can_t_reach_is_refused_before_anything_is_made(cli: Cli, folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    done = cli("up", "--folder", str(home / "erp" / "data"))
+    assert (done.returncode, done.stderr) == (
+        ExitCode.CONFIGURATION,
+        f"error: root runs PostgreSQL as the user nobody, who may not enter {home}\n"
+        "hint: archisync up --folder /var/lib/archisync   (everybody may enter the folders above it)\n",
+    )
+    assert list(home.iterdir()) == []
