@@ -9,10 +9,14 @@ from archisync.store.database import Database, one
 from archisync.store.typetables import table_of
 
 
-def count_rows(db: Database, sync_type: SyncType, agent_id: str | None) -> int:
-    """The number of rows of the agent; of all agents when it is None. A shared type has the same rows for all."""
-    statement = sql.SQL("select count(*) as n from {}{}").format(table_of(sync_type), _of(sync_type, agent_id))
-    return int(one(db, statement, {"agent_id": agent_id})["n"])
+def count_rows(db: Database, sync_type: SyncType, agent_id: str | None, *, limit: int | None = None) -> int:
+    """The number of rows of the agent; of all agents when it is None. A shared type has the same rows for all. With `limit` it counts no
+    further than that, and `limit` + 1 means more."""
+    statement = sql.SQL("select count(*) as n from (select from {}{} limit %(most)s) x").format(
+        table_of(sync_type), _of(sync_type, agent_id)
+    )
+    most = None if limit is None else limit + 1
+    return int(one(db, statement, {"agent_id": agent_id, "most": most})["n"])
 
 
 def delete_rows(db: Database, sync_type: SyncType, agent_id: str | None) -> int:

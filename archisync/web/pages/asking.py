@@ -24,6 +24,8 @@ from archisync.web.people import Role
 NAMED = 10
 """Things that a question names; of the others it says how many."""
 MOST_RUNS = 200
+ROWS_COUNTED = 10_000
+"""A question that counted all rows of all agents would take longer than a person waits for a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +199,12 @@ def _clear(call: Call, db: Database) -> Question:
         raise Refusal(400, "which type?")
     type_ = SYNC_TYPES[name]
     whose = None if agent_id in (None, SHARED_AGENT) else agent_id
-    number = count_rows(db, type_, whose)
+    number = count_rows(db, type_, whose, limit=ROWS_COUNTED)
+    some = number <= ROWS_COUNTED
+    rows = counted(number, "copied row") if some else f"more than {ROWS_COUNTED} copied rows"
     return Question(
-        text=f"Delete {counted(number, 'copied row')} of {title(name, agent_id or 'all agents') if whose or agent_id is None else name}?",
-        button=f"Delete {counted(number, 'row')}",
+        text=f"Delete {rows} of {title(name, agent_id or 'all agents') if whose or agent_id is None else name}?",
+        button=f"Delete {counted(number, 'row')}" if some else "Delete all of them",
         path="/act/clear",
         fields={"type": name, "agent": whose or "", "all": "" if whose else "true"},
         about=("The ERP is not touched: the next sync loads them again. Until then they are missing.",),

@@ -23,7 +23,7 @@ def page(call: Call) -> Response:
             raise Refusal(404, f"{type_.name} has no settings yet", hint="archisync db migrate")
         pauses = settings.pauses(db)
         points = activity.trends(db, limit=cards.RUNS).get(type_.name, [])
-        waiting = [h for h in held.held_exports(db) if h.sync_type == type_.name]
+        waiting = held.held_exports(db, sync_type=type_.name, limit=LISTED)
         failing = health.failing_pairs(db, after=(type_.name, 2**31 - 1, ""), limit=LISTED)
         return show(
             call,
@@ -32,7 +32,7 @@ def page(call: Call) -> Response:
             title=type_.name,
             card=cards.card(found, now=now, points=points, held=waiting, pauses=pauses),
             shared=type_.scope is Scope.SHARED,
-            held=waiting[:LISTED],
+            held=waiting,
             failing=[pair for pair in failing if pair.sync_type == type_.name],
             paused=any(p.sync_type == type_.name and p.agent_id is None for p in pauses),
             least_fresh=health.least_fresh(db, type_.name, limit=LISTED),
