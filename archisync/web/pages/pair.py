@@ -10,7 +10,7 @@ from starlette.responses import Response
 from archisync.observe.why import Explanation, agent_of_pair, explain
 from archisync.rules.due import Reason
 from archisync.rules.synctypes import SHARED_AGENT, sync_type
-from archisync.store import audit, history
+from archisync.store import audit, history, pairs
 from archisync.store.runs import Run, State
 from archisync.web.calls import Call, storable
 from archisync.web.pages.look import show
@@ -43,7 +43,7 @@ def page(call: Call) -> Response:
         agent_id = agent_of_pair(type_, storable("agent", call.query.get("agent", "")) or None)
         found = explain(db, type_, agent_id)
         runs = history.newest(db, sync_type=type_.name, agent_id=agent_id, limit=RUNS)
-        success = history.newest(db, sync_type=type_.name, agent_id=agent_id, state=State.SUCCEEDED, limit=1)
+        known = pairs.page(db, sync_type=type_, agent_id=agent_id, limit=1)
         return show(
             call,
             db,
@@ -56,7 +56,7 @@ def page(call: Call) -> Response:
             remedies=list(remedies(found, staff)),
             steps=steps(runs[0]) if runs else [],
             runs=runs,
-            success=success[0] if success else None,
+            last_success=known[0][1] if known else None,
             deeds=audit.newest(db, sync_type=type_.name, agent_id=agent_id, limit=DEEDS),
         )
 
