@@ -191,7 +191,7 @@ def test_a_setting_that_somebody_has_changed_meanwhile_is_not_changed(running: P
             assert (refused.status_code, problem["reason"], problem["exit_code"]) == (412, "changed-meanwhile", None)
             assert client.get(API + path).json() == done.json()
             assert client.patch(
-                API + path, json=second, headers={"If-Match": f'"x", {done.headers["etag"]}'}
+                API + path, json=second, headers={"If-Match": f'"x", W/{done.headers["etag"]}'}
             ).is_success
             assert client.patch(API + path, json=first, headers={"If-Match": "*"}).is_success
     assert count(site, "select count(*) from system.audit") == 6
