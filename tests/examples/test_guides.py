@@ -95,6 +95,7 @@ def environment(folder: Path) -> dict[str, str]:
     """A person's shell: a home, and a PATH with archisync on it."""
     programs = folder / "erp" / "venv" / "bin"
     programs.mkdir(parents=True)
+    (programs / "activate").touch()
     scripts = {
         "archisync": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} -m archisync "$@"',
         "python3": f'PYTHONPATH="${{CHECKOUT:-{REPOSITORY}}}" exec {sys.executable} "$@"',
