@@ -32,7 +32,7 @@ venv: $(DEV) ## make .venv with everything that development needs (PYTHON=python
 check: format lint types ## run all that CI runs: format, lint, types, every test but those of `make soak`
 	$(PYTEST) -m "not soak" $(IN_PARALLEL)
 
-test: $(DEV) ## run the tests of the code; those of guides, Sentinel, PgBouncer and Kubernetes schemas run in `make check`
+test: $(DEV) ## run the tests of the code; those of guides, Sentinel, PgBouncer, Kubernetes schemas and of each page in a browser run in `make check`
 	$(PYTEST) -m "not soak and not check" $(IN_PARALLEL)
 
 format: $(DEV) ## name the files that are not formatted

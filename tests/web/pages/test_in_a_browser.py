@@ -114,6 +114,7 @@ def violations(chrome: Browser, source: str) -> list[str]:
     ]
 
 
+@pytest.mark.check
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
@@ -129,6 +130,7 @@ def test_every_page_looks_right_and_is_accessible(
         look(chrome, shown.url + "/", width=2560, dark=dark, name="overview")
 
 
+@pytest.mark.check
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 200])
 def test_no_agents_and_many_fit_too(
@@ -143,6 +145,7 @@ def test_no_agents_and_many_fit_too(
                 assert violations(chrome, axe) == [], address
 
 
+@pytest.mark.check
 @pytest.mark.slow
 def test_hostile_names_ids_and_messages_run_nothing_and_break_nothing(
     connection: Database, database_url: str, redis_url: str, tmp_path: Path, chrome: Browser
