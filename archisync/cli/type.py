@@ -16,6 +16,7 @@ from archisync.rules.synctypes import SYNC_TYPES, SyncType, sync_type
 
 if TYPE_CHECKING:
     from archisync.actions.types import Plan
+    from archisync.formats import Table
 
 commands = command_group("The tables that are synced, and your own ones.")
 
@@ -82,6 +83,54 @@ def _show(a: App, type_: SyncType) -> None:
         a.output.line(f"after: {', '.join(type_.after)}")
     rows = [[f.name, f.kind, f.required, f.role, ", ".join(f.aliases)] for f in type_.fields]
     a.output.table(["field", "kind", "required", "role", "labels"], rows, less=["role", "required"])
+
+
+@commands.command()
+def draft(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new type.")],
+    export: Annotated[
+        str, typer.Option("--from", metavar="FILE", help="An export: CSV, JSON Lines, a workbook or a PDF report.")
+    ],
+) -> None:
+    """Print a declaration to begin with, made from an export. What it guesses has a comment.
+
+    Example: archisync type draft returns --from returns.csv > returns.toml
+    """
+    from itertools import islice
+
+    from archisync.formats import BadRow
+    from archisync.rules.declarations import parse_toml, read
+    from archisync.rules.drafting import MAX_ROWS
+    from archisync.rules.drafting import draft as drafted
+
+    a = app(ctx)
+    table, printed = _opened(a, export)
+    rows = (row.cells for row in table.rows() if not isinstance(row, BadRow))
+    text = drafted(name, Path(export).name, table.labels, islice(rows, MAX_ROWS), "it" if printed else "iso")
+    read(parse_toml(text.encode(), "the draft"), file="the draft")  # its name may not be allowed
+    for line in text.splitlines():
+        a.output.line(line)
+
+
+def _opened(a: App, name: str) -> tuple[Table, bool]:
+    """The file as a table, and whether it is a printed report. Raises UsageError, ExportError."""
+    from archisync.formats import open_table
+    from archisync.sources.interface import Export
+
+    path = Path(name)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UsageError(f"{ascii(name)[:80]} is no file", hint="archisync type draft NAME --from FILE")
+        suffix = path.suffix.lower()
+        export = Export(path=path, origin=path.name, suffix=suffix, size_bytes=size, sha256="")
+        return open_table(export, limits=a.config.reader_limits), suffix == ".pdf"
+    except (OSError, ValueError) as exc:
+        said = exc.strerror if isinstance(exc, OSError) else "it can't be the name of a file"
+        raise UsageError(
+            f"{ascii(name)[:80]} can't be read: {said}", hint="archisync type draft NAME --from FILE"
+        ) from None
 
 
 @commands.command()

@@ -81,6 +81,7 @@ CALLS: dict[str, str] = {
     "guard reset": "guard reset orders",
     "type list": "type list",
     "type show": "type show orders",
+    "type draft": f"type draft returns --from {SAMPLES}/{AGENT}/orders.csv",
     "type check": f"type check {RETURNS}",
     "type diff": f"type diff {RETURNS}",
     "type apply": f"type apply {RETURNS} --sql",
