@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,18 +100,34 @@ def draft(
     """
     from itertools import islice
 
-    from archisync.formats import BadRow
     from archisync.rules.declarations import parse_toml, read
     from archisync.rules.drafting import MAX_ROWS
     from archisync.rules.drafting import draft as drafted
 
     a = app(ctx)
     table, printed = _opened(a, export)
-    rows = (row.cells for row in table.rows() if not isinstance(row, BadRow))
-    text = drafted(name, Path(export).name, table.labels, islice(rows, MAX_ROWS), "it" if printed else "iso")
+    unread: list[str] = []
+    text = drafted(
+        name,
+        Path(export).name,
+        table.labels,
+        islice(_good_rows(table, unread), MAX_ROWS),
+        "it" if printed else "iso",
+        unread=unread,
+    )
     read(parse_toml(text.encode(), "the draft"), file="the draft")  # its name may not be allowed
     for line in text.splitlines():
         a.output.line(line)
+
+
+def _good_rows(table: Table, unread: list[str]) -> Iterator[Sequence[str | None]]:
+    from archisync.formats import BadRow
+
+    for row in table.rows():
+        if isinstance(row, BadRow):
+            unread.append(f"line {row.line}: {row.reason}")
+        else:
+            yield row.cells
 
 
 def _opened(a: App, name: str) -> tuple[Table, bool]:

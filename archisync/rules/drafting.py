@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from zoneinfo import ZoneInfo
 
+from archisync.base.text import counted
 from archisync.rules.declarations import MAX_FIELDS, MAX_LABEL_CHARS, MAX_NAME_BYTES
 from archisync.rules.labels import fold_label, strip_accents
 from archisync.rules.reservedwords import OWN_COLUMNS, RESERVED
@@ -44,9 +45,14 @@ class Column:
         return [value for value in self.values if value is not None]
 
 
-def draft(name: str, file: str, labels: Sequence[str], rows: Iterable[Cells], locale: Locale) -> str:
-    """The TOML of a type `name` for an export like this one. `locale`: how it writes numbers, unless its values show the other one."""
+def draft(
+    name: str, file: str, labels: Sequence[str], rows: Iterable[Cells], locale: Locale, *, unread: Sequence[str] = ()
+) -> str:
+    """The TOML of a type `name` for an export like this one. `locale`: how it writes numbers, unless its values show the other one.
+    `unread` has, once the rows are read, a sentence for each that can't be."""
     columns, notes = _columns(labels, rows)
+    if unread:
+        notes.append(f"{counted(len(unread), 'row')} can't be read, as in {_plain(unread[0])}")
     used = _locale_of(columns, locale)
     for column in columns:
         column.kind, column.why = _kind(column, used)
@@ -111,10 +117,16 @@ def _field_name(label: str, taken: set[str]) -> str:
 
 
 def _locale_of(columns: Sequence[Column], usual: Locale) -> Locale:
-    """The other locale, if more columns are numbers in it than in the usual one."""
+    """The other locale, if no column is a number in the usual one and one is in the other: most of its values have a decimal sign, and not
+    three digits behind it, which may be a list of codes."""
     other: Locale = "it" if usual == "iso" else "iso"
-    count = {way: sum(_is_number(column, way) for column in columns) for way in (usual, other)}
-    return other if count[other] > count[usual] else usual
+    sign = re.compile(r"[,.][0-9]{1,2}(?![0-9])[^,.]*$")
+    if any(_is_number(column, usual) for column in columns):
+        return usual
+    clear = [
+        c for c in columns if _is_number(c, other) and 2 * sum(map(bool, map(sign.search, c.filled))) > len(c.filled)
+    ]
+    return other if clear else usual
 
 
 def _kind(column: Column, locale: Locale) -> tuple[Kind, str]:
