@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archisync.base.errors import ExitCode, NotFoundError, UsageError
-from archisync.cli.arguments import Json, Reason, TypeArgument
+from archisync.cli.arguments import Columns, Json, Reason, TypeArgument
 from archisync.cli.context import App, actor, app, confirm
 from archisync.cli.groups import command_group
 from archisync.rules.synctypes import SYNC_TYPES, SyncType, sync_type
@@ -27,7 +27,7 @@ FileArgument = Annotated[
 
 
 @commands.command("list")
-def list_(ctx: typer.Context, json: Json = False) -> None:
+def list_(ctx: typer.Context, columns: Columns = None, json: Json = False) -> None:
     """Show each type: how often it is fetched, its table, and who declared it.
 
     Example: archisync type list
@@ -45,9 +45,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
          t.declared_at if t.own else None]
         for t in found
     ]  # fmt: skip
-    a.output.table(
-        ["type", "scope", "minutes", "enabled", "table", "declared by", "at"], rows, less=["at", "enabled", "scope"]
-    )
+    heads = ["type", "scope", "minutes", "enabled", "table", "declared by", "at"]
+    a.output.table(heads, rows, less=["at", "enabled", "scope"], columns=columns)
 
 
 @commands.command()
@@ -200,7 +199,7 @@ def apply(
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements; change nothing.")] = False,
     reason: Reason = None,
 ) -> None:
-    """Create or change a type of your own: its table, triggers, rights, schedule and pairs, in one transaction.
+    """Create or change a type of your own. Table, triggers, rights, schedule and pairs change in one transaction.
 
     Example: archisync type apply returns.toml
     """
