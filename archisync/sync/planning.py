@@ -73,10 +73,15 @@ class ChangedSample(NamedTuple):
 def changed_rows(target: Target, plan: Plan) -> ChangedSample:
     """All known rows that would change, or, of more than MOST_CHANGED, about so many, by a hash of their keys."""
     number, parts = len(target.columns), -(-plan.changed // MOST_CHANGED)
+    # First the join of all rows, as in make_plan, then the conditions: where the planner has no statistics of the table, it expects one
+    # row of all conditions together, and compares each row with each.
     statement = target.statement(
-        "select {old}, {new} from {table} t join {stage} s on {same}"
-        " where {mine} and s.ok and t.absent_since is null and {changed}"
-        " and (hash_record(row({key})) & 2147483647) %% {parts} = 0",
+        "with r as materialized ("
+        " select t.tableoid as part, t.ctid as place, s.ctid as staged,"
+        "        s.ok and t.absent_since is null and (hash_record(row({key})) & 2147483647) %% {parts} = 0 and {changed} as wanted"
+        "   from {table} t left join {stage} s on {same} where {mine})"
+        " select {old}, {new} from r join {table} t on t.tableoid = r.part and t.ctid = r.place join {stage} s on s.ctid = r.staged"
+        "  where r.wanted",
         old=columns_of("t", target.columns),
         new=columns_of("s", target.columns),
         key=comma(sql.Identifier("s", name) for name in target.type.key),
