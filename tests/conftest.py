@@ -20,12 +20,13 @@ import pytest
 import redis
 from psycopg import sql
 
+from archisync.base import groupguard
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store.database import Database, connected
-from tests.support import properties  # noqa: F401 - loads the profile of hypothesis
+from tests.support import leftovers, properties  # noqa: F401 - loads the profile of hypothesis
 from tests.support.warm import WarmCommand
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,6 +79,21 @@ def no_own_types() -> Iterator[None]:
     yield
     SYNC_TYPES.set_own({})
     SYNC_TYPES.ask = lambda: None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_outlives_the_tests() -> Iterator[None]:
+    """Fail the run at its end if a process that it started still runs, or, while nobody else can have left it, a folder or segment of ours
+    is still there."""
+    leftovers.adopt_orphans()
+    before = leftovers.files()
+    yield
+    groupguard.stop()
+    left = leftovers.processes_left()
+    if leftovers.is_alone():
+        left += [str(path) for path in leftovers.files() - before]
+    if left:
+        pytest.fail(f"the tests have left behind: {'; '.join(left)[:2000]}")
 
 
 @pytest.fixture(scope="session")

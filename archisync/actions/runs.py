@@ -16,7 +16,7 @@ from archisync.store.queued_runs import Forced
 
 
 def force(db: Database, actor: Actor, pairs: Sequence[Pair], *, why: str | None = None) -> list[Forced]:
-    """A run for each pair at the front of the queue: a new one, or the unfinished one that it joins. Deliver them after the commit
+    """A run for each pair at the front of the queue: a new one, or the one that waits already. Deliver them after the commit
     (`schedule.deliver.deliver_now`)."""
     with db.transaction():
         forced = forcing.force(db, pairs, by=actor.name, why=why)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
 
+from archisync.base import groupguard
 from archisync.base.signals import held_back
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -26,9 +27,11 @@ def start(
     memory_bytes: int = 0,
     cpu_s: int = 0,
     file_bytes: int = 0,
+    guarded: bool = False,
     **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """A running child, which leads a session and process group of its own; `options` are Popen's.
+    """A running child, which leads a session and process group of its own; `options` are Popen's. `guarded`: whoever is left in its
+    group is killed when this process dies, for the child starts processes of its own.
 
     The kernel sends `death_signal` to it when the thread that started it ends (Linux only). It leaves no core dump, and keeps to the limits
     (0: none) of its address space, its processor time and the size of a file that it writes. A Ctrl-C that comes in the meantime is raised
@@ -41,6 +44,8 @@ def start(
         **({resource.RLIMIT_CPU: (cpu_s, cpu_s + 1)} if cpu_s else {}),  # SIGXCPU, and a second later SIGKILL
     }
     child: subprocess.Popen[bytes] | None = None
+    if guarded:
+        groupguard.prepare()
     try:
         with held_back():
             child = subprocess.Popen(  # noqa: S603 - the callers say whose commands these are
@@ -50,6 +55,8 @@ def start(
         if child is not None:
             end(child)
         raise
+    if guarded:
+        groupguard.watch(child.pid)
     return child
 
 
@@ -109,6 +116,7 @@ def end(child: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) ->
         patience_s = 0.0
     with suppress(subprocess.TimeoutExpired):
         child.wait(patience_s)
+    groupguard.forget(child.pid)
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()

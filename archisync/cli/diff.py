@@ -10,7 +10,7 @@ import typer
 from archisync.base.errors import BusyError, ExitCode
 from archisync.cli.arguments import DataAgentOption, Json, TypeArgument, data_agent
 from archisync.cli.context import App, app
-from archisync.cli.held import planned, show_outlook
+from archisync.cli.held import UNKNOWN, planned, show_outlook
 from archisync.cli.history import show_warnings
 from archisync.rules.synctypes import Scope, SyncType, sync_type
 
@@ -61,7 +61,7 @@ def _as_json(found: Preview) -> dict[str, object]:
         "origin": found.origin,
         "seen": found.seen,
         "quarantined": found.quarantined,
-        "plan": asdict(found.outlook.plan),
+        "plan": asdict(found.outlook.plan) if found.outlook.plan else None,
         "vanishing": found.outlook.vanishing,
         "changes": found.outlook.changes,
         "warnings": found.warnings,
@@ -70,15 +70,16 @@ def _as_json(found: Preview) -> dict[str, object]:
 
 
 def _show(output: Output, found: Preview) -> None:
+    plan = found.outlook.plan
     output.fields(
         {
             "export": found.origin,
             "it would be": f"held ({found.hold.rule}): {found.hold.message}" if found.hold else "applied",
             "hint": found.hold.hint if found.hold else None,
-            "rows in the export": found.seen,
+            "rows in the export": UNKNOWN if found.seen is None else found.seen,
             "rows quarantined": found.quarantined,
-            "rows known": found.outlook.plan.known,
-            **planned(asdict(found.outlook.plan)),
+            "rows known": plan.known if plan else None,
+            **planned(asdict(plan) if plan else {}),
         }
     )
     show_outlook(output, found.outlook.vanishing, found.outlook.changes)

@@ -23,6 +23,7 @@ HeldRunId = Annotated[
 ]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Your reason; recorded with your name.")]
 
+UNKNOWN = "unknown"
 _PLANNED = {
     "vanishing": "that would vanish",
     "deleted": "that would be deleted",
@@ -92,7 +93,7 @@ def show(ctx: typer.Context, run_id: HeldRunId, json: Json = False) -> None:
             "rule": h.rule,
             "why": h.message,
             "hint": h.hint,
-            "rows in the export": h.rows_valid,
+            "rows in the export": UNKNOWN if h.rows_valid is None else h.rows_valid,
             "rows known": h.known_rows,
             **planned(h.planned),
             "sha256": h.sha256,
@@ -115,8 +116,10 @@ def _show_what_to_type(output: Output, h: Held) -> None:
         output.line(f'to accept it after all:    archisync held accept {h.run_id} --why "…"')
 
 
-def planned(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts of a plan by the name to show them under."""
+def planned(counts: Mapping[str, int]) -> dict[str, int | str]:
+    """The counts of a plan by the name to show them under. Without a plan nobody knows what the export would do."""
+    if not counts:
+        return {"what it would do": UNKNOWN}
     return {f"rows {what}": counts[name] for name, what in _PLANNED.items() if name in counts}
 
 

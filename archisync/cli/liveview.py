@@ -30,7 +30,7 @@ from archisync.base.errors import ArchisyncError
 from archisync.base.text import duration, printable, relative, seconds, with_hint
 from archisync.cli.output import STYLES
 from archisync.cli.tablefit import GAP, fit
-from archisync.observe.snapshot import Snapshot, read_snapshot
+from archisync.observe.snapshot import PAIRS_NAMED, Snapshot, read_snapshot
 from archisync.rules.config import Config
 from archisync.store import activity
 from archisync.store.activity import Point
@@ -210,6 +210,10 @@ def _details(view: View) -> list[Text]:
     for pair in s.unhealthy:
         word, _, sentence = pair.describe(lambda moment: relative(moment, s.now)).partition(": ")
         found.append(_line(word, sentence))
+    for w in s.warned[:PAIRS_NAMED]:
+        found.append(
+            _line("warned", f"{w.sync_type} of {w.agent_id} (archisync show {w.run_id}): {'; '.join(w.messages)}")
+        )
     for p in s.pauses:
         scope = " of ".join(part for part in (p.sync_type, p.agent_id) if part) or "everything"
         found.append(_line("paused", f"{scope}{': ' + p.reason if p.reason else ''}"))

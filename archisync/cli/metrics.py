@@ -35,6 +35,9 @@ def metrics(
     if output is not None and serve is not None:
         raise UsageError("--output and --serve exclude each other", hint="leave one of them out")
     if serve is not None:
+        from archisync.base.pid1 import leave_pid_1
+
+        leave_pid_1()
         _serve(a, serve)
     elif output is not None:
         atomicfile.replace(output, prometheus.text(a.config), mode=prometheus.FILE_MODE)

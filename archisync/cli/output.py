@@ -81,8 +81,8 @@ class Output:
         self._write(escaped(jsontext.document(document, ascii_only=not self.unicode, indent=None)) + "\n")
 
     def line(self, text: str = "") -> None:
-        """One line of data."""
-        self._write(printable(text, limit=100_000) + "\n")
+        """One line of data, however long: whoever reads it wants all of it."""
+        self._write(printable(text, limit=len(text)) + "\n")
 
     def table(
         self,

@@ -46,8 +46,7 @@ def retry(
             return
         forced = runs.retry(db, actor(), found, why=reason)
         for one in forced:
-            how = "joins the unfinished run" if one.joined else "queued as run"
-            a.output.line(f"{one.sync_type} of {one.agent_id}: {how} {one.run_id}")
+            a.output.line(f"{one}")
         deliver.deliver_now(db, a.config)
 
 

@@ -50,7 +50,8 @@ def run(
 ) -> None:
     """Sync now: the run goes to the front of the queue. Works for disabled types and paused agents, too.
 
-    If the agent already has an unfinished run of the type, that run is used. With --wait, Ctrl-C stops the waiting and not the run.
+    A run that waits already is used. Behind one that is being done, which may have read an older export, there is a new one. With --wait,
+    Ctrl-C stops the waiting and not the run.
 
     Example: archisync run orders --agent anna.bianchi --wait --timeout 60
     """
@@ -104,8 +105,7 @@ def _force(
         a.output.say(f"note: {sentence}")
     forced = runs.force(db, actor(), pairs, why=reason)
     for one in forced:
-        how = "joins the unfinished run" if one.joined else "queued as run"
-        a.output.say(f"{one.sync_type} of {one.agent_id}: {how} {one.run_id}")
+        a.output.say(f"{one}")
     return forced
 
 

@@ -94,6 +94,10 @@ def _lines(found: Snapshot, output: Output) -> Iterator[str]:
     for h in found.held:
         yield f"held: {h.sync_type} of {h.agent_id}: {with_hint(h.message, h.hint)} (archisync held show {h.run_id})"
     yield from _unhealthy_lines(found, output)
+    for w in found.warned[:PAIRS_NAMED]:
+        yield f"warned: {w.sync_type} of {w.agent_id}: {'; '.join(w.messages)} (archisync show {w.run_id})"
+    if len(found.warned) > PAIRS_NAMED:
+        yield "… and more: archisync history"
     from archisync.actions.settings import scope_in_words
 
     for p in found.pauses:

@@ -28,6 +28,8 @@ def up(
 
     Example: ARCHISYNC_SOURCE='/exports/{agent}/{type}.csv' archisync up --folder ~/archisync
     """
+    from archisync.base.pid1 import leave_pid_1
     from archisync.standalone.up import up as run_up
 
+    leave_pid_1()
     run_up(app(ctx).output.say, actor(), folder.expanduser(), processes=processes)

@@ -24,7 +24,9 @@ def web(
     Example: archisync web --listen 127.0.0.1:8080
     """
     from archisync.base.listening import parse_address
+    from archisync.base.pid1 import leave_pid_1
 
+    leave_pid_1()
     a = app(ctx)
     host, port = parse_address(listen)
     _ = a.config.database_url

@@ -33,7 +33,9 @@ def worker(
     if ctx.invoked_subcommand is not None:
         return
     from archisync import sources
+    from archisync.base.pid1 import leave_pid_1
 
+    leave_pid_1()
     a = app(ctx)
     a.config.require_all()
     sources.check_all(a.config)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from archisync.rules.config import Config
     from archisync.store.database import Database
-    from archisync.store.health import TypeHealth, UnhealthyPair
+    from archisync.store.health import TypeHealth, UnhealthyPair, WarnedPair
     from archisync.store.held import Held
     from archisync.store.runs import Run
     from archisync.store.settings import Pause
@@ -35,6 +35,7 @@ class Snapshot:
     running: Sequence[Run]
     held: Sequence[Held]
     unhealthy: Sequence[UnhealthyPair]
+    warned: Sequence[WarnedPair]
     pauses: Sequence[Pause]
 
     @property
@@ -56,6 +57,7 @@ class Snapshot:
             "running": self.running,
             "held": self.held,
             "ailing": self.unhealthy[:PAIRS_NAMED],
+            "warned": self.warned[:PAIRS_NAMED],
             "pauses": self.pauses,
         }
 
@@ -66,7 +68,7 @@ def type_documents(types: Sequence[TypeHealth]) -> list[dict[str, Any]]:
 
 
 def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int, config: Config | None = None) -> Snapshot:
-    """`pairs_limit`: unhealthy pairs to read at most. With `config`, Redis is asked for workers."""
+    """`pairs_limit`: unhealthy pairs, and warned ones, to read at most. With `config`, Redis is asked for workers."""
     from archisync.store import clock, health, held, history, settings, ticks
 
     last_tick = ticks.last(db)
@@ -79,6 +81,7 @@ def read_snapshot(db: Database, *, held_limit: int, pairs_limit: int, config: Co
         running=history.running(db),
         held=held.held_exports(db, limit=held_limit),
         unhealthy=health.unhealthy_pairs(db, limit=pairs_limit),
+        warned=health.warned_pairs(db, limit=pairs_limit),
         pauses=settings.pauses(db),
     )
 

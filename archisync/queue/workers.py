@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from rq import Worker
 
-from archisync.base.errors import ArchisyncError
+from archisync.base.errors import ArchisyncError, ConfigurationError
 from archisync.queue.foreignkeys import workers_key
 from archisync.rules.config import Config
 
@@ -30,8 +30,9 @@ def new_worker_name() -> str:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveWorker:
     """A worker whose key in Redis has not expired. `state`: busy, idle, started or suspended. `pid_namespace`: the kernel's name of the
-    container that its process id counts in. `child_pid`: its process that does syncs. `memory_bytes`: of that process, or of the worker
-    when it has none. `seen_at`: its last sign of life. None: the worker doesn't say."""
+    container that its process id counts in. `site`: its database (archisync.store.site). `child_pid`: its process that does syncs.
+    `memory_bytes`: of that process, or of the worker when it has none. `seen_at`: its last sign of life. None: the worker doesn't
+    say."""
 
     name: str
     state: str
@@ -40,6 +41,7 @@ class LiveWorker:
     memory_bytes: int | None = None
     started_at: datetime | None = None
     seen_at: datetime | None = None
+    site: str | None = None
 
     @property
     def host_and_pid(self) -> tuple[str, int] | None:
@@ -77,6 +79,16 @@ def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
     ]
 
 
+def require_own_queue(client: redis.Redis, queue_name: str, site: str | None) -> None:
+    """Raise ConfigurationError when a worker of another site takes jobs from this queue: two sites on one Redis would eat each other's."""
+    others = [worker for worker in live_workers(client, queue_name) if site and worker.site and worker.site != site]
+    if others:
+        raise ConfigurationError(
+            f"another site's worker takes jobs from the queue {queue_name} on this Redis: {others[0].place}",
+            hint="give each site a queue of its own: ARCHISYNC_QUEUE, where its ticks and its workers run",
+        )
+
+
 def forget_dead_workers(client: redis.Redis, queue_name: str) -> None:
     """Take the workers that archisync started and whose key has expired off the queue's list of workers."""
     ours = f"{Worker.redis_worker_namespace_prefix}{WORKER_NAMES.removesuffix('*')}".encode()
@@ -109,7 +121,7 @@ def _is_live(key: bytes, found: Any) -> bool:
 
 
 def _worker(name: bytes, found: dict[bytes, bytes]) -> LiveWorker:
-    namespace = found.get(b"pid_namespace")
+    namespace, site = found.get(b"pid_namespace"), found.get(b"site")
     return LiveWorker(
         name=_text(name),
         state=_text(found.get(b"state", b"?")),
@@ -118,6 +130,7 @@ def _worker(name: bytes, found: dict[bytes, bytes]) -> LiveWorker:
         memory_bytes=_number(found.get(b"memory_bytes")),
         started_at=_moment(found.get(b"birth")),
         seen_at=_moment(found.get(b"last_heartbeat")),
+        site=None if site is None else _text(site),
     )
 
 

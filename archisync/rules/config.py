@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archisync.base.errors import ConfigurationError
-from archisync.rules import serverurls, websettings
+from archisync.rules import serverurls, websettings, zones
 from archisync.rules.settings import Credential, Given, Setting, TypeSetting, Variable, any_text, choice, whole_number
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def _time_zone(name: str, text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"{name} is {text!r}", hint="for example Europe/Rome") from exc
+        raise ConfigurationError(f"{name} is {text!r}", hint=zones.hint()) from exc
     except KeyError:  # ZoneInfoNotFoundError
-        raise ConfigurationError(f"there is no time zone {text!r} ({name})", hint="for example Europe/Rome") from None
+        raise ConfigurationError(f"there is no time zone {text!r} ({name})", hint=zones.hint()) from None
 
 
 def _queue(name: str, text: str) -> str:
@@ -199,7 +199,7 @@ class Config:
         common=False,
     )
     zone = Setting("ARCHISYNC_TIMEZONE", _time_zone, "of times in exports that don't name one", default="Europe/Rome")
-    queue = Setting("ARCHISYNC_QUEUE", _queue, "name of the RQ queue", default="archisync")
+    queue = Setting("ARCHISYNC_QUEUE", _queue, "name of the site's own RQ queue", default="archisync")
     lease_s = Setting(
         "ARCHISYNC_LEASE_S",
         whole_number(10, 3600),

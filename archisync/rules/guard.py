@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from archisync.base.text import counted
+from archisync.base.text import counted, iso
 from archisync.rules.changedrows import Suspicion
 from archisync.rules.reasons import Limits, Rule
 
@@ -59,7 +60,8 @@ class Evidence:
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
     `suspicions`: what looks wrong in the rows that change, in the order of the rules. `newly_open`: the last line lacks its line end, and
-    that of the last applied export had one.
+    that of the last applied export had one. `written_at` and `last_written_at`: when the ERP wrote this export, and the last applied one
+    that lay beside it under another name.
     """
 
     seen: int
@@ -71,6 +73,8 @@ class Evidence:
     plan: Plan = Plan()
     suspicions: Sequence[Weighed] = ()
     newly_open: bool = False
+    written_at: datetime | None = None
+    last_written_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +112,8 @@ def judge(evidence: Evidence, limits: Limits = DEFAULTS) -> Hold | None:
         return broken
     findings = tuple(found for weighed in evidence.suspicions if (found := _weigh(weighed, limits)))
     unlikely = (
-        _rejected(evidence, limits)
+        _older(evidence)
+        or _rejected(evidence, limits)
         or _more(evidence)
         or _values(findings)
         or _fewer(evidence, limits)
@@ -132,6 +137,17 @@ def _broken(evidence: Evidence) -> Hold | None:
     if evidence.seen and not evidence.valid:
         return Hold(rule=Rule.ALL_REJECTED, message=f"all {evidence.seen} rows of the export were rejected")
     return None
+
+
+def _older(evidence: Evidence) -> Hold | None:
+    """An old copy beside a file that has gone: every row would be as it was then."""
+    written, last = evidence.written_at, evidence.last_written_at
+    if written is None or last is None or written >= last:
+        return None
+    return Hold(
+        rule=Rule.OLDER_FILE,
+        message=f"the export was written at {iso(written)}, the one that was applied last at {iso(last)}",
+    )
 
 
 def _rejected(evidence: Evidence, limits: Limits) -> Hold | None:

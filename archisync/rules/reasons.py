@@ -20,6 +20,7 @@ class Rule(StrEnum):
     MISSING_COLUMN = "missing-column"
     ALL_REJECTED = "all-rejected"
     DUPLICATE_KEYS = "duplicate-keys"
+    OLDER_FILE = "older-file"
     OTHER_NOTATION = "other-notation"
     QUARANTINED = "quarantined"
     ANOTHER_AGENTS = "another-agents"

@@ -12,6 +12,7 @@ from archisync.schedule.deadlines import DELIVER_DEADLINE_S
 from archisync.schedule.summary import Summary
 from archisync.store import deliveries
 from archisync.store.database import Database
+from archisync.store.site import site_of
 
 if TYPE_CHECKING:
     from rq import Queue
@@ -34,8 +35,10 @@ def deliver(db: Database, config: Config, summary: Summary, *, more: Callable[[]
     from archisync.queue.foreignkeys import move_foreign_keys_aside
     from archisync.queue.job import job_id
     from archisync.queue.joblist import missing_jobs, rq_queue
+    from archisync.queue.workers import require_own_queue
 
     with redis_client(config.redis_url) as client:
+        require_own_queue(client, config.queue, site_of(db))
         move_foreign_keys_aside(client, config.queue, EventLog())
         by_job = {job_id(job): job for job in maybe_lost}
         lost = [by_job[id_] for id_ in missing_jobs(client, config.queue, by_job)]

@@ -1,6 +1,7 @@
 """Forcing a resync: choosing the pairs, queueing a run for each at the front of the queue, waiting for the outcome.
 
-A forced run joins the pair's unfinished run, if there is one, instead of doubling it. It also runs while the type is disabled or the
+A forced run joins the pair's run that waits, if there is one, instead of doubling it; it never joins one that is being done, which may have
+read its export already. It also runs while the type is disabled or the
 agent paused, and the caller can say so. An agent that is not on the whitelist is never forced.
 """
 
@@ -82,7 +83,7 @@ def _whitelisted(db: Database, agent_id: str) -> str:
 
 
 def force(db: Database, chosen: Sequence[Pair], *, by: str, why: str | None) -> list[Forced]:
-    """A run for each pair: a new one, or the unfinished one that it joins."""
+    """A run for each pair: a new one, or the one that waits already."""
     return queued_runs.force_all(db, _keys(chosen), by=by, why=why)
 
 

@@ -65,6 +65,7 @@ def _run_program(arguments: list[str], body: bytes, environment: Mapping[str, st
             arguments,
             content=body,
             timeout_s=CALL_TIMEOUT_S,
+            guarded=True,
             env={name: environment[name] for name in _PASSED if name in environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from archisync.schedule.deliver import deliver
 from archisync.schedule.notify import send_notices
 from archisync.schedule.queueing import QueueingAhead, queue_due
 from archisync.schedule.summary import Summary
-from archisync.store import claims, clock, deliveries, history, notices, queued_runs, ticks
+from archisync.store import claims, clock, deliveries, history, notices, queued_runs, settings, ticks
 from archisync.store.database import Database
 
 PRUNE_BATCH = 1_000
@@ -58,3 +58,4 @@ def prune(db: Database, config: Config, summary: Summary) -> None:
     summary.pruned += ticks.prune(db, limit=PRUNE_BATCH)
     deliveries.forget(db, limit=PRUNE_BATCH)
     notices.prune(db, limit=PRUNE_BATCH)
+    settings.forget_pauses(db)

@@ -48,6 +48,8 @@ class Export:
     `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`. `sha256` is the hex
     digest of the decompressed content. `validators` are stored with a successful run and come back in the next request; they have at
     most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON. `original`: what is moved after the commit, if anything.
+    `written_at`: when the ERP wrote the file, in seconds since 1970, where a file system or bucket says so: an older one beside the applied
+    export is held.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Export:
     validators: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     original: Original | None = None
+    written_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

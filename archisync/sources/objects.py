@@ -149,6 +149,7 @@ def _fetch(bucket: Any, place: _Place, found: _Found, request: Request) -> Fetch
         validators={"object": mine, "etag": etag} if etag and len(etag) < 1000 else {},
         details={"version": printable(version, limit=200)} if version else {},
         original=found.original(etag),
+        written_at=meta["last_modified"].timestamp(),
     )
 
 

@@ -58,7 +58,7 @@ class PathSource:
             return str(path) if _is_applied(file, _name(path), request) else None
 
     def fetch(self, request: Request) -> Fetched:
-        """Copy one file, unless it has the bytes of the applied export. Reads `PATH.gz` when `PATH` is missing.
+        """Copy one file, unless it has the bytes of the applied export: of `PATH` and `PATH.gz` the one that was written last.
 
         Raises as described at `Source.fetch`.
         """
@@ -80,6 +80,7 @@ class PathSource:
             sha256=spooled.sha256,
             validators={} if spooled.packed else _validators(name, spooled),
             original=original,
+            written_at=status.st_mtime,
         )
 
     def put_away(self, request: Request, original: Original) -> None:
@@ -204,18 +205,31 @@ def _open(path: Path) -> tuple[BinaryIO, Path]:
     """The open file and its real path, which may end in `.gz`."""
     packed = path.with_name(path.name + ".gz") if path.name else path
     try:
-        return _open_regular(path), path
+        file = _open_regular(path)
     except FileNotFoundError as exc:
         if path.suffix.lower() == ".gz":
             raise NoExportError(f"no export at {path}", hint=_CHECK_HINT) from exc
     except OSError as exc:
         raise _refusal(exc, path) from exc
+    else:
+        if path.suffix.lower() == ".gz" or not _is_newer(packed, file):
+            return file, path
+        file.close()
     try:
         return _open_regular(packed), packed
     except FileNotFoundError as exc:
         raise NoExportError(f"no export at {path}, nor at {packed.name} beside it", hint=_CHECK_HINT) from exc
     except OSError as exc:
         raise _refusal(exc, packed) from exc
+
+
+def _is_newer(path: Path, file: BinaryIO) -> bool:
+    """Whether there is a file at `path` that was written after the open one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime_ns > os.fstat(file.fileno()).st_mtime_ns
 
 
 def _open_regular(path: Path) -> BinaryIO:

@@ -2,7 +2,7 @@
 
 The program leads a process group of its own, which ends with it: on a limit with SIGTERM and later SIGKILL, after the program's own end
 with SIGKILL for every process that is left. A process that still holds the program's standard output by then makes the export incomplete.
-The program itself dies with the worker; a child of its own in another session can't be reached.
+The group dies with the worker, also with one that is killed; a child of its own in another session can't be reached.
 """
 
 from __future__ import annotations
@@ -188,6 +188,7 @@ def _started(
         return start(
             arguments,
             memory_bytes=memory_bytes,
+            guarded=True,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

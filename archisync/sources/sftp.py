@@ -124,6 +124,7 @@ def _fetch(client: SftpClient, place: Place, path: str, options: Options, reques
         sha256=spooled.sha256,
         validators=known if is_strong else {},
         original=original,
+        written_at=float(before.modified) if before.modified else None,
     )
 
 

@@ -1,18 +1,13 @@
-"""The private folder in which a process keeps exports while it works on them. It is removed even if the process is killed.
-
-Each folder is locked (flock) by its process. A process that makes one first removes the folders that nobody has locked: they hold
-customers' data, and a killed process can't remove its own.
-"""
+"""The private folder in which a process keeps exports while it works on them: customers' data, removed even if the process is killed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
+from archisync.base import lockedfolders
 from archisync.base.errors import TransientSourceError
 
 PREFIX = "archisync-spool-"
@@ -26,8 +21,8 @@ class SpoolFolder:
 
     def __init__(self) -> None:
         try:
-            remove_abandoned()
-            self.path, self._lock = _made()
+            lockedfolders.remove_abandoned(PREFIX, Path(tempfile.gettempdir()))
+            self.path, self._lock = lockedfolders.make(_made)
         except OSError as exc:
             where = f" {tempfile.tempdir}" if tempfile.tempdir else ""
             raise TransientSourceError(
@@ -46,25 +41,5 @@ class SpoolFolder:
         os.close(self._lock)
 
 
-def _made() -> tuple[Path, int]:
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        with suppress(FileNotFoundError):  # another process removed it before it was locked
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists():
-                return path, lock
-            os.close(lock)
-
-
-def remove_abandoned() -> None:
-    """Remove this user's folders that no process has locked."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, or another process is removing it
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.geteuid():
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+def _made() -> Path:
+    return Path(tempfile.mkdtemp(prefix=PREFIX))

@@ -111,7 +111,15 @@ def _environment(access: Access) -> dict[str, str]:
 
 def _started(arguments: list[str], environment: Mapping[str, str], said: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
-        return start(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0)
+        return start(
+            arguments,
+            guarded=True,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            bufsize=0,
+        )
     except FileNotFoundError as exc:
         raise ConfigurationError(
             "an sftp:// source needs OpenSSH's ssh", hint="apt-get install openssh-client"

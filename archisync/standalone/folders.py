@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from archisync.base import lockedfolders
 from archisync.base.errors import BusyError, ConfigurationError
 from archisync.standalone.account import Account, closed_parent, is_private_group, postgres_account, user_name
 
@@ -20,6 +21,7 @@ BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds t
 POLL_S = 0.02
 LONGEST_PATH_BYTES = 80  # a socket's path may have 107, and "/.s.PGSQL.5432.lock" needs 19 of them
 TEMPORARY_PREFIX = "archisync-"
+LOCKED_PREFIX = "archisync-tmp-"
 FILES = ("postgres", "valkey", "binaries", "archisync.env")
 """The beginnings of the names that the servers, and `archisync up`, have in a folder."""
 HINT_FOLDER = "name a folder of your own that nobody else may write to: archisync up --folder ~/archisync"
@@ -112,12 +114,15 @@ def _try_lock(descriptor: int) -> bool:
 @contextmanager
 def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
     """A new folder that the servers can use whoever runs them, removed at the end. It is in `inside` if they can reach it there."""
-    folder = make_temporary(postgres_account(), inside)
+    for parent in _temporary_parents(inside):
+        lockedfolders.remove_abandoned(LOCKED_PREFIX, parent)
+    folder, lock = lockedfolders.make(lambda: make_temporary(postgres_account(), inside, prefix=LOCKED_PREFIX))
     folder.chmod(0o711)
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+        os.close(lock)
 
 
 def fits_a_socket(folder: Path) -> bool:
@@ -126,12 +131,16 @@ def fits_a_socket(folder: Path) -> bool:
     return re.fullmatch(r"[\w./+~@-]+", str(folder)) is not None and len(os.fsencode(folder)) <= LONGEST_PATH_BYTES
 
 
-def make_temporary(account: Account | None, inside: Path | None = None) -> Path:
+def _temporary_parents(inside: Path | None) -> tuple[Path, ...]:
+    usual = (Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 — mkdtemp inside
+    return (*([inside] if inside else []), *usual)
+
+
+def make_temporary(account: Account | None, inside: Path | None = None, *, prefix: str = TEMPORARY_PREFIX) -> Path:
     """A new private folder whose path is short enough for a socket, whose parents the account may pass through, and whose place nobody
     else can take."""
-    usual = (Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 — mkdtemp inside
-    for parent in (*([inside] if inside else []), *usual):
-        length = len(os.fsencode(parent)) + len(TEMPORARY_PREFIX) + 9  # mkdtemp adds a slash and eight characters
+    for parent in _temporary_parents(inside):
+        length = len(os.fsencode(parent)) + len(prefix) + 9  # mkdtemp adds a slash and eight characters
         if length <= LONGEST_PATH_BYTES and closed_parent(parent, account) is None and not _problem_on_the_way(parent):
-            return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     raise ConfigurationError("there is no temporary folder that the servers can reach", hint="export TMPDIR=/tmp")

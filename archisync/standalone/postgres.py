@@ -29,6 +29,7 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
         "log_timezone": "UTC",
         "log_checkpoints": "off",  # an idle server must not fill its log
         "cluster_name": "archisync",  # ps shows it
+        "dynamic_shared_memory_type": "mmap",  # in the data folder: a server that is killed leaves nothing in /dev/shm
     }
 )
 _NOT_DURABLE = MappingProxyType({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})

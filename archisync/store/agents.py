@@ -12,19 +12,20 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from archisync.base.errors import ConfigurationError, NotFoundError, UsageError
+from archisync.base.errors import ConfigurationError, NotFoundError, SchemaError, UsageError
 from archisync.store.database import Database, Params, one
 
-_AGENT = """u.id as agent_id, coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
+_AGENT = """u.id::text as agent_id,
+       coalesce(to_jsonb(u) ->> 'full_name', to_jsonb(u) ->> 'name', to_jsonb(u) ->> 'username') as name,
        u.whitelisted is true as whitelisted,
        (select nullif(min(coalesce(s.last_success_at, '-infinity')), '-infinity')
-          from system.sync_state s where s.agent_id = u.id) as oldest_success_at,
-       exists (select from system.pauses_of(null, u.id) x where x.agent_id = u.id) as paused"""
+          from system.sync_state s where s.agent_id = u.id::text) as oldest_success_at,
+       exists (select from system.pauses_of(null, u.id::text) x where x.agent_id = u.id::text) as paused"""
 # Purpose: the agents, each with the least fresh of its types. to_jsonb: the table may lack a column for names. Caller: agents, agent.
 # No locks.
 SQL_LIST = f"""
 select {_AGENT} from agents.users u
-where %(id)s::text is null or u.id = %(id)s
+where %(id)s::text is null or u.id::text = %(id)s
 order by u.id
 """  # noqa: S608 - the part is a constant of this module
 # Purpose: a page of them, in order of their ids; `part`: of those whose ids contain it, in any case of letters. The id alone is looked
@@ -32,18 +33,20 @@ order by u.id
 SQL_PAGE = f"""
 select {_AGENT} from (
   select x.id from agents.users x
-   where x.id > %(after)s and (%(part)s::text is null or strpos(lower(x.id), lower(%(part)s)) > 0)
+   where x.id::text > %(after)s and (%(part)s::text is null or strpos(lower(x.id::text), lower(%(part)s)) > 0)
      and (%(whitelisted)s::boolean is null or (x.whitelisted is true) = %(whitelisted)s)
-   order by x.id limit %(limit)s) found
+   order by x.id::text limit %(limit)s) found
   join agents.users u on u.id = found.id
- order by u.id
+ order by u.id::text
 """  # noqa: S608
 # Purpose: agents whose ids contain a text, in any case of letters. Caller: ids_with. No locks.
-SQL_IDS_WITH = "select id from agents.users where strpos(lower(id), lower(%(part)s)) > 0 limit %(limit)s"
+SQL_IDS_WITH = (
+    "select id::text as id from agents.users where strpos(lower(id::text), lower(%(part)s)) > 0 limit %(limit)s"
+)
 # Purpose: put an agent on the whitelist, or take it off. Caller: set_whitelisted. Locks: the row, and those that the triggers change.
-SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id = %(id)s returning id"
+SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id::text = %(id)s returning id"
 # Purpose: an agent leaves the registry. Caller: remove. Locks: the row, and those that the triggers change.
-SQL_REMOVE = "delete from agents.users where id = %(id)s"
+SQL_REMOVE = "delete from agents.users where id::text = %(id)s"
 # Purpose: how many agents are on the whitelist. Caller: count_whitelisted. No locks.
 SQL_COUNT = "select count(*) as n from (select from agents.users where whitelisted limit %(limit)s + 1) x"
 # Purpose: the columns that the table has. Caller: add. No locks.
@@ -52,19 +55,31 @@ select column_name from information_schema.columns where table_schema = 'agents'
 """
 # Purpose: agent ids that a shell may offer. Caller: ids_beginning_with. No locks.
 SQL_IDS_BEGINNING_WITH = """
-select id from agents.users where starts_with(id, %(prefix)s) order by id limit %(limit)s
+select id::text as id from agents.users where starts_with(id::text, %(prefix)s) order by id limit %(limit)s
 """
 # Purpose: make system.sync_state agree with agents.users where something has written past the triggers (replication, say).
 # Caller: complete. Reads both tables from end to end. Locks: the rows that differ.
 SQL_COMPLETE = """
 select system.activate_agents(array(
-         select u.id from agents.users u
-          where u.whitelisted and not exists (select from system.sync_state p where p.agent_id = u.id and p.active))),
+         select u.id::text from agents.users u
+          where u.whitelisted and not exists (select from system.sync_state p where p.agent_id = u.id::text and p.active))),
        system.deactivate_agents(array(
          select distinct p.agent_id from system.sync_state p join system.sync_types t using (sync_type)
           where p.active and t.scope = 'agent'
-            and not exists (select from agents.users u where u.id = p.agent_id and u.whitelisted)))
+            and not exists (select from agents.users u where u.id::text = p.agent_id and u.whitelisted)))
 """
+
+# Purpose: what agents.users is, and the types of the columns that we rely on. Caller: check_registry. No locks.
+SQL_REGISTRY = """
+select c.relkind::text as kind,
+       (select format_type(a.atttypid, null) from pg_attribute a
+         where a.attrelid = c.oid and a.attname = 'id' and not a.attisdropped) as id_type,
+       (select format_type(a.atttypid, null) from pg_attribute a
+         where a.attrelid = c.oid and a.attname = 'whitelisted' and not a.attisdropped) as whitelisted_type
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'agents' and c.relname = 'users'
+"""
+_ID_TYPES = ("text", "character varying", "smallint", "integer", "bigint", "uuid")
+_RELATION = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 
 LOOKED_AT = 1000
 """Agents compared with a mistyped id: a bound on the time that it takes in a large registry."""
@@ -164,6 +179,27 @@ def _unknown(db: Database, agent_id: str) -> NotFoundError:
     )
 
 
+def check_registry(db: Database) -> None:
+    """Raise SchemaError unless agents.users, if it exists, is a table that archisync can use."""
+    row = db.execute(SQL_REGISTRY).fetchone()
+    if row is None:
+        return
+    wrong = None
+    if row["kind"] not in ("r", "p"):
+        wrong = f"agents.users is {_RELATION.get(row['kind'], 'no table')}, and its triggers need a table"
+    elif row["id_type"] is None:
+        wrong = "agents.users has no column id"
+    elif row["id_type"] not in _ID_TYPES:
+        wrong = f"agents.users.id is of type {row['id_type']}; ids are {', '.join(_ID_TYPES)}"
+    elif row["whitelisted_type"] not in (None, "boolean"):
+        wrong = f"agents.users.whitelisted is of type {row['whitelisted_type']}, not boolean"
+    if wrong:
+        hint = (
+            "rename it, and archisync makes its own table; or give it a column id, and the column whitelisted boolean"
+        )
+        raise SchemaError(wrong, hint=hint)
+
+
 def complete(db: Database) -> None:
     """Schedule the agents on the whitelist and no others, where something has written past the triggers on agents.users."""
     db.execute(SQL_COMPLETE)
@@ -190,6 +226,11 @@ def add(db: Database, agent_id: str, *, name: str | None, whitelisted: bool) -> 
         raise ConfigurationError(
             f"agents.users requires a column that archisync doesn't know: {exc.diag.column_name}",
             hint="add the agent with SQL, then: archisync agent allow ID",
+        ) from None
+    except (psycopg.errors.InvalidTextRepresentation, psycopg.errors.NumericValueOutOfRange) as exc:
+        raise UsageError(
+            f"the ids of agents.users are numbers or uuids, and {ascii(agent_id)[:60]} is none: {exc.diag.message_primary}",
+            hint="archisync agent list   (shows those that there are)",
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 from archisync.rules.guard import HIGH_WATER_DAYS
@@ -19,6 +19,7 @@ SQL_BEGIN_APPLY = """
 with forgotten as (
   delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s returning 1)
 select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
+       set_config('archisync.sync_type', %(sync_type)s, true),
        r.forced, system.clock() as now,
        set_config('synchronous_commit', case when r.forced then current_setting('synchronous_commit') else 'off' end, true),
        set_config('work_mem', '64MB', true),  -- for a hash of 100,000 rows; with 4 MB it goes to disk and back
@@ -30,18 +31,29 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        (select max(value::bigint) from jsonb_each_text(st.high_rows)
          where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int) as high_rows,
        st.applied_source ->> 'line_layout' as line_layout, st.applied_source ->> 'digest_layout' as digest_layout,
-       coalesce((st.applied_source ->> 'open_ended')::boolean, false) as open_ended
+       coalesce((st.applied_source ->> 'open_ended')::boolean, false) as open_ended,
+       coalesce(st.applied_source -> 'columns', '[]') as columns, coalesce(st.applied_source -> 'lost', '{}') as lost,
+       (system.clock() at time zone 'UTC')::date as today,
+       (st.applied_source ->> 'written_at')::timestamptz as written_at, st.applied_source ->> 'origin' as origin,
+       st.applied_source ->> 'sha256' as sha256
   from system.sync_settings s
  cross join (select exists (select from system.queued_runs where id = %(run_id)s and trigger = 'forced') as forced) r
   left join system.sync_state st on st.sync_type = s.sync_type and st.agent_id = %(agent_id)s
  where s.sync_type = %(sync_type)s
 """
 
+# Purpose: the columns that the pair's exports have had. Caller: had. No locks.
+SQL_HAD = """
+select coalesce(applied_source -> 'columns', '[]')
+       || (select coalesce(jsonb_agg(name), '[]') from jsonb_object_keys(applied_source -> 'lost') name) as columns
+  from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s and applied_source is not null
+"""
+
 # Purpose: the pair has no data any more: no baseline, nothing known of an applied export; a standing acceptance was given for other
 # data. Caller: clear, which deletes the rows in the same transaction. Locks: the state rows.
 SQL_FORGET = """
 update system.sync_state
-   set known_rows = null, high_rows = '{}', applied_source = null, same_changes_nothing = false,
+   set known_rows = null, high_rows = '{}', applied_source = null, same_changes_nothing = false, warned_run_id = null,
        data_version = data_version + 1
  where sync_type = %(sync_type)s and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
 """
@@ -51,9 +63,10 @@ class Begun(NamedTuple):
     """What the transaction of an apply begins with. `outside_changes`: somebody else has written to the pair's rows since the last apply.
     `known_rows`: rows of the last applied export; `high_rows`: of the largest one in the last seven days; None before the first.
     `line_layout`: how the lines of the last export were read, `digest_layout`: the one that the rows' digests are of; None when they
-    were no lines, or nothing is known of it. `open_ended`: the last export's final line
-    had no line end, and was accepted so. `held`: an earlier export waits for a decision. `forced`: somebody waits for this run.
-    `now`: the database's. `limits`: the guard's."""
+    were no lines, or nothing is known of it. `open_ended`: the last export's final line had no line end, and was accepted so.
+    `columns`: the fields that it had; `lost`: those that earlier ones had, and since which day (UTC) they are gone. `origin`,
+    `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes. `held`: an earlier export waits for a decision.
+    `forced`: somebody waits for this run. `now`: the database's. `limits`: the guard's."""
 
     outside_changes: bool
     known_rows: int | None
@@ -61,6 +74,12 @@ class Begun(NamedTuple):
     line_layout: str | None
     digest_layout: str | None
     open_ended: bool
+    columns: list[str]
+    lost: dict[str, str]
+    today: date
+    written_at: datetime | None
+    origin: str | None
+    sha256: str | None
     held: bool
     forced: bool
     now: datetime
@@ -78,6 +97,12 @@ def begin_apply(db: Database, *, run_id: int, sync_type: str, agent_id: str) -> 
     row = one(db, SQL_BEGIN_APPLY, params, prepare=True)
     limits = Limits(drop=row["drop_percent"], delete=row["delete_percent"], rewrite=row["rewrite_percent"])
     return Begun(limits=limits, **{name: row[name] for name in Begun._fields if name != "limits"})
+
+
+def had(db: Database, *, sync_type: str, agent_id: str) -> list[str]:
+    """The fields that the pair's exports have had lately."""
+    row = db.execute(SQL_HAD, {"sync_type": sync_type, "agent_id": agent_id}).fetchone()
+    return list(row["columns"]) if row else []
 
 
 def forget(db: Database, sync_type: SyncType, agent_id: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from archisync.rules.synctypes import SHARED_AGENT
 from archisync.store.database import Database, one
@@ -45,20 +46,37 @@ select st.sync_type, st.agent_id from system.sync_state st join system.sync_sett
  where st.active and s.enabled order by st.agent_id, st.sync_type limit %(limit)s
 """
 # Purpose: ids to check, since plain SQL may have written any. Caller: whitelisted_ids. No locks.
-SQL_WHITELISTED_IDS = "select id from agents.users where whitelisted order by id limit %(limit)s"
+SQL_WHITELISTED_IDS = "select id::text as id from agents.users where whitelisted order by id limit %(limit)s"
 # Purpose: agents on the whitelist that are not scheduled, among the first. Caller: out_of_step. No locks.
 SQL_NOT_SCHEDULED = """
-select u.id as agent_id from (select id from agents.users where whitelisted order by id limit %(limit)s) u
+select u.id as agent_id from (select id::text as id from agents.users where whitelisted order by id limit %(limit)s) u
  where not exists (select from system.sync_state p where p.agent_id = u.id and p.active)
 """
 # Purpose: agents that are scheduled but not on the whitelist, among the first. Caller: out_of_step. No locks.
 SQL_STILL_SCHEDULED = """
 select p.agent_id from (select distinct agent_id from system.sync_state where active and agent_id <> %(shared)s
                          order by agent_id limit %(limit)s) p
- where not exists (select from agents.users u where u.id = p.agent_id and u.whitelisted)
+ where not exists (select from agents.users u where u.id::text = p.agent_id and u.whitelisted)
 """
 
 
+# Purpose: the columns of a table as they are now. Caller: columns_of. No locks.
+SQL_COLUMNS_OF = """
+select a.attname as name, format_type(a.atttypid, null) as type,
+       a.attnotnull and not a.atthasdef and a.attidentity = '' as must_be_filled
+  from pg_attribute a where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped order by a.attnum
+"""
+# Purpose: triggers of ours that somebody has disabled or dropped. Caller: idle_triggers. No locks.
+SQL_IDLE_TRIGGERS = """
+select w.name as "table", w.trigger, g.oid is not null as exists, w.always
+  from (select t.table_name as name, tg.name as trigger, true as always
+          from system.sync_types t cross join unnest(array['archisync_changed_outside', 'archisync_truncated']) as tg(name)
+        union all
+        select 'agents.users', 'archisync_users_' || what, false from unnest(array['inserted', 'updated', 'deleted', 'truncated']) what) w
+  left join pg_trigger g on g.tgrelid = to_regclass(w.name) and g.tgname = w.trigger
+ where g.oid is null or g.tgenabled not in ('A', case when w.always then 'A'::"char" else 'O' end)
+ order by 1, 2
+"""
 # Purpose: exports that have waited long for a decision. Caller: held_long. No locks.
 SQL_HELD_LONG = """
 select run_id, sync_type, agent_id from system.held_exports
@@ -98,6 +116,29 @@ class HeldLong:
 def held_long(db: Database, *, hours: int) -> list[HeldLong]:
     """Exports that have been held for longer, the oldest first; a hundred at most."""
     return [HeldLong(**row) for row in db.execute(SQL_HELD_LONG, {"hours": hours}).fetchall()]
+
+
+class Column(NamedTuple):
+    """`must_be_filled`: it is NOT NULL and has no default."""
+
+    name: str
+    type: str
+    must_be_filled: bool
+
+
+def columns_of(db: Database, table: str) -> list[Column]:
+    """The columns that a table has, whoever made or changed them; none when there is no such table."""
+    return [Column(**row) for row in db.execute(SQL_COLUMNS_OF, {"table": table}).fetchall()]
+
+
+def idle_triggers(db: Database) -> list[tuple[str, str]]:
+    """Triggers of ours that don't notice every write: "archisync_truncated on agents.orders", with the SQL that enables it, or an empty
+    text when it was dropped."""
+    found = []
+    for row in db.execute(SQL_IDLE_TRIGGERS).fetchall():
+        enable = f"alter table {row['table']} enable {'always ' if row['always'] else ''}trigger {row['trigger']}"
+        found.append((f"{row['trigger']} on {row['table']}", enable if row["exists"] else ""))
+    return found
 
 
 def server(db: Database) -> Server:

@@ -184,7 +184,9 @@ history as (
     from over),
 failed as (
   update system.sync_state st
-     set consecutive_failures = st.consecutive_failures + 1, last_run_id = over.id, unfinished_run_id = null, same_changes_nothing = false,
+     set consecutive_failures = st.consecutive_failures + 1, last_run_id = over.id, same_changes_nothing = false,
+         unfinished_run_id = case when st.unfinished_run_id = over.id then st.next_run_id else st.unfinished_run_id end,
+         next_run_id = null,
          scheduled_failures = st.scheduled_failures + (over.trigger = 'scheduled')::int,
          backoff_until = case when over.trigger = 'forced' then st.backoff_until
                               else system.clock() + system.backoff(st.sync_type, st.scheduled_failures + 1) end

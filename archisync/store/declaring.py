@@ -165,10 +165,20 @@ def _short(kind: str) -> str:
 
 def register(type_: SyncType, *, who: str, interval_minutes: int, levels: Mapping[str, int]) -> list[sql.Composed]:
     """The type's row, its settings, its pairs, and the `levels` of all types."""
-    values = (type_.name, type_.scope.value, type_.level, type_.table, as_json(type_), fingerprint(type_), who)
+    values = (
+        type_.name,
+        type_.scope.value,
+        type_.level,
+        type_.table,
+        interval_minutes,
+        as_json(type_),
+        fingerprint(type_),
+        who,
+    )
     statements = [
         sql.SQL(
-            "insert into system.sync_types (sync_type, scope, level, table_name, declaration, sha256, declared_by)\nvalues ({})\n"
+            "insert into system.sync_types (sync_type, scope, level, table_name, default_minutes, declaration, sha256, declared_by)\n"
+            "values ({})\n"
             "on conflict (sync_type) do update set declaration = excluded.declaration, sha256 = excluded.sha256,\n"
             "  declared_by = excluded.declared_by, declared_at = system.clock()"
         ).format(sql.SQL(", ").join(map(sql.Literal, values))),
@@ -191,7 +201,9 @@ def _pairs(type_: SyncType) -> list[sql.Composed]:
         whose: sql.Composable = sql.SQL("values ({}, {})").format(sql.Literal(type_.name), sql.Literal(SHARED_AGENT))
         locks = []
     else:
-        whose = sql.SQL("select {}, id from agents.users where whitelisted order by id").format(sql.Literal(type_.name))
+        whose = sql.SQL("select {}, id::text from agents.users where whitelisted order by id").format(
+            sql.Literal(type_.name)
+        )
         locks = [sql.SQL("lock table agents.users in share row exclusive mode").format()]
     insert = sql.SQL("insert into system.sync_state (sync_type, agent_id)\n{} on conflict do nothing").format(whose)
     return [*locks, insert]

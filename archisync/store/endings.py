@@ -26,6 +26,9 @@ _HISTORY_COLUMNS = (
     " finished_at, state, reason, message, hint, rows_seen, rows_inserted, rows_updated, rows_unchanged, rows_absent, rows_restored,"
     " rows_deleted, rows_quarantined, export, steps, warnings, quarantined_rows"
 )
+# Of the state `st` when the run `e` ends: a run that was forced while it was being done is the pair's unfinished one then.
+_NEXT = """unfinished_run_id = case when st.unfinished_run_id = e.id then st.next_run_id else st.unfinished_run_id end,
+         next_run_id = null"""
 _FROM_QUEUE = """e.id, e.sync_type, e.agent_id, e.trigger, e.requested_by, e.request_reason, e.slot_at, e.attempt, e.queued_at,
          (select d.delivered_at from system.deliveries d where d.id = e.delivery_id)"""
 
@@ -55,7 +58,7 @@ select (select count(*) from history) as ended"""
 # run's is left alone. After a hold failures are no longer in a row: the ERP has answered. Caller: finish. Locks: claim, state, run.
 SQL_FINISH = f"""{_FINISH}
   update system.sync_state st
-     set last_run_id = %(run_id)s, unfinished_run_id = null,
+     set last_run_id = %(run_id)s, {_NEXT},
          same_changes_nothing = st.same_changes_nothing and %(state)s = 'skipped',
          consecutive_failures = case %(state)s when 'failed' then st.consecutive_failures + 1 when 'held' then 0
                                                else st.consecutive_failures end,
@@ -72,8 +75,9 @@ SQL_FINISH = f"""{_FINISH}
 # Purpose: the end of a run whose export was applied, in the transaction that wrote the data. Caller: finish_applied. Locks: as above.
 SQL_FINISH_APPLIED = f"""{_FINISH}
   update system.sync_state st
-     set last_run_id = %(run_id)s, unfinished_run_id = null, consecutive_failures = 0, scheduled_failures = 0,
-         backoff_until = null, last_success_at = system.clock(), known_rows = %(known_rows)s, applied_source = %(source)s,
+     set last_run_id = %(run_id)s, {_NEXT},
+         consecutive_failures = 0, scheduled_failures = 0, backoff_until = null, last_success_at = system.clock(),
+         known_rows = %(known_rows)s, applied_source = %(source)s, warned_run_id = case when %(warned)s then e.id end,
          same_changes_nothing = %(same_changes_nothing)s,
          data_version = st.data_version + case when %(changed)s then 1 else 0 end,
          high_rows = (select jsonb_object_agg(d.day, d.n) from (
@@ -115,8 +119,8 @@ history as (
     from ended e cross join mine),
 state as (
   update system.sync_state st
-     set last_run_id = e.id, unfinished_run_id = null, consecutive_failures = 0, scheduled_failures = 0, backoff_until = null,
-         last_success_at = system.clock()
+     set last_run_id = e.id, {_NEXT},
+         consecutive_failures = 0, scheduled_failures = 0, backoff_until = null, last_success_at = system.clock()
     from ended e where st.sync_type = e.sync_type and st.agent_id = e.agent_id),
 unnamed as (
   update system.claims c set run_id = null from mine
@@ -188,9 +192,11 @@ def finish_applied(
     known_rows: int,
     accepted: bool,
     source: dict[str, Any],
+    warned: bool = False,
 ) -> None:
     """End a run whose export was applied; in the transaction of the apply. `source`: what the next claim brings as `applied`.
-    `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten. Raises LeaseLostError."""
+    `accepted`: a person said that so few rows are right, so the earlier high counts are forgotten. `warned`: `status` shows the run's
+    warnings until the next export is applied. Raises LeaseLostError."""
     from archisync.rules.guard import HIGH_WATER_DAYS  # here, and not above: a tick needs no guard
 
     counts = report.counts or Counts()
@@ -200,6 +206,7 @@ def finish_applied(
         # A row that is marked absent is deleted or restored by the next export only; a quarantined one is worth telling again.
         "same_changes_nothing": not (counts.absent or counts.quarantined),
         "accepted": accepted,
+        "warned": warned,
         "high_water_days": HIGH_WATER_DAYS,
         "source": Jsonb(source),
     }

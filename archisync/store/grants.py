@@ -66,6 +66,7 @@ _TICK = [
     *_on(["system.claims"], "update", "delete"),
     *_on(["system.sync_runs"], "insert", "update", "delete"),
     *_on(["system.ticks"], "insert", "delete"),
+    *_on(["system.pauses"], "delete"),
     *_on(["system.notices"], "update", "delete"),
 ]
 _WORKER = [

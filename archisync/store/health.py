@@ -15,8 +15,10 @@ COUNTED = 1_000
 there are a dozen counts a type."""
 COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "queued", "running", "held")
 _UP_TO = f"limit {COUNTED + 1}"
+_RUNS = "(not k.some_agent_is_paused or not exists (select from system.pauses_of(p.sync_type, p.agent_id)))"
 # Purpose: one row a type for `status`. Each figure is one end or a bounded range of an index, however many pairs and runs there are; an
 # ORDER BY below a LIMIT keeps the planner on the index, and so do both ends of a range: of a bare `<=` it expects a third of all pairs.
+# Pairs of paused agents are neither stale nor failing: somebody wanted that.
 # `pairs_about` is what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope. Caller: type_health.
 # No locks.
 SQL_TYPE_HEALTH = f"""
@@ -38,17 +40,17 @@ select t.sync_type, s.enabled, s.interval_minutes,
        case when not s.enabled then 0 else (select count(*) from (
          select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) >= '-infinity'
-           and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes)
+           and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes) and {_RUNS}
          order by system.or_never(p.last_success_at) {_UP_TO}) x)
        + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and system.or_never(p.last_success_at) > system.clock() + interval '1 minute'
+           and system.or_never(p.last_success_at) > system.clock() + interval '1 minute' and {_RUNS}
          order by system.or_never(p.last_success_at) {_UP_TO}) x) end as stale,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and p.consecutive_failures > 0 order by p.consecutive_failures {_UP_TO}) x) as failing,
+           and p.consecutive_failures > 0 and {_RUNS} order by p.consecutive_failures {_UP_TO}) x) as failing,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and p.consecutive_failures >= 3 order by p.consecutive_failures {_UP_TO}) x) as degraded,
+           and p.consecutive_failures >= 3 and {_RUNS} order by p.consecutive_failures {_UP_TO}) x) as degraded,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and p.backoff_until > system.clock() order by p.backoff_until {_UP_TO}) x) as backing_off,
+           and p.backoff_until > system.clock() and {_RUNS} order by p.backoff_until {_UP_TO}) x) as backing_off,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) > '-infinity'
          order by system.or_never(p.last_success_at) desc limit 1) as newest_success_at,
@@ -58,14 +60,19 @@ select t.sync_type, s.enabled, s.interval_minutes,
          (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock())
             from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.unfinished_run_id is null
                    order by system.or_never(q.last_slot_at) {_UP_TO}) p
-           where p.backoff_until is null or p.backoff_until <= system.clock()
+           where (p.backoff_until is null or p.backoff_until <= system.clock())
+             and {_RUNS}
            order by system.or_never(p.last_slot_at) limit 1),
-         (select greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), p.backoff_until)
-            from system.sync_state p where p.sync_type = t.sync_type and p.active and p.backoff_until > system.clock()
-           order by p.backoff_until limit 1)) end as next_due_at,
+         (select min(greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), p.backoff_until))
+            from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.backoff_until > system.clock()
+                   order by q.backoff_until {_UP_TO}) p
+           where {_RUNS})) end as next_due_at,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.unfinished_run_id is not null
            and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
-         order by p.unfinished_run_id {_UP_TO}) x) as queued,
+         order by p.unfinished_run_id {_UP_TO}) x)
+       + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.next_run_id is not null
+           and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.next_run_id)
+         order by p.next_run_id {_UP_TO}) x) as queued,
        (select count(*) from (select from system.claims c join system.queued_runs q on q.id = c.run_id
          where q.sync_type = t.sync_type {_UP_TO}) x) as running,
        (select count(*) from (select from system.held_exports h where h.sync_type = t.sync_type and h.decision is null
@@ -73,6 +80,7 @@ select t.sync_type, s.enabled, s.interval_minutes,
        exists (select from system.pauses_of(t.sync_type, null)) as paused
   from system.sync_types t
   join system.sync_settings s using (sync_type)
+ cross join (select exists (select from system.pauses where agent_id is not null) as some_agent_is_paused) k
  order by t.level, t.sync_type
 """  # noqa: S608 - the one part is a constant of this module
 _NOT_PAUSED = """(not c.some_agent_is_paused
@@ -85,27 +93,28 @@ SQL_UNHEALTHY_PAIRS = f"""
 with c as materialized (
   select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused),
 wanted as materialized (
-  select s.sync_type, s.interval_minutes from system.sync_settings s cross join c
+  select s.sync_type, s.interval_minutes, make_interval(mins => s.interval_minutes) as every from system.sync_settings s cross join c
    where s.enabled and not exists (select from system.pauses_of(s.sync_type, null, c.now))),
 resting as materialized (
   select a.* from c cross join wanted s
     cross join lateral (
-      select p.* from system.sync_state p
+      select p.*, greatest(p.last_slot_at + s.every, p.backoff_until) as next_at from system.sync_state p
        where p.sync_type = s.sync_type and p.active and p.backoff_until > c.now
          and {_NOT_PAUSED}
        order by p.backoff_until desc limit %(limit)s) a),
 stale as (
   select a.* from c cross join wanted s
     cross join lateral (
-      select p.* from system.sync_state p
+      select p.*, null::timestamptz as next_at from system.sync_state p
        where p.sync_type = s.sync_type and p.active and (p.backoff_until is null or p.backoff_until <= c.now)
          and system.or_never(p.last_success_at) <= c.now - 2 * make_interval(mins => s.interval_minutes)
          and (select count(*) from resting r where r.sync_type = s.sync_type) < %(limit)s
          and {_NOT_PAUSED}
        order by system.or_never(p.last_success_at) limit %(limit)s) a)
-select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at, a.resting_until as backoff_until
-  from (select r.*, r.backoff_until as resting_until from resting r union all select t.*, null from stale t) a
- order by a.resting_until is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
+select a.sync_type, a.agent_id, a.consecutive_failures, a.last_success_at,
+       case when a.next_at is not null then a.backoff_until end as backoff_until, a.next_at
+  from (select * from resting union all select * from stale) a
+ order by a.next_at is null, a.consecutive_failures desc, a.last_success_at nulls first, a.agent_id, a.sync_type
  limit %(limit)s
 """  # noqa: S608 - the part is a constant of this module
 
@@ -128,9 +137,24 @@ select p.sync_type, p.agent_id, p.consecutive_failures, r.message as last_error,
 # Purpose: the pairs of a type whose data is oldest: an end of an index. Caller: least_fresh. No locks.
 SQL_LEAST_FRESH = """
 select p.sync_type, p.agent_id, p.consecutive_failures, p.last_success_at,
-       case when p.backoff_until > system.clock() then p.backoff_until end as backoff_until
-  from system.sync_state p where p.sync_type = %(sync_type)s and p.active
+       case when p.backoff_until > system.clock() then p.backoff_until end as backoff_until,
+       case when p.backoff_until > system.clock()
+            then greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), p.backoff_until) end as next_at
+  from system.sync_state p join system.sync_settings s using (sync_type)
+ where p.sync_type = %(sync_type)s and p.active
  order by system.or_never(p.last_success_at) limit %(limit)s
+"""
+# Purpose: the pairs whose last applied export had warnings that a person should read, the newest of each type first. Caller: warned.
+# No locks.
+SQL_WARNED = """
+select p.sync_type, p.agent_id, p.warned_run_id as run_id, r.warnings
+  from system.sync_types t
+ cross join lateral (
+   select s.sync_type, s.agent_id, s.warned_run_id from system.sync_state s
+    where s.sync_type = t.sync_type and s.active and s.warned_run_id is not null
+    order by s.warned_run_id desc limit %(limit)s) p
+  join system.sync_runs r on r.id = p.warned_run_id
+ order by p.warned_run_id desc limit %(limit)s
 """
 
 
@@ -186,22 +210,23 @@ class TypeHealth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnhealthyPair:
-    """A pair that rests after failures (until `backoff_until`), or one whose data is old."""
+    """A pair that rests after failures (until `backoff_until`; its slot may come later, at `next_at`), or one whose data is old."""
 
     sync_type: str
     agent_id: str
     consecutive_failures: int
     last_success_at: datetime | None
     backoff_until: datetime | None
+    next_at: datetime | None
 
     def describe(self, when: Callable[[datetime], str]) -> str:
         """One line, such as: resting: ddt of anna: 4 failures, next in 3 h, last ok 2 h ago."""
         last = when(self.last_success_at) if self.last_success_at else "never"
         pair = f"{self.sync_type} of {self.agent_id}"
-        if self.backoff_until is None:
+        if self.next_at is None:
             return f"stale: {pair}: last ok {last}"
         failures = counted(self.consecutive_failures, "failure")
-        return f"resting: {pair}: {failures}, next {when(self.backoff_until)}, last ok {last}"
+        return f"resting: {pair}: {failures}, next {when(self.next_at)}, last ok {last}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,6 +269,24 @@ def least_fresh(db: Database, sync_type: str, *, limit: int) -> list[UnhealthyPa
     """The pairs of the type whose data is oldest, fresh or not, the oldest first."""
     rows = db.execute(SQL_LEAST_FRESH, {"sync_type": sync_type, "limit": limit}).fetchall()
     return [UnhealthyPair(**row) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarnedPair:
+    """A pair whose data is as the last export, of which a person should read the `messages`. `run_id`: the run that applied it."""
+
+    sync_type: str
+    agent_id: str
+    run_id: int
+    messages: list[str]
+
+
+def warned_pairs(db: Database, *, limit: int) -> list[WarnedPair]:
+    """The newest ones first."""
+    return [
+        WarnedPair(messages=[warning["message"] for warning in row.pop("warnings")], **row)
+        for row in db.execute(SQL_WARNED, {"limit": limit}).fetchall()
+    ]
 
 
 def failing_pairs(db: Database, *, after: tuple[str, int, str] | None, limit: int) -> list[FailingPair]:

@@ -113,7 +113,7 @@ class Held:
     hint: str | None
     acceptable: bool
     sha256: str | None
-    rows_valid: int
+    rows_valid: int | None
     known_rows: int | None
     data_version: int
     planned: dict[str, int]

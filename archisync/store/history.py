@@ -48,8 +48,8 @@ select coalesce(max(id), 0) as id from (
 """
 # Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. Of the finished ones,
 # one range of sync_runs_by_state for each type and state, read from its end, so that the last runs of a rare one are found as fast as those
-# of a common one; the newest of these are looked up one by one. The queued ones likewise, in sync_state_unfinished. `after`: a bound for
-# `since` (SQL_ID_BEFORE). Caller: newest. No locks.
+# of a common one; the newest of these are looked up one by one. The queued ones likewise, in sync_state_unfinished and sync_state_next.
+# `after`: a bound for `since` (SQL_ID_BEFORE). Caller: newest. No locks.
 SQL_NEWEST = """
 select * from (
   (select r.* from (
@@ -67,10 +67,15 @@ select * from (
   union all
   (select r.* from system.sync_types t
      cross join lateral (
-       select p.unfinished_run_id as id from system.sync_state p
-        where p.sync_type = t.sync_type and p.unfinished_run_id < %(before)s
-          and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
-        order by p.unfinished_run_id desc limit %(limit)s) found
+       (select p.unfinished_run_id as id from system.sync_state p
+         where p.sync_type = t.sync_type and p.unfinished_run_id < %(before)s
+           and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
+         order by p.unfinished_run_id desc limit %(limit)s)
+       union all
+       (select p.next_run_id from system.sync_state p
+         where p.sync_type = t.sync_type and p.next_run_id < %(before)s
+           and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.next_run_id)
+         order by p.next_run_id desc limit %(limit)s)) found
      join system.unfinished_runs r on r.id = found.id
     where 'queued' = any (%(states)s::text[])
       and (%(sync_type)s::text is null or t.sync_type = %(sync_type)s)

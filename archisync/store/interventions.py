@@ -43,8 +43,12 @@ history as (
          system.clock()
     from claimed),
 state as (
-  update system.sync_state st set unfinished_run_id = null, last_run_id = ended.id
-    from ended where st.sync_type = ended.sync_type and st.agent_id = ended.agent_id)
+  update system.sync_state st
+     set unfinished_run_id = case when not st.unfinished_run_id = any (ended.ids) then st.unfinished_run_id
+                                  when st.next_run_id = any (ended.ids) then null else st.next_run_id end,
+         next_run_id = null, last_run_id = ended.last_id
+    from (select sync_type, agent_id, array_agg(id) as ids, max(id) as last_id from ended group by sync_type, agent_id) ended
+   where st.sync_type = ended.sync_type and st.agent_id = ended.agent_id)
 select id as run_id, sync_type, agent_id, worker from claimed order by id
 """
 # Purpose: pairs whose last runs failed: of a type, an agent, both or all. Caller: failing. No locks.

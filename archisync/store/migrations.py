@@ -109,6 +109,7 @@ def migrate(db: Database, environment: Mapping[str, str] = os.environ) -> list[s
         db.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
         db.execute(SQL_BOOTSTRAP)
         missing = pending(db)
+        agents.check_registry(db)
         for migration in missing:
             _apply(db, migration)
         settings.seed(db, config)

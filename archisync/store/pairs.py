@@ -22,7 +22,7 @@ _STATE = f"""
   x.until as pause_until, x.reason as pause_reason
 """
 _JOINS = """
-  left join system.unfinished_runs r on r.sync_type = p.sync_type and r.agent_id = p.agent_id
+  left join system.unfinished_runs r on r.id = st.unfinished_run_id
   left join lateral (
     select x.* from system.pauses_of(p.sync_type, p.agent_id) x
      order by x.until desc nulls first, x.sync_type nulls first, x.agent_id nulls first limit 1) x on true
@@ -30,7 +30,7 @@ _JOINS = """
 # Purpose: the state of one pair, even if it does not exist. Caller: state. No locks.
 SQL_STATE = f"""
 select p.sync_type, p.agent_id, coalesce(st.active, false) as active,
-       exists (select from agents.users u where u.id = p.agent_id) as in_users, {_STATE}
+       exists (select from agents.users u where u.id::text = p.agent_id) as in_users, {_STATE}
   from (select %(sync_type)s::text as sync_type, %(agent_id)s::text as agent_id) p
   join system.sync_settings s on s.sync_type = p.sync_type
   left join system.sync_state st on st.sync_type = p.sync_type and st.agent_id = p.agent_id
@@ -51,7 +51,8 @@ select st.sync_type, st.agent_id, true as active, true as in_users, {_STATE}
 
 # Purpose: a page of the pairs that were ever scheduled, by agent and type. Caller: page. No locks.
 SQL_PAGE = f"""
-select st.sync_type, st.agent_id, st.active, st.last_success_at, exists (select from agents.users u where u.id = st.agent_id) as in_users,
+select st.sync_type, st.agent_id, st.active, st.last_success_at,
+       exists (select from agents.users u where u.id::text = st.agent_id) as in_users,
        {_STATE}
   from (select q.* from system.sync_state q
          where (q.agent_id, q.sync_type) > (%(after_agent)s::text, %(after_type)s::text)

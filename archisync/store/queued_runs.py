@@ -70,7 +70,7 @@ queued as (
          d.now, n.ids[a.place / %(batch)s + 1], a.place %% %(batch)s
     from due d join agents a using (agent_id) cross join numbered n
    order by a.place, d.level, d.sync_type
-  on conflict (agent_id, sync_type) do nothing
+  on conflict (agent_id, sync_type, behind) do nothing
   returning id, sync_type, agent_id, slot_at),
 moved as (
   update system.sync_state st set last_slot_at = q.slot_at, unfinished_run_id = q.id
@@ -109,33 +109,44 @@ select s.sync_type, why.reason, why.n
  order by why.reason
 """
 
-# Purpose: a forced run for each pair, or the pair's unfinished one, which becomes forced: it runs though its type is disabled or its agent
-# paused, and is pushed again to the front of the queue. One that is being done stays where it is, and is forced if it needs another
-# attempt. Pairs that were never on the whitelist are left out. Caller: force_all. Locks: the states, in order; then the runs.
-SQL_FORCE = """
+_BECOMES_FORCED = """
+     set trigger = 'forced', not_before = null,
+         requested_by = coalesce(q.requested_by, excluded.requested_by),
+         request_reason = coalesce(q.request_reason, excluded.request_reason),
+         delivery_id = case when q.trigger = 'forced' and q.not_before is null then q.delivery_id end
+  returning q.id, q.sync_type, q.agent_id, q.xmax <> 0 as joined, q.behind"""
+# Purpose: a forced run for each pair, or the pair's run that waits, which becomes forced: it runs though its type is disabled or its agent
+# paused, and is pushed again to the front of the queue. A run that is being done may have read its export already: behind it there is a run
+# of the person's own. Which one is being done is read before the state is locked: one that began since then fetches after this request.
+# Pairs that were never on the whitelist are left out. Caller: force_all. Locks: the states, in order; then the runs.
+SQL_FORCE = f"""
 with asked as materialized (
   select a.sync_type, a.agent_id, min(a.place) as place
     from unnest(%(sync_types)s::text[], %(agent_ids)s::text[]) with ordinality as a(sync_type, agent_id, place)
    group by a.sync_type, a.agent_id),
 pair as materialized (
-  select st.sync_type, st.agent_id from system.sync_state st
+  select st.sync_type, st.agent_id, st.unfinished_run_id, st.next_run_id, a.place from system.sync_state st
     join asked a on a.agent_id = st.agent_id and a.sync_type = st.sync_type
    order by st.agent_id, st.sync_type for update of st),
-run as (
-  insert into system.queued_runs as q (sync_type, agent_id, trigger, requested_by, request_reason)
-  select sync_type, agent_id, 'forced', %(by)s, %(why)s from pair join asked using (sync_type, agent_id) order by asked.place
-  on conflict (agent_id, sync_type) do update
-     set trigger = 'forced', not_before = null,
-         requested_by = coalesce(q.requested_by, excluded.requested_by),
-         request_reason = coalesce(q.request_reason, excluded.request_reason),
-         delivery_id = case when q.trigger = 'forced' and q.not_before is null then q.delivery_id end
-  returning q.id, q.sync_type, q.agent_id, q.xmax <> 0 as joined),
+wanted as materialized (
+  select p.*, case when p.next_run_id <> coalesce(c.run_id, 0) then p.next_run_id
+                   when p.unfinished_run_id <> coalesce(c.run_id, 0) then p.unfinished_run_id end as waits
+    from pair p left join system.claims c on c.agent_id = p.agent_id),
+joined as (
+  insert into system.queued_runs as q (id, sync_type, agent_id, trigger, requested_by, request_reason)
+  select waits, sync_type, agent_id, 'forced', %(by)s, %(why)s from wanted where waits is not null
+  on conflict (id) do update{_BECOMES_FORCED}),
+own as (
+  insert into system.queued_runs as q (sync_type, agent_id, trigger, requested_by, request_reason, behind)
+  select sync_type, agent_id, 'forced', %(by)s, %(why)s, unfinished_run_id from wanted where waits is null order by place
+  on conflict (agent_id, sync_type, behind) do update{_BECOMES_FORCED}),
 state as (
-  update system.sync_state st set unfinished_run_id = run.id from run
-   where st.agent_id = run.agent_id and st.sync_type = run.sync_type and not run.joined)
-select run.id as run_id, run.sync_type, run.agent_id, run.joined
-  from run join asked using (sync_type, agent_id) order by asked.place
-"""
+  update system.sync_state st
+     set unfinished_run_id = coalesce(own.behind, own.id), next_run_id = case when own.behind is not null then own.id end
+    from own where st.agent_id = own.agent_id and st.sync_type = own.sync_type)
+select run.id as run_id, run.sync_type, run.agent_id, run.joined, case when not run.joined then run.behind end as behind
+  from (select * from joined union all select * from own) run join asked using (sync_type, agent_id) order by asked.place
+"""  # noqa: S608 - the part is a constant of this module
 
 # Purpose: the place in the queue of each type's first run that waits, counted up to a limit. Caller: positions. No locks.
 SQL_POSITIONS = """
@@ -144,10 +155,16 @@ select t.sync_type, 1 + (
                                   and not exists (select from system.claims c where c.run_id = q.id) limit %(limit)s) x) as place
   from system.sync_types t
  cross join lateral (
-   select p.unfinished_run_id as id from system.sync_state p
-    where p.sync_type = t.sync_type and p.unfinished_run_id is not null
-      and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
-    order by p.unfinished_run_id limit 1) first
+   select least(
+     (select p.unfinished_run_id from system.sync_state p
+       where p.sync_type = t.sync_type and p.unfinished_run_id is not null
+         and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.unfinished_run_id)
+       order by p.unfinished_run_id limit 1),
+     (select p.next_run_id from system.sync_state p
+       where p.sync_type = t.sync_type and p.next_run_id is not null
+         and not exists (select from system.claims c where c.agent_id = p.agent_id and c.run_id = p.next_run_id)
+       order by p.next_run_id limit 1)) as id) first
+ where first.id is not null
 """
 
 
@@ -176,16 +193,23 @@ def positions(db: Database, *, limit: int = SKIPPED_COUNTED) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forced:
-    """`joined`: the pair had an unfinished run, which serves instead of a second one."""
+    """`joined`: the pair had a run that waits, which serves instead of a second one. `behind`: the run that is being done, of which nobody
+    knows whether it has read the newest export."""
 
     run_id: int
     sync_type: str
     agent_id: str
     joined: bool
+    behind: int | None = None
+
+    def __str__(self) -> str:
+        how = "joins the queued run" if self.joined else "queued as run"
+        behind = f", behind run {self.behind}, which is being done" if self.behind is not None else ""
+        return f"{self.sync_type} of {self.agent_id}: {how} {self.run_id}{behind}"
 
 
 def force_all(db: Database, pairs: Sequence[tuple[str, str]], *, by: str, why: str | None) -> list[Forced]:
-    """For each pair (type, agent), in this order, a run at the front of the queue, or the unfinished one that there is. The pairs must have
+    """For each pair (type, agent), in this order, a run at the front of the queue, or the one that waits already. The pairs must have
     been on the whitelist."""
     params: Params = {"by": by, "why": why}
     params["sync_types"], params["agent_ids"] = [p[0] for p in pairs], [p[1] for p in pairs]

@@ -195,7 +195,10 @@ def _missing_name(exc: psycopg.Error, primary: str) -> ArchisyncError:
             hint="archisync's sessions have no schema of yours in their search_path: "
             f"alter function {theirs[0]} set search_path = {theirs[1]}",
         )
-    return SchemaError("the database schema is missing or not current", hint="archisync db migrate")
+    return SchemaError(
+        f"the database schema is missing or not current: {primary}",
+        hint="archisync db migrate   (if it has nothing to do: archisync doctor --only schema --only tables)",
+    )
 
 
 def _their_object(exc: psycopg.Error, primary: str) -> ArchisyncError | None:

@@ -49,6 +49,8 @@ delete from system.pauses
 where sync_type is not distinct from %(sync_type)s and agent_id is not distinct from %(agent_id)s
   and {_STANDING}
 """  # noqa: S608 - the part is a constant of this module
+# Purpose: forget pauses that are over. Caller: forget_pauses. Locks: those rows.
+SQL_FORGET_PAUSES = "delete from system.pauses where until <= system.clock()"
 # Purpose: the pauses in force, the widest first. Caller: pauses. No locks.
 SQL_PAUSES = f"""
 select id, sync_type, agent_id, until, reason, paused_by, paused_at from system.pauses
@@ -156,6 +158,11 @@ def pause(
 def resume(db: Database, *, sync_type: str | None, agent_id: str | None) -> bool:
     """Lift the pause of exactly that scope; False when there was none."""
     return db.execute(SQL_RESUME, {"sync_type": sync_type, "agent_id": agent_id}).rowcount > 0
+
+
+def forget_pauses(db: Database) -> int:
+    """Delete the pauses that are over; their number."""
+    return db.execute(SQL_FORGET_PAUSES).rowcount
 
 
 def pauses(db: Database) -> list[Pause]:

@@ -82,7 +82,13 @@ def built_in_rows() -> str:
 
 
 def _row(type_: SyncType) -> dict[str, object]:
-    return {"sync_type": type_.name, "scope": type_.scope, "level": type_.level, "table_name": type_.table}
+    return {
+        "sync_type": type_.name,
+        "scope": type_.scope,
+        "level": type_.level,
+        "table_name": type_.table,
+        "default_minutes": type_.default_interval_minutes,
+    }
 
 
 def create_built_in_tables(db: Database) -> None:

@@ -5,8 +5,8 @@ it is missing from the exports (it is deleted on the second absence in a row), a
 that of a large export only the changed lines are read. A line with that digest says what the row says, unless system.outside_changes has a
 row of the pair; NULL: compare with the row itself.
 
-An apply names its run and agent in settings of its transaction. So its COPY brings the export's columns and no others, and the condition of
-the trigger passes it by before any function is called.
+An apply names its run, agent and type in settings of its transaction. So its COPY brings the export's columns and no others, and the
+condition of the trigger passes it by. What a trigger of somebody else's writes meanwhile, to this or another table, is not the apply's.
 """
 
 from __future__ import annotations
@@ -89,12 +89,14 @@ def indexes(type_: SyncType, fields: Iterable[Field]) -> list[sql.Composed]:
 def triggers(type_: SyncType) -> list[sql.Composed]:
     """What notices whoever writes to the table and is no apply."""
     return [
-        sql.SQL(template).format(table_of(type_), sql.Literal(type_.name))
+        sql.SQL(template).format(table=table_of(type_), name=sql.Literal(type_.name))
         for template in (
-            "create trigger archisync_changed_outside after insert or update or delete on {} for each row\n"
-            "  when (coalesce(current_setting('archisync.run_id', true), '') = '') execute function system.changed_outside({})",
-            "create trigger archisync_truncated after truncate on {} for each statement\n"
-            "  execute function system.truncated_outside({})",
+            "create trigger archisync_changed_outside after insert or update or delete on {table} for each row\n"
+            "  when (pg_trigger_depth() > 0 or coalesce(current_setting('archisync.sync_type', true), '') <> {name})\n"
+            "  execute function system.changed_outside({name})",
+            "create trigger archisync_truncated after truncate on {table} for each statement\n"
+            "  execute function system.truncated_outside({name})",
+            "alter table {table} enable always trigger archisync_changed_outside, enable always trigger archisync_truncated",
         )
     ]
 

@@ -1,8 +1,8 @@
 """Writing a staged export to its table with a few set-based statements, in the caller's transaction.
 
 A row that is already as the export says is not written. Absence is confirmed twice: a row that is missing is marked, and the next export
-without it deletes it. A quarantined row whose key could be read counts as present. When a row's key could not be read, or the export
-has fewer rows than it announces, no row counts as absent in this run (the plan then has none).
+without it deletes it. A quarantined row whose key could be read counts as present. While a row's key can't be read, only rows that were
+marked long ago are deleted. When the export has fewer rows than it announces, no row counts as absent (the plan then has none).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from psycopg import sql
 from archisync.rules.guard import Plan
 from archisync.rules.synctypes import Scope
 from archisync.store.runs import Counts
-from archisync.sync.copying import Staged
+from archisync.sync.copying import LONG_GONE, Staged
 from archisync.sync.suppressed import check
 from archisync.sync.target import Target, columns_of, comma
 
@@ -24,7 +24,7 @@ def write(target: Target, staged: Staged, plan: Plan) -> Counts:
         counts.inserted = staged.valid
         return counts
     if plan.deleted:
-        counts.deleted = _delete(target)
+        counts.deleted = _delete(target, LONG_GONE if staged.unkeyed else sql.SQL("t.absent_since is not null"))
     if plan.vanishing:
         counts.absent = _mark_absent(target)
     if plan.new:  # before the updates, which move the rows that are looked up by their place
@@ -39,9 +39,9 @@ def write(target: Target, staged: Staged, plan: Plan) -> Counts:
     return counts
 
 
-def _delete(target: Target) -> int:
+def _delete(target: Target, marked: sql.SQL) -> int:
     """Delete the rows that were marked absent and are missing again."""
-    return target.execute("delete from {table} t where {mine} and t.absent_since is not null and not {present}")
+    return target.execute("delete from {table} t where {mine} and {marked} and not {present}", marked=marked)
 
 
 def _mark_absent(target: Target) -> int:
@@ -105,7 +105,7 @@ def renew_digests(target: Target, staged: Staged) -> None:
         return
     assert not staged.known
     stale = target.statement("{mine} and {same} and t.line_digest is distinct from s.line_digest")
-    # Rows that are missing and not marked, because the export has a row without a readable key.
+    # Rows that are missing and not marked, because the export has fewer rows than it announces.
     missing = target.statement("{mine} and t.line_digest is not null and not {present}")
     written = target.execute(
         "update {table} t set line_digest = s.line_digest from {stage} s where {stale}", stale=stale

@@ -85,7 +85,7 @@ class StagedComparison:
         return ChangedSample() if self.staged.loaded else planning.changed_rows(self._target, plan)
 
     def staying(self) -> tuple[sql.Composable, Params]:
-        return self._target.staying() if self.staged.all_keys_known else sql.SQL("true"), {}
+        return sql.SQL("true") if self.staged.missing else self._target.staying(), {}
 
     def sample_changes(self) -> list[dict[str, object]]:
         return planning.sample_changes(self._target, self.staged)

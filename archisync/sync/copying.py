@@ -16,6 +16,8 @@ from archisync.sync.suppressed import check
 from archisync.sync.target import Target
 
 SAMPLE_SIZE = 20
+LONG_GONE = sql.SQL("coalesce(t.absent_since <= system.clock() - interval '7 days', false)")
+"""Whether a row was marked absent long ago: it is deleted then though it may be one of the rows whose keys can't be read."""
 _MOST_WAITING = 2000
 """Parsed rows that wait in memory while lines are copied: a connection does one COPY at a time."""
 _MOST_WAITING_CHARS = 16 * 1024 * 1024
@@ -27,9 +29,10 @@ class Staged:
     """What was read of an export, in rows.
 
     `valid` are good rows, each key counted once. `repeated` rows were dropped because an identical one is there. `conflicting` keys
-    have several rows with different values. `unkeyed` are quarantined rows without a readable key, and `missing` the rows that the
-    export announces and does not have: with either of them nobody knows which rows are absent. `open_ended`: the last line has no line
-    end, and nobody has said that the ERP writes it so. `blank`: empty cells of boolean columns that were parsed.
+    have several rows with different values. `keyless` are quarantined rows with an empty key, which are none of the known rows.
+    `unkeyed` are those whose key can't be read: a known row that is missing may be one of them. `missing` are the rows that the export
+    announces and does not have: nobody knows then which rows are absent. `open_ended`: the last line has no line end, and nobody has
+    said that the ERP writes it so. `blank`: empty cells of boolean columns that were parsed.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
     because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
@@ -38,6 +41,7 @@ class Staged:
     seen: int = 0
     valid: int = 0
     quarantined: int = 0
+    keyless: int = 0
     unkeyed: int = 0
     missing: int = 0
     open_ended: bool = False
@@ -49,10 +53,12 @@ class Staged:
     quarantine_sample: list[dict[str, object]] = field(default_factory=list)
     blank: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def all_keys_known(self) -> bool:
-        """Whether a row that is missing is really missing."""
-        return not (self.unkeyed or self.missing)
+    def take_bad(self, record: Quarantined) -> None:
+        """Count the key of a quarantined row, and keep some of these rows to show."""
+        if len(self.quarantine_sample) < SAMPLE_SIZE:
+            self.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
+        self.keyless += record.keyless
+        self.unkeyed += record.key is None and not record.keyless
 
 
 class Copier:
@@ -129,12 +135,8 @@ class Copier:
             self._chars += sum([len(value) for value in record.values if type(value) is str])
             self._good.append((*record.values, record.digest.hex() if record.digest else None))
             return
-        staged = self._staged
-        if len(staged.quarantine_sample) < SAMPLE_SIZE:
-            staged.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
-        if record.key is None:
-            staged.unkeyed += 1
-        elif self._keep_bad:
+        self._staged.take_bad(record)
+        if record.key is not None and self._keep_bad:
             self._bad.append((False, *record.key))
 
     def _many_wait(self) -> bool:

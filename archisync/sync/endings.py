@@ -64,7 +64,7 @@ def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, repor
                 "sha256": (report.export or {}).get("sha256"),
                 "rows_valid": outlook.valid,
                 "sample": outlook.vanishing,
-                "planned": asdict(outlook.plan),
+                "planned": asdict(outlook.plan) if outlook.plan else {},
                 "changes": outlook.changes,
             },
         )

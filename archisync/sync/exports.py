@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +82,14 @@ def _wait_s(state: RetryCallState) -> float:
     return max(asked_s, wait_random_exponential(multiplier=FETCH_FIRST_WAIT_S, max=FETCH_LONGEST_WAIT_S)(state))
 
 
-def open_export(config: Config, sync_type: SyncType, export: Export, details: dict[str, Any]) -> RecordReader:
-    """The export's records. What was detected (format, encoding, delimiter) goes into `details`. Raises ExportError."""
+def open_export(
+    config: Config, sync_type: SyncType, export: Export, details: dict[str, Any], *, had: Callable[[], Sequence[str]]
+) -> RecordReader:
+    """The export's records. What was detected (format, encoding, delimiter) goes into `details`. Raises ExportError.
+
+    `had`: the fields that the last exports had. JSON may leave out what is empty, so there a field that they had is empty, and not unknown,
+    when no object has it any more: what an object says does not depend on the others.
+    """
     aliases, locale = config.aliases(sync_type), config.locale(sync_type) or "iso"
     header = partial(required_places, sync_type=sync_type, aliases=tuple(aliases.items()))
     table = open_table(
@@ -95,4 +101,5 @@ def open_export(config: Config, sync_type: SyncType, export: Export, details: di
 
         locale = config.locale(sync_type) or "it"
         table = PrintedTable(table, sync_type, aliases)
-    return read_records(table, sync_type, locale=locale, zone=config.zone, extra_aliases=aliases)
+    owned = had() if table.detected["format"] in ("json", "jsonl") else ()
+    return read_records(table, sync_type, locale=locale, zone=config.zone, extra_aliases=aliases, owned=owned)

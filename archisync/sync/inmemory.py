@@ -24,7 +24,7 @@ from archisync.store.runs import Counts
 from archisync.sync import references
 from archisync.sync.changes import Changes
 from archisync.sync.comparison import check_written
-from archisync.sync.copying import SAMPLE_SIZE, Staged
+from archisync.sync.copying import LONG_GONE, SAMPLE_SIZE, Staged
 from archisync.sync.planning import ChangedSample
 from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.suppressed import check
@@ -75,11 +75,13 @@ class UnreadableRowError(Exception):
 
 
 class OldRow(NamedTuple):
-    """A row of the table: its key, the values of the columns that the export owns, and whether an earlier export marked it absent."""
+    """A row of the table: its key, the values of the columns that the export owns, and whether an earlier export marked it absent, perhaps
+    long ago."""
 
     key: Key
     values: tuple[Value, ...]
     gone: bool
+    long_gone: bool
     digest: bytes | None
 
 
@@ -91,27 +93,22 @@ class _Read:
         self.bad_keys: set[Key] = set()
         self.conflicting: dict[Key, set[tuple[Value, ...]]] = {}
         """For each key with different values those that are not in `records`."""
-        self.repeated = 0
-        self.unkeyed = 0
-        self.sample: list[dict[str, object]] = []
+        self.staged = Staged()
         self._key_length = key_length
         self._kept = 0
         self._chars = 0
 
     def take(self, record: Record | Quarantined) -> None:
         if isinstance(record, Quarantined):
-            if len(self.sample) < SAMPLE_SIZE:
-                self.sample.append({"line": record.line, "field": record.field, "reason": record.reason})
-            if record.key is None:
-                self.unkeyed += 1
-            else:
+            self.staged.take_bad(record)
+            if record.key is not None:
                 self.bad_keys.add(record.key)
             return
         key = record.values[: self._key_length]
         first = self.records.setdefault(key, record)
         if first is not record:
             if first.values == record.values or record.values in self.conflicting.setdefault(key, set()):
-                self.repeated += 1
+                self.staged.repeated += 1
                 return
             self.conflicting[key].add(record.values)
         self._kept += 1
@@ -162,21 +159,15 @@ def _compare(
         matched_keys = [row for row in old.values() if row.digest is not None and row.digest in digests.found]
         if matched_keys:
             raise SpanningRecordError  # the export has a key of a known line once more
-    staged = Staged(
-        seen=records.seen,
-        quarantined=records.quarantined,
-        unkeyed=read.unkeyed,
-        missing=records.missing,
-        open_ended=records.open_ended,
-        conflicting=len(read.conflicting),
-        quarantine_sample=read.sample,
-        blank=dict(records.blank),
-    )
+    staged = read.staged
+    staged.seen, staged.quarantined = records.seen, records.quarantined
+    staged.missing, staged.open_ended = records.missing, records.open_ended
+    staged.conflicting = len(read.conflicting)
+    staged.blank = dict(records.blank)
     if by_digest:
         staged.known = digests.matched
-        staged.repeated = digests.left_out - digests.matched
+        staged.repeated += digests.left_out - digests.matched
         staged.nothing_new = digests.all_matched and not known.without and staged.seen == digests.left_out
-    staged.repeated += read.repeated
     staged.valid = len(read.records) + staged.known
     return InMemoryComparison(target, staged, read.records, read.bad_keys, old)
 
@@ -209,9 +200,10 @@ def _fetched(
     statement = target.compiled(
         condition,
         lambda: target.statement(
-            f"select {{columns}}, t.absent_since is not null, t.line_digest from {{table}} t where {condition}",  # noqa: S608
+            f"select {{columns}}, t.absent_since is not null, {{long_gone}}, t.line_digest from {{table}} t where {condition}",  # noqa: S608
             columns=comma(sql.Identifier("t", column.name) for column in target.columns),
             among=target.among("k"),
+            long_gone=LONG_GONE,
         ),
     )
     length = len(target.type.key)
@@ -222,7 +214,8 @@ def _fetched(
             raise
         raise UnreadableRowError from None
     return {
-        row[:length]: OldRow(row[:length], row[length:-2], row[-2], row[-1].bytes if row[-1] else None) for row in rows
+        row[:length]: OldRow(row[:length], row[length:-3], row[-3], row[-2], row[-1].bytes if row[-1] else None)
+        for row in rows
     }
 
 
@@ -255,17 +248,18 @@ class InMemoryComparison:
     def plan(self) -> Plan:
         staged, old = self.staged, self._old.values()
         restored = len(self._back) + sum(row.gone for row, _ in self._changed)
-        gone = sum(row.gone for row in self._missing)
-        certain = staged.all_keys_known
         return Plan(
             known=sum(not row.gone for row in old) + staged.known,
-            vanishing=len(self._missing) - gone if certain else 0,
-            deleted=gone if certain else 0,
+            vanishing=0 if staged.missing else sum(not row.gone for row in self._missing),
+            deleted=0 if staged.missing else len(self._to_delete()),
             restored=restored,
             changed=len(self._changed),
             rewritten=sum(not row.gone and self._is_rewrite(row, record) for row, record in self._changed),
             new=len(self._new),
         )
+
+    def _to_delete(self) -> list[OldRow]:
+        return [row for row in self._missing if (row.long_gone if self.staged.unkeyed else row.gone)]
 
     def _is_rewrite(self, row: OldRow, record: Record) -> bool:
         """Whether more than half of the filled columns, and at least two, get another value. With one column alone, every new price list
@@ -282,7 +276,7 @@ class InMemoryComparison:
 
     def staying(self) -> tuple[sql.Composable, Params]:
         missing = [row.key for row in self._missing if not row.gone]
-        if not missing or not self.staged.all_keys_known:
+        if not missing or self.staged.missing:
             return sql.SQL("true"), {}
         return sql.SQL("not {}").format(self._target.among("missing")), self._target.key_arrays("missing", missing)
 
@@ -310,7 +304,7 @@ class InMemoryComparison:
         counts = Counts(seen=self.staged.seen, quarantined=self.staged.quarantined)
         changes = Changes(self._target)
         if plan.deleted:
-            changes.delete([row.key for row in self._missing if row.gone])
+            changes.delete([row.key for row in self._to_delete()])
         if plan.vanishing:
             changes.mark_absent([row.key for row in self._missing if not row.gone])
         if self._new:
@@ -333,7 +327,7 @@ class InMemoryComparison:
             for key, record in self._records.items()
             if key in self._old and self._old[key].digest != record.digest
         ]
-        # Rows that are missing and not marked, because the export has a row without a readable key.
+        # Rows that are missing and not marked, because the export has fewer rows than it announces.
         stale += [(row.key, None) for row in self._missing if row.digest is not None]
         if stale:
             changes = Changes(self._target)

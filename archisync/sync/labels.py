@@ -6,7 +6,7 @@ columns for one field hold the export: nobody knows which of them is right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,12 +45,17 @@ class Layout:
     """Which column of the table holds which field.
 
     `columns` are all key fields in key order, then the other fields that have a column, in the type's order. `positions[i]` is the
-    table column of `columns[i]`, or -1 for a key field without one. `ignored` are unknown labels.
+    table column of `columns[i]`, or -1 for a field without one: a part of the key, or one that is `owned`. `ignored` are unknown labels.
     """
 
     columns: tuple[Field, ...]
     positions: tuple[int, ...]
     ignored: tuple[str, ...]
+
+    @property
+    def found(self) -> list[str]:
+        """The fields that have a column."""
+        return [field.name for field, place in zip(self.columns, self.positions, strict=True) if place >= 0]
 
     def in_file_order(self, width: int) -> list[Field | None]:
         """The field of each of the table's `width` columns; None for a column that is ignored."""
@@ -61,8 +66,15 @@ class Layout:
         return fields
 
 
-def map_labels(labels: Sequence[str], sync_type: SyncType, extra_aliases: Mapping[str, str] = _NO_ALIASES) -> Layout:
+def map_labels(
+    labels: Sequence[str],
+    sync_type: SyncType,
+    extra_aliases: Mapping[str, str] = _NO_ALIASES,
+    owned: Collection[str] = (),
+) -> Layout:
     """Find the type's fields among the labels.
+
+    `owned`: names of fields that the export owns even if no row has them; they are empty then.
 
     `extra_aliases` is label → field name and wins over the type's own aliases; an empty field name ignores the column. A column without
     a label is ignored and not listed. `sync_type.same_label` names the field of the second of two columns with the same label.
@@ -84,7 +96,7 @@ def map_labels(labels: Sequence[str], sync_type: SyncType, extra_aliases: Mappin
         else:
             found[name] = position
     _require_columns(labels, sync_type, found)
-    columns = _ordered(sync_type, found)
+    columns = _ordered(sync_type, {*found, *owned})
     return Layout(
         columns=columns, positions=tuple(found.get(field.name, -1) for field in columns), ignored=tuple(ignored)
     )
@@ -135,7 +147,7 @@ def needs_column(field: Field, sync_type: SyncType) -> bool:
     return field.name in sync_type.key and field.empty is None and field.name not in sync_type.nullable_key
 
 
-def _ordered(sync_type: SyncType, found: Mapping[str, int]) -> tuple[Field, ...]:
+def _ordered(sync_type: SyncType, found: Collection[str]) -> tuple[Field, ...]:
     key = tuple(sync_type.field(name) for name in sync_type.key)
     return key + tuple(field for field in sync_type.fields if field.name in found and field.name not in sync_type.key)
 

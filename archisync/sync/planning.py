@@ -10,7 +10,7 @@ from psycopg import sql
 
 from archisync.rules.guard import Plan
 from archisync.rules.values import Value
-from archisync.sync.copying import SAMPLE_SIZE, Staged
+from archisync.sync.copying import LONG_GONE, SAMPLE_SIZE, Staged
 from archisync.sync.target import Target, columns_of, comma
 
 MOST_CHANGED = 2_000
@@ -24,22 +24,25 @@ def make_plan(target: Target, staged: Staged) -> Plan:
     row = target.row(
         # Compared once, and not in each filter. `rewrites` is null where nothing changes.
         "with r as materialized ("
-        " select s.ok, t.absent_since is not null as gone, case when s.ok and {changed} then {rewritten} end as rewrites"
+        " select s.ok, t.absent_since is not null as gone, {long_gone} as long_gone,"
+        " case when s.ok and {changed} then {rewritten} end as rewrites"
         "   from {table} t left join {stage} s on {same} where {mine})"
         " select count(*) filter (where not gone) as known,"
         " count(*) filter (where ok is null and not gone) as missing,"
-        " count(*) filter (where ok is null and gone) as deleting,"
+        " count(*) filter (where ok is null and gone) as gone,"
+        " count(*) filter (where ok is null and long_gone) as long_gone,"
         " count(*) filter (where ok is not null and gone) as restored,"
         " count(*) filter (where ok) as matched,"
         " count(*) filter (where rewrites is not null) as changed,"
         " count(*) filter (where rewrites and not gone) as rewritten"
         " from r",
         rewritten=_rewritten(target),
+        long_gone=LONG_GONE,
     )
     return Plan(
         known=row["known"] + staged.known,
-        vanishing=row["missing"] if staged.all_keys_known else 0,
-        deleted=row["deleting"] if staged.all_keys_known else 0,
+        vanishing=0 if staged.missing else row["missing"],
+        deleted=0 if staged.missing else row["long_gone" if staged.unkeyed else "gone"],
         restored=row["restored"],
         changed=row["changed"],
         rewritten=row["rewritten"],

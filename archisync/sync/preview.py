@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+
 from archisync.base.errors import ExportError
 from archisync.base.text import printable
 from archisync.rules.config import Config
@@ -16,7 +18,9 @@ from archisync.store import applied_exports
 from archisync.store.database import Database
 from archisync.sync.comparing import compare
 from archisync.sync.exports import fetch_export, open_export
+from archisync.sync.lost import lost_columns
 from archisync.sync.runrecord import RunRecord
+from archisync.sync.tablecheck import explained
 from archisync.sync.target import Target
 from archisync.sync.verdict import Outlook, judge_comparison, outlook_of, unreadable
 
@@ -25,11 +29,11 @@ _NO_RUN = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """What a sync would do now. `hold`: why it would hold the export instead."""
+    """What a sync would do now. `hold`: why it would hold the export instead; of one that can't be read nobody knows the rest."""
 
     origin: str
-    seen: int = 0
-    quarantined: int = 0
+    seen: int | None = None
+    quarantined: int | None = None
     outlook: Outlook = field(default_factory=Outlook)
     hold: Hold | None = None
     warnings: list[dict[str, Any]] = field(default_factory=list)
@@ -46,18 +50,24 @@ def preview(db: Database, config: Config, sync_type: SyncType, agent_id: str) ->
             return _judged(db, config, sync_type, agent_id, export)
         except ExportError as exc:
             return Preview(origin=printable(export.origin), hold=unreadable(exc))
+        except psycopg.Error as exc:
+            if db.closed or db.broken:
+                raise
+            raise explained(db, sync_type, exc) from exc
 
 
 def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, export: Export) -> Preview:
     record = RunRecord()
-    records = open_export(config, sync_type, export, record.export)
+    pair = {"sync_type": sync_type.name, "agent_id": agent_id}
+    records = open_export(config, sync_type, export, record.export, had=lambda: applied_exports.had(db, **pair))
     target = Target(db, sync_type, agent_id, records.layout.columns, run_id=_NO_RUN)
     with db.transaction(force_rollback=True):
-        before = applied_exports.begin_apply(db, run_id=_NO_RUN, sync_type=sync_type.name, agent_id=agent_id)
+        before = applied_exports.begin_apply(db, run_id=_NO_RUN, **pair)
+        record.warn_about_lost(lost_columns(records.layout, before), records.layout)
         comparison = compare(target, records, compare_all=True, may_load=False)
         staged = comparison.staged
         record.warn_about_rows(staged, records)
-        verdict = judge_comparison(target, comparison, before, export.sha256, record, config.zone)
+        verdict = judge_comparison(target, comparison, before, export, record, config.zone)
         outlook = outlook_of(comparison, verdict.plan)
         record.warn_about_values(comparison)
     return Preview(

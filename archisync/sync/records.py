@@ -44,13 +44,19 @@ class Record(NamedTuple):
 class Quarantined(NamedTuple):
     """One bad row. `field` is None when the row as a whole is bad.
 
-    `key` is the row's key when all of it could be read: the row must not count as absent then.
+    `key` is the row's key when all of it could be read: the row must not count as absent then. `keyless`: a part of the key that must be
+    filled is empty, as in a line of totals, so the row is none of the known ones.
     """
 
     line: int
     field: str | None
     reason: str
     key: tuple[Value, ...] | None
+    keyless: bool = False
+
+
+class _EmptyError(BadValueError):
+    """A cell that must be filled is empty."""
 
 
 class RecordReader:
@@ -131,27 +137,31 @@ class RecordReader:
             if isinstance(row, PlainLines):
                 self.seen += len(row.lines)
                 yield row
-            else:
-                yield self._one(row)
+            elif (record := self._one(row)) is not None:
+                yield record
         self.seen += digests.left_out if digests else 0
 
     def __iter__(self) -> Iterator[Record | Quarantined]:
         self._begin()
         for row in self._table.rows():
-            yield self._one(row)
+            if (record := self._one(row)) is not None:
+                yield record
 
     def _begin(self) -> None:
         self.seen = self.quarantined = self.control_characters_removed = 0
         self.blank.clear()
 
-    def _one(self, row: RawRow | BadRow) -> Record | Quarantined:
-        self.seen += 1
+    def _one(self, row: RawRow | BadRow) -> Record | Quarantined | None:
+        """None for a row of blank cells, which is no row."""
         result = Quarantined(row.line, None, row.reason, None) if isinstance(row, BadRow) else self._read(row)
+        if result is None:
+            return None
+        self.seen += 1
         if isinstance(result, Quarantined):
             self.quarantined += 1
         return result
 
-    def _read(self, row: RawRow) -> Record | Quarantined:
+    def _read(self, row: RawRow) -> Record | Quarantined | None:
         values: list[Value] = []
         add = values.append
         raw = row.cells
@@ -161,7 +171,10 @@ class RecordReader:
         except BadValueError as exc:
             bad = len(values)  # the key comes first, so it is complete when a later cell is bad
             key = tuple(values[: self._key_length]) if bad >= self._key_length else None
-            return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key)
+            keyless = key is None and isinstance(exc, _EmptyError)
+            if keyless and not any(cell is not None and clean(cell)[0] for cell in raw):
+                return None
+            return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key, keyless)
         return Record(row.line, tuple(values), row.digest)
 
 
@@ -198,8 +211,9 @@ def read_records(
     locale: Locale,
     zone: ZoneInfo,
     extra_aliases: Mapping[str, str] = _NO_ALIASES,
+    owned: Sequence[str] = (),
 ) -> RecordReader:
-    """Map the table's labels and prepare a function for each column; no row is read yet. Raises what `map_labels` raises."""
+    """Map the table's labels and prepare a function for each column; no row is read yet. `owned`: see `map_labels`, which raises."""
     lines = table if isinstance(table, LineTable) else None
     reading = _reading(
         table.labels,
@@ -209,6 +223,7 @@ def read_records(
         tuple(extra_aliases.items()),  # in their order: the last of two labels that fold alike counts
         tuple(sorted(table.detected.items())),
         (lines.delimiter, lines.quoted) if lines else None,
+        tuple(sorted(owned)),
     )
     return RecordReader(table, lines, reading, len(sync_type.key))
 
@@ -231,9 +246,10 @@ def _reading(
     aliases: tuple[tuple[str, str], ...],
     detected: tuple[tuple[str, str], ...],
     line_form: tuple[str, bool] | None,
+    owned: tuple[str, ...],
 ) -> _Reading:
     """The same for every export with these labels. `line_form`: delimiter, and whether cells may be quoted."""
-    layout = map_labels(labels, sync_type, dict(aliases))
+    layout = map_labels(labels, sync_type, dict(aliases), owned)
     cells = [
         (position, _cell_reader(field, sync_type, locale, zone))
         for field, position in zip(layout.columns, layout.positions, strict=True)
@@ -283,7 +299,7 @@ def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneIn
                 reader.control_characters_removed += removed
         if text is None:
             if must_be_filled:
-                raise BadValueError("is empty")
+                raise _EmptyError("is empty")
             if empty is False:
                 reader.blank[field.name] += 1
             return empty

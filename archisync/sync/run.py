@@ -26,7 +26,6 @@ from archisync.store.applied_exports import Begun
 from archisync.store.claims import Claim, ClaimedRun
 from archisync.store.database import Database
 from archisync.store.endings import Outcome, UnchangedEnd
-from archisync.store.refusals import translate
 from archisync.store.runs import Counts, State, Trigger
 from archisync.sync.comparing import compare
 from archisync.sync.comparison import Comparison
@@ -34,12 +33,14 @@ from archisync.sync.copying import Staged
 from archisync.sync.endings import fail, hold_back, is_worth_retrying, not_settled, retry_later, skip
 from archisync.sync.exports import fetch_export, fetch_if_changed, open_export, put_away
 from archisync.sync.knownrows import DigestLayouts
+from archisync.sync.lost import lost_columns
 from archisync.sync.records import RecordReader
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.staging import RepeatedKeyError
 from archisync.sync.survey import read_as, unchanged_at_source
+from archisync.sync.tablecheck import explained
 from archisync.sync.target import Target
-from archisync.sync.verdict import HeldExport, Outlook, Verdict, judge_comparison, outlook_of, unreadable
+from archisync.sync.verdict import HeldExport, Outlook, Verdict, judge_comparison, outlook_of, unreadable, written_at
 
 
 class Sync:
@@ -96,7 +97,7 @@ class Sync:
         except psycopg.Error as exc:
             if self._db.closed or self._db.broken:
                 raise
-            return self._fail(translate(exc))
+            return self._fail(explained(self._db, self._type, exc))
         except Exception as exc:
             if is_interrupt(exc):
                 raise
@@ -150,9 +151,12 @@ class Sync:
             )
             layouts = DigestLayouts.of(records.line_layout, before)
             comparison = self._compare(target, records, compare_all=layouts.renew or before.forced, may_load=may_load)
+            lost = lost_columns(records.layout, before)
+            self._record.warn_about_lost(lost, records.layout)
             verdict = self._judge(target, comparison, export, before)
             self._write(comparison, verdict, layouts)
-            return self._finish(comparison.staged, export, verdict, layouts)
+            columns = {"columns": records.layout.found, "lost": {name: f"{day}" for name, day in lost.items()}}
+            return self._finish(comparison.staged, export, verdict, layouts, columns)
 
     def _fetch(self) -> Fetched:
         """Fetch the export, unless the source says that it is still the one that was applied last."""
@@ -222,9 +226,12 @@ class Sync:
     def _open(self, export: Export) -> RecordReader:
         """Read the labels and find the columns. Raises ExportError."""
         with self._record.step("open"):
-            records = open_export(self._config, self._type, export, self._record.export)
+            records = open_export(self._config, self._type, export, self._record.export, had=self._had)
         self._record.warn_about_columns(records.layout)
         return records
+
+    def _had(self) -> list[str]:
+        return applied_exports.had(self._db, sync_type=self._run.sync_type, agent_id=self._run.agent_id)
 
     def _compare(self, target: Target, records: RecordReader, *, compare_all: bool, may_load: bool) -> Comparison:
         """Read the export as far as needed: into an empty table, else the lines that are new, else all of it."""
@@ -235,7 +242,7 @@ class Sync:
 
     def _judge(self, target: Target, comparison: Comparison, export: Export, before: Begun) -> Verdict:
         """Raise HeldExport unless the guard or a person lets the export pass."""
-        verdict = judge_comparison(target, comparison, before, export.sha256, self._record, self._config.zone)
+        verdict = judge_comparison(target, comparison, before, export, self._record, self._config.zone)
         if verdict.hold is not None:
             staged = comparison.staged
             self._record.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
@@ -251,7 +258,9 @@ class Sync:
                 comparison.renew_digests()
         self._record.warn_about_values(comparison)
 
-    def _finish(self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts) -> Outcome:
+    def _finish(
+        self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts, columns: dict[str, Any]
+    ) -> Outcome:
         """Record what the pair's next run needs to know, and end the run."""
         outcome = self._applied_outcome(staged)
         # The same incomplete export must give its warning again, so it is never taken as unchanged.
@@ -273,7 +282,11 @@ class Sync:
                 "valid": staged.valid,
                 "run_id": self._run.run_id,
                 "read_as": self._read_as,
+                "origin": printable(export.origin),
+                "written_at": export.written_at and f"{written_at(export)}",
+                **columns,
             },
+            warned=self._record.worth_telling,
         )
         return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -18,6 +18,7 @@ from archisync.sync.records import RecordReader
 
 _SHOWN_LABELS = 20
 _SHOWN_LABEL_CHARS = 80
+_WORTH_TELLING = frozenset({"quarantined", "lacking-rows", "lost-columns"})
 
 
 @dataclass(kw_only=True)
@@ -44,6 +45,11 @@ class RunRecord:
         """Whether the run has changed the table."""
         return self.counts is not None and self.counts.changed
 
+    @property
+    def worth_telling(self) -> bool:
+        """Whether a warning is one that a person should read, and not only find."""
+        return any(warning["code"] in _WORTH_TELLING for warning in self.warnings)
+
     def in_words(self) -> str:
         """The counts that are not 0, without the rows seen: `1 updated, 40 unchanged`."""
         counts = self.counts.as_dict() if self.counts else {}
@@ -68,11 +74,25 @@ class RunRecord:
             names = [printable(name, limit=_SHOWN_LABEL_CHARS) for name in layout.ignored[:_SHOWN_LABELS]]
             self.warn("ignored-columns", f"{counted(number, 'unknown column')} ignored", number, columns=names)
 
+    def warn_about_lost(self, lost: Collection[str], layout: Layout) -> None:
+        """`lost`: fields that earlier exports had."""
+        if not lost:
+            return
+        owned = {field.name for field in layout.columns}  # of JSON, also those that no object has
+        of_json = owned.issuperset(lost)
+        what = "no object has {} any more: empty now" if of_json else "{} left the export: the rows keep the old values"
+        names = ", ".join(lost)
+        self.warn("lost-columns", what.format(names), len(lost), columns=list(lost))
+
     def warn_about_rows(self, staged: Staged, records: RecordReader) -> None:
         if staged.quarantined:
             message = f"{counted(staged.quarantined, 'row')} quarantined"
+            if staged.keyless:
+                message += f"; {staged.keyless} without a key"
             if staged.unkeyed:
-                message += f"; {staged.unkeyed} without a readable key, so no row counts as absent"
+                message += (
+                    f"; {staged.unkeyed} without a readable key, so rows that are missing are deleted only after a week"
+                )
             self.warn("quarantined", message, staged.quarantined, rows=staged.quarantine_sample)
         if staged.missing:
             message = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TypedDict
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
 from archisync.rules.guard import Evidence, Hold, Plan, Weighed, judge
 from archisync.rules.reasons import Rule
+from archisync.sources.interface import Export
 from archisync.store import held
 from archisync.store.applied_exports import Begun
 from archisync.sync.comparison import Comparison
@@ -32,10 +34,10 @@ class Verdict:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outlook:
     """What a person needs to decide about a held export: its good rows, what applying it would do, keys of rows that would vanish,
-    and rows that would change. Empty for an export that can't be read."""
+    and rows that would change. None for what nobody knows: of an export that can't be read, or that contradicts itself."""
 
-    valid: int = 0
-    plan: Plan = field(default_factory=Plan)
+    valid: int | None = None
+    plan: Plan | None = None
     vanishing: list[list[str]] = field(default_factory=list)
     changes: list[dict[str, object]] = field(default_factory=list)
 
@@ -50,22 +52,22 @@ class HeldExport(Exception):
 
 
 def judge_comparison(
-    target: Target, comparison: Comparison, before: Begun, sha256: str, record: RunRecord, zone: ZoneInfo
+    target: Target, comparison: Comparison, before: Begun, export: Export, record: RunRecord, zone: ZoneInfo
 ) -> Verdict:
-    """Judge an export with this sha256 that has been compared. `zone`: of its times that name none.
+    """Judge an export that has been compared. `zone`: of its times that name none.
 
     An acceptance is used up by the run if the transaction commits; `record` gets a warning that says who accepted.
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
     suspicions = weighed_suspicions(target, comparison, plan, now=before.now, zone=zone)
-    hold = _hold(staged, before, plan, suspicions)
-    if hold is None or not _is_accepted(target, hold, plan, sha256, record):
+    hold = _hold(staged, before, plan, suspicions, export)
+    if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
         return Verdict(plan=plan, hold=hold)
     return Verdict(plan=plan, hold=None, accepted=True)
 
 
-def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighed]) -> Hold | None:
+def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighed], export: Export) -> Hold | None:
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
@@ -76,6 +78,8 @@ def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighe
         plan=plan,
         suspicions=suspicions,
         newly_open=staged.open_ended and not before.open_ended,
+        written_at=written_at(export),
+        last_written_at=before.written_at if _lies_beside(export, before) else None,
     )
     hold = judge(evidence, before.limits)
     if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
@@ -103,10 +107,23 @@ def _is_accepted(target: Target, hold: Hold, plan: Plan, sha256: str, record: Ru
 def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
     return Outlook(
         valid=comparison.staged.valid,
-        plan=plan,
+        plan=None if comparison.staged.conflicting else plan,
         vanishing=comparison.sample_vanishing(),
         changes=comparison.sample_changes(),
     )
+
+
+def _lies_beside(export: Export, before: Begun) -> bool:
+    """Whether the export is another file than the last one, of the same folder: the newest one was taken, and that has gone."""
+    if before.origin is None or export.sha256 == before.sha256:
+        return False
+    folder, _, name = printable(export.origin).rpartition("/")
+    last_folder, _, last_name = before.origin.rpartition("/")
+    return folder == last_folder and name != last_name
+
+
+def written_at(export: Export) -> datetime | None:
+    return datetime.fromtimestamp(export.written_at, UTC) if export.written_at is not None else None
 
 
 class Told(TypedDict):

@@ -28,15 +28,14 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced], *, change
     others; one that somebody else is doing is waited for. Calls `changed` with each run as it ends. Ctrl-C gives the current run back
     to the queue.
 
-    Raises BusyError, after the other runs are done, when another worker was doing a run from the beginning, or has its agent.
+    Raises BusyError, after the other runs are done, when another worker has an agent for another run.
     """
     with Runner(db, config, EventLog()) as runner:
         inline = Inline(db, config, runner, changed)
-        elsewhere = [one for one in forced if one.joined and history.state_of(db, one.run_id) is State.RUNNING]
         left = [one for one in forced if not inline.done(one)]
-        busy = [one for one in left if not inline.done_later(one, may_wait=one not in elsewhere)]
+        busy = [one for one in left if not inline.done_later(one)]
     if busy:
-        raise _busy(db, busy[0])
+        raise _busy(busy[0])
 
 
 class Inline:
@@ -65,10 +64,10 @@ class Inline:
                 _give_back(self._config, run)
             raise KeyboardInterrupt from exc
 
-    def done_later(self, one: Forced, *, may_wait: bool) -> bool:
+    def done_later(self, one: Forced) -> bool:
         """Look at a run again: it is done meanwhile, waited for, or done here after all. False when its agent is busy elsewhere."""
         while not self.done(one):
-            if not may_wait or history.state_of(self._db, one.run_id) is State.QUEUED:
+            if history.state_of(self._db, one.run_id) is State.QUEUED:
                 return False
             _wait_while_running(self._db, one.run_id)
         return True
@@ -87,13 +86,8 @@ def _give_back(config: Config, run: Run) -> None:
         )
 
 
-def _busy(db: Database, forced: Forced) -> ArchisyncError:
-    run = history.get(db, forced.run_id)
-    if run.state is State.RUNNING:
-        where, after = f"it runs on {run.worker}", ""
-    else:
-        where, after = f"another run of {run.agent_id} is in progress", "   (it stays in the queue)"
+def _busy(one: Forced) -> ArchisyncError:
     return BusyError(
-        f"run {run.run_id} ({run.sync_type} of {run.agent_id}) can't start here: {where}",
-        hint=f"archisync show {run.run_id}{after}",
+        f"run {one.run_id} ({one.sync_type} of {one.agent_id}) can't start here: another run of {one.agent_id} is in progress",
+        hint=f"archisync show {one.run_id}   (it stays in the queue)",
     )

@@ -38,10 +38,11 @@ from archisync.base.processes import die_with_parent, pid_namespace
 from archisync.queue.client import redis_client
 from archisync.queue.foreignkeys import move_foreign_keys_aside, workers_key
 from archisync.queue.job import job_id, job_timeout_s
-from archisync.queue.workers import forget_dead_workers, new_worker_name
+from archisync.queue.workers import forget_dead_workers, new_worker_name, require_own_queue
 from archisync.rules.config import Config
 from archisync.store import migrations
 from archisync.store.database import connected, require_direct
+from archisync.store.site import site_of
 from archisync.work.accepted import SyncJob, SyncQueue, reason_of
 from archisync.work.child import Child, CurrentDelivery, resident_bytes
 
@@ -66,6 +67,7 @@ class SyncWorker(Worker):
     max_connection_wait_time = LONGEST_RECONNECT_WAIT_S
 
     config: Config
+    site: str | None = None
     current: CurrentDelivery
     _handed_over: Job
     _wait_status: int | None = None
@@ -170,12 +172,12 @@ class SyncWorker(Worker):
         worker_registration.register(self, pipeline)
 
     def serialize(self) -> dict[Any, Any]:
-        """RQ's fields, and the namespace of our process id: `doctor --only worker-here` looks for the process if it is its own. And for
-        `worker list` the process that does the syncs, and its memory; 0 while there is none."""
-        namespace = pid_namespace()
+        """RQ's fields, our site, and the namespace of our process id: `doctor --only worker-here` looks for the process if it is its own.
+        And for `worker list` the process that does the syncs, and its memory; 0 while there is none."""
         child = self._child_pid
+        said = {"pid_namespace": pid_namespace(), "site": self.site}
         own = {"child_pid": child, "memory_bytes": resident_bytes(child or "self")}
-        return super().serialize() | own | ({"pid_namespace": namespace} if namespace else {})
+        return super().serialize() | own | {name: value for name, value in said.items() if value}
 
     @property
     def _child_pid(self) -> int:
@@ -245,15 +247,17 @@ def work(config: Config, *, burst: bool) -> None:
     with connected(config.database_url, purpose="worker start", answer_timeout_s=config.database_timeout_s) as db:
         require_direct(db, silent_s=config.longest_silence_s)
         migrations.check_current(db)
+        site = site_of(db)
     librarylogs.collect(EventLog())
     with redis_client(config.redis_url, retries=CONNECTION_RETRIES) as client:
+        require_own_queue(client, config.queue, site)
         move_foreign_keys_aside(client, config.queue, EventLog())
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker(
             [q], name=new_worker_name(), connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S
         )
         worker.redis_workers_keys = workers_key(config.queue)
-        worker.config, worker.current = config, CurrentDelivery()
+        worker.config, worker.site, worker.current = config, site, CurrentDelivery()
         # Set before the first fork: a child that is told to stop in its first moment does not die of the signal.
         signal.signal(signal.SIGUSR1, _stop_after_this_run)
         worker.work(burst=burst, logging_level="WARNING")

@@ -153,7 +153,8 @@ class Peers:
 
         def update() -> None:
             with self._db.transaction():
-                self._db.execute("select set_config('archisync.run_id', '0', true)")  # as applying does
+                # as applying does
+                self._db.execute("select set_config('archisync.sync_type', 'customers', true)")
                 self._db.execute("set local enable_nestloop = off; set local work_mem = '64MB'")
                 self._db.execute(
                     f"create temp table floor on commit drop as select {names} from agents.customers with no data"

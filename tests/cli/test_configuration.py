@@ -39,5 +39,6 @@ def test_a_missing_schema_exits_3_and_names_the_command(cli: Cli, empty_database
     done = cli("status", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
     assert (done.returncode, done.stderr) == (
         ExitCode.CONFIGURATION,
-        "error: the database schema is missing or not current\nhint: archisync db migrate\n",
+        'error: the database schema is missing or not current: relation "agents.users" does not exist\n'
+        "hint: archisync db migrate   (if it has nothing to do: archisync doctor --only schema --only tables)\n",
     )

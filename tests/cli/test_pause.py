@@ -225,3 +225,12 @@ def test_a_pause_whose_time_is_over_is_no_pause(cli: Cli) -> None:
     cli("pause", "--all", "--until", "30m", env=AT_NOON)
     later = {"PGOPTIONS": "-c archisync.now=2026-03-01T12:30:00Z"}
     assert said(cli("resume", env=later)) == (0, "everything: was not paused\n", "")
+
+
+def test_a_tick_forgets_pauses_that_are_over_and_no_others(cli: Cli, connection: Database) -> None:
+    connection.execute(
+        "insert into system.pauses (sync_type, until) values ('orders', now() - interval '1 s'), ('ddt', now() + interval '1 h'),"
+        " ('products', null)"
+    )
+    assert cli("tick").returncode == 0
+    assert [scope for scope, *_ in pauses(connection)] == ["ddt", "products"]

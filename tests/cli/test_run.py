@@ -37,19 +37,11 @@ def taken(db: Database, sync_type: str) -> int:
     return forced.run_id
 
 
-def test_inline_says_where_the_run_is_already_running(cli: Cli, connection: Database, agent: str) -> None:
-    run_id = taken(connection, "orders")
-    done = cli("run", "orders", "--agent", agent, "--inline")
-    assert done.returncode == ExitCode.BUSY
-    assert done.stderr.splitlines()[-2:] == [
-        f"error: run {run_id} (orders of {agent}) can't start here: it runs on elsewhere:7",
-        f"hint: archisync show {run_id}",
-    ]
-    assert history.state_of(connection, run_id) == "running"
-
-
-def test_inline_does_not_start_beside_another_run_of_the_agent(cli: Cli, connection: Database, agent: str) -> None:
-    run_id = taken(connection, "customers")
+@pytest.mark.parametrize("other", ["customers", "orders"])
+def test_inline_does_not_start_beside_another_run_of_the_agent(
+    cli: Cli, connection: Database, agent: str, other: str
+) -> None:
+    run_id = taken(connection, other)
     done = cli("run", "orders", "--agent", agent, "--inline")
     assert done.returncode == ExitCode.BUSY
     assert done.stderr.splitlines()[-2:] == [
@@ -74,7 +66,6 @@ def test_inline_does_not_start_while_another_process_holds_the_agent(
 # --- several pairs, while others work too -------------------------------------------------------------------------
 
 OTHER = "luca.ferrari"
-NEXT = 2  # from a run that was joined to the next one: the insert that failed has used a number
 ORDERS = "order_id,created_at,customer_id\n1,2026-01-01,7\n"
 
 
@@ -160,11 +151,12 @@ def test_inline_does_the_other_runs_when_a_worker_already_does_one(
     done = cli("run", "orders", "--inline", "--json", env=env)
     assert done.returncode == ExitCode.BUSY
     assert [(r["run_id"], r["state"]) for r in json.loads(done.stdout)["runs"]] == [
-        (run_id, "running"),
-        (run_id + NEXT, "succeeded"),
+        (run_id + 1, "queued"),
+        (run_id + 2, "succeeded"),
     ]
     assert done.stderr.endswith(
-        f"error: run {run_id} (orders of {AGENT}) can't start here: it runs on elsewhere:7\nhint: archisync show {run_id}\n"
+        f"error: run {run_id + 1} (orders of {AGENT}) can't start here: another run of {AGENT} is in progress\n"
+        f"hint: archisync show {run_id + 1}   (it stays in the queue)\n"
     )
 
 
@@ -195,22 +187,23 @@ def test_a_timeout_shows_all_runs_and_names_the_unfinished_ones(cli: Cli, connec
     run_id = taken(connection, "orders")
     typed = ("run", "orders", "--wait", "--timeout", "0")
     message = (
-        f"error: 2 runs not finished after 0 s: {run_id}, {run_id + NEXT} (run {run_id} is running)\n"
-        f"hint: the run goes on; archisync show {run_id}\n"
+        f"error: 2 runs not finished after 0 s: {run_id + 1}, {run_id + 2} (run {run_id + 1} is queued)\n"
+        f"hint: the run goes on; archisync show {run_id + 1}\n"
     )
     shown = cli(*typed)
     assert (shown.returncode, shown.stderr[-len(message) :]) == (ExitCode.TIMEOUT, message)
     assert rows(shown.stdout) == [
-        [str(run_id), "orders", agent, "running"],
-        [str(run_id + NEXT), "orders", OTHER, "queued"],
+        [str(run_id + 1), "orders", agent, "queued"],
+        [str(run_id + 2), "orders", OTHER, "queued"],
     ]
+    assert f"orders of {agent}: queued as run {run_id + 1}, behind run {run_id}, which is being done\n" in shown.stderr
     nobody = "note: no worker is alive on the queue archisync: archisync worker --processes 2\n"
     assert shown.stderr.count(nobody) == 1
     as_json = cli(*typed, "--json")
     assert as_json.returncode == ExitCode.TIMEOUT
     found = json.loads(as_json.stdout)["runs"]
     assert [(r["agent_id"], r["state"], r["counts"]) for r in found] == [
-        (agent, "running", None),
+        (agent, "queued", None),
         (OTHER, "queued", None),
     ]
 

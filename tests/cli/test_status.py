@@ -93,6 +93,7 @@ def test_status_in_json_has_everything(cli: Cli, noon: Database) -> None:
         "running",
         "held",
         "ailing",
+        "warned",
         "pauses",
     ]
     assert (document["now"], document["tick_note"]) == (NOW, None)

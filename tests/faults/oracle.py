@@ -28,13 +28,14 @@ SQL_AUDIT_TABLE = "create trigger audit after insert or update on {table} for ea
 SQL_VIOLATIONS = """
 select what, count(*) as n, min(which) as example from (
   select 'the state of a pair names another run than its queue' as what,
-         concat_ws(' ', agent_id, sync_type, q.id, st.unfinished_run_id) as which
-    from system.queued_runs q
-    full join (select * from system.sync_state where unfinished_run_id is not null) st using (agent_id, sync_type)
-   where st.unfinished_run_id is distinct from q.id
+         concat_ws(' ', agent_id, sync_type, q.ids, st.ids) as which
+    from (select agent_id, sync_type, array_agg(id order by id) as ids from system.queued_runs group by 1, 2) q
+    full join (select agent_id, sync_type, array_remove(array[unfinished_run_id, next_run_id], null) as ids
+                 from system.sync_state where unfinished_run_id is not null or next_run_id is not null) st using (agent_id, sync_type)
+   where st.ids is distinct from q.ids
   union all
   select 'two unfinished runs of a pair', concat_ws(' ', agent_id, sync_type)
-    from system.queued_runs group by agent_id, sync_type having count(*) > 1
+    from system.queued_runs group by agent_id, sync_type having count(*) > 1 + (count(behind) > 0)::int
   union all
   select 'two claims of an agent', agent_id from system.claims group by agent_id having count(*) > 1
   union all

@@ -221,6 +221,7 @@ class Action(Enum):
     QUEUED_AS_DUE = (Kind.SLOT, "a due run is queued", "store.queued_runs:insert_due")
     DELAY_OVER = (Kind.TIME, "a delay is over", "sync.endings:retry_delay_s", "work.runner:LOCKED_DELAY_S")
     FORCE = (Kind.PERSON, "somebody forces a run", "store.queued_runs:SQL_FORCE")
+    FORCE_BEHIND = (Kind.PERSON, "somebody forces a run behind one that is being done", "store.queued_runs:SQL_FORCE")
     JOIN = (Kind.PERSON, "somebody forces a run that is queued", "store.queued_runs:SQL_FORCE")
     CANCEL = (Kind.PERSON, "somebody cancels a run", "store.interventions:SQL_CANCEL", "store.agents:SQL_WHITELIST")
     RUN_INLINE = (Kind.PERSON, "is called to do a forced run", "work.inline:run_inline", "work.runner:Runner.do_forced")

@@ -48,13 +48,15 @@ HOLDS_LOCK = frozenset(
 
 
 class Run(NamedTuple):
-    """A row of system.queued_runs. `applied` is known to the model only: its data is in the tables (in a mutant)."""
+    """A row of system.queued_runs. `applied` is known to the model only: its data is in the tables (in a mutant). `followed`: a second row,
+    forced while this one was being done."""
 
     place: int
     delayed: bool = False
     attempt: int = 1
     forced: bool = False
     applied: bool = False
+    followed: bool = False
 
 
 class Claim(NamedTuple):
@@ -170,14 +172,17 @@ def without_claim(state: State) -> State:
 
 
 def over(state: State, number: int, *, frees_the_pair: bool = True) -> State:
-    """The run ends, and its id is nobody's any more. That serves its slot, unless another slot has come."""
+    """The run ends, and its id is nobody's any more. That serves its slot, unless another slot has come. A run behind it is the pair's
+    then."""
     runs, unfinished, claim, deliveries, jobs, leaks, slot, owed, ticks, workers = state
     bit = 1 << number
+    run = runs[number]
+    behind = Run(UNDELIVERED, forced=True) if run is not None and run.followed else None
     if claim is not None and number in claim:
         claim = Claim(*(NO_RUN if run == number else run for run in claim))
     return State(
-        (*runs[:number], None, *runs[number + 1 :]),
-        unfinished & ~bit if frees_the_pair else unfinished,
+        (*runs[:number], behind, *runs[number + 1 :]),
+        unfinished & ~bit if frees_the_pair and behind is None else unfinished,
         claim,
         deliveries,
         jobs,

@@ -297,9 +297,11 @@ class Model:
             steps.append((Action.FORCE, WORLD, _queued(state, number, forced=True), None))
         elif not self.protocol.one_unfinished_a_pair:
             steps.append((Action.FORCE, WORLD, state, Property.OVERLAP))
-        elif not run.forced or run.delayed:
+        elif not run.followed and (not run.forced or run.delayed):
             joined = with_run(state, number, run._replace(place=UNDELIVERED, delayed=False, forced=True))
             steps.append((Action.JOIN, WORLD, joined, None))
+        if run is not None and not run.followed and state.claim is not None and state.claim.named == number:
+            steps.append((Action.FORCE_BEHIND, WORLD, with_run(state, number, run._replace(followed=True)), None))
         if not claim_locked(state):
             for number, run in enumerate(state.runs):
                 if run is not None:

@@ -24,7 +24,6 @@ from tests.model.states import (
     UNCOMMITTED,
     UNDELIVERED,
     Claim,
-    Run,
     State,
     Step,
     Worker,
@@ -284,7 +283,7 @@ class Workers:
         if run.attempt >= self._bounds.attempts:
             return (Action.FAIL, self._next(me), self._over(state, me.run), self._wrong(me))
         place = UNDELIVERED if self._protocol.requeue_undelivers else run.place
-        after = with_run(state, me.run, Run(place, True, run.attempt + 1, run.forced, run.applied))
+        after = with_run(state, me.run, run._replace(place=place, delayed=True, attempt=run.attempt + 1))
         after = after._replace(claim=NO_CLAIM_YET) if after.claim is not None else after
         return (Action.REQUEUE, self._next(me), after, None)
 

@@ -168,3 +168,27 @@ def test_the_example_alerts_name_metrics_and_commands_that_exist(cli: Cli, busy:
     assert {"ArchisyncNoTick", "ArchisyncPairStale", "ArchisyncExportHeld", "ArchisyncRunFailing"} <= set(alerts)
     assert len(alerts) == len(set(alerts))
     assert not busy.closed
+
+
+def test_no_alert_of_a_type_fires_while_it_is_switched_off_or_paused() -> None:
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    of_types = [rule for rule in rules if re.search(r"archisync_(pairs|exports|runs)_", rule["expr"])]
+    assert {rule["alert"] for rule in of_types} >= {"ArchisyncPairStale", "ArchisyncRunFailing", "ArchisyncDegraded"}
+    for rule in of_types:
+        assert rule["expr"].endswith(" and archisync_enabled == 1 and archisync_paused == 0"), rule["alert"]
+
+
+def test_a_paused_agent_is_neither_stale_nor_failing(cli: Cli, busy: Database) -> None:
+    busy.execute("update system.sync_state set backoff_until = system.clock() + interval '1 hour' where agent_id = 'a'")
+    names = ("pairs_stale", "pairs_failing", "pairs_degraded", "pairs_backing_off")
+
+    def figures() -> list[float]:
+        found = read(cli("metrics").stdout)
+        return [found[name, ("orders",)] for name in names]
+
+    assert figures() == [2, 1, 1, 1]
+    assert cli("pause", "--agent", "a").returncode == 0
+    assert figures() == [1, 0, 0, 0]  # c has never succeeded
+    assert cli("resume", "--agent", "a").returncode == 0
+    assert cli("pause", "--agent", "a", "--type", "ddt").returncode == 0
+    assert figures() == [2, 1, 1, 1]

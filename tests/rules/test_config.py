@@ -1,5 +1,10 @@
 """The table of settings: each setting is read from the variables that it names, and its default is one that it accepts."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from archisync.base.errors import ConfigurationError
@@ -73,3 +78,15 @@ def test_setting_without_a_common_variable_is_read_from_the_variables_of_the_typ
 
 def test_configuration_is_shown_without_its_values() -> None:
     assert repr(Config(environment=REQUIRED)) == "Config(…)"
+
+
+def test_a_machine_without_time_zone_files_says_how_to_get_them(tmp_path: Path) -> None:
+    """As in a small container image."""
+    code = "from archisync.rules.config import Config; Config.from_environment({}).zone"
+    nowhere = {**os.environ, "PYTHONTZPATH": str(tmp_path)}
+    hide = "import sys; sys.modules['tzdata'] = None; "
+    done = subprocess.run([sys.executable, "-c", hide + code], env=nowhere, capture_output=True, text=True, check=False)
+    assert "there is no time zone 'Europe/Rome' (ARCHISYNC_TIMEZONE)" in done.stderr
+    hint = "from archisync.rules import zones; print(zones.hint())"
+    done = subprocess.run([sys.executable, "-c", hide + hint], env=nowhere, capture_output=True, text=True, check=True)
+    assert done.stdout == "this machine has no time zone files: apt install tzdata, or pip install tzdata\n"

@@ -298,10 +298,11 @@ def test_output_that_a_child_holds_after_the_end_of_the_program_is_refused(
     wait_until_gone(int((tmp_path / "child").read_text()))
 
 
-def test_program_dies_with_a_killed_worker(tmp_path: Path) -> None:
-    fifo = tmp_path / "started"
+def test_program_and_what_it_started_die_with_a_killed_worker(tmp_path: Path) -> None:
+    fifo, never = tmp_path / "started", tmp_path / "never"
     os.mkfifo(fifo)
-    program = script(tmp_path, f"echo $$ > {fifo}; exec sleep 1000")
+    os.mkfifo(never)
+    program = script(tmp_path, f"cat {never} & echo $$ $! > {fifo}; cat {never}")
     fetch = (
         "import os, pathlib\n"
         "from archisync.rules.config import Config\n"
@@ -310,9 +311,10 @@ def test_program_dies_with_a_killed_worker(tmp_path: Path) -> None:
         "              max_bytes=1000, config=Config.from_environment(os.environ)))\n"
     )
     with subprocess.Popen([sys.executable, "-c", fetch], cwd=REPOSITORY) as worker:
-        pid = int(fifo.read_text())
+        pids = [int(pid) for pid in fifo.read_text().split()]
         worker.send_signal(signal.SIGKILL)
-    wait_until_gone(pid)
+    for pid in pids:
+        wait_until_gone(pid)
 
 
 # --- standard error -----------------------------------------------------------------------------------------------

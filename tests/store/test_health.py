@@ -2,8 +2,13 @@
 
 import json
 import re
+from datetime import timedelta
 
-from archisync.store import health
+import pytest
+
+from archisync.observe.why import explain
+from archisync.rules.synctypes import SYNC_TYPES
+from archisync.store import clock, health, timetable
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.rows import count, whitelist_agents
@@ -108,3 +113,44 @@ def test_stale_agents_that_are_paused_hide_no_other(cli: Cli, connection: Databa
         assert cli("pause", *scope).returncode == 0
     unhealthy = json.loads(cli("status", "--json").stdout)["ailing"]
     assert [(pair["sync_type"], pair["agent_id"]) for pair in unhealthy] == [("orders", "a7")]
+
+
+@pytest.mark.parametrize(
+    ("slot_ago", "rests_for", "paused", "expected"),
+    [
+        (30, 220, False, 220),  # it rests beyond its slot
+        (2, 3, False, 8),  # its slot comes after its rest
+        (30, None, False, 0),
+        (2, None, False, 8),
+        (30, None, True, None),
+        (30, 220, True, None),
+    ],
+)
+def test_everybody_says_the_same_of_when_a_pair_is_next(
+    connection: Database, slot_ago: int, rests_for: int | None, paused: bool, expected: int | None
+) -> None:
+    """Minutes from now; the interval is 10 min."""
+    connection.execute("set archisync.now = '2026-03-01T12:00:00Z'")
+    whitelist_agents(connection, 1)
+    connection.execute(
+        "update system.sync_state set last_slot_at = system.clock() - make_interval(mins => %s), consecutive_failures = 4,"
+        " backoff_until = system.clock() + make_interval(mins => %s) where sync_type = 'orders'",
+        [slot_ago, rests_for],
+    )
+    if paused:
+        connection.execute("insert into system.pauses (agent_id) values ('a1')")
+    now = clock.now(connection)
+    at = now + timedelta(minutes=expected) if expected is not None else None
+    [orders] = [found for found in health.type_health(connection) if found.sync_type == "orders"]
+    assert (max(orders.next_due_at, now) if orders.next_due_at else None) == at
+    assert explain(connection, SYNC_TYPES["orders"], "a1").decision.next_at == at
+    groups = timetable.due_groups(connection, sync_type="orders", agent_id="a1")
+    assert [group.due_at for group in groups] == [found for found in [at] if found]
+    lines = [
+        pair.describe(lambda moment: f"{moment:%H:%M}")
+        for pair in health.unhealthy_pairs(connection, limit=9)
+        if pair.sync_type == "orders"
+    ]
+    resting = [line for line in lines if line.startswith("resting")]
+    wanted = rests_for is not None and at is not None
+    assert resting == ([f"resting: orders of a1: 4 failures, next {at:%H:%M}, last ok never"] if wanted else [])

@@ -1,4 +1,4 @@
-"""After every statement, in whatever order: a pair's state names the one run that it has in the queue, and no run is lost or doubled."""
+"""After every statement, in whatever order: a pair's state names the runs that it has in the queue, and no run is lost or doubled."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ LEASE_S = 60
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 OUT_OF_STEP = """
-select count(*) from system.sync_state st full join system.queued_runs q
+select count(*) from system.sync_state st
+  full join (select agent_id, sync_type, array_agg(id order by id) as ids from system.queued_runs group by 1, 2) q
     on q.agent_id = st.agent_id and q.sync_type = st.sync_type
- where st.unfinished_run_id is distinct from q.id or (q.id is not null and st.agent_id is null)
+ where array_remove(array[st.unfinished_run_id, st.next_run_id], null) is distinct from coalesce(q.ids, '{}')
+    or (st.unfinished_run_id is null and st.next_run_id is not null)
 """
 IN_BOTH = "select count(*) from system.queued_runs q join system.sync_runs r using (id)"
 KNOWN = "select id from system.queued_runs union all select id from system.sync_runs"

@@ -332,3 +332,22 @@ def test_a_decision_may_name_an_earlier_run_that_held_the_same_export(sync: Sync
         f"error: the export of run {second.run_id} was replaced by that of run {other.run_id}\n"
         f"hint: archisync held show {other.run_id}\n",
     )
+
+
+UNKNOWN = {
+    "not text": ("\0\1\2", "unreadable", None),
+    "a column is missing": ("name\nBar\n", "missing-column", None),
+    "a key twice": ("customer_id,name\n1,Bar\n1,Osteria\n2,Caffè\n", "duplicate-keys", 2),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_nobody_knows_of_a_held_export_is_not_said_to_be_nothing(
+    sync: Sync, connection: Database, what: str
+) -> None:
+    text, rule, valid = UNKNOWN[what]
+    sync("customer_id,name\n1,Bar\n2,Caffè\n")
+    run = sync(text)
+    assert (run.state, run.reason) == ("held", rule)
+    found = held.held_export(connection, run.run_id)
+    assert (found.rows_valid, found.planned) == (valid, {})

@@ -17,7 +17,7 @@ _EXCEL_TEXT = re.compile(r'="(.*)"|=\("(.*)"\)', re.DOTALL)
 
 
 def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
-    """The first line and the cells of each record that is not blank. A malformed record has a reason instead of cells.
+    """The first line and the cells of each record that has a cell which is not blank. A malformed record has a reason instead of cells.
 
     Blanks between a delimiter and a cell are left out, so a quote after them opens the cell. `="00123"`, which keeps Excel from
     reading a number, is the text in the quotes.
@@ -43,7 +43,7 @@ def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int
         else:
             if lines.excel:
                 cells = [_unwrapped(cell) if cell.startswith("=") else cell for cell in cells]
-        if len(cells) > 1 or (cells and cells[0].strip().strip(_DOS_END)):
+        if isinstance(cells, str) or any(cell.strip().strip(_DOS_END) for cell in cells):
             yield lines.first, cells
 
 

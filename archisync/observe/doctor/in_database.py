@@ -13,7 +13,7 @@ from archisync.base.text import counted
 from archisync.observe.doctor.findings import SHOWN, Finding, Obstacle, failed, first_few, obstacle, ok, warning
 from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
-from archisync.rules.synctypes import sync_type
+from archisync.rules.synctypes import SYNC_TYPES, sync_type
 from archisync.store import agents, checks, clock, grants, health, locks, migrations, notices, ticks
 from archisync.store.database import Database, connected
 from archisync.store.refusals import translate
@@ -167,6 +167,34 @@ def check_pairs(db: Database, _: Config) -> Iterator[Finding]:
         yield ok("pairs", "what is scheduled is fresh")
 
 
+def check_tables(db: Database, _: Config) -> Iterator[Finding]:
+    """Tables of agent data that somebody has changed so that no export can be written."""
+    from archisync.sync import tablecheck
+
+    found = [problem for one in SYNC_TYPES.values() if (problem := tablecheck.problem(db, one)) is not None]
+    for problem in found:
+        yield failed("tables", problem.message, problem.hint or "", ExitCode.CONFIGURATION)
+    if not found:
+        yield ok("tables", "the tables of agent data have the columns that archisync writes")
+
+
+def check_triggers(db: Database, _: Config) -> Iterator[Finding]:
+    """Triggers that tell of what others write to our tables."""
+    idle = checks.idle_triggers(db)
+    if not idle:
+        yield ok("triggers", "what others write to the tables is noticed")
+        return
+    repair = "; ".join(enable for _, enable in idle if enable)
+    hint = (
+        repair
+        or "make them again: archisync/store/sql/migrations has them; then archisync clear --all, which loads the rows anew"
+    )
+    message = (
+        f"what others write may go unnoticed, for it is disabled or missing: {first_few([name for name, _ in idle])}"
+    )
+    yield failed("triggers", message, hint)
+
+
 def check_agents(db: Database, _: Config) -> Iterator[Finding]:
     """Ids that every source refuses, and agents that the triggers on agents.users have missed."""
     missing, left = checks.out_of_step(db, limit=AGENTS_COMPARED)
@@ -252,6 +280,8 @@ CHECKS: Mapping[str, Callable[[Database, Config], Iterator[Finding]]] = {
     "runs": check_runs,
     "locks": check_locks,
     "pairs": check_pairs,
+    "tables": check_tables,
+    "triggers": check_triggers,
     "agents": check_agents,
     "exports": check_exports,
     "notices": check_notices,

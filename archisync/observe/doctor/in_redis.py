@@ -132,7 +132,13 @@ def check_workers(client: redis.Redis, config: Config) -> Iterator[Finding]:
     from archisync.queue.workers import live_workers
 
     workers = live_workers(client, config.queue)
-    if workers:
+    sites = {worker.site: worker.place for worker in workers if worker.site}
+    if len(sites) > 1:
+        hint = "give each site a queue of its own: ARCHISYNC_QUEUE, where its ticks and its workers run"
+        places = ", ".join(sorted(sites.values()))
+        message = f"workers of {len(sites)} sites take jobs from the queue {config.queue}: {places}"
+        yield failed("workers", message, hint, ExitCode.CONFIGURATION)
+    elif workers:
         yield ok("workers", f"{len(workers)} alive on the queue {config.queue}")
     else:
         yield failed("workers", f"no worker is alive on the queue {config.queue}", "archisync worker --processes 2")

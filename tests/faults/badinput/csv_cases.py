@@ -32,7 +32,6 @@ ROWS = (
     _bad_row("one-cell", "Count=4\n", "has 1 cell, the header has 6"),
     _bad_row("another-delimiter", "bad;Due;055;1;1;\n", "has 1 cell, the header has 6"),
     _bad_row("html-in-the-middle", "<p>Session expired</p>\n", "has 1 cell, the header has 6"),
-    _bad_row("row-of-delimiters", ",,,,,\n", "is empty", field="customer_id"),
     _bad_row("no-key", ",Nobody,,1,1,\n", "is empty", field="customer_id"),
     _bad_row("blank-key", " \t ,Nobody,,1,1,\n", "is empty", field="customer_id"),
     _bad_row("nul-as-key", "\0,Nobody,,1,1,\n", "is empty", field="customer_id"),

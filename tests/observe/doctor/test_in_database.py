@@ -269,3 +269,20 @@ def test_pairs_fails_while_what_is_scheduled_is_degraded_stale_or_held_for_long(
         1,
         ("failed", "held for more than 24 h: orders of anna", f"archisync held show {run_id}"),
     )
+
+
+def test_triggers_fails_with_the_statement_that_enables_what_somebody_disabled(cli: Cli, connection: Database) -> None:
+    assert only(cli, "triggers") == (0, ("ok", "what others write to the tables is noticed", ""))
+    message = "what others write may go unnoticed, for it is disabled or missing: {}"
+    connection.execute("alter table agents.orders disable trigger archisync_changed_outside")
+    enable = "alter table agents.orders enable always trigger archisync_changed_outside"
+    named = "archisync_changed_outside on agents.orders"
+    assert only(cli, "triggers") == (1, ("failed", message.format(named), enable))
+    connection.execute(enable.replace(" always", ""))  # not under session_replication_role = replica
+    assert only(cli, "triggers")[0] == 1
+    connection.execute(enable)
+    connection.execute("drop trigger archisync_truncated on shared.products")
+    assert only(cli, "triggers")[1][1] == message.format("archisync_truncated on shared.products")
+    connection.execute("alter table agents.users disable trigger all")
+    code, (_, said, _) = only(cli, "triggers")
+    assert (code, "archisync_users_deleted on agents.users" in said) == (1, True)

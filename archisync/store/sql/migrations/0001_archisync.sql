@@ -31,6 +31,7 @@ create table system.sync_types (
   scope       text not null check (scope in ('agent', 'shared')),
   level       smallint not null,        -- a type is queued after the types that it comes after, which have a lower level
   table_name  text not null unique check (table_name ~ '^[a-z][a-z0-9_]{0,62}\.[a-z][a-z0-9_]{0,62}$'),
+  default_minutes integer not null default 30,  -- of its interval, when somebody deletes its settings
   declaration json,                     -- NULL: the type comes with archisync
   sha256      text,                     -- of the declaration
   declared_by text,
@@ -38,9 +39,9 @@ create table system.sync_types (
   constraint sync_types_own_are_declared check ((declaration is null) = (sha256 is null))
 );
 -- Whoever migrates says which types come with archisync.
-insert into system.sync_types (sync_type, scope, level, table_name)
+insert into system.sync_types (sync_type, scope, level, table_name, default_minutes)
 select t.* from json_to_recordset(current_setting('archisync.built_in_types')::json)
-  as t(sync_type text, scope text, level smallint, table_name text);
+  as t(sync_type text, scope text, level smallint, table_name text, default_minutes integer);
 
 -- One row a type. The three shares are the guard's, in percent: an export that exceeds one is held. 100 switches off that one rule; nothing
 -- switches off the others (no rows at all, truncated, unreadable, a missing column, all rows rejected, contradicting keys).
@@ -88,7 +89,8 @@ end;
 
 -- ======== Registry: whose data ========
 
--- The agents. Only those on the whitelist are synced. The table may be the company's own: archisync relies on these two columns only.
+-- The agents. Only those on the whitelist are synced. The table may be the company's own: archisync relies on these two columns only, and
+-- takes the text of an id that is a number or a uuid.
 create table if not exists agents.users (
   id          text primary key,
   username    text,
@@ -96,6 +98,11 @@ create table if not exists agents.users (
   whitelisted boolean not null default false
 );
 alter table agents.users add column if not exists whitelisted boolean not null default false;
+do $$ begin
+  if (select atttypid from pg_attribute where attrelid = 'agents.users'::regclass and attname = 'id') not in ('text'::regtype, 'varchar'::regtype) then
+    create index if not exists archisync_users_by_id on agents.users ((id::text));
+  end if;
+end $$;
 
 -- ======== Queue: what waits and what is being done ========
 
@@ -117,7 +124,8 @@ create table system.queued_runs (
   hint           text,                   -- what to do about it
   delivery_id    bigint,                 -- NULL: the run waits for a delivery (it is forced, or was given back)
   job_no         integer,                -- the agent's number in that delivery
-  constraint one_unfinished_run_a_pair unique (agent_id, sync_type)
+  behind         bigint,                 -- of a forced run: the one that was being done then, which may have read its export already
+  constraint one_unfinished_run_a_pair unique nulls not distinct (agent_id, sync_type, behind)
 );
 create index queued_runs_by_delivery on system.queued_runs (delivery_id, job_no);
 
@@ -232,6 +240,7 @@ create table system.sync_state (
   active               boolean not null default true,      -- the agent is on the whitelist now; the shared types always are
   last_slot_at         timestamptz,                        -- the last scheduled slot; NULL: never scheduled
   unfinished_run_id    bigint,                             -- the pair's row in queued_runs; NULL: it has none
+  next_run_id          bigint,                             -- a second one: forced while the first was being done, and next after it
   last_run_id          bigint,
   last_success_at      timestamptz,
   consecutive_failures integer not null default 0,
@@ -242,7 +251,8 @@ create table system.sync_state (
   data_version         bigint not null default 0,          -- + 1 with every apply that changed something
   same_changes_nothing boolean not null default false,     -- the export that was applied last would change nothing if it came again
   applied_source       jsonb,                              -- of the last applied export: run, sha256, counts, what the source said of it
-                                                           -- (ETag, Last-Modified), how it was read. NULL: always fetch
+                                                           -- (ETag, Last-Modified), how it was read, its columns. NULL: always fetch
+  warned_run_id        bigint,                             -- the applied run whose warnings a person should read; NULL: none
   primary key (agent_id, sync_type)
 ) with (fillfactor = 80);
 -- What ANALYZE can't see in a table with two rows: these will be a few types, and not one a row.
@@ -251,10 +261,12 @@ alter table system.sync_state alter column sync_type set (n_distinct = 6);
 create index sync_state_by_slot on system.sync_state (sync_type, system.or_never(last_slot_at)) where active and unfinished_run_id is null;
 -- The unfinished runs of a type, so that the queue itself needs no index for it.
 create index sync_state_unfinished on system.sync_state (sync_type, unfinished_run_id) where unfinished_run_id is not null;
--- What `status` asks. Plain indexes and no counters: for a counter, every worker would wait for the same row. The last two are empty while
--- all is well.
+create index sync_state_next on system.sync_state (sync_type, next_run_id) where next_run_id is not null;
+-- What `status` asks. Plain indexes and no counters: for a counter, every worker would wait for the same row. The last three are empty
+-- while all is well.
 create index sync_state_by_success on system.sync_state (sync_type, system.or_never(last_success_at)) where active;
 create index sync_state_failing on system.sync_state (sync_type, consecutive_failures, agent_id) where active and consecutive_failures > 0;
+create index sync_state_warned on system.sync_state (sync_type, warned_run_id) where active and warned_run_id is not null;
 create index sync_state_resting on system.sync_state (sync_type, backoff_until) where active and backoff_until is not null;
 
 -- How long a pair rests after the n-th failure in a row of its scheduled runs: not at all after the first, then double the interval each time, at most six hours
@@ -288,11 +300,11 @@ create table system.held_exports (
   hint          text,                        -- what to do about it
   acceptable    boolean not null,            -- an unreadable export can't be accepted, only replaced
   sha256        text,
-  rows_valid    bigint not null,
+  rows_valid    bigint,                      -- NULL: nobody knows, it can't be read
   known_rows    bigint,
   data_version  bigint not null,             -- of the data that the person looked at
   sample        jsonb not null default '[]', -- keys of rows that would vanish; agent data, so not for ticks
-  planned       jsonb not null default '{}', -- how many rows would be deleted, rewritten, changed, new
+  planned       jsonb not null default '{}', -- how many rows would be deleted, rewritten, changed, new; {}: nobody knows
   changes       jsonb not null default '[]', -- some of the changes: the key, and old and new value of each field; likewise
   held_at       timestamptz not null default system.clock(),
   decision      text check (decision in ('accepted', 'rejected', 'superseded', 'cleared', 'withdrawn')),
@@ -406,10 +418,13 @@ begin
            requested_by, request_reason, slot_at, attempt, queued_at
       from ended)
   update system.sync_state st
-     set unfinished_run_id = null, last_run_id = ended.id,
+     set unfinished_run_id = case when st.unfinished_run_id = any (ended.ids) then null else st.unfinished_run_id end,
+         next_run_id = null, last_run_id = ended.last_id,
          last_slot_at = case when st.last_slot_at = ended.slot_at then ended.slot_at - make_interval(mins => s.interval_minutes)
                              else st.last_slot_at end
-    from ended join system.sync_settings s using (sync_type)
+    from (select e.sync_type, e.agent_id, array_agg(e.id) as ids, max(e.id) as last_id, max(e.slot_at) as slot_at
+            from ended e group by e.sync_type, e.agent_id) ended
+    join system.sync_settings s using (sync_type)
    where st.agent_id = ended.agent_id and st.sync_type = ended.sync_type;
   -- SKIP LOCKED: an apply that has the row is about to end that hold, and may be waiting for the state rows above.
   with theirs as (
@@ -432,7 +447,7 @@ revoke execute on function system.deactivate_agents(text[]) from public;
 create function system.users_inserted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
   perform system.check_trigger_table(tg_relid, 'agents.users');
-  perform system.activate_agents(array(select id from new_users where whitelisted));
+  perform system.activate_agents(array(select id::text from new_users where whitelisted));
   return null;
 end $$;
 revoke execute on function system.users_inserted() from public;
@@ -442,7 +457,7 @@ create trigger archisync_users_inserted after insert on agents.users
 create function system.users_deleted() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
   perform system.check_trigger_table(tg_relid, 'agents.users');
-  perform system.deactivate_agents(array(select id from old_users where whitelisted));
+  perform system.deactivate_agents(array(select id::text from old_users where whitelisted));
   return null;
 end $$;
 revoke execute on function system.users_deleted() from public;
@@ -462,8 +477,8 @@ create trigger archisync_users_truncated after truncate on agents.users
 create function system.users_updated() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
   perform system.check_trigger_table(tg_relid, 'agents.users');
-  perform system.deactivate_agents(array(select id from old_users where whitelisted except select id from new_users where whitelisted));
-  perform system.activate_agents(array(select id from new_users where whitelisted except select id from old_users where whitelisted));
+  perform system.deactivate_agents(array(select id::text from old_users where whitelisted except select id::text from new_users where whitelisted));
+  perform system.activate_agents(array(select id::text from new_users where whitelisted except select id::text from old_users where whitelisted));
   return null;
 end $$;
 revoke execute on function system.users_updated() from public;
@@ -476,10 +491,10 @@ create function system.user_changed() returns trigger language plpgsql security 
 as $$ begin
   perform system.check_trigger_table(tg_relid, 'agents.users');
   if tg_op <> 'INSERT' and old.whitelisted and (tg_op = 'DELETE' or new.id <> old.id or new.whitelisted is not true) then
-    perform system.deactivate_agents(array[old.id]);
+    perform system.deactivate_agents(array[old.id::text]);
   end if;
   if tg_op <> 'DELETE' and new.whitelisted then
-    perform system.activate_agents(array[new.id]);
+    perform system.activate_agents(array[new.id::text]);
   end if;
   return null;
 end $$;
@@ -538,7 +553,23 @@ revoke execute on function system.export_applied() from public;
 create trigger archisync_export_applied after update of applied_source on system.sync_state
   for each row when (new.applied_source is not null) execute function system.export_applied();
 
--- 3. system.held_exports: a hold of an agent that has left the whitelist meanwhile is withdrawn at once; any other one has a notice.
+-- 3. system.sync_settings: a type whose row is deleted has the defaults again. At the end of the transaction, which may restore the rows.
+
+create function system.settings_stay() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$ begin
+  perform system.check_trigger_table(tg_relid, 'system.sync_settings');
+  insert into system.sync_settings (sync_type, interval_minutes) select t.sync_type, t.default_minutes from system.sync_types t
+  on conflict (sync_type) do nothing;
+  return null;
+end $$;
+revoke execute on function system.settings_stay() from public;
+create constraint trigger archisync_settings_stay after delete or update of sync_type on system.sync_settings
+  deferrable initially deferred for each row execute function system.settings_stay();
+create trigger archisync_settings_truncated after truncate on system.sync_settings
+  for each statement execute function system.settings_stay();
+alter table system.sync_settings enable always trigger archisync_settings_stay, enable always trigger archisync_settings_truncated;
+
+-- 4. system.held_exports: a hold of an agent that has left the whitelist meanwhile is withdrawn at once; any other one has a notice.
 
 -- The transaction that ends the run has locked the pair's state row: either it sees here that the agent has left, or deactivate_agents
 -- waits for it and sees its row.
@@ -572,7 +603,9 @@ revoke execute on function system.export_held() from public;
 create trigger archisync_export_held after insert on system.held_exports
   for each row when (new.decision is null) execute function system.export_held();
 
--- 4. Agent data: what is written by anything but an apply. The trigger's argument is the sync type.
+-- 5. Agent data: what is written by anything but an apply of that type. The trigger's argument is the sync type. Both triggers fire in
+-- sessions with session_replication_role = replica too. What logical replication brings is left alone: where it brings the whole database,
+-- system.outside_changes comes the same way, and no apply would ever empty it here.
 
 create function system.table_of(of_type text) returns regclass
 language sql stable
@@ -582,6 +615,10 @@ create function system.changed_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
   perform system.check_trigger_table(tg_relid, system.table_of(tg_argv[0]));
+  if current_setting('session_replication_role') = 'replica'
+     and exists (select from pg_stat_activity a where a.pid = pg_backend_pid() and a.backend_type like 'logical replication%') then
+    return null;
+  end if;
   if tg_op <> 'INSERT' then
     insert into system.outside_changes (sync_type, agent_id)
       values (tg_argv[0], coalesce(to_jsonb(old) ->> 'agent_id', 'service-account')) on conflict do nothing;
@@ -602,8 +639,6 @@ as $$ begin
 end $$;
 revoke execute on function system.truncated_outside() from public;
 
--- ======== Agent data: one table a type ========
--- archisync.store.typetables makes them as they are declared, here and with `archisync type apply`.
-
+-- ======== Agent data: one table a type =
 -- The pairs of the shared types. `archisync db migrate` adds those of the agents on the whitelist.
 insert into system.sync_state (sync_type, agent_id) select sync_type, 'service-account' from system.sync_types where scope = 'shared';
