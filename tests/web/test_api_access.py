@@ -138,7 +138,7 @@ HOSTILE = (
 
 def test_hostile_text_in_any_field_is_kept_as_it_is_or_refused(running: Panel, site: Database) -> None:
     with running.client() as client:
-        for text in HOSTILE:
+        for text in (" ".join(HOSTILE[::2]), " ".join(HOSTILE[1::2])):  # together: each is sent in fifty fields
             site.execute("insert into agents.users (id, full_name, whitelisted) values (%s, %s, true)", [text, text])
             for route in ROUTES:
                 for answer in with_text(client, route, text):

@@ -72,7 +72,7 @@ def test_each_request_answers_what_is_documented_and_each_example_works(client: 
 FILLED_BY_COMMANDS = (
     "GET types.types[].", "GET ticks.ticks[].", "POST runs.runs[].", "POST held/{run}/accept.held.", "POST held/{run}/reject.held.",
     "POST agents/allow.agents[].", "POST pauses/end.pauses[].", "POST pauses.pause.", "GET pauses.pauses[].",
-    "POST rests/end.ended[].backoff_until", "GET workers.workers[]",
+    "POST rests/end.ended[].backoff_until",
 )  # fmt: skip
 """Objects that commands print too: `test_json_documented.py` sees each of their fields."""
 
@@ -90,6 +90,7 @@ SAME: list[tuple[str, str]] = [
     (f"held show {RUN}", f"/held/{RUN}"),
     ("interval list", "/intervals"),
     ("guard list", "/guard"),
+    ("worker list", "/workers"),
     ("type list", "/declarations"),
     ("type show orders", "/declarations/orders"),
     (f"why orders {ANNA}", f"/why?type=orders&agent={ANNA}"),

@@ -23,7 +23,7 @@ CHECKS = (
 @pytest.mark.parametrize(
     ("phases", "examples"),
     [
-        pytest.param("coverage", 1, marks=[pytest.mark.check, pytest.mark.slow]),
+        pytest.param("fuzzing", 1, marks=[pytest.mark.check, pytest.mark.slow]),
         pytest.param("examples,coverage,fuzzing", 300, marks=pytest.mark.soak),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from archisync.base.errors import BusyError, NotFoundError, UsageError
 from archisync.base.text import iso
-from archisync.observe import documents, plan, snapshot, why
+from archisync.observe import documents, plan, snapshot, why, workers
 from archisync.observe.doctor import CHECKS, examine
 from archisync.observe.doctor import findings as doctors
 from archisync.rules.agentid import check_agent_id
@@ -191,9 +191,9 @@ def list_ticks(call: Call, given: Given) -> Document:
 
 
 def list_workers(call: Call, given: Given) -> Document:
-    """The workers that are alive, as Redis knows them."""
-    found = plan.workers_of(call.config)
-    return {"workers": [{"name": w.name, "place": w.place, "state": w.state} for w in found]}
+    """The workers that are alive and what each does, then whoever else does a run."""
+    with call.database() as db:
+        return {"workers": [worker.document() for worker in workers.workers(db, call.config)]}
 
 
 def list_pauses(call: Call, given: Given) -> Document:
@@ -358,7 +358,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     _get("/held/{run}", show_held, "archisync held show", parts=(RUN,), command=("held show",)),
     _get("/ticks", list_ticks, "GET ticks", *_pages(), paged=True),
-    _get("/workers", list_workers, "GET workers"),
+    _get("/workers", list_workers, "archisync worker list", command=("worker list",)),
     _get("/pauses", list_pauses, "GET pauses", *_pages(), paged=True),
     _get("/intervals", list_intervals, "archisync interval list", command=("interval list",)),
     _get("/intervals/{type}", show_interval, "GET intervals/{type}", parts=(TYPE,)),
