@@ -30,7 +30,7 @@ def _uncaught(lost: threading.ExceptHookArgs) -> None:
 
 class _Handler(logging.Handler):
     def __init__(self, log: EventLog) -> None:
-        super().__init__()
+        super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:

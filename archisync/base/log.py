@@ -53,9 +53,9 @@ LOGGING_COMMANDS = ("tick", "worker", "web")
 
 
 def logging_command(arguments: Sequence[str]) -> str | None:
-    """The command that the arguments name, if its standard error is a log."""
-    word = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return word if word in LOGGING_COMMANDS else None
+    """The command that the arguments name, if its standard error is a log (that of `worker list` is not)."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    return words[0] if words and words[0] in LOGGING_COMMANDS and words[1:2] != ["list"] else None
 
 
 class EventLog:

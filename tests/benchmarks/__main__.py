@@ -17,7 +17,17 @@ from pathlib import Path
 from tests.benchmarks.figures import Figure, Settings
 
 FOLDER = Path(__file__).parent
-AREAS: tuple[str, ...] = ("datapath", "loaders", "pdf", "scheduling", "working", "small", "atscale", "panel")
+AREAS: tuple[str, ...] = (
+    "datapath",
+    "loaders",
+    "pdf",
+    "scheduling",
+    "working",
+    "small",
+    "installed",
+    "atscale",
+    "panel",
+)
 """Modules of this folder, in the order in which they run."""
 
 

@@ -28,6 +28,7 @@ from archisync.store.database import connected
 from tests.cli.conftest import Typed
 from tests.conftest import COMMAND_TIMEOUT_S, REPOSITORY, clean_environment, migrated_copy
 from tests.examples.test_readme import COMMANDS
+from tests.support.said import as_text
 from tests.support.samples import SAMPLES
 from tests.support.terminal import run_on_terminal
 from tests.support.warm import WarmCommand
@@ -329,7 +330,8 @@ def test_a_chart_is_drawn_in_ascii_if_the_locale_has_nothing_else(on_a_terminal:
 @EVERY
 def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, typed: Typed) -> None:
     number = len(CALLS[name].split()) + 1
-    assert typed(*CALLS[name].split(), os.fsdecode(b"Citt\xe0")) == (
+    code, data, said = typed(*CALLS[name].split(), os.fsdecode(b"Citt\xe0"))
+    assert (code, data, as_text(said)) == (
         ExitCode.USAGE,
         "",
         f"error: argument {number} is not valid UTF-8\nhint: type it in UTF-8\n",

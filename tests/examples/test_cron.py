@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -103,7 +104,9 @@ def test_cron_calls_tick_each_minute_and_everything_due_runs(
     assert [(tick["due"], tick["enqueued"], tick["error"]) for tick in ticks] == [(6, 6, None)] + [(0, 0, None)] * (
         MINUTES - 1
     )
-    assert [line.partition(",")[0] for line in logged] == ["archisync: due 6"] + ["archisync: due 0"] * (MINUTES - 1)
+    documents = [json.loads(line.removeprefix("archisync: ")) for line in logged]
+    assert [document["tick"]["due"] for document in documents] == [6] + [0] * (MINUTES - 1)
+    assert all(document["time"] for document in documents)
     assert cli("worker", "--burst", env={"ARCHISYNC_SOURCE": source}).returncode == 0
     assert count(connection, "select count(*) from system.sync_runs where state = 'succeeded'") == 6
     assert cli("doctor", "--only", "ticks").returncode == 0

@@ -43,7 +43,7 @@ SETTINGS: tuple[tuple[str, str], ...] = (
     ("default_transaction_deferrable", "on"), ("synchronous_commit", "off"), ("synchronous_commit", "local"), ("commit_delay", "1000"),
     # What ends it.
     ("statement_timeout", "250"), ("lock_timeout", "1"), ("transaction_timeout", "500"), ("idle_session_timeout", "500"),
-    ("idle_in_transaction_session_timeout", "1"), ("client_connection_check_interval", "1"), ("exit_on_error", "on"),
+    ("idle_in_transaction_session_timeout", "500"), ("client_connection_check_interval", "1"), ("exit_on_error", "on"),
     ("deadlock_timeout", "1"),
     # Where things go, and how much there may be.
     ("default_tablespace", ""), ("default_tablespace", "nowhere"), ("temp_tablespaces", "nowhere"),
@@ -63,7 +63,7 @@ ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"PGCLIENTENCODING": "LATIN1"}, {"PGCLIENTENCODING": "nonsense"}, {"PGTZ": "Asia/Kathmandu"}, {"PGDATESTYLE": "SQL, DMY"},
     {"PGGEQO": "off"}, {"PGAPPNAME": "somebody"}, {"PGHOST": "nowhere.invalid", "PGPORT": "1", "PGUSER": "x", "PGDATABASE": "y"},
     {"PGCONNECT_TIMEOUT": "1"}, {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere"}, {"PGPASSFILE": "/nowhere"},
-    {"PGSYSCONFDIR": "/nowhere"}, {"TZ": "Pacific/Kiritimati"}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "latin-1"},
+    {"PGSYSCONFDIR": "/nowhere"}, {"TZ": "Pacific/Kiritimati"},
 )  # fmt: skip
 WAYS = [
     ("embedded", "role"),

@@ -25,6 +25,7 @@ AGENT = "anna.bianchi"
 LISTS = ("search_path", "DateStyle")
 COMMAND_TIMEOUT_S = 120.0
 Setting = tuple[str, str]
+UNKNOWN = (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue)
 
 
 class Found(NamedTuple):
@@ -70,7 +71,7 @@ class Site:
                     db.execute("select set_config(%s, %s, false)", [setting, value])
                 except psycopg.errors.CantChangeRuntimeParam:  # only when a session begins
                     pass
-                except psycopg.errors.InvalidParameterValue:
+                except UNKNOWN:
                     continue
                 db.execute("reset all")
                 if setting.lower() in names:
@@ -135,7 +136,7 @@ def set_for(admin: psycopg.Connection[Any], database: str, setting: str, value: 
     statement = sql.SQL("alter {} {} set {} = {}").format(
         sql.SQL(whose), sql.Identifier(database), sql.SQL(setting), sql.SQL(", ").join(parts)
     )
-    with suppress(psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue):
+    with suppress(*UNKNOWN, psycopg.errors.CantChangeRuntimeParam):
         admin.execute(statement)
 
 
@@ -162,7 +163,8 @@ select sync_type, agent_id, state, reason, trigger, message, rows_seen, rows_ins
 """
 PLAIN = (
     "-c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c quote_all_identifiers=off -c statement_timeout=0"
-    " -c transaction_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0 -c client_encoding=UTF8 -c temp_file_limit=-1"
+    " -c transaction_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
+    " -c client_encoding=UTF8 -c temp_file_limit=-1"
     " -c default_table_access_method=heap -c default_tablespace= -c client_min_messages=notice"
 )
 

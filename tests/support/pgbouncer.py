@@ -58,7 +58,7 @@ def pgbouncer(database_url: str, *, mode: str = "transaction", ignore: str = "")
 @contextmanager
 def allowed_to_connect(database_url: str, uid: int) -> Iterator[None]:
     """While the block lasts, the account may connect to the server: it takes only the user who has started it."""
-    with psycopg.connect(database_url, autocommit=True) as db:
+    with psycopg.connect(database_url, autocommit=True, client_encoding="utf8") as db:
         row = db.execute("show ident_file").fetchone()
         assert row is not None
         file = Path(row[0])
