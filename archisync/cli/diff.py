@@ -10,7 +10,7 @@ import typer
 from archisync.base.errors import BusyError, ExitCode
 from archisync.cli.arguments import DataAgentOption, Json, TypeArgument, data_agent
 from archisync.cli.context import App, app
-from archisync.cli.held import UNKNOWN, planned, show_outlook
+from archisync.cli.held import UNKNOWN, planned, show_findings, show_outlook
 from archisync.cli.history import show_warnings
 from archisync.rules.synctypes import Scope, SyncType, sync_type
 
@@ -82,5 +82,6 @@ def _show(output: Output, found: Preview) -> None:
             **planned(asdict(plan) if plan else {}),
         }
     )
+    show_findings(output, [asdict(finding) for finding in found.hold.findings] if found.hold else [])
     show_outlook(output, found.outlook.vanishing, found.outlook.changes)
     show_warnings(output, found.warnings)

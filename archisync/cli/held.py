@@ -100,6 +100,7 @@ def show(ctx: typer.Context, run_id: HeldRunId, json: Json = False) -> None:
             "decision": _decision(h),
         }
     )
+    show_findings(a.output, h.findings or [])
     show_outlook(a.output, h.sample or [], h.changes or [])
     _show_what_to_type(a.output, h)
 
@@ -121,6 +122,16 @@ def planned(counts: Mapping[str, int]) -> dict[str, int | str]:
     if not counts:
         return {"what it would do": UNKNOWN}
     return {f"rows {what}": counts[name] for name, what in _PLANNED.items() if name in counts}
+
+
+def show_findings(output: Output, findings: Sequence[Mapping[str, Any]]) -> None:
+    """Print what is wrong with which column, with old and new values."""
+    if findings:
+        output.line("what looks wrong:")
+    for found in findings:
+        output.line(f"  {found['rule']}  {found['message']}")
+        for old, new in found["examples"]:
+            output.line(f"    {old!r} → {new!r}" if new else f"    {old!r} → nothing")
 
 
 def show_outlook(output: Output, vanishing: Sequence[Sequence[str]], changes: Sequence[Mapping[str, Any]]) -> None:

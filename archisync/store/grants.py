@@ -45,7 +45,7 @@ def _on(tables: Iterable[str], *privileges: str) -> list[Right]:
     return [Right(privileges=privileges, table=table) for table in tables]
 
 
-_AGENT_DATA = {"system.held_exports": ("sample", "changes"), "system.sync_runs": ("quarantined_rows",)}
+_AGENT_DATA = {"system.held_exports": ("sample", "changes", "findings"), "system.sync_runs": ("quarantined_rows",)}
 """The columns that have parts of rows: what a person needs to decide about an export, or to correct it."""
 
 

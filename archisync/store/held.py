@@ -31,9 +31,9 @@ update system.held_exports set decision = 'superseded', decided_at = system.cloc
 # Caller: record, in the same transaction. Locks: none but the new row.
 SQL_RECORD = """
 insert into system.held_exports (run_id, sync_type, agent_id, rule, message, hint, acceptable, sha256, rows_valid, known_rows,
-                                 data_version, sample, planned, changes, decision, decided_at, decided_by, decided_why)
+                                 data_version, sample, planned, changes, findings, decision, decided_at, decided_by, decided_why)
 select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(hint)s, %(acceptable)s, %(sha256)s, %(rows_valid)s,
-       st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s,
+       st.known_rows, st.data_version, %(sample)s, %(planned)s, %(changes)s, %(findings)s,
        before.decision, before.decided_at, before.decided_by, before.decided_why
   from system.sync_state st
   left join lateral (
@@ -65,7 +65,7 @@ select count(*) as n from (select from system.held_exports where decision is nul
 """
 # Purpose: one held export, with the agent data that a person needs to decide. Caller: held_export. No locks.
 SQL_GET = f"""
-select {_COLUMNS}, h.sample, h.changes from system.held_exports h where h.run_id = %(run_id)s
+select {_COLUMNS}, h.sample, h.changes, h.findings from system.held_exports h where h.run_id = %(run_id)s
 """  # noqa: S608
 # Purpose: the pair's newest held export. Caller: decide. No locks.
 SQL_NEWEST_OF_PAIR = """
@@ -102,7 +102,8 @@ class Held:
     """A held export. `rule` is the guard's word, `known_rows` its baseline, `planned` what applying would have done, in rows.
 
     `sample` has keys of rows that would have vanished; `changes` has rows that would have changed, as
-    `{"key": […], "fields": {name: [old, new]}}`. Both are None in a list, which does not read agent data.
+    `{"key": […], "fields": {name: [old, new]}}`; `findings` has what the guard's rules about values found, as
+    `{"rule": …, "column": …, "message": …, "examples": [[old, new], …]}`. All three are None in a list, which does not read agent data.
     """
 
     run_id: int
@@ -128,12 +129,15 @@ class Held:
     expired: bool | None
     sample: list[list[str]] | None = None
     changes: list[dict[str, Any]] | None = None
+    findings: list[dict[str, Any]] | None = None
 
 
 def record(db: Database, params: Params) -> None:
     """Keep what the guard stopped; it supersedes the pair's undecided one."""
     db.execute(SQL_SUPERSEDE, params)
-    db.execute(SQL_RECORD, params | {name: Jsonb(params[name]) for name in ("sample", "planned", "changes")})
+    db.execute(
+        SQL_RECORD, params | {name: Jsonb(params[name]) for name in ("sample", "planned", "changes", "findings")}
+    )
 
 
 def clear(db: Database, sync_type: str, agent_id: str) -> bool:

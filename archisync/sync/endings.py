@@ -66,6 +66,7 @@ def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, repor
                 "sample": outlook.vanishing,
                 "planned": asdict(outlook.plan) if outlook.plan else {},
                 "changes": outlook.changes,
+                "findings": [asdict(found) for found in hold.findings],
             },
         )
     return outcome

@@ -133,7 +133,8 @@ def test_a_role_may_call_no_function_of_ours_that_has_its_owner_s_rights(db: Dat
 
 
 AGENT_DATA = (
-    "select changes from system.held_exports", "select sample from system.held_exports", "select * from system.held_exports",
+    "select changes from system.held_exports",
+    "select findings from system.held_exports", "select sample from system.held_exports", "select * from system.held_exports",
     "select h from system.held_exports h", "select to_jsonb(h) from system.held_exports h", "table system.held_exports",
     "select quarantined_rows from system.sync_runs", "select * from system.sync_runs", "select r from system.sync_runs r",
     "update system.sync_runs set attempt = 1 returning quarantined_rows", "copy system.held_exports to stdout",

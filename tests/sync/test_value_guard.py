@@ -13,6 +13,7 @@ from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import held
 from archisync.store.database import Database
 from archisync.sync import inmemory
+from tests.conftest import Cli
 from tests.support.mutations import cases
 from tests.support.rows import fingerprint
 from tests.support.tables import Row, table
@@ -100,3 +101,37 @@ def test_a_sample_of_a_large_change_is_weighed_against_all_rows(deliver: Deliver
     assert planning.MOST_CHANGED < 4800
     share = int((run.message or "").partition(" %")[0].rpartition(" ")[2])
     assert 75 <= share <= 85
+
+
+def test_a_person_sees_column_share_and_three_examples(deliver: Deliver, cli: Cli, connection: Database) -> None:
+    header = "product_id,name,unit_price\n"
+    deliver(header + "".join(f"P{n},Name {n},{n + 1}.50\n" for n in range(20)), "products", agent="service-account")
+    run = deliver(
+        header + "".join(f"P{n},Name {n},{n + 1}50\n" for n in range(20)), "products", agent="service-account"
+    )
+    said = "unit_price: becomes 100 times as large in 20 of 20 rows that have a value: 100 % (at most 10 % are applied unasked)"
+    assert run.message == said
+    shown = cli("held", "show", str(run.run_id)).stdout
+    lines = ["what looks wrong:", f"  rescaled  {said}"]
+    lines += ["    '1.50' → '150'", "    '2.50' → '250'", "    '3.50' → '350'"]
+    assert "\n".join(lines) in shown
+    differing = cli("diff", "products")
+    assert differing.returncode == 6
+    assert "\n".join(lines) in differing.stdout
+
+
+def test_values_are_in_no_column_that_a_tick_may_read(deliver: Deliver, connection: Database) -> None:
+    """The message and everything else of the run and of the hold; what is withheld is tested with the roles."""
+    header = "customer_id,name,phone\n"
+    deliver(header + "".join(f"C{n},Secret {n},06 {n}\n" for n in range(20)))
+    run = deliver(header + "".join(f"C{n},06 {n},Secret {n}\n" for n in range(20)))
+    assert run.reason == "columns-swapped"
+    for table_name, withheld in (("system.sync_runs", ""), ("system.held_exports", "sample changes findings")):
+        text = connection.execute(
+            f"select (to_jsonb(r) - %s::text[])::text as text from {table_name} r where "
+            + ("id" if "runs" in table_name else "run_id")
+            + " = %s",
+            (withheld.split(), run.run_id),
+        ).fetchone()
+        assert text is not None
+        assert "Secret" not in text["text"]

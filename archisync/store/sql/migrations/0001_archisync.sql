@@ -306,6 +306,7 @@ create table system.held_exports (
   sample        jsonb not null default '[]', -- keys of rows that would vanish; agent data, so not for ticks
   planned       jsonb not null default '{}', -- how many rows would be deleted, rewritten, changed, new; {}: nobody knows
   changes       jsonb not null default '[]', -- some of the changes: the key, and old and new value of each field; likewise
+  findings      jsonb not null default '[]', -- what is wrong with which column, with old and new values; likewise
   held_at       timestamptz not null default system.clock(),
   decision      text check (decision in ('accepted', 'rejected', 'superseded', 'cleared', 'withdrawn')),
   decided_at    timestamptz,
