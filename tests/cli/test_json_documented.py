@@ -81,6 +81,11 @@ class Site:
         kept = path.read_text("utf-8").splitlines(keepends=True)[:lines]
         path.write_text("".join(kept).replace("PORTO ASSEGNATO", "ALTRO", 1), "utf-8")
 
+    def ruin(self, agent_id: str, sync_type: str) -> None:
+        """Every number × 100, which the guard finds in the values."""
+        path = self.exports / agent_id / f"{sync_type}.csv"
+        path.write_text(re.sub(r"(?<=[;,])([0-9]+)\.([0-9]{2})(?=[;,\n])", r"\1\2", path.read_text("utf-8")), "utf-8")
+
     def with_program(self, script: str) -> Config:
         """The configuration, with customers from that script."""
         path = self.exports / "program"
@@ -107,6 +112,7 @@ def documents(site: Site, empty_database_url: str) -> Iterator[Document]:
     yield from after_runs(site)
     held_run = _cut_export(site)
     yield from around_a_held_export(site, held_run)
+    yield from around_a_ruined_export(site)
     yield from with_unfinished_runs(site, held_run)
     site.cli("interval", "set", "orders", "15", "--reason", "a test")
     site.cli("cancel", "--all")
@@ -184,6 +190,14 @@ def around_a_held_export(site: Site, run_id: int) -> Iterator[Document]:
     (site.exports / "anna.bianchi" / "customers.csv").write_text('customer_id,name\n1,"a "b" c"\n', "utf-8")
     yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
     yield site.shown("run customers --agent anna.bianchi --inline", code=ExitCode.HELD)
+
+
+def around_a_ruined_export(site: Site) -> Iterator[Document]:
+    """What the guard finds in values."""
+    site.ruin("luca.ferrari", "orders")
+    yield site.shown("diff orders --agent luca.ferrari", code=ExitCode.HELD)
+    run = sync(site.db, site.config, "orders", "luca.ferrari")
+    yield site.shown(f"held show {run.run_id}")
 
 
 def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:
