@@ -36,7 +36,7 @@ def test_a_page_costs_the_same_with_a_million_agents(
     took = {}
     for agents in (100, AGENTS):
         with migrated_copy(admin, session_postgres, "template0", f"pages_{agents}") as url:
-            with connected(url, purpose="load") as db:
+            with connected(url, purpose="load", answer_timeout_s=3600) as db:
                 company.found(db, agents=agents, runs=agents * RUNS_OF_ONE)
             with panel(url, redis_url, tmp_path / f"{agents}.log") as found:
                 took[agents] = _measure(found, tmp_path / f"{agents}.log")
