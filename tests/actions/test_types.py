@@ -1,5 +1,6 @@
 """A type of the company's own: declared, changed, adopted and removed while ticks and workers go on."""
 
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from archisync.store.audit import Actor, Via
 from archisync.store.database import Database, connected
 from archisync.store.grants import Role, grants_sql
 from tests.conftest import REPOSITORY
+from tests.support.programs import postgresql_program
 from tests.support.rows import count
 
 ACTOR = Actor(name="paolo@web1", via=Via.CLI)
@@ -332,3 +334,23 @@ def test_a_declaration_that_this_version_can_t_read_stops_only_its_type(anna: Da
 def test_the_database_refuses_what_is_no_type(anna: Database, wrong: str) -> None:
     with pytest.raises(psycopg.errors.IntegrityError):
         anna.execute(wrong.encode())
+
+
+def test_a_dump_brings_types_tables_and_triggers_along(
+    anna: Database, database_url: str, empty_database_url: str
+) -> None:
+    apply(anna)
+    anna.execute("insert into agents.returns (agent_id, return_number, order_number) values ('anna', 'R1', 'O1')")
+    dump = subprocess.run([postgresql_program("pg_dump"), "-d", database_url], capture_output=True, check=True)
+    restored = subprocess.run(
+        [postgresql_program("psql"), "-q", "-X", "-v", "ON_ERROR_STOP=1", "-d", empty_database_url],
+        input=dump.stdout,
+        capture_output=True,
+    )
+    assert (restored.returncode, restored.stderr) == (0, b"")
+    with connected(empty_database_url, purpose="test") as db:
+        assert migrations.migrate(db, {}) == []
+        assert apply(db).statements == []
+        db.execute("delete from system.outside_changes")
+        db.execute("update agents.returns set reason = 'x'")
+        assert count(db, "select count(*) from system.outside_changes where sync_type = 'returns'") == 1

@@ -7,9 +7,13 @@ import pytest
 import xlsxwriter
 
 from archisync.base.errors import ExitCode
+from archisync.rules.config import Config
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
 from archisync.store.database import Database
+from archisync.store.runs import State
 from tests.conftest import REPOSITORY, Cli
+from tests.support.rows import sync
 
 EXAMPLES = REPOSITORY / "examples" / "types"
 ROWS = [
@@ -158,3 +162,19 @@ def test_without_a_database_a_file_can_be_checked(cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (
         0, "returns: right; without a database it is not known what apply would do\n",
     )  # fmt: skip
+
+
+def test_a_worker_knows_a_new_and_a_changed_declaration_with_its_next_run(
+    cli: Cli, anna: Database, tmp_path: Path
+) -> None:
+    """The worker is this process, and the types are declared by others."""
+    declaration = (EXAMPLES / "returns.toml").read_text("utf-8")
+    (tmp_path / "returns.csv").write_text("NUMERO RESO,NUMERO ORDINE,CORRIERE\nR1,O1,UPS\n")
+    config = Config(environment={"ARCHISYNC_SOURCE": str(tmp_path / "{type}.csv")})
+    assert cli("type", "apply", "-", stdin=declaration).returncode == 0
+    assert "returns" not in SYNC_TYPES
+    assert sync(anna, config, "returns", "anna", trigger="scheduled").state is State.SUCCEEDED
+    changed = declaration + 'carrier = { labels = ["CORRIERE"] }\n'
+    assert cli("type", "apply", "-", stdin=changed).returncode == 0
+    assert sync(anna, config, "returns", "anna", trigger="scheduled").state is State.SUCCEEDED
+    assert anna.execute("select carrier from agents.returns").fetchall() == [{"carrier": "UPS"}]
