@@ -79,7 +79,7 @@ def customer(number: int, version: int = 0) -> list[str]:
         "Italia",
         "Porto franco",
         "B2B",
-        f"20{20 + version % 5:02}-{1 + number % 12:02}-{1 + number % 28:02}",
+        f"2020-{1 + number % 12:02}-{1 + (number + version) % 28:02}",
         str(number % 500),
         f"{pick.randrange(10**8) / 100 + version:.2f}",
     ]
