@@ -6,6 +6,7 @@ Formats are imported where they are used: the child process of one must not wait
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,17 @@ from archisync.rules.config import DEFAULT_READER_LIMITS, DETECT, CsvDialect, Re
 if TYPE_CHECKING:
     from archisync.sources.interface import Export
 
-__all__ = ["BadRow", "LineTable", "NumberText", "PlainLines", "RawRow", "SkippingTable", "Table", "open_table"]
+__all__ = [
+    "BadRow",
+    "LineTable",
+    "NumberText",
+    "PlainLines",
+    "RawRow",
+    "SkippingTable",
+    "Table",
+    "open_table",
+    "open_tables",
+]
 
 _HEAD_BYTES = 64 * 1024
 _MARKUP_BYTES = 4096
@@ -55,6 +66,25 @@ _CONVERT_HINT = "export it as CSV, or let a program convert it: ARCHISYNC_SOURCE
 _HTML = re.compile(
     r"<!doctype html|<html|<(?:head|body|script|meta|title|table|div|p|center|form|br|font)\b", re.IGNORECASE
 )
+
+
+def open_tables(
+    export: Export,
+    dialect: CsvDialect = DETECT,
+    limits: ReaderLimits = DEFAULT_READER_LIMITS,
+    required: RequiredPlaces = nothing_required,
+    *,
+    sheet: str = "",
+) -> Table:
+    """The same of an export of several files, as one table. Raises ExportError when they don't belong together."""
+    if not export.parts:
+        return open_table(export, dialect, limits, required, sheet=sheet)
+    from archisync.formats.joined import joined
+
+    return joined(
+        lambda path: open_table(replace(export, path=path), dialect, limits, required, sheet=sheet),
+        [export.path, *export.parts],
+    )
 
 
 def open_table(

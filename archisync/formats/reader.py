@@ -12,46 +12,34 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from archisync.base import processes
 from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.base.refusing import EXIT_REFUSED
 from archisync.rules.config import ReaderLimits
 
-_EXIT_REFUSED = 3
 _TAIL_BYTES = 64 * 1024
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and the library before they read anything
 _NO_ROOM = os.strerror(errno.ENOSPC)
 _PASSED = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
 
 
-def refusing(write: Callable[[], object]) -> int:
-    """The exit code of a child that calls `write`."""
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
-    try:
-        write()
-        sys.stdout.flush()
-    except ExportError as exc:
-        reason = "truncated" if isinstance(exc, TruncatedError) else "unreadable"
-        print(json.dumps({"reason": reason, "message": exc.message, "hint": exc.hint}), file=sys.stderr)  # noqa: T201
-        return _EXIT_REFUSED
-    return 0
-
-
-def convert(module: str, arguments: list[str], path: Path, limits: ReaderLimits, *, what: str) -> Path:
-    """The records that the child writes of an export. `what` it is, in messages: "PDF".
+def convert(child: Path, arguments: list[str], path: Path, limits: ReaderLimits, *, what: str) -> Path:
+    """The records that the program `child` writes of an export. `what` it is, in messages: "PDF".
 
     Raises ExportError when the child refuses the export or passes a limit, and TransientSourceError when the disk is full.
     """
     records = path.with_name(path.name + ".records")
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    environment["MALLOC_ARENA_MAX"] = "1"  # each thread's own would take 64 MiB of the address space
     with records.open("wb") as out:
         try:
-            child = processes.run(
+            done = processes.run(
                 # -B: the limit of file sizes could cut a module's compiled file, which no process could import then.
-                [sys.executable, "-P", "-B", "-m", module, str(path), *arguments],
+                # By its file: as a module it would import the package that it is in, which takes as long as a small workbook.
+                [sys.executable, "-P", "-B", str(child), str(path), *arguments],
                 timeout_s=limits.timeout_s,
                 memory_bytes=max(limits.memory_bytes, _ADDRESS_SPACE_AT_LEAST),
                 cpu_s=limits.timeout_s,
@@ -62,12 +50,12 @@ def convert(module: str, arguments: list[str], path: Path, limits: ReaderLimits,
             )
         except subprocess.TimeoutExpired:
             raise _too_long(limits, what) from None
-    if _NO_ROOM in child.stderr.decode("utf-8", "replace"):
+    if _NO_ROOM in done.stderr.decode("utf-8", "replace"):
         raise TransientSourceError(
             f"cannot write to the spool directory {path.parent}: {_NO_ROOM}", hint=f"df -h {path.parent}"
         )
-    if child.returncode:
-        raise _refusal(child.returncode, child.stderr, limits, what)
+    if done.returncode:
+        raise _refusal(done.returncode, done.stderr, limits, what)
     return records
 
 
@@ -92,7 +80,7 @@ def _refusal(code: int, said: bytes, limits: ReaderLimits, what: str) -> ExportE
     """The error that the child's exit code and last words stand for."""
     text = said.decode("utf-8", "replace").strip()
     last = text.splitlines()[-1] if text else ""
-    if code == _EXIT_REFUSED:
+    if code == EXIT_REFUSED:
         refusal = json.loads(last)
         kind = TruncatedError if refusal["reason"] == TruncatedError.reason else ExportError
         return kind(refusal["message"], hint=refusal["hint"])

@@ -34,7 +34,7 @@ class CsvDialect(NamedTuple):
     """What is known about a CSV file before it is read; None: to be detected. `quoted`: double quotes may enclose a cell.
 
     `open_end`: the last line may lack its line end. `ignored`: words that begin lines which are no rows. `title_lines`: lines above the
-    header; with 0 they are found by the columns that the sync type requires.
+    header; with 0 they are found by the columns that the sync type requires. `escaped`: a backslash begins an escape, as in MySQL's files.
     """
 
     delimiter: str | None = None
@@ -43,11 +43,12 @@ class CsvDialect(NamedTuple):
     open_end: bool = False
     ignored: tuple[str, ...] = ()
     title_lines: int = 0
+    escaped: bool = False
 
     @property
     def given(self) -> list[str]:
         """The names of what is not left open."""
-        names = ("delimiter", "encoding", "quoting", "final line end", "ignored rows", "title lines")
+        names = ("delimiter", "encoding", "quoting", "final line end", "ignored rows", "title lines", "escapes")
         return [name for name, value, left_open in zip(names, self, DETECT, strict=True) if value != left_open]
 
 
@@ -168,8 +169,8 @@ class Config:
     )
     csv_quoting = TypeSetting(
         "ARCHISYNC_CSV_QUOTING",
-        choice({"none": "none", "double": "double"}),
-        "`none`: a quote is a character like any other; else cells may stand in double quotes",
+        choice({name: name for name in ("none", "double", "backslash")}),
+        "`none`: a quote is a character like any other; `backslash`: MySQL's escapes hold; else cells may stand in double quotes",
     )
     csv_final_line_end = TypeSetting(
         "ARCHISYNC_CSV_FINAL_LINE_END",
@@ -234,10 +235,7 @@ class Config:
         default="536870912",
     )
     database_timeout_s = Setting(
-        "ARCHISYNC_DATABASE_TIMEOUT_S",
-        whole_number(1, 3600),
-        "seconds that PostgreSQL may take over one statement",
-        default="30",
+        "ARCHISYNC_DATABASE_TIMEOUT_S", whole_number(1, 3600), "seconds that one statement may take", default="30"
     )
     max_export_bytes = Setting(
         "ARCHISYNC_MAX_EXPORT_BYTES", whole_number(1024, 1 << 40), "largest export, unpacked", default="2147483648"
@@ -394,6 +392,7 @@ class Config:
             open_end=self.csv_final_line_end(sync_type) == "optional",
             ignored=self.csv_ignore_rows(sync_type),
             title_lines=self.csv_title_lines(sync_type),
+            escaped=self.csv_quoting(sync_type) == "backslash",
         )
 
     @property

@@ -5,7 +5,7 @@ has a scheme that a plug-in brings (`archisync.sources.plugin`). To add a source
 (`archisync.sources.interface`), and add its schemes to `_BUILT_IN`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from archisync.sources.interface import (
     Fetched,
     MovingSource,
     Original,
+    ProbedSource,
     Request,
     Source,
     Unchanged,
@@ -39,6 +40,7 @@ __all__ = [
     "is_address",
     "origin_if_unchanged",
     "plugins",
+    "probe",
     "put_away",
     "source_for",
 ]
@@ -197,11 +199,24 @@ def fetch(request: Request) -> Fetched:
     return source_for(request.template).fetch(request)
 
 
-def put_away(request: Request, original: Original) -> None:
-    """Move the file that an export was read from, after the export was applied. Raises SyncError when that can't be done."""
+def put_away(request: Request, originals: Sequence[Original]) -> None:
+    """Move the files that an export was read from, after the export was applied. Raises SyncError when that can't be done."""
     source = source_for(request.template)
     assert isinstance(source, MovingSource)  # no other returns an original
-    source.put_away(request, original)
+    source.put_away(request, originals)
+
+
+def probe(request: Request) -> bool:
+    """Ask a source of another machine whether it has the export; False for a source that can't be asked (a file, a program, a plug-in).
+
+    Raises what `Source.fetch` raises.
+    """
+    scheme = _checked_scheme(request.template)
+    source: object = _BUILT_IN[scheme].make() if scheme in _BUILT_IN else None
+    if not isinstance(source, ProbedSource):
+        return False
+    source.probe(request)
+    return True
 
 
 def origin_if_unchanged(request: Request) -> str | None:

@@ -51,16 +51,27 @@ class HttpSource:
 
     def fetch(self, request: Request) -> Fetched:
         """Send one GET and follow its redirects. Raises as described at `Source.fetch`."""
-        check_address(request.template)
-        settings = http_settings(request.config, request.sync_type)
-        url = httpx.URL(fill(request.template, request, lambda text: quote(text, safe="")))
         with contextlib.ExitStack() as stack:
-            getter = Getter(settings, request.config.fetch_timeout_s, request.validators, stack)
-            response, last_url = getter.get(url)
+            url, response, last_url = _answer(request, stack)
             if response.status_code == HTTPStatus.NOT_MODIFIED and conditions(request.validators, last_url):
                 return Unchanged(origin=shown(url))
             require_export(response, shown(url))
             return _export(response, url, last_url, request)
+
+    def probe(self, request: Request) -> None:
+        """Send the same GET, and hang up before the body."""
+        with contextlib.ExitStack() as stack:
+            url, response, _ = _answer(request, stack)
+            require_export(response, shown(url))
+
+
+def _answer(request: Request, stack: contextlib.ExitStack) -> tuple[httpx.URL, httpx.Response, httpx.URL]:
+    """What was asked for, the answer with its body unread, and the address that gave it."""
+    check_address(request.template)
+    settings = http_settings(request.config, request.sync_type)
+    url = httpx.URL(fill(request.template, request, lambda text: quote(text, safe="")))
+    getter = Getter(settings, request.config.fetch_timeout_s, request.validators, stack)
+    return url, *getter.get(url)
 
 
 def _export(response: httpx.Response, url: httpx.URL, last_url: httpx.URL, request: Request) -> Export:

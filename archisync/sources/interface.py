@@ -1,6 +1,6 @@
 """What a source gets and returns: a request for one export, and a private copy of it on this machine's disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -47,7 +47,8 @@ class Export:
 
     `origin` is a name to show, without secrets. `suffix` is lower-case and without `.gz`: `.csv`, `.jsonl`, `""`. `sha256` is the hex
     digest of the decompressed content. `validators` are stored with a successful run and come back in the next request; they have at
-    most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON. `original`: what is moved after the commit, if anything.
+    most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON. `originals` are moved after the commit.
+    `parts` are further files like the first, in order, where several are one export (`all=1`); sizes and digest are of all of them.
     `written_at`: when the ERP wrote the file, in seconds since 1970, where a file system or bucket says so: an older one beside the applied
     export is held.
     """
@@ -59,7 +60,8 @@ class Export:
     sha256: str
     validators: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
-    original: Original | None = None
+    originals: tuple[Original, ...] = ()
+    parts: tuple[Path, ...] = ()
     written_at: float | None = None
 
 
@@ -68,7 +70,7 @@ class Unchanged:
     """The export is still the one that the request's `validators` belong to. Nothing was fetched."""
 
     origin: str
-    original: Original | None = None
+    originals: tuple[Original, ...] = ()
 
 
 Fetched: TypeAlias = Export | Unchanged
@@ -98,12 +100,21 @@ class CheckedSource(Source, Protocol):
 
 
 @runtime_checkable
+class ProbedSource(Protocol):
+    """A built-in source of another machine that can say whether it has an export, without reading it."""
+
+    def probe(self, request: Request) -> None:
+        """Raise what `Source.fetch` would raise for an export that is not there, or a server that does not let us in."""
+        ...
+
+
+@runtime_checkable
 class MovingSource(Protocol):
-    """A built-in source that can move a file after the export in it is applied (`done=DIR`)."""
+    """A built-in source that can move files after the export in them is applied (`done=DIR`)."""
 
-    def put_away(self, request: Request, original: Original) -> None:
-        """Move the file. Nothing happens when it is gone, or another one has come in its place.
+    def put_away(self, request: Request, originals: Sequence[Original]) -> None:
+        """Move the files. Nothing happens to one that is gone, or in whose place another one has come.
 
-        Raises SyncError when the file can't be moved.
+        Raises SyncError when a file can't be moved.
         """
         ...

@@ -4,6 +4,7 @@
     /srv/exports/{agent}/orders_*.csv                  the greatest name
     /srv/exports/{agent}/orders_*.csv?newest=mtime     the youngest file
     /srv/exports/{agent}/orders.csv?settle=30s         not before the file is 30 s old
+    /srv/exports/{agent}/orders_{date:%j}_*.csv?all=1  all files of the greatest date, as one export
     /srv/exports/{agent}/orders_*.csv?done=read        moved into the folder `read` beside it once it is applied
 
 An export in the folder of `done` is still the export until a newer one comes: it is found unchanged, or read again when that is wanted.
@@ -31,7 +32,7 @@ MAX_DONE_NAMES = 100_000
 _WILD = re.compile(r"\*|\{date:([^{}]*)\}")
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 _DIRECTIVE = re.compile(r"%(.?)")
-_OPTIONS = re.compile(r"\?((?=newest=|settle=|done=)(?:done=[^?&]*|[^?/&]*)(?:&(?:done=[^?&]*|[^?/&]*))*)\Z")
+_OPTIONS = re.compile(r"\?((?=newest=|settle=|done=|all=)(?:done=[^?&]*|[^?/&]*)(?:&(?:done=[^?&]*|[^?/&]*))*)\Z")
 _SETTLE = re.compile(r"([0-9]{1,5})s")
 _DAY_FIRST = re.compile(r"(?<![0-9])([0-3][0-9])([-._]?)([01][0-9])\2((?:19|20)[0-9]{2})(?![0-9])")
 _HINT = "for example /srv/exports/{agent}/{type}_{date:%Y%m%d}.csv or …/{type}_*.csv?newest=mtime&settle=30s"
@@ -39,11 +40,12 @@ _HINT = "for example /srv/exports/{agent}/{type}_{date:%Y%m%d}.csv or …/{type}
 
 class Options(NamedTuple):
     """`by_time`: the newest file is the one that was written last. `settle_s`: a younger file is left to a later run. `done`: the folder
-    that an applied export is moved to, with placeholders; relative to the export's own."""
+    that an applied export is moved to, with placeholders; relative to the export's own. `all`: the files of one date are one export."""
 
     by_time: bool = False
     settle_s: int = 0
     done: str = ""
+    all: bool = False
 
 
 class Listed(NamedTuple):
@@ -69,13 +71,25 @@ def split_options(template: str) -> tuple[str, Options]:
             options = options._replace(settle_s=int(seconds[1]))
         elif name == "done" and value.strip("./") and not _WILD.search(value):
             options = options._replace(done=value.rstrip("/"))
+        elif name == "all" and value in ("0", "1"):
+            options = options._replace(all=value == "1")
         else:
             raise ConfigurationError(f"the source has the option {printable(part, limit=60)!r}", hint=_HINT)
     return template[: found.start()], options
 
 
+def checked_pattern(path: str, options: Options) -> NamePattern | None:
+    """The pattern of the path's last part; None when nothing in it changes. Raises ConfigurationError, also for options that don't fit."""
+    pattern = name_pattern(path)
+    if options.all and (pattern is None or not pattern.has_date or options.by_time):
+        raise ConfigurationError(
+            "the source has all=1 without a date in the file name, which says what belongs together",
+            hint="for example /srv/exports/{agent}/{type}_{date:%Y%m%d}_*.csv?all=1",
+        )
+    return pattern
+
+
 def name_pattern(path: str) -> NamePattern | None:
-    """The pattern of the path's last part; None when nothing in it changes. Raises ConfigurationError."""
     folder, _, name = path.rpartition("/")
     if _WILD.search(folder):
         raise ConfigurationError("the source has a folder with * or {date:…} in its name", hint=_HINT)
@@ -98,6 +112,10 @@ class NamePattern:
         self._name = re.compile(expression + re.escape(name[end:]), re.DOTALL)
         self.shown = name
 
+    @property
+    def has_date(self) -> bool:
+        return bool(self._date)
+
     def _group(self, wild: re.Match[str]) -> str:
         if wild[0] == "*":
             return "(.*)"
@@ -116,11 +134,15 @@ class NamePattern:
         digits = [f"[0-9]{{{_DIGITS[piece[1]]}}}" if piece[:1] == "%" else re.escape(piece) for piece in pieces]
         return f"(?P<date>{''.join(digits)})"
 
+    def chosen(self, names: Iterable[Listed], options: Options, *, folder: str) -> list[Listed]:
+        """The export's files: the newest one, or all of its date if they are wanted. Raises as `newest` does."""
+        if options.all:
+            return self._all_newest(names, options, folder=folder)
+        return [self.newest(names, options, folder=folder)]
+
     def newest(self, names: Iterable[Listed], options: Options, *, folder: str) -> Listed:
         """The newest of the names that match. Raises NoExportError, and SourceError when it is not clear which one it is."""
         matching = self._matching(names, options, folder)
-        if not matching:
-            raise NoExportError(f"no export {self.shown} in {folder}", hint=f"ls {folder}")
         if options.by_time:
             return _greatest(matching, lambda listed, match: listed.written, why="were written at the same time")
         if self._date:
@@ -133,6 +155,13 @@ class NamePattern:
                 )
         return _greatest_name([listed for listed, _ in matching])
 
+    def _all_newest(self, names: Iterable[Listed], options: Options, *, folder: str) -> list[Listed]:
+        """All names with the greatest date, in order; numbers in them count as such. Raises NoExportError."""
+        matching = self._matching(names, options, folder)
+        greatest = max(self._moment(match) for _, match in matching)
+        found = [listed for listed, match in matching if self._moment(match) == greatest]
+        return sorted(found, key=lambda listed: (_numbers_and_letters(listed.name), listed.name))
+
     def _matching(self, names: Iterable[Listed], options: Options, folder: str) -> list[tuple[Listed, re.Match[str]]]:
         """The names that match; of a name that is in both folders the one that is not done, for it came later."""
         found: dict[str, tuple[Listed, re.Match[str]]] = {}
@@ -144,6 +173,8 @@ class NamePattern:
             match = self._name.fullmatch(listed.name)
             if match is not None and self._is_possible(match) and not (listed.done and listed.name in found):
                 found[listed.name] = (listed, match)
+        if not found:
+            raise NoExportError(f"no export {self.shown} in {folder}", hint=f"ls {folder}")
         return list(found.values())
 
     def _is_possible(self, match: re.Match[str]) -> bool:
@@ -173,15 +204,15 @@ def _greatest(
 def _greatest_name(listed: list[Listed]) -> Listed:
     """By letters and by numbers, which must agree: `orders_10` is newer than `orders_9`, and less by letters."""
     by_letters = max(listed, key=lambda one: one.name)
-    by_numbers = max(listed, key=lambda one: [int(part) if part.isdecimal() else part for part in _parts(one.name)])
+    by_numbers = max(listed, key=lambda one: _numbers_and_letters(one.name))
     if by_letters.name != by_numbers.name:
         raise _tie(by_letters, by_numbers, "are each the greatest, by letters or by numbers")
     return by_letters
 
 
-def _parts(name: str) -> list[str]:
+def _numbers_and_letters(name: str) -> list[int | str]:
     """Texts and numbers in turns."""
-    return re.split(r"([0-9]+)", name)
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def _tie(first: Listed, second: Listed, why: str) -> SourceError:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -43,7 +45,8 @@ from archisync.base.text import printable, redact
 from archisync.rules.config import Config
 from archisync.sources.archive import split_member
 from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
-from archisync.sources.names import Listed, NamePattern, Options, name_pattern, require_settled, split_options
+from archisync.sources.names import Listed, Options, checked_pattern, require_settled, split_options
+from archisync.sources.parts import fetch_parts, validators_of
 from archisync.sources.spool import spool, suffix_of
 from archisync.sources.template import fill, has_placeholder
 from archisync.sources.unpack import too_large
@@ -62,6 +65,7 @@ _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google|MissingCreden
 _THROTTLED = re.compile(r"SlowDown|ServerBusy|429|TooManyRequests|Please reduce your request rate")
 _THROTTLED_S = 30.0
 _SHORTEST_SECRET = 8
+_LONGEST_ETAG = 1000
 _FAILURES = (BaseError, FileNotFoundError)  # obstore raises Python's own error for a key that is not there
 
 
@@ -81,20 +85,30 @@ class ObjectSource:
         key = fill(place.key, request)
         with _errors(f"{place.bucket}/{key}", request.config):
             bucket = _bucket(place.bucket, request.config)
-            found = _Found(key, key)
-            if (pattern := name_pattern(key)) is not None:
-                found = _newest(bucket, place, key.rpartition("/")[0], pattern, request)
-            return _fetch(bucket, place, found, request)
+            find = partial(_matching, bucket, place, key, request)
+            if place.options.all:
+                return _fetch_all(bucket, place, key, find, request)
+            return _fetch(bucket, place, find()[0], request)
 
-    def put_away(self, request: Request, original: Original) -> None:
-        """Copy the object and delete the first one: a store has no rename. See `MovingSource.put_away`."""
+    def probe(self, request: Request) -> None:
+        """Ask for the object's head."""
         place = _parse(request.template)
-        with _errors(f"{place.bucket}/{original.path}", request.config):
+        key = fill(place.key, request)
+        with _errors(f"{place.bucket}/{key}", request.config):
             bucket = _bucket(place.bucket, request.config)
-            with suppress(NotFoundError, FileNotFoundError):
-                if obstore.head(bucket, original.path).get("e_tag") == original.stamp:
-                    obstore.copy(bucket, original.path, original.target)
-                    obstore.delete(bucket, original.path)
+            for found in _matching(bucket, place, key, request):
+                obstore.head(bucket, found.key)
+
+    def put_away(self, request: Request, originals: Sequence[Original]) -> None:
+        """Copy the objects and delete the first ones: a store has no rename. See `MovingSource.put_away`."""
+        place = _parse(request.template)
+        for original in originals:
+            with _errors(f"{place.bucket}/{original.path}", request.config):
+                bucket = _bucket(place.bucket, request.config)
+                with suppress(NotFoundError, FileNotFoundError):
+                    if obstore.head(bucket, original.path).get("e_tag") == original.stamp:
+                        obstore.copy(bucket, original.path, original.target)
+                        obstore.delete(bucket, original.path)
 
 
 class _Found(NamedTuple):
@@ -104,35 +118,62 @@ class _Found(NamedTuple):
     name: str
     target: str = ""
 
-    def original(self, etag: str | None) -> Original | None:
-        return Original(path=self.key, target=self.target, stamp=etag) if self.target and etag else None
+    def originals(self, etag: str | None) -> tuple[Original, ...]:
+        return (Original(path=self.key, target=self.target, stamp=etag),) if self.target and etag else ()
 
 
-def _newest(bucket: Any, place: _Place, folder: str, pattern: NamePattern, request: Request) -> _Found:
+def _matching(bucket: Any, place: _Place, key: str, request: Request) -> list[_Found]:
+    """The object with that key; of a pattern the newest one, or all of its date if they are wanted."""
+    pattern, folder = checked_pattern(key, place.options), key.rpartition("/")[0]
+    if pattern is None:
+        return [_Found(key, key)]
     done = posixpath.join(f"/{folder}", fill(place.options.done, request)).lstrip("/") if place.options.done else ""
-    names = _listed(bucket, folder, done)
-    newest = pattern.newest(names, place.options._replace(done=done), folder=f"{place.bucket}/{folder}")
-    name, moved = posixpath.join(folder, newest.name), posixpath.join(done, newest.name)
-    return _Found(moved, name) if newest.done else _Found(name, name, moved if done else "")
+    names, options, shown = _listed(bucket, folder, done), place.options._replace(done=done), f"{place.bucket}/{folder}"
+    found = []
+    for one in pattern.chosen(names, options, folder=shown):
+        name, moved = posixpath.join(folder, one.name), posixpath.join(done, one.name)
+        found.append(_Found(moved, name) if one.done else _Found(name, name, moved if done else ""))
+    return found
+
+
+def _fetch_all(bucket: Any, place: _Place, key: str, find: Callable[[], list[_Found]], request: Request) -> Fetched:
+    shown = printable(f"{place.bucket}/{key}", limit=300)
+    if request.validators.get("files"):
+        tags = [(one, obstore.head(bucket, one.key).get("e_tag")) for one in find()]
+        known = validators_of([_validators(place, one, etag) for one, etag in tags])
+        if known and known.items() <= request.validators.items():
+            return Unchanged(origin=shown, originals=tuple(o for one, etag in tags for o in one.originals(etag)))
+
+    def fetch_one(one: _Found, part: Request) -> Export:
+        fetched = _fetch(bucket, place, one, part)
+        assert isinstance(fetched, Export)  # nothing is known of a part
+        return fetched
+
+    return fetch_parts(find, fetch_one, request, shown=shown)
+
+
+def _validators(place: _Place, found: _Found, etag: str | None) -> dict[str, str]:
+    mine = hashlib.sha256(f"{place.bucket}/{found.name}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return {"object": mine, "etag": etag} if etag and len(etag) < _LONGEST_ETAG else {}
 
 
 def _fetch(bucket: Any, place: _Place, found: _Found, request: Request) -> Fetched:
     address = f"{place.bucket}/{found.key}"
     origin = printable(address, limit=300)
-    mine = hashlib.sha256(f"{place.bucket}/{found.name}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    known = request.validators.get("etag") if request.validators.get("object") == mine else None
+    known = request.validators.get("etag")
+    known = known if known and _validators(place, found, known).items() <= request.validators.items() else None
     with _errors(address, request.config):
         try:
             answer = obstore.get(bucket, found.key, options={"if_none_match": known} if known else None)
         except NotModifiedError:
-            return Unchanged(origin=origin, original=found.original(known))
+            return Unchanged(origin=origin, originals=found.originals(known))
         meta = answer.meta
         if meta["size"] > request.max_bytes:
             raise too_large(origin, request.max_bytes)
         if found.key == found.name:  # the time of one that was moved is that of the move
             require_settled(meta["last_modified"].timestamp(), place.options, origin=origin)
-        body = _Body(answer, origin, request)
-        spooled = spool(body, request, origin=origin)
+        with closing(_Body(answer, origin, request)) as body:
+            spooled = spool(body, request, origin=origin)
     if body.read_bytes != meta["size"]:
         spooled.path.unlink(missing_ok=True)
         raise TruncatedError(
@@ -146,15 +187,15 @@ def _fetch(bucket: Any, place: _Place, found: _Found, request: Request) -> Fetch
         suffix=suffix_of(found.key, spooled),
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
-        validators={"object": mine, "etag": etag} if etag and len(etag) < 1000 else {},
+        validators=_validators(place, found, etag),
         details={"version": printable(version, limit=200)} if version else {},
-        original=found.original(etag),
+        originals=found.originals(etag),
         written_at=meta["last_modified"].timestamp(),
     )
 
 
 class _Body:
-    """The object as it arrives."""
+    """The object as it arrives. Of a large one the next part is fetched while the last one is written."""
 
     def __init__(self, answer: Any, origin: str, request: Request) -> None:
         self._chunks = iter(answer.stream(min_chunk_size=_STREAM_BYTES))
@@ -162,20 +203,42 @@ class _Body:
         self._origin = origin
         self._config = request.config
         self._deadline = monotonic() + request.config.fetch_timeout_s
+        self._ahead = ThreadPoolExecutor(1) if answer.meta["size"] > _STREAM_BYTES else None
+        self._next = self._ahead.submit(self._fetch) if self._ahead else None
         self.read_bytes = 0
 
     def read(self, size: int, /) -> bytes:
         if not self._block:
             with _errors(self._origin, self._config):
-                self._block = memoryview(next(self._chunks, b""))
+                self._block = memoryview(self._fetched())
             if monotonic() > self._deadline:
-                raise TransientSourceError(
-                    f"{self._origin} did not arrive within {self._config.fetch_timeout_s} s",
-                    hint="raise ARCHISYNC_FETCH_TIMEOUT_S",
-                )
+                raise self._late()
         part, self._block = self._block[:size], self._block[size:]
         self.read_bytes += len(part)
         return bytes(part)
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self) -> Any:
+        return next(self._chunks, b"")
+
+    def _fetched(self) -> Any:
+        if self._ahead is None or self._next is None:
+            return self._fetch()
+        try:
+            found = self._next.result(timeout=max(self._deadline - monotonic(), 0.0))
+        except FutureTimeoutError:
+            raise self._late() from None
+        self._next = self._ahead.submit(self._fetch) if found else None
+        return found
+
+    def _late(self) -> TransientSourceError:
+        return TransientSourceError(
+            f"{self._origin} did not arrive within {self._config.fetch_timeout_s} s",
+            hint="raise ARCHISYNC_FETCH_TIMEOUT_S",
+        )
 
 
 def _listed(bucket: Any, folder: str, done: str) -> Iterator[Listed]:
@@ -291,7 +354,7 @@ def _parse(template: str) -> _Place:
     scheme, name = found[1].lower(), found[2]
     if has_placeholder(name) or "@" in name or "?" in name:
         raise ConfigurationError("the source's bucket has a placeholder or credentials in it", hint=_HINT)
-    pattern = name_pattern(found[3])
+    pattern = checked_pattern(found[3], options)
     if options.done and (pattern is None or options.by_time):
         raise ConfigurationError(
             "a bucket has no rename, so done= needs a name that changes, and the newest by its name",

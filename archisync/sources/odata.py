@@ -71,16 +71,25 @@ class ODataSource:
 
     def fetch(self, request: Request) -> Fetched:
         """Read all pages. Raises as described at `Source.fetch`."""
-        address = _address(request.template)
-        check_address(address)
-        settings = http_settings(request.config, request.sync_type)
-        url = httpx.URL(fill(address, request, lambda text: quote(text, safe="")))
         with contextlib.ExitStack() as stack:
-            getter = Getter(settings, request.config.fetch_timeout_s, {}, stack, _HEADERS)
-            service = _Service(getter, url, request)
+            service = _service(request, stack)
             if service.is_unchanged():
-                return Unchanged(origin=shown(url))
-            return _export(_Rows(service, _query(service, url, request)), url, request)
+                return Unchanged(origin=shown(service.url))
+            return _export(_Rows(service, _query(service, request)), service.url, request)
+
+    def probe(self, request: Request) -> None:
+        """Ask for one row."""
+        with contextlib.ExitStack() as stack:
+            service = _service(request, stack)
+            service.page(_with(service.url, ["$top=1"]), is_first=True)
+
+
+def _service(request: Request, stack: contextlib.ExitStack) -> _Service:
+    address = _address(request.template)
+    check_address(address)
+    settings = http_settings(request.config, request.sync_type)
+    url = httpx.URL(fill(address, request, lambda text: quote(text, safe="")))
+    return _Service(Getter(settings, request.config.fetch_timeout_s, {}, stack, _HEADERS), url, request)
 
 
 def _address(template: str) -> str:
@@ -105,9 +114,9 @@ def _export(rows: _Rows, url: httpx.URL, request: Request) -> Export:
     )
 
 
-def _query(service: _Service, url: httpx.URL, request: Request) -> httpx.URL:
+def _query(service: _Service, request: Request) -> httpx.URL:
     """The address with `$select` and `$count`, unless it has its own."""
-    more = []
+    url, more = service.url, []
     if not _OWN_SELECT.search(str(url)):
         type_ = sync_type(request.sync_type)
         known = _fields_by_label(type_, request.config.aliases(type_))
@@ -149,7 +158,7 @@ class _Service:
 
     def __init__(self, getter: Getter, url: httpx.URL, request: Request) -> None:
         self._getter = getter
-        self._url = url
+        self.url = url
         self._request = request
         self._deadline = time.monotonic() + request.config.fetch_timeout_s
 
@@ -168,11 +177,11 @@ class _Service:
     def is_unchanged(self) -> bool:
         """Whether the service says that there were no changes since the applied export. A link that has expired says nothing."""
         known = self._request.validators
-        if not known.get("delta") or known.get("address") != _fingerprint(self._url):
+        if not known.get("delta") or known.get("address") != _fingerprint(self.url):
             return False
         url: httpx.URL | None = None
         with contextlib.suppress(SourceError):
-            url = self._link(self._url, known["delta"])
+            url = self._link(self.url, known["delta"])
         if url is None:
             return False
         for _ in range(_MOST_DELTA_PAGES):
@@ -191,16 +200,16 @@ class _Service:
         response, answered_by = self._getter.get(url)
         with contextlib.closing(response):
             try:
-                require_export(response, shown(self._url))
+                require_export(response, shown(self.url))
             except SourceError as exc:
                 raise self._with_reason(exc, response) from exc
-            return self._parsed(_body(response, shown(self._url), _MOST_PAGE_BYTES), answered_by)
+            return self._parsed(_body(response, shown(self.url), _MOST_PAGE_BYTES), answered_by)
 
     def _with_reason(self, exc: SourceError, response: httpx.Response) -> SourceError:
         """What the service says beside its status, without what may be a key."""
         with contextlib.suppress(SyncError, ValueError, TypeError, KeyError):
             said = str(json.loads(_body(response, "", _MOST_ERROR_BYTES))["error"]["message"])
-            for _, value in _FOREIGN_OPTION.findall(str(self._url)):
+            for _, value in _FOREIGN_OPTION.findall(str(self.url)):
                 said = said.replace(value, "***") if value else said
             return type(exc)(f"{exc.message}: {printable(redact(said), limit=200)}", hint=exc.hint)
         return exc
@@ -210,12 +219,12 @@ class _Service:
             found = json.loads(body, parse_float=_Digits, parse_int=_Digits, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
             raise TransientSourceError(
-                f"{shown(self._url)} answers with something that is no whole JSON", hint=curl(shown(url), "-i")
+                f"{shown(self.url)} answers with something that is no whole JSON", hint=curl(shown(url), "-i")
             ) from exc
         rows = found.get("value") if isinstance(found, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise SourceError(
-                f"{shown(self._url)} answers with no collection of OData v4",
+                f"{shown(self.url)} answers with no collection of OData v4",
                 hint="the address must end in an entity set, such as …/ODataV4/Company('ACME')/Customers",
             )
         base = url.join(_control(found, "context") or str(url))
@@ -234,14 +243,14 @@ class _Service:
             target = base.join(link)
         except httpx.InvalidURL as exc:
             raise SourceError(
-                f"{shown(self._url)} names a next page that is no address", hint=curl(shown(self._url), "-i")
+                f"{shown(self.url)} names a next page that is no address", hint=curl(shown(self.url), "-i")
             ) from exc
-        if target.scheme == "http" and self._url.scheme == "https" and target.port is None:
+        if target.scheme == "http" and self.url.scheme == "https" and target.port is None:
             target = target.copy_with(scheme="https")  # a service behind a proxy that ends TLS knows no better
-            target = target.copy_with(port=self._url.port) if target.host == self._url.host else target
-        if not is_same_host(self._url, target) or target.userinfo:
+            target = target.copy_with(port=self.url.port) if target.host == self.url.host else target
+        if not is_same_host(self.url, target) or target.userinfo:
             raise SourceError(
-                f"{shown(self._url)} names a next page on another host, {shown(target)}, which is not followed",
+                f"{shown(self.url)} names a next page on another host, {shown(target)}, which is not followed",
                 hint="ask who runs the service for the address that it knows itself by",
             )
         return target

@@ -4,12 +4,16 @@ The last component of the path must be a regular file, not a symbolic link: in a
 read any file, or hang.
 """
 
+from __future__ import annotations
+
 import errno
 import glob
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
@@ -25,7 +29,8 @@ from archisync.base.errors import (
 from archisync.rules.config import Config
 from archisync.sources.archive import split_member
 from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
-from archisync.sources.names import Listed, NamePattern, Options, name_pattern, require_settled, split_options
+from archisync.sources.names import Listed, NamePattern, Options, checked_pattern, require_settled, split_options
+from archisync.sources.parts import fetch_parts
 from archisync.sources.spool import Spooled, spool, suffix_of
 from archisync.sources.template import fill, scheme_of
 from archisync.sources.unpack import BLOCK_BYTES
@@ -42,8 +47,8 @@ class PathSource:
 
     def check(self, template: str, config: Config, sync_type: str) -> None:
         """Raise ConfigurationError for a `file:` address that is not of this machine, and for a name that can't be looked for."""
-        path, _ = split_options(template)
-        name_pattern(_local_path(split_member(path)[0]))
+        path, options = split_options(template)
+        checked_pattern(_local_path(split_member(path)[0]), options)
 
     def origin_if_unchanged(self, request: Request) -> str | None:
         """The export's path if it is the one that the request's `validators` came with; else None. Raises as `fetch` does.
@@ -63,49 +68,68 @@ class PathSource:
         Raises as described at `Source.fetch`.
         """
         place = _place(request)
+        if place.options.all:
+            return fetch_parts(lambda: _chosen(place), partial(_copied, place), request, shown=str(place.path))
         file, path = _opened(place)
         with file:
-            status = os.fstat(file.fileno())
-            original = _original(place, path, status)
-            name = _name(place.path.parent / path.name)  # the same in the folder of `done`
+            name = place.name_of(path)
             if _is_applied(file, name, request):
-                return Unchanged(origin=str(path), original=original)
-            require_settled(status.st_mtime, place.options, origin=str(path))
-            spooled = _spool_unchanged(file, path, request)
-        return Export(
-            path=spooled.path,
-            origin=str(path),
-            suffix=suffix_of(path.name, spooled),
-            size_bytes=spooled.size_bytes,
-            sha256=spooled.sha256,
-            validators={} if spooled.packed else _validators(name, spooled),
-            original=original,
-            written_at=status.st_mtime,
-        )
+                return Unchanged(origin=str(path), originals=_originals(place, path, os.fstat(file.fileno())))
+            return _copy(file, place, path, request)
 
-    def put_away(self, request: Request, original: Original) -> None:
-        """Rename the file. See `MovingSource.put_away`; a file that comes between the look and the rename is found where it then is."""
-        path, target = Path(original.path), Path(original.target)
-        try:
-            if _stamp(os.lstat(path)) != original.stamp:
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-        except FileNotFoundError:
+    def put_away(self, request: Request, originals: Sequence[Original]) -> None:
+        """Rename the files. See `MovingSource.put_away`; a file that comes between the look and the rename is found where it then is."""
+        for original in originals:
+            _move(original)
+
+
+def _copied(place: _Place, path: Path, request: Request) -> Export:
+    file, path = _open(path)
+    with file:
+        return replace(
+            _copy(file, place, path, request), validators={}
+        )  # one that is of the content is no help: reading is as dear
+
+
+def _copy(file: BinaryIO, place: _Place, path: Path, request: Request) -> Export:
+    status = os.fstat(file.fileno())
+    require_settled(status.st_mtime, place.options, origin=str(path))
+    spooled = _spool_unchanged(file, path, request)
+    return Export(
+        path=spooled.path,
+        origin=str(path),
+        suffix=suffix_of(path.name, spooled),
+        size_bytes=spooled.size_bytes,
+        sha256=spooled.sha256,
+        validators={} if spooled.packed else _validators(place.name_of(path), spooled),
+        originals=_originals(place, path, status),
+        written_at=status.st_mtime,
+    )
+
+
+def _move(original: Original) -> None:
+    path, target = Path(original.path), Path(original.target)
+    try:
+        if _stamp(os.lstat(path)) != original.stamp:
             return
-        except OSError as exc:
-            said = "another file system" if exc.errno == errno.EXDEV else exc.strerror or exc
-            raise SourceError(
-                f"{path} can't be moved to {target.parent}: {said}", hint=f"ls -ld {path.parent} {target.parent}"
-            ) from exc
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        said = "another file system" if exc.errno == errno.EXDEV else exc.strerror or exc
+        raise SourceError(
+            f"{path} can't be moved to {target.parent}: {said}", hint=f"ls -ld {path.parent} {target.parent}"
+        ) from exc
 
 
 def has_exports(template: str, type_name: str) -> bool:
-    """Whether there is an export of the type for any agent. True where that can't be seen: at other sources, and for names that change."""
+    """Whether there is an export of the type for any agent. True where that can't be seen: elsewhere, and in names that change."""
     if scheme_of(template) not in (None, "file"):
         return True
-    path = _local_path(split_member(split_options(template)[0])[0])
-    if name_pattern(path) is not None:
+    template, options = split_options(template)
+    path = _local_path(split_member(template)[0])
+    if options.done or checked_pattern(path, options) is not None:
         return True
     pattern = glob.escape(path.replace("{type}", type_name)).replace("{agent}", "*")
     return any(next(glob.iglob(p), None) for p in (pattern, f"{pattern}.gz"))  # noqa: PTH207 - the whole path is a pattern
@@ -129,21 +153,27 @@ class _Place(NamedTuple):
     options: Options
     done: Path | None
 
+    def name_of(self, path: Path) -> str:
+        """What the export's validators know the file by: the same in the folder of `done`."""
+        return _name(self.path.parent / path.name)
+
+    def folder_of(self, listed: Listed) -> Path:
+        return self.done if self.done is not None and listed.done else self.path.parent
+
 
 def _place(request: Request) -> _Place:
     """Raises UsageError for an agent id or type that is not allowed."""
     template, options = split_options(request.template)
     path = Path(fill(_local_path(split_member(template)[0]), request))
     done = path.parent / fill(options.done, request) if options.done else None
-    return _Place(path, name_pattern(str(path)), options, done)
+    return _Place(path, checked_pattern(str(path), options), options, done)
 
 
 def _opened(place: _Place) -> tuple[BinaryIO, Path]:
     """The export, open, and its real path. Raises what `NamePattern.newest` raises."""
     path, done = place.path, place.done
     if place.pattern is not None:
-        newest = place.pattern.newest(_listed(place), place.options, folder=str(path.parent))
-        return _open((done if done is not None and newest.done else path.parent) / newest.name)
+        return _open(_chosen(place)[0])
     try:
         return _open(path)
     except NoExportError:
@@ -152,6 +182,13 @@ def _opened(place: _Place) -> tuple[BinaryIO, Path]:
         if not kept:
             raise
         return _open(max(kept, key=lambda file: file.stat().st_mtime_ns))
+
+
+def _chosen(place: _Place) -> list[Path]:
+    """The newest file, or all of its date if they are wanted."""
+    assert place.pattern is not None  # `checked_pattern`
+    found = place.pattern.chosen(_listed(place), place.options, folder=str(place.path.parent))
+    return [place.folder_of(listed) / listed.name for listed in found]
 
 
 def _listed(place: _Place) -> Iterator[Listed]:
@@ -172,11 +209,11 @@ def _names(folder: Path, options: Options, *, done: bool) -> Iterator[Listed]:
         raise _refusal(exc, folder) from exc
 
 
-def _original(place: _Place, path: Path, status: os.stat_result) -> Original | None:
-    """What is to be moved; None when nothing is, or it was moved already."""
+def _originals(place: _Place, path: Path, status: os.stat_result) -> tuple[Original, ...]:
+    """What is to be moved; nothing when it was moved already."""
     if place.done is None or path.parent == place.done:
-        return None
-    return Original(path=str(path), target=str(place.done / path.name), stamp=_stamp(status))
+        return ()
+    return (Original(path=str(path), target=str(place.done / path.name), stamp=_stamp(status)),)
 
 
 def _stamp(status: os.stat_result) -> str:

@@ -67,6 +67,13 @@ class QuerySource:
             path=spooled.path, origin=place.shown, suffix=suffix, size_bytes=spooled.size_bytes, sha256=spooled.sha256
         )
 
+    def probe(self, request: Request) -> None:
+        """Ask for the query's columns."""
+        place = _parse(request.template)
+        query = _query(Path(fill(place.query, request)))
+        with _errors(place, request), _connected(place, request) as connection:
+            _labels(connection, query, request)
+
 
 class _Place(NamedTuple):
     """`query` is the file with the query, with placeholders."""

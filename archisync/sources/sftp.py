@@ -14,7 +14,7 @@ import hashlib
 import posixpath
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic, time
 from typing import IO, NamedTuple
@@ -25,7 +25,8 @@ from archisync.rules.config import Config
 from archisync.rules.synctypes import sync_type
 from archisync.sources.archive import split_member
 from archisync.sources.interface import Export, Fetched, Original, Request, Unchanged
-from archisync.sources.names import Listed, Options, name_pattern, require_settled, split_options
+from archisync.sources.names import Listed, Options, checked_pattern, require_settled, split_options
+from archisync.sources.parts import fetch_parts, validators_of
 from archisync.sources.sftpclient import (
     NO_SUCH_FILE,
     PERMISSION_DENIED,
@@ -60,32 +61,43 @@ class SftpSource:
 
     def fetch(self, request: Request) -> Fetched:
         """Log in, find the file and copy it. Raises as described at `Source.fetch`."""
-        place, template, options = _parse(request.template)
-        path = fill(template, request)
-        options = options._replace(done=fill(options.done, request))
-        with _connected(place, request) as client:
-            return _fetch(client, place, path, options, request)
+        folder = _folder(request)
+        with _connected(folder.place, request) as client:
+            return _fetch(client, folder, request)
 
-    def put_away(self, request: Request, original: Original) -> None:
-        """Log in again and rename the file. See `MovingSource.put_away`."""
+    def probe(self, request: Request) -> None:
+        """Log in and look for the file."""
+        folder = _folder(request)
+        with _connected(folder.place, request) as client:
+            for path in _found(client, folder):
+                with _answers(folder.place, path):
+                    client.attributes(_bytes(path))
+
+    def put_away(self, request: Request, originals: Sequence[Original]) -> None:
+        """Log in again and rename the files. See `MovingSource.put_away`."""
         place = _parse(request.template).place
-        path, target = original.path, original.target
-        folder = target.rpartition("/")[0]
         with _connected(place, request) as client:
-            try:
-                if _stamp(client.attributes(_bytes(path))) != original.stamp:
-                    return
-                if not client.exists(_bytes(folder)):
-                    client.make_folder(_bytes(folder))
-                client.rename(_bytes(path), _bytes(target))
-            except SftpStatusError as exc:
-                if exc.code == NO_SUCH_FILE and not client.exists(_bytes(path)):
-                    return
-                said = "no permission" if exc.code == PERMISSION_DENIED else printable(exc.said, limit=200)
-                raise SourceError(
-                    f"{_shown(place, path)} can't be moved to {printable(folder, limit=200)}: {said}",
-                    hint="ask whoever runs the server for the right to rename there",
-                ) from exc
+            for original in originals:
+                _move(client, place, original)
+
+
+def _move(client: SftpClient, place: Place, original: Original) -> None:
+    path, target = original.path, original.target
+    folder = posixpath.dirname(target)
+    try:
+        if _stamp(client.attributes(_bytes(path))) != original.stamp:
+            return
+        if not client.exists(_bytes(folder)):
+            client.make_folder(_bytes(folder))
+        client.rename(_bytes(path), _bytes(target))
+    except SftpStatusError as exc:
+        if exc.code == NO_SUCH_FILE and not client.exists(_bytes(path)):
+            return
+        said = "no permission" if exc.code == PERMISSION_DENIED else printable(exc.said, limit=200)
+        raise SourceError(
+            f"{_shown(place, path)} can't be moved to {printable(folder, limit=200)}: {said}",
+            hint="ask whoever runs the server for the right to rename there",
+        ) from exc
 
 
 @contextmanager
@@ -96,24 +108,67 @@ def _connected(place: Place, request: Request) -> Iterator[SftpClient]:
         yield SftpClient(process, deadline)
 
 
-def _fetch(client: SftpClient, place: Place, path: str, options: Options, request: Request) -> Fetched:
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    done = posixpath.join(folder, options.done) if options.done else ""
-    path = _found(client, place, path, folder, options._replace(done=done))
-    origin = _shown(place, path)
-    with _answers(place, path):
+class _Folder(NamedTuple):
+    """Where the export is. `path`: with a pattern as its name if that changes. `done`: where it is moved to; empty: nowhere."""
+
+    place: Place
+    path: str
+    folder: str
+    done: str
+    options: Options
+
+    def name_of(self, path: str) -> str:
+        """What the export's validators know the file by: the same in the folder of `done`."""
+        return posixpath.join(self.folder, posixpath.basename(path)) if self._is_done(path) else path
+
+    def originals(self, path: str, found: Attributes) -> tuple[Original, ...]:
+        """What is to be moved; nothing when it was moved already."""
+        if not self.done or self._is_done(path):
+            return ()
+        target = posixpath.join(self.done, posixpath.basename(path))
+        return (Original(path=path, target=target, stamp=_stamp(found)),)
+
+    def _is_done(self, path: str) -> bool:
+        return bool(self.done) and posixpath.dirname(path) == self.done
+
+
+def _folder(request: Request) -> _Folder:
+    place, template, options = _parse(request.template)
+    path = fill(template, request)
+    options = options._replace(done=fill(options.done, request))
+    folder = posixpath.dirname(path) or ("/" if path.startswith("/") else ".")
+    return _Folder(place, path, folder, posixpath.join(folder, options.done) if options.done else "", options)
+
+
+def _fetch(client: SftpClient, folder: _Folder, request: Request) -> Fetched:
+    if not folder.options.all:
+        return _fetch_one(client, folder, _found(client, folder)[0], request)
+    shown = _shown(folder.place, folder.path)
+    if request.validators.get("files"):
+        paths = _found(client, folder)
+        with _answers(folder.place, folder.path):
+            found = [(path, client.attributes(_bytes(path))) for path in paths]
+        if validators_of([_validators(folder.name_of(p), a) for p, a in found]).items() <= request.validators.items():
+            return Unchanged(origin=shown, originals=tuple(o for p, a in found for o in folder.originals(p, a)))
+
+    def fetch_one(path: str, part: Request) -> Export:
+        fetched = _fetch_one(client, folder, path, part)
+        assert isinstance(fetched, Export)  # nothing is known of a part
+        return fetched
+
+    return fetch_parts(lambda: _found(client, folder), fetch_one, request, shown=shown)
+
+
+def _fetch_one(client: SftpClient, folder: _Folder, path: str, request: Request) -> Fetched:
+    origin = _shown(folder.place, path)
+    with _answers(folder.place, path):
         before = client.attributes(_bytes(path))
         if not before.is_regular:
             raise SourceError(f"{origin} is a folder or device, not a regular file", hint="name the file")
-        name = posixpath.basename(path)
-        is_done = bool(done) and posixpath.dirname(path) == done
-        original = None
-        if done and not is_done:
-            original = Original(path=path, target=f"{done}/{name}", stamp=_stamp(before))
-        known = _validators(posixpath.join(folder, name) if is_done else path, before)
+        originals, known = folder.originals(path, before), _validators(folder.name_of(path), before)
         if known and {name: request.validators.get(name) for name in known} == known:
-            return Unchanged(origin=origin, original=original)
-        require_settled(float(before.modified or 0), options, origin=origin)
+            return Unchanged(origin=origin, originals=originals)
+        require_settled(float(before.modified or 0), folder.options, origin=origin)
         spooled = _spool_unchanged(client.open(_bytes(path)), origin, request)
     is_strong = time() - (before.modified or time()) >= _STRONG_AFTER_S
     return Export(
@@ -123,21 +178,23 @@ def _fetch(client: SftpClient, place: Place, path: str, options: Options, reques
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
         validators=known if is_strong else {},
-        original=original,
+        originals=originals,
         written_at=float(before.modified) if before.modified else None,
     )
 
 
-def _found(client: SftpClient, place: Place, path: str, folder: str, options: Options) -> str:
-    """The path of the export: the newest one if its name changes, and the moved one if there is no other."""
-    pattern = name_pattern(path)
+def _found(client: SftpClient, folder: _Folder) -> list[str]:
+    """The paths of the export: the newest one if its name changes, all of its date if wanted, the moved one if there is no other."""
+    pattern = checked_pattern(folder.path, folder.options)
     if pattern is None:
-        moved = f"{options.done}/{posixpath.basename(path)}"
-        return moved if options.done and not client.exists(_bytes(path)) and client.exists(_bytes(moved)) else path
-    with _answers(place, folder):
-        names = _listed(client, folder, options.done)
-        newest = pattern.newest(names, options, folder=_shown(place, folder))
-    return f"{options.done if newest.done else folder.rstrip('/')}/{newest.name}"
+        moved = posixpath.join(folder.done, posixpath.basename(folder.path)) if folder.done else ""
+        is_moved = moved and not client.exists(_bytes(folder.path)) and client.exists(_bytes(moved))
+        return [moved if is_moved else folder.path]
+    shown, options = _shown(folder.place, folder.folder), folder.options._replace(done=folder.done)
+    with _answers(folder.place, folder.folder):
+        names = _listed(client, folder.folder, folder.done)
+        found = pattern.chosen(names, options, folder=shown)
+    return [posixpath.join(folder.done if one.done else folder.folder, one.name) for one in found]
 
 
 def _spool_unchanged(file: OpenFile, origin: str, request: Request) -> Spooled:
@@ -255,7 +312,7 @@ def _parse(template: str) -> _Parsed:
     if has_placeholder(host + (user or "")) or not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)):
         raise ConfigurationError("the source's address has a host or user that can't be one", hint=_HINT)
     path, options = split_options(rest.removeprefix("/~/") if rest.startswith("/~/") else rest)
-    name_pattern(path)
+    checked_pattern(path, options)
     return _Parsed(Place(host, user or "", int(port or 0)), path, options)
 
 

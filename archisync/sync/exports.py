@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from archisync import sources
 from archisync.base.errors import TransientSourceError
-from archisync.formats import open_table
+from archisync.formats import open_tables
 from archisync.rules.config import Config
 from archisync.rules.synctypes import SyncType
 from archisync.sources.interface import Export, Fetched, Original, Request
@@ -49,9 +49,9 @@ def fetch_if_changed(
     return retrying(sources.fetch, request)
 
 
-def put_away(config: Config, sync_type: SyncType, agent_id: str, spool: Path, original: Original) -> None:
-    """Move the file that the applied export was read from. Raises what `sources.put_away` raises."""
-    sources.put_away(request_for(config, sync_type, agent_id, spool=spool, validators={}), original)
+def put_away(config: Config, sync_type: SyncType, agent_id: str, spool: Path, originals: Sequence[Original]) -> None:
+    """Move the files that the applied export was read from. Raises what `sources.put_away` raises."""
+    sources.put_away(request_for(config, sync_type, agent_id, spool=spool, validators={}), originals)
 
 
 def request_for(
@@ -92,7 +92,7 @@ def open_export(
     """
     aliases, locale = config.aliases(sync_type), config.locale(sync_type) or "iso"
     header = partial(required_places, sync_type=sync_type, aliases=tuple(aliases.items()))
-    table = open_table(
+    table = open_tables(
         export, config.csv_dialect(sync_type), config.reader_limits, header, sheet=config.sheet(sync_type)
     )
     details["detected"] = dict(table.detected)

@@ -6,7 +6,7 @@ Everything is read before anything is written, and everything is written or noth
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +65,7 @@ class Sync:
         self._may_retry = may_retry
         self._record = RunRecord()
         self._applied: dict[str, Any] = {}
-        self._original: Original | None = None
+        self._originals: tuple[Original, ...] = ()
 
     def run(self) -> Outcome:
         """Do the run and leave it finished (`succeeded`, `held`, `failed`, `skipped`) or queued for a later tick. Returns which.
@@ -76,8 +76,8 @@ class Sync:
         if self._run.blocked is not None:
             return skip(self._db, self._run, self._run.blocked)
         outcome = self._end()
-        if self._original is not None and outcome.state is State.SUCCEEDED:
-            self._put_away(self._original)
+        if self._originals and outcome.state is State.SUCCEEDED:
+            self._put_away(self._originals)
         return outcome
 
     def _end(self) -> Outcome:
@@ -117,15 +117,15 @@ class Sync:
             return retry_later(self._db, self._config, self._run, exc)
         return fail(self._db, self._run, exc, self._record.report())
 
-    def _put_away(self, original: Original) -> None:
-        """Move the file that the export was read from. The run has ended: what stands in the way is one more warning of it."""
+    def _put_away(self, originals: Sequence[Original]) -> None:
+        """Move the files that the export was read from. The run has ended: what stands in the way is one more warning of it."""
         try:
             with self._spool() as folder:
-                put_away(self._config, self._type, self._run.agent_id, folder, original)
+                put_away(self._config, self._type, self._run.agent_id, folder, originals)
         except Exception as exc:
             if is_interrupt(exc):
                 raise
-            said = f"{exc.message}; {exc.hint}" if isinstance(exc, ArchisyncError) else f"{original.path}: {exc!r}"
+            said = f"{exc.message}; {exc.hint}" if isinstance(exc, ArchisyncError) else f"{originals[0].path}: {exc!r}"
             endings.add_warning(self._db, self._run, {"code": "not-moved", "message": printable(said), "count": 1})
 
     # --- the steps --------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Sync:
         return read_as(self._config, self._type)
 
     def _note(self, fetched: Fetched) -> None:
-        self._original = fetched.original
+        self._originals = fetched.originals
         self._record.export = {"origin": printable(fetched.origin)}
         if isinstance(fetched, Unchanged):
             self._record.export["unchanged_since_run"] = self._applied["run_id"]

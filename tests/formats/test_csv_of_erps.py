@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.formats import open_table
@@ -47,6 +49,7 @@ def _cells(rows: Iterator[RawRow | BadRow]) -> list[tuple[str | None, ...] | str
         (b"id;name;\n1;a b\n2;c\n", {"trailing_delimiter": "header"}),
         (b'id;name\n="1";=("a b")\n="2";"=""c"""\n', {}),
         (b'id; name\n1; "a b"\n2;   c\n', {}),
+        (b'"id" ;"name"  \n"1"  ;"a b"\t\r\n"2" ; c\n', {}),
         (b"id;name\n1;a b\n2;c\n\x1a", {"line_end": "Ctrl-Z"}),
         (b"id;name\n1;a b\n2;c\n\x1a\x1a\x1a", {"line_end": "Ctrl-Z"}),
         (b"id;name\r\n1;a b\r\n2;c\r\n\x1a\r\n", {}),
@@ -155,3 +158,73 @@ def test_unparsed_lines_have_no_ignored_row(tmp_path: Path) -> None:
     found = list(table.rows_and_lines(_AnyLine(), None))  # type: ignore[arg-type]
     unparsed = [line for item in found if not isinstance(item, RawRow | BadRow) for line in item.lines]
     assert (unparsed, table.skipped) == ([b"1;a", b"", b"2;c", b"3;d"], 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "cells"),
+    [
+        (b'"1" ; "a;b" ;"c" ', ("1", "a;b", "c")),
+        (b'"1";"say ""hi"" " ;  ', ("1", 'say "hi" ', "")),
+        (b'" 1" ;"";""', (" 1", "", "")),
+        (b'"1" x;a;b', "has text after a closing quote"),
+        (b'"1" ;"a" b"', None),
+        (b'"1" ;"a;b', None),
+    ],
+)
+def test_blanks_behind_a_closing_quote_are_left_out_and_nothing_else(
+    tmp_path: Path, line: bytes, cells: tuple[str, ...] | str | None
+) -> None:
+    table = _table(tmp_path, b"id;name;city\n" + line + b"\n2;b;c\n")
+    if cells is None:
+        with pytest.raises(ExportError):
+            list(table.rows())
+    else:
+        assert _cells(table.rows()) == [cells, ("2", "b", "c")]
+
+
+_ESCAPED = CsvDialect(escaped=True)
+
+
+def test_backslash_escapes_are_understood_when_that_is_set(tmp_path: Path) -> None:
+    """As MySQL writes them: `select … into outfile` with quotes, and without; `mysql --batch`; a last line that ends with an escape."""
+    content = rb"""id;name;city
+"1";"say \"hi\"";"C:\\new"
+2;a\;b;\N
+3;x\ty\nz;\"q
+"4";"it\'s";"a\\"
+5;\0a\Zb\bc;\x
+"6";"d""e";""
+"""
+    table = _table(tmp_path, content, _ESCAPED)
+    assert table.detected["quoting"] == "backslash"
+    assert _cells(table.rows()) == [
+        ("1", 'say "hi"', r"C:\new"),
+        ("2", "a;b", ""),
+        ("3", "x\ty\nz", '"q'),
+        ("4", "it's", "a\\"),
+        ("5", "abc", "x"),
+        ("6", 'd"e', ""),
+    ]
+
+
+def test_without_the_setting_a_backslash_is_a_character_and_an_escaped_quote_is_refused_with_it(tmp_path: Path) -> None:
+    assert _cells(_table(tmp_path, rb"id;name" + b"\n" + rb"1;C:\new" + b"\n").rows()) == [("1", r"C:\new")]
+    content = rb"id;name" + b"\n" + rb'"1";"say \"hi\""' + b"\n"
+    with pytest.raises(ExportError) as refused:
+        list(_table(tmp_path, content).rows())
+    assert refused.value.hint.endswith(r"if \" is a quote inside a cell: ARCHISYNC_CSV_QUOTING=backslash")
+    assert _cells(_table(tmp_path, content, _ESCAPED).rows()) == [("1", 'say "hi"')]
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.sampled_from('ab"\\;, \t\nN0'), max_size=6), min_size=3, max_size=3), min_size=1, max_size=4
+    )
+)
+def test_what_is_written_with_escapes_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
+    names = {"\\": "\\\\", '"': '\\"', "\t": "\\t", "\n": "\\n"}
+    quoted = [";".join('"' + "".join(names.get(sign, sign) for sign in cell) + '"' for cell in row) for row in rows]
+    table = _table(tmp_path_factory.mktemp("x"), ("id;name;city\n" + "\n".join(quoted) + "\n").encode(), _ESCAPED)
+    assert _cells(table.rows()) == [tuple(row) for row in rows]

@@ -1,9 +1,7 @@
 """`done=DIR`: an export that was applied is moved, and stays the export until a newer one comes; for files, SFTP and buckets."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
@@ -11,57 +9,9 @@ from archisync.base.errors import ConfigurationError, NoExportError, SourceError
 from archisync.sources import Export, Fetched, Request, Unchanged, check_template, fetch, put_away
 from archisync.sources.names import Options, split_options
 from tests.support.fetching import CONTENT, request_of
-from tests.support.s3 import Bucket, running_s3
-from tests.support.sshd import SSHD, running_sshd
+from tests.support.places import Folder, Place
 
 OTHER = CONTENT + b"2,2026-01-03\n"
-
-
-class Place(Protocol):
-    """Where the exports of the test are, and their settings. `names`: all of them, by path."""
-
-    root: str
-    variables: Mapping[str, str]
-
-    def put(self, name: str, content: bytes) -> None: ...
-    def names(self) -> dict[str, bytes]: ...
-
-
-class Folder:
-    """Files get older times in the order in which they are written, all of them long ago."""
-
-    def __init__(self, root: str, folder: Path, variables: Mapping[str, str]) -> None:
-        self.root, self._folder, self.variables = root + str(folder), folder, variables
-        self._moment = 1_000_000_000
-
-    def put(self, name: str, content: bytes) -> None:
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        self._moment += 1
-        os.utime(path, (self._moment, self._moment))
-
-    def names(self) -> dict[str, bytes]:
-        files = (path for path in self._folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self._folder)): path.read_bytes() for path in files}
-
-
-@pytest.fixture(params=["path", "sftp", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "path":
-        yield Folder("", tmp_path / "in", {})
-    elif request.param == "sftp":
-        if SSHD is None:
-            pytest.skip("openssh-server is not installed")
-        (tmp_path / "sshd").mkdir()
-        with running_sshd(tmp_path / "sshd") as server:
-            variables = {"ARCHISYNC_SFTP_CONFIG": str(server.config_file)}
-            yield Folder(f"sftp://127.0.0.1:{server.port}", tmp_path / "in", variables)
-    else:
-        with running_s3() as variables:
-            bucket = Bucket(variables)
-            bucket.clear()  # moto keeps its buckets for the whole process
-            yield bucket
 
 
 Ask = Callable[..., Fetched]
@@ -79,8 +29,8 @@ def ask(tmp_path: Path, place: Place) -> Ask:
     def ask(name: str, known: Mapping[str, str] | None = None, *, move: bool = True) -> Fetched:
         request = _request(tmp_path, place, name, known)
         found = fetch(request)
-        if move and found.original is not None:
-            put_away(request, found.original)
+        if move and found.originals:
+            put_away(request, found.originals)
         return found
 
     return ask
@@ -141,11 +91,10 @@ def test_a_file_that_has_come_in_its_place_is_not_moved_unread(tmp_path: Path, p
     export = _export(ask(DATED, move=False))
     place.put("agent-1/orders_20260102.csv", OTHER)
     request = _request(tmp_path, place, DATED)
-    assert export.original is not None
-    put_away(request, export.original)
+    put_away(request, export.originals)
     assert place.names() == {"agent-1/orders_20260102.csv": OTHER}
     ask(DATED)
-    put_away(request, export.original)  # nothing is there any more
+    put_away(request, export.originals)  # nothing is there any more
     assert place.names() == {"agent-1/read/orders_20260102.csv": OTHER}
 
 

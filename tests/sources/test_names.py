@@ -110,7 +110,7 @@ def test_only_so_many_names_are_looked_at(tmp_path: Path) -> None:
         ("o_{date:}.csv", "the source has the date ''"),
         ("o_*.csv?settle=soon", "the source has the option 'settle=soon'"),
         ("o_*.csv?newest=size", "the source has the option 'newest=size'"),
-        ("o_*.csv?newest=mtime&all=1", "the source has the option 'all=1'"),
+        ("o_*.csv?newest=mtime&most=1", "the source has the option 'most=1'"),
     ],
 )
 def test_a_name_that_may_be_anything_is_refused_before_a_worker_starts(name: str, message: str) -> None:

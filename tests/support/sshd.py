@@ -40,12 +40,12 @@ def keygen(path: Path, passphrase: str = "") -> Path:
 
 
 @contextmanager
-def running_sshd(folder: Path, more: Sequence[str] = ()) -> Iterator[Sshd]:
-    """sshd on a free port of the loopback address; `more` are lines of its configuration."""
+def running_sshd(folder: Path, more: Sequence[str] = (), host_key: Path | None = None) -> Iterator[Sshd]:
+    """sshd on a free port of the loopback address; `more` are lines of its configuration. `host_key`: a key that was made before."""
     assert SSHD is not None
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd gives up its rights
-    host_key, key = keygen(folder / "host"), keygen(folder / "key")
+    host_key, key = host_key or keygen(folder / "host"), keygen(folder / "key")
     locked = keygen(folder / "locked", PASSPHRASE)
     (folder / "authorized").write_text("".join(k.with_suffix(".pub").read_text() for k in (key, locked)))
     with closing(socket.create_server(("127.0.0.1", 0))) as free:

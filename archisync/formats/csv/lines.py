@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.base.errors import ExportError
+from archisync.formats.csv.escapes import hidden
 from archisync.formats.ignored import LinePattern
 from archisync.formats.knownlines import LineDigests, SpanningRecordError
 from archisync.formats.rows import PlainLines
@@ -23,16 +24,16 @@ _LONG_ENDS = ("\r\r\n", "\r\n")
 
 
 @contextmanager
-def open_lines(path: Path, encoding: str, line_end: str, *, quoted: bool) -> Iterator[Lines]:
-    """The file's lines. `quoted`: whether cells may be in quotes."""
+def open_lines(path: Path, encoding: str, line_end: str, *, quoted: bool, escaped: bool = False) -> Iterator[Lines]:
+    """The file's lines. `quoted`: whether cells may be in quotes; `escaped`: whether a backslash begins an escape."""
     if encoding in ("utf-8", "utf-8-sig"):
         with path.open("rb") as raw:
             if raw.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8 or encoding == "utf-8":
                 raw.seek(0)
-            yield Lines(_blocks(_raw_pieces(raw, line_end.encode()), line_end), quoted=quoted)
+            yield Lines(_blocks(_raw_pieces(raw, line_end.encode()), line_end), quoted=quoted, escaped=escaped)
         return
     with path.open(encoding=encoding, newline=line_end) as file:
-        yield Lines(_blocks(_text_pieces(file), line_end), quoted=quoted)
+        yield Lines(_blocks(_text_pieces(file), line_end), quoted=quoted, escaped=escaped)
 
 
 class _Block(NamedTuple):
@@ -60,13 +61,15 @@ class Lines:
     Raises ExportError when a line or a record is too long.
     """
 
-    def __init__(self, blocks: Iterator[_Block], *, quoted: bool) -> None:
+    def __init__(self, blocks: Iterator[_Block], *, quoted: bool, escaped: bool) -> None:
         self._blocks = blocks
         self._quoted = quoted
+        self._escaped = escaped
         self._block = _NO_LINES  # the block that is being read
         self._place = 0  # of the next line in it
         self._digests: LineDigests | None = None
         self.digest: bytes | None = None  # of the last record, when it is one line
+        self.has_backslash_quotes = False  # somewhere so far
         self.last_left_out = 0  # the number of the last line that was left out
         self.number = 0
         self.ended = False
@@ -85,6 +88,8 @@ class Lines:
         self.chars = 0
         self.quotes = 0
         self.excel = False  # whether a cell may be ="text"
+        self.has_escapes = False
+        self.text = ""  # of the last line of the record
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
 
     def __iter__(self) -> Lines:
@@ -107,6 +112,9 @@ class Lines:
                 f"line {self.number} is longer than {MAX_LINE_CHARS} characters",
                 hint="look whether the export is a CSV file",
             )
+        if self._escaped and "\\" in line:
+            line, self.has_escapes = hidden(line), True
+        self.text = line
         self._add_to_record(line, digests[place] if digests else None)
         if self._quoted:
             self._count_quotes(line)
@@ -160,6 +168,7 @@ class Lines:
     def _count_quotes(self, line: str) -> None:
         quotes = line.replace('""', "").count('"')  # a doubled quote neither opens nor closes a cell
         self.quotes += line.count('"')
+        self.has_backslash_quotes = self.has_backslash_quotes or '\\"' in line
         self.excel = self.excel or '="' in line or '=("' in line
         if quotes % 2:
             self.opened = None if self.opened else self.number

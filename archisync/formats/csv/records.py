@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from archisync.base.errors import ExportError, TruncatedError
+from archisync.formats.csv.escapes import shown
 from archisync.formats.csv.lines import Lines
 from archisync.formats.rows import CUT_OFF_HINT
 
@@ -19,8 +21,8 @@ _EXCEL_TEXT = re.compile(r'="(.*)"|=\("(.*)"\)', re.DOTALL)
 def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
     """The first line and the cells of each record that has a cell which is not blank. A malformed record has a reason instead of cells.
 
-    Blanks between a delimiter and a cell are left out, so a quote after them opens the cell. `="00123"`, which keeps Excel from
-    reading a number, is the text in the quotes.
+    Blanks between a delimiter and a cell are left out, so a quote after them opens the cell; those after a closing quote too.
+    `="00123"`, which keeps Excel from reading a number, is the text in the quotes.
     """
     # This limit is the process's. It is only raised, so that another module's larger limit stays.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
@@ -39,12 +41,38 @@ def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int
         except StopIteration:
             return
         except csv.Error as exc:
-            cells = _malformed(exc, lines)
+            cells = _with_blanks_after_quotes(lines, delimiter) or _malformed(exc, lines)
         else:
             if lines.excel:
                 cells = [_unwrapped(cell) if cell.startswith("=") else cell for cell in cells]
+        if lines.has_escapes and not isinstance(cells, str):
+            cells = [shown(cell) for cell in cells]
         if isinstance(cells, str) or any(cell.strip().strip(_DOS_END) for cell in cells):
             yield lines.first, cells
+
+
+def _with_blanks_after_quotes(lines: Lines, delimiter: str) -> list[str]:
+    """The cells of a record of one line in which only blanks are between a closing quote and a delimiter; none if that is not so."""
+    if lines.lines != 1 or lines.opened is not None or len(lines.text) > MAX_CELL_CHARS:
+        return []
+    text = lines.text.rstrip("\r\n")
+    pattern = _loose_cell(delimiter)
+    cells: list[str] = []
+    place = -1
+    while place < len(text):
+        found = pattern.match(text, place + 1)
+        if found is None:
+            return []
+        cells.append(found[2].lstrip(" ") if found[1] is None else found[1].replace('""', '"'))
+        place = found.end()
+    return cells
+
+
+@cache
+def _loose_cell(delimiter: str) -> re.Pattern[str]:
+    end = re.escape(delimiter)
+    blanks = "[ \t]*" if delimiter != "\t" else " *"
+    return re.compile(rf'(?: *"((?:[^"]|"")*)"{blanks}|([^"{end}]*))(?={end}|\Z)')
 
 
 def _unwrapped(cell: str) -> str:
@@ -62,7 +90,7 @@ def _malformed(exc: csv.Error, lines: Lines) -> str:
     if lines.ended:
         raise TruncatedError(
             f"truncated: quoted cell opened in line {opened} is never closed",
-            hint=f"{CUT_OFF_HINT}; if a quote is a character like any other: ARCHISYNC_CSV_QUOTING=none",
+            hint=f"{CUT_OFF_HINT}; {_quoting_hint(lines)}",
         ) from exc
     if "field limit" in str(exc):
         raise ExportError(
@@ -72,8 +100,14 @@ def _malformed(exc: csv.Error, lines: Lines) -> str:
     if lines.opened is not None or lines.quotes > 2:
         raise ExportError(
             f"damaged quotes in line {lines.number}: it is not clear where the next row starts",
-            hint="a quote inside a quoted cell must be doubled; if no cell is in quotes: ARCHISYNC_CSV_QUOTING=none",
+            hint=f"a quote inside a quoted cell must be doubled; {_quoting_hint(lines)}",
         ) from exc
     if "new-line" in str(exc):
         return "has a carriage return outside quotes"
     return "has text after a closing quote"
+
+
+def _quoting_hint(lines: Lines) -> str:
+    if lines.has_backslash_quotes:
+        return 'if \\" is a quote inside a cell: ARCHISYNC_CSV_QUOTING=backslash'
+    return "if a quote is a character like any other: ARCHISYNC_CSV_QUOTING=none"

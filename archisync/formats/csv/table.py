@@ -45,6 +45,7 @@ class CsvTable:
         self._path = path
         self.skipped = 0
         self.quoted = dialect.quoted
+        self._escaped = dialect.escaped
         codec = configured_codec(path, dialect.encoding) if dialect.encoding else None
         ending = find_ending(path, codec)
         self.open_ended = not (ending.closed or dialect.open_end)
@@ -55,7 +56,7 @@ class CsvTable:
         self._ignored = IgnoredRows(dialect.ignored, self.delimiter) if dialect.ignored else None
         self.labels, trailing = self._without_trailing(self._header.labels)
         self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
-        self.detected["quoting"] = "double" if dialect.quoted else "none"
+        self.detected["quoting"] = "backslash" if dialect.escaped else "double" if dialect.quoted else "none"
         oddities = {
             "line_end": ending.unusual,
             "final_line_end": "" if ending.closed else "missing",
@@ -85,7 +86,7 @@ class CsvTable:
         return self._read(plain if self._line_end == "\n" else None, digests)
 
     def _opened(self) -> AbstractContextManager[Lines]:
-        return open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted)
+        return open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted, escaped=self._escaped)
 
     def _read(self, plain: PlainLine | None, digests: LineDigests | None) -> Iterator[RawRow | BadRow | PlainLines]:
         self.skipped = 0

@@ -6,7 +6,7 @@ The first line has the labels, each line after it the cells of one record, and t
 import json
 import sys
 
-from archisync.formats.reader import refusing
+from archisync.base.refusing import refusing
 
 
 def _write() -> None:

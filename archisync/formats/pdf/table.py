@@ -28,7 +28,7 @@ class PdfTable:
                 hint="pip install 'archisync[pdf]'",
             )
         _require_complete(path)
-        self._records = convert("archisync.formats.pdf.child", [], path, limits, what="PDF")
+        self._records = convert(Path(__file__).with_name("child.py"), [], path, limits, what="PDF")
         with self._records.open(encoding="utf-8") as file:
             self.labels = tuple(json.loads(file.readline()))
         numbers = last_line(self._records)

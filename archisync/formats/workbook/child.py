@@ -1,25 +1,26 @@
 """The child process of `archisync.formats.workbook.table`: takes a workbook's file name and writes the rows of its sheets as JSON Lines.
 
-Each line is a list of rows, each row a list of cells. A number is a JSON number, a date a text in ISO form, a boolean `true` or `false` as
-a text. The last line is an object: for each sheet its name, the number of its first row, where its lines begin and end, and what is wrong
-with its rows.
+Each line is an object with some hundred rows: `columns`, each a list of cells, and in `numbers` the places of those with texts of numbers,
+or empty. In any other column a number is a JSON number. A date is a text in ISO form, a boolean `true` or `false` as a text. The last line
+is an object: for each sheet its name, the number of its first row, where its lines begin and end, and what is wrong with its rows.
 """
 
 from __future__ import annotations
 
 import datetime
-import html
 import json
 import re
 import string
 import sys
-import zipfile
-import zlib
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archisync.base.errors import ExportError
-from archisync.formats.reader import refusing
+from archisync.base.refusing import refusing
+
+if TYPE_CHECKING:
+    import zipfile
 
 _ROWS_A_LINE = 500
 _BLOCK_BYTES = 1 << 20
@@ -41,8 +42,9 @@ def _write() -> None:
     import python_calamine as calamine
 
     path, wanted = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
-    bad_rows = _Marks(path).bad_rows
-    sheets = []
+    marks = _Marks(path)
+    marks.start()  # calamine reads beside it: it lets other threads run
+    sheets: list[dict[str, Any]] = []
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - calamine finds the format in the content, not in the name
             workbook = calamine.CalamineWorkbook.from_filelike(file)
@@ -52,13 +54,13 @@ def _write() -> None:
                 for line in _lines(sheet.to_python()):
                     sys.stdout.buffer.write(line)
                 first = sheet.start[0] + 1 if sheet.start else 1
-                bad = bad_rows.get("", {}) | bad_rows.get(name, {})
-                end = sys.stdout.buffer.tell()
-                sheets.append({"name": name, "first": first, "begin": begin, "end": end, "bad": bad})
+                sheets.append({"name": name, "first": first, "begin": begin, "end": sys.stdout.buffer.tell()})
     except calamine.PasswordError:
         raise ExportError("the workbook is protected by a password", hint="save it without one") from None
     except (calamine.CalamineError, ValueError, OSError) as exc:
         raise ExportError(f"the workbook is damaged: {str(exc)[:200]}", hint=_AGAIN) from exc
+    bad = marks.found()
+    sheets = [sheet | {"bad": bad.get("", {}) | bad.get(sheet["name"], {})} for sheet in sheets]
     sys.stdout.buffer.write(_dump({"sheets": sheets}).encode("utf-8", "replace"))
 
 
@@ -81,17 +83,27 @@ def _names(workbook: Any, calamine: Any, wanted: str | None) -> list[str]:
 
 def _lines(rows: list[list[Any]]) -> Iterator[bytes]:
     for at in range(0, len(rows), _ROWS_A_LINE):
-        columns = [_converted(column) for column in zip(*rows[at : at + _ROWS_A_LINE], strict=True)]
-        yield _dump(list(zip(*columns, strict=True))).encode("utf-8", "replace") + b"\n"
+        columns: list[Any] = list(zip(*rows[at : at + _ROWS_A_LINE], strict=True))
+        numbers = []
+        for place, column in enumerate(columns):
+            kinds = set(map(type, column))
+            if float in kinds and kinds <= {float, str} and not any(cell for cell in column if type(cell) is str):
+                columns[place] = _numbers(column, kinds)
+                numbers.append(place)
+            elif not kinds <= {str, type(None)}:
+                columns[place] = [_AS_TEXT_OR_NUMBER.get(type(cell), str)(cell) for cell in column]
+        yield _dump({"numbers": numbers, "columns": columns}).encode("utf-8", "replace") + b"\n"
 
 
-def _converted(column: tuple[Any, ...]) -> tuple[Any, ...] | list[Any]:
-    """The column with numbers, texts and None only."""
-    kinds = set(map(type, column))
-    if kinds <= {str, type(None)}:
-        return column
-    convert = _AS_TEXT_OR_NUMBER
-    return [convert.get(type(cell), str)(cell) for cell in column]
+def _numbers(column: tuple[Any, ...], kinds: set[type]) -> list[str]:
+    """The texts of a column of numbers and empty cells. Most columns have only whole numbers, or only ones of a few digits."""
+    if kinds == {float} and min(column) > -_EXACT and max(column) < _EXACT:
+        if all(map(float.is_integer, column)):
+            return list(map(str, map(int, column)))
+        texts = list(map(repr, column))
+        if max(map(len, texts)) <= _FEW_DIGITS:
+            return [text.removesuffix(".0") for text in texts]
+    return [repr(_number(cell)) if cell != "" else "" for cell in column]
 
 
 def _number(number: float) -> float | int:
@@ -117,14 +129,35 @@ _AS_TEXT_OR_NUMBER: dict[type, Callable[[Any], Any]] = {
 }
 
 
-class _Marks:
+class _Marks(threading.Thread):
     """What calamine does not say of the cells of an XLSX or ODS: it takes an error, and a formula without a result, for an empty cell."""
 
     def __init__(self, path: str) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._failure: BaseException | None = None
         self.bad_rows: dict[str, dict[str, str]] = {}
         """By sheet: number of the row -> what is wrong with a cell in it. `0` is the sheet as a whole."""
+
+    def run(self) -> None:
         try:
-            with zipfile.ZipFile(path) as packed:
+            self._read()
+        except BaseException as exc:  # noqa: BLE001 - `found` raises it
+            self._failure = exc
+
+    def found(self) -> dict[str, dict[str, str]]:
+        """What is wrong, when all is read."""
+        self.join()
+        if self._failure is not None:
+            raise self._failure
+        return self.bad_rows
+
+    def _read(self) -> None:
+        import zipfile
+        import zlib
+
+        try:
+            with zipfile.ZipFile(self._path) as packed:
                 if "content.xml" in packed.namelist():
                     self._read_ods(packed)
                 else:
@@ -133,6 +166,8 @@ class _Marks:
             return  # no zip archive (.xls), an .xlsb, or calamine says what is wrong
 
     def _read_xlsx(self, packed: zipfile.ZipFile) -> None:
+        from html import unescape
+
         book = packed.open("xl/workbook.xml").read(_BLOCK_BYTES)
         targets = {
             _attribute(found, b"Id"): _attribute(found, b"Target").removeprefix("/xl/")
@@ -141,7 +176,7 @@ class _Marks:
         for found in re.findall(rb"<(?:\w+:)?sheet\b[^>]*>", book):
             part = f"xl/{targets.get(_attribute(found, b'r:id'), '')}"
             if part in packed.namelist():
-                name = html.unescape(_attribute(found, b"name"))
+                name = unescape(_attribute(found, b"name"))
                 self.bad_rows[name] = self._bad_rows(packed, part, all_to_compute=_ALL_TO_COMPUTE in book)
 
     def _bad_rows(self, packed: zipfile.ZipFile, part: str, *, all_to_compute: bool) -> dict[str, str]:

@@ -23,6 +23,11 @@ _MOST_TITLES = 30
 _DECODE = json.JSONDecoder(parse_int=NumberText, parse_float=NumberText).decode
 
 
+def _number(text: str) -> str:
+    """The cell of a column of numbers, which may be empty."""
+    return NumberText(text) if text else ""
+
+
 class _Sheet(NamedTuple):
     """`first` is the number of its first row; its lines are between the two places of the file with the records. `bad`: the number of a
     row -> what is wrong with it; `0` is the sheet as a whole."""
@@ -59,7 +64,7 @@ class WorkbookTable:
         self.skipped = 0
         self._ignored = IgnoredRows(dialect.ignored) if dialect.ignored else None
         arguments = [sheet] if sheet else []
-        self._records = convert("archisync.formats.workbook.child", arguments, path, limits, what="workbook")
+        self._records = convert(Path(__file__).with_name("child.py"), arguments, path, limits, what="workbook")
         sheets = [_Sheet(**found) for found in last_line(self._records)["sheets"]]
         self._header = self._find_header(sheets, dialect.title_lines, required)
         if fault := self._header.sheet.bad.get("0"):
@@ -88,10 +93,13 @@ class WorkbookTable:
         with self._records.open("rb") as file:
             file.seek(sheet.begin)
             while file.tell() < sheet.end:
-                for cells in _DECODE(file.readline().decode()):
+                part = _DECODE(file.readline().decode())
+                for place in map(int, part["numbers"]):
+                    part["columns"][place] = map(_number, part["columns"][place])
+                for cells in zip(*part["columns"], strict=True):
                     number += 1
                     if any(cells):
-                        yield number, tuple(cells)
+                        yield number, cells
 
     def _find_header(self, sheets: list[_Sheet], title_lines: int, required: RequiredPlaces) -> _Header:
         tops = {sheet.name: self._top(sheet, title_lines) for sheet in sheets}

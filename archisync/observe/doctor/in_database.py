@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from psycopg.errors import InsufficientPrivilege
 
 from archisync.base.errors import ArchisyncError, ConfigurationError, ExitCode
 from archisync.base.text import counted
+from archisync.observe.doctor import exports
 from archisync.observe.doctor.findings import SHOWN, Finding, Obstacle, failed, first_few, obstacle, ok, warning
 from archisync.rules.agentid import is_agent_id
 from archisync.rules.config import Config
-from archisync.rules.synctypes import SYNC_TYPES, sync_type
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, checks, clock, grants, health, locks, migrations, notices, ticks
 from archisync.store.database import Database, connected
 from archisync.store.refusals import translate
@@ -23,7 +23,7 @@ OLDEST_POSTGRESQL = 150_000
 SKEW_WARNING = timedelta(seconds=5)
 SKEW_FAILURE = timedelta(seconds=60)
 PAIRS_LOOKED_AT = 5_000
-"""How many exports are looked for. This bounds the time; the finding says when there are more."""
+"""Agents that are looked at one by one. This bounds the time."""
 HELD_HOURS = 24
 """An export that waits so long for a person has been overlooked."""
 AGENTS_COUNTED = 10_000
@@ -220,35 +220,6 @@ def check_agents(db: Database, _: Config) -> Iterator[Finding]:
         yield warning("agents", "no agent is on the whitelist", "archisync agent add ID --allow")
 
 
-def check_exports(db: Database, config: Config) -> Iterator[Finding]:
-    """Scheduled pairs whose file does not exist."""
-    pairs = checks.active_pairs(db, limit=PAIRS_LOOKED_AT)
-    absent = [f"{name} of {agent_id}" for name, agent_id in pairs if _file_is_missing(config, name, agent_id)]
-    if absent:
-        hint = "check ARCHISYNC_SOURCE and the ERP; run doctor where the workers run, as their account"
-        yield failed("exports", f"no export for {first_few(absent)}", hint)
-    else:
-        more = f" (the first {PAIRS_LOOKED_AT} were looked at)" if len(pairs) == PAIRS_LOOKED_AT else ""
-        yield ok("exports", f"no file is missing{more}")
-
-
-def _file_is_missing(config: Config, type_name: str, agent_id: str) -> bool:
-    """Only a file can be looked for without asking the ERP for an export. Other checks find what else is wrong with a source."""
-    from archisync.sources.interface import Request
-    from archisync.sources.path import is_missing
-    from archisync.sources.template import scheme_of
-
-    try:
-        template = config.source(sync_type(type_name))
-        if scheme_of(template) not in (None, "file"):
-            return False
-        return is_missing(
-            Request(template=template, agent_id=agent_id, sync_type=type_name, spool_dir=Path(), max_bytes=0)
-        )
-    except ArchisyncError:
-        return False
-
-
 def check_notices(db: Database, config: Config) -> Iterator[Finding]:
     """Notices that the hook does not accept, or that no tick sends."""
     if not config.text("ARCHISYNC_HOOK"):
@@ -283,7 +254,7 @@ CHECKS: Mapping[str, Callable[[Database, Config], Iterator[Finding]]] = {
     "tables": check_tables,
     "triggers": check_triggers,
     "agents": check_agents,
-    "exports": check_exports,
+    "exports": exports.check_exports,
     "notices": check_notices,
 }
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -14,6 +15,8 @@ from archisync.store.locks import agent_lock
 from tests.cli.rows import add_held
 from tests.conftest import Cli
 from tests.support.doctor import examine, only
+from tests.support.erp import Answer, running_erp
+from tests.support.odata import running_service
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import add_run, record_tick
 from tests.support.users import logged_in_as
@@ -150,6 +153,37 @@ def test_exports_looks_for_names_that_change(cli: Cli, connection: Database, exp
     assert only(cli, "exports", env)[1][1] == "no export for orders of anna"
     (exports / "anna" / "orders_1.csv").write_text("")
     assert only(cli, "exports", env) == (0, ("ok", "no file is missing", ""))
+
+
+def test_exports_fails_for_a_remote_source_that_refuses_us_or_has_no_export(
+    cli: Cli, connection: Database, database_url: str, tmp_path: Path
+) -> None:
+    connection.execute("insert into agents.users (id, whitelisted) values ('anna', true)")
+    connection.execute("update system.sync_settings set enabled = (sync_type in ('orders', 'ddt', 'customers'))")
+    query = tmp_path / "ddt.sql"
+    query.write_text("select 1 as ddt_number, 2 as order_number")
+    with running_erp() as erp, running_service() as service:
+        erp.answers["/anna/orders.csv"] = Answer(body=b"x" * 10**7)
+        service.put("Customers", [{"customer_id": "1", "name": "x"}])
+        parts = urlsplit(database_url)
+        place = parse_qs(parts.query)["host"][0]
+        env = {
+            "ARCHISYNC_SOURCE_ORDERS": f"{erp.url}/{{agent}}/{{type}}.csv",
+            "ARCHISYNC_SOURCE_CUSTOMERS": f"odata+{service.url}/ODataV4/Customers",
+            "ARCHISYNC_SOURCE_DDT": f"sql+postgresql://{parts.username}@erp{parts.path}?host={place}&query={query}",
+            "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.1:*",
+        }
+        assert only(cli, "exports", env) == (0, ("ok", "no file is missing; 3 remote sources have their exports", ""))
+        assert [asked.path for asked in erp.asked] == ["/anna/orders.csv"]
+        query.write_text("select nothing")
+        del erp.answers["/anna/orders.csv"], service.sets["Customers"]
+        code, found = examine(cli, "--only", "exports", env=env)
+    assert code == 1
+    assert [finding[1] for finding in found["exports"]] == [
+        f"customers of anna: {service.url}/ODataV4/Customers answers 404 Not Found: Resource not found for the segment 'Customers'",
+        f'ddt of anna: sql+postgresql://{place}{parts.path} refuses the query: column "nothing" does not exist',
+        f"orders of anna: {erp.url}/anna/orders.csv answers 404 Not Found",
+    ]
 
 
 @pytest.mark.parametrize(
