@@ -45,7 +45,7 @@ def _prepare(db: Database) -> int:
         db,
         {
             "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "drop", "message": "m", "hint": None,
-            "acceptable": True, "sha256": "ab", "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
+            "acceptable": True, "sha256": "ab", "rows_valid": 1, "sample": [], "planned": {}, "changes": [], "findings": [],
         },
     )  # fmt: skip
     return run_id

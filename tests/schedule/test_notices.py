@@ -197,7 +197,7 @@ def test_a_run_held_after_its_agent_left_the_whitelist_gives_no_notice(connectio
         {
             "run_id": run_id, "sync_type": "customers", "agent_id": AGENT, "rule": "row-drop", "message": "fewer", "hint": None,
             "acceptable": True,
-            "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [],
+            "sha256": None, "rows_valid": 1, "sample": [], "planned": {}, "changes": [], "findings": [],
         },
     )  # fmt: skip
     assert held.held_exports(connection) == []

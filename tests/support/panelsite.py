@@ -71,6 +71,6 @@ def _hold(db: Database) -> None:
         {
             "run_id": RUN, "sync_type": "customers", "agent_id": ANNA, "rule": "row-drop", "message": "two of three rows are gone",
             "hint": "look at the filter", "acceptable": True, "sha256": "ab", "rows_valid": 1, "sample": [["C1"], ["C2"]],
-            "planned": _PLANNED, "changes": [{"key": ["C0"], "fields": {"name": ["x", "y"]}}],
+            "planned": _PLANNED, "changes": [{"key": ["C0"], "fields": {"name": ["x", "y"]}}], "findings": [],
         },
     )  # fmt: skip
