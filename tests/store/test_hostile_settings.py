@@ -135,6 +135,8 @@ def test_it_may_come_by_any_way_to_any_server(
 ) -> None:
     site: Site = request.getfixturevalue("site" if server == "embedded" else "older_site")
     settings = SETTINGS[group::GROUPS]
+    if way in ("session", "transaction"):  # between two transactions a pooler's own connection is not ours
+        settings = tuple(setting for setting in settings if setting[0] != "idle_session_timeout")
     found = site.scenario(site.that_it_has(settings) if way == "options" else settings, way=way)
     assert found.refused == []
     assert {**found.left, "schema": None} == {**right.left, "schema": None}
