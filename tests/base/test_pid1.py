@@ -23,7 +23,10 @@ for _ in range(8):  # each shell leaves an orphan behind, which ends a moment la
 def states():
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdecimal():
-            yield (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            try:
+                yield (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:  # it has ended meanwhile
+                pass
 until = time.monotonic() + 20
 while len(found := list(states())) > 2 and time.monotonic() < until:  # the init and this process
     time.sleep(0.01)
