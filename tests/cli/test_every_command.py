@@ -232,6 +232,7 @@ def full() -> Iterator[int]:
 @EVERY
 def test_a_full_disk_under_standard_output_is_reported_after_everything_is_done(name: str, run: Run, full: int) -> None:
     code, _, said = run(CALLS[name], stdout=full)
+    said = as_text(said)
     for word in ("Traceback", "OSError", "Exception ignored", "a bug"):
         assert word not in said
     reported = said.endswith(UNWRITTEN)
@@ -246,7 +247,8 @@ def test_a_full_disk_under_standard_error_does_not_change_the_outcome(name: str,
 
 @pytest.mark.parametrize("words", ["--help", "held --help", "tick --help", "--version"])
 def test_help_on_a_full_disk_is_reported_like_any_data(words: str, run: Run, full: int) -> None:
-    assert run(words, stdout=full) == (ExitCode.OUTPUT, "", UNWRITTEN)
+    code, out, said = run(words, stdout=full)
+    assert (code, out, as_text(said)) == (ExitCode.OUTPUT, "", UNWRITTEN)
 
 
 @pytest.mark.parametrize("words", ["nope", "--debug run nope", "agent"])

@@ -19,6 +19,7 @@ from archisync.sources import check_template
 from archisync.sources.httpget import _same_host
 from tests.support.erp import Answer, Erp, Handler, redirect, running_erp
 from tests.support.fetching import CONTENT, fetched, refused, request_of
+from tests.support.said import as_text
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +223,7 @@ def test_worker_with_a_missing_certificate_exits_3(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "archisync", "worker"], env=environment, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
+    assert (done.returncode, as_text(done.stderr).splitlines()[0]) == (
         3,
         "error: orders: the client certificate can't be used: No such file or directory",
     )

@@ -22,6 +22,7 @@ from archisync.store import agents, clock, history, pairs, queued_runs, runs, se
 from archisync.store.database import Database, connected
 from tests.conftest import Cli
 from tests.support.rows import count, drain
+from tests.support.said import as_text
 from tests.support.samples import SAMPLES
 
 AGENTS = ("anna.bianchi", "luca.ferrari", "giulia.romano")
@@ -198,7 +199,7 @@ def test_a_tick_that_cannot_deliver_keeps_what_is_due_and_exits_4(
 ) -> None:
     lost = cli("tick", env=env | {"ARCHISYNC_REDIS_URL": "unix:///nonexistent/valkey.sock"})
     assert lost.returncode == 4
-    assert "error: Redis is out of reach" in lost.stderr
+    assert "error: Redis is out of reach" in as_text(lost.stderr)
     assert count(registered, "select count(*) from system.unfinished_runs where delivered_at is null") == 14
     found = cli("tick", env=env)
     assert "due 0, enqueued 14" in found.stdout
