@@ -85,7 +85,7 @@ CALLS: dict[str, str] = {
     "type draft": f"type draft returns --from {SAMPLES}/{AGENT}/orders.csv",
     "type check": f"type check {RETURNS}",
     "type diff": f"type diff {RETURNS}",
-    "type apply": f"type apply {RETURNS} --sql",
+    "type apply": f"type apply {RETURNS}",
     "type remove": "type remove returns --yes",
     "db migrate": "db migrate",
     "db status": "db status",
@@ -218,7 +218,7 @@ UNWRITTEN = (
     "error: standard output can't be written: No space left on device\n"
     "hint: df -h   (the command itself has done its work)\n"
 )
-SHOWS_NOTHING = {"worker", "cancel", "retry", "rest list", "rest end"}
+SHOWS_NOTHING = {"worker", "cancel", "retry", "rest list", "rest end", "type diff", "worker list"}
 """On standard output: here nothing is queued, and nothing has failed."""
 
 

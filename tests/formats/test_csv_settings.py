@@ -13,6 +13,7 @@ from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.builtintypes import CUSTOMERS, DDT
 from tests.support.rows import sync as sync_now
+from tests.support.said import as_text
 
 Deliver = Callable[..., runs.Run]
 
@@ -133,7 +134,8 @@ def test_a_wrong_setting_is_a_configuration_error_before_anything_runs(
     done = cli(
         "worker", "--single", "--burst", env={"ARCHISYNC_SOURCE": f"{exports}/{{agent}}/{{type}}.csv", name: value}
     )
-    assert (done.returncode, said in done.stderr, "hint: " in done.stderr) == (3, True, True)
+    refused = as_text(done.stderr)
+    assert (done.returncode, said in refused, "hint: " in refused) == (3, True, True)
 
 
 def test_a_type_without_its_own_setting_has_the_common_one() -> None:

@@ -101,8 +101,8 @@ OBJECTS = {
     ),
     "a column": (
         "alter table agents.customers add mine text not null",
-        'agents.customers does not take a row: null value in column "mine" of relation "customers" violates not-null constraint',
-        "psql: \\d agents.customers shows mine; alter or drop it if it is yours",
+        'the column mine of agents.customers must be filled, and no export has it',
+        "alter table agents.customers alter column mine drop not null   (or give it a default)",
     ),
     "a foreign key": (
         "create table public.zones (city text primary key); alter table agents.customers add constraint zone foreign key (city)"

@@ -45,7 +45,8 @@ def test_an_agents_table_has_the_agent_first_and_an_index_for_each_distinct_fiel
     ]
     assert table.splitlines()[-2] == '  primary key ("agent_id", "order_id")'
     assert index == 'create index on "agents"."orders" ("agent_id", "order_number") where "order_number" is not null'
-    assert [t.split()[2] for t in triggers] == list(typetables.TRIGGERS)
+    made = [t.split()[2] for t in triggers if t.startswith("create ")]
+    assert made == list(typetables.TRIGGERS)
 
 
 def test_the_bookkeeping_columns_have_one_list_of_names() -> None:
