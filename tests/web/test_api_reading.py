@@ -28,7 +28,7 @@ def pages(client: httpx.Client, path: str, name: str, *, limit: int) -> Iterator
     after: str | None = None
     while True:
         query = {"limit": str(limit)} | ({"after": after} if after is not None else {})
-        answer = client.get(API + path, params=query)
+        answer = client.get(httpx.URL(API + path).copy_merge_params(query))
         assert answer.status_code == 200, answer.text
         page = answer.json()
         assert len(page[name]) <= limit
@@ -60,7 +60,7 @@ def test_pages_have_everything_once_and_in_order(client: httpx.Client, site: Dat
         "b4",
         "luca",
     ]
-    assert [a["agent_id"] for a in rows(client, "/agents?whitelisted=false", "agents", limit=1)] == []
+    assert [a["agent_id"] for a in rows(client, "/agents?whitelisted=false", "agents", limit=1)] == ["b1", "b3"]
     of_pairs = [(p["agent_id"], p["sync_type"]) for p in rows(client, "/pairs", "pairs", limit=3)]
     shared = [("service-account", "prices"), ("service-account", "products")]
     assert of_pairs == [(a, t) for a in active for t in ("customers", "ddt", "invoices", "orders")] + shared
