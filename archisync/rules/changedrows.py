@@ -14,6 +14,8 @@ from archisync.rules.values import Value
 
 LEAST = 3
 """Changed cells of a column below which no rule looks at it, garbled text apart."""
+PURE_PERCENT = 60
+"""Of a column's changed values so many must bear a rule's signature; the others are the day's usual changes."""
 SHOWN_EXAMPLES = 3
 _SHOWN_CHARS = 60
 TEXTS = (Kind.TEXT, Kind.IDENTIFIER)
@@ -112,6 +114,31 @@ class Suspicion:
     examples: tuple[tuple[str, str], ...]
     floor: int = 0
     many_values: bool = False
+
+
+def seen_in(
+    changed: ChangedRows,
+    column: Column,
+    cells: Sequence[Cell],
+    rule: Rule,
+    what: str,
+    *,
+    base: Base,
+    floor: int = 0,
+    many_values: bool = False,
+) -> Suspicion:
+    """What a rule has seen in these cells of one column."""
+    return Suspicion(
+        rule=rule,
+        column=column.name,
+        what=what,
+        hits=changed.scaled(len(cells)),
+        distinct=len({cell.old for cell in cells}),
+        bases=(base,),
+        examples=examples_of(cells),
+        floor=floor,
+        many_values=many_values,
+    )
 
 
 def examples_of(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:

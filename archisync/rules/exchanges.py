@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from archisync.rules.changedrows import (
     LEAST,
+    PURE_PERCENT,
     TEXTS,
     Among,
     Base,
@@ -24,7 +25,6 @@ from archisync.rules.values import Value
 
 SURE = 5
 """Rows from which a share of the rows is enough; with fewer, most rows must show it."""
-PURE_PERCENT = 60
 KEPT_PERCENT, KEPT_OF_FEW_PERCENT = 80, 90
 """How many of a column's old values must be there again in other rows: repeated values come back by chance."""
 FEW_ROWS = 5

@@ -16,6 +16,7 @@ from archisync.rules.changedrows import (
     DAYS,
     LEAST,
     NUMBERS,
+    PURE_PERCENT,
     TEXTS,
     Among,
     Base,
@@ -25,6 +26,7 @@ from archisync.rules.changedrows import (
     Suspicion,
     at_least,
     examples_of,
+    seen_in,
 )
 from archisync.rules.exchanges import columns_swapped, rows_shuffled
 from archisync.rules.reasons import Rule
@@ -32,9 +34,8 @@ from archisync.rules.synctypes import Kind, Role
 
 LEAST_GARBLED = 2
 LEAST_CUT = 5
-PURE_PERCENT = 60
-"""Of a column's changed values so many must bear a rule's signature; the others are the day's usual changes."""
-MANY_VALUES = 20
+MANY_OLD_VALUES = 20
+"""Different values that become one and the same, or a code: that many are no group which people treat alike."""
 SHORT_CUT = 4
 """Characters below which a text that was cut may as well be a code."""
 FAR_DAYS = 360
@@ -107,17 +108,16 @@ def _cut_texts(changed: ChangedRows, column: Column) -> Suspicion | None:
     distinct = len({c.old for c in cut})
     after, number = Counter(str(c.old)[len(str(c.new))] for c in cut).most_common(1)[0] if cut else ("", 0)
     dropped_part = not after.isalnum() and at_least(number, len(cut), 90)
-    codes = length < SHORT_CUT and (distinct < MANY_VALUES or all(str(c.new).isupper() for c in cut))
+    codes = length < SHORT_CUT and (distinct < MANY_OLD_VALUES or all(str(c.new).isupper() for c in cut))
     if dropped_part or codes or len(cut) < LEAST or not at_least(len(cut), len(column.both), PURE_PERCENT):
         return None
-    return Suspicion(
-        rule=Rule.CUT_VALUES,
-        column=column.name,
-        what=f"is cut to {length} characters",
-        hits=changed.scaled(len(cut)),
-        distinct=distinct,
-        bases=(Base(Among.LONGER, column.name, length=length),),
-        examples=examples_of(cut),
+    return seen_in(
+        changed,
+        column,
+        cut,
+        Rule.CUT_VALUES,
+        f"is cut to {length} characters",
+        base=Base(Among.LONGER, column.name, length=length),
         many_values=True,
     )
 
@@ -129,14 +129,8 @@ def _cut_zeros(changed: ChangedRows, column: Column) -> Suspicion | None:
     cut = [c for c in column.both if signs.lost_zeros(str(c.old), str(c.new))]
     if len(cut) < LEAST or not at_least(len(cut), len(column.both), PURE_PERCENT):
         return None
-    return Suspicion(
-        rule=Rule.CUT_VALUES,
-        column=column.name,
-        what="loses its leading zeros",
-        hits=changed.scaled(len(cut)),
-        distinct=len({c.old for c in cut}),
-        bases=(Base(Among.ZEROS, column.name),),
-        examples=examples_of(cut),
+    return seen_in(
+        changed, column, cut, Rule.CUT_VALUES, "loses its leading zeros", base=Base(Among.ZEROS, column.name)
     )
 
 
@@ -151,15 +145,8 @@ def _cut_decimals(changed: ChangedRows, column: Column) -> Suspicion | None:
     rounded_down = sum(abs(Decimal(str(c.old))) % 1 > Decimal("0.5") for c in cut)
     if len(cut) < LEAST_CUT or rounded_down < 2 or not at_least(len(cut), len(column.both), 90):
         return None
-    return Suspicion(
-        rule=Rule.CUT_VALUES,
-        column=column.name,
-        what="loses its decimals",
-        hits=changed.scaled(len(cut)),
-        distinct=len({c.old for c in cut}),
-        bases=(Base(Among.FRACTIONS, column.name),),
-        examples=examples_of(cut),
-        floor=50,
+    return seen_in(
+        changed, column, cut, Rule.CUT_VALUES, "loses its decimals", base=Base(Among.FRACTIONS, column.name), floor=50
     )
 
 
@@ -175,15 +162,7 @@ def _rescaled(changed: ChangedRows, column: Column) -> Suspicion | None:
     distinct = len({c.old for c in hits})
     if distinct < 2:
         return None
-    return Suspicion(
-        rule=Rule.RESCALED,
-        column=column.name,
-        what=_in_words(power),
-        hits=changed.scaled(number),
-        distinct=distinct,
-        bases=(Base(Among.FILLED, column.name),),
-        examples=examples_of(hits),
-    )
+    return seen_in(changed, column, hits, Rule.RESCALED, _in_words(power), base=Base(Among.FILLED, column.name))
 
 
 def _in_words(power: int) -> str:
@@ -213,14 +192,13 @@ def _dates(changed: ChangedRows, column: Column) -> Suspicion | None:
     exchanged = [c for c, old, new in local if signs.swapped(old) == new]
     distinct = len({c.old for c in exchanged})
     if distinct >= LEAST and at_least(len(exchanged), len(local), PURE_PERCENT):
-        return Suspicion(
-            rule=Rule.DATES_SWAPPED,
-            column=column.name,
-            what="has day and month exchanged",
-            hits=changed.scaled(len(exchanged)),
-            distinct=distinct,
-            bases=(Base(Among.EXCHANGEABLE, column.name),),
-            examples=examples_of(exchanged),
+        return seen_in(
+            changed,
+            column,
+            exchanged,
+            Rule.DATES_SWAPPED,
+            "has day and month exchanged",
+            base=Base(Among.EXCHANGEABLE, column.name),
         )
     return _dates_moved(changed, column, local)
 
@@ -243,16 +221,7 @@ def _dates_moved(changed: ChangedRows, column: Column, local: Sequence[tuple[Cel
     if renewed or distinct < LEAST or not pure:
         return None
     hits = [c for c, _, _ in moved]
-    return Suspicion(
-        rule=Rule.DATES_MOVED,
-        column=column.name,
-        what=what,
-        hits=changed.scaled(len(hits)),
-        distinct=distinct,
-        bases=(Base(Among.FILLED, column.name),),
-        examples=examples_of(hits),
-        floor=floor,
-    )
+    return seen_in(changed, column, hits, Rule.DATES_MOVED, what, base=Base(Among.FILLED, column.name), floor=floor)
 
 
 def _distance(old: date, new: date) -> timedelta:
@@ -285,15 +254,7 @@ def _emptied(changed: ChangedRows, column: Column) -> Suspicion | None:
         lost = [c for c in column.cells if c.new is None]
     if len(lost) < LEAST:
         return None
-    return Suspicion(
-        rule=Rule.EMPTIED,
-        column=column.name,
-        what="loses its value",
-        hits=changed.scaled(len(lost)),
-        distinct=len({c.old for c in lost}),
-        bases=(Base(among, column.name),),
-        examples=examples_of(lost),
-    )
+    return seen_in(changed, column, lost, Rule.EMPTIED, "loses its value", base=Base(among, column.name))
 
 
 def _constant(changed: ChangedRows, column: Column) -> Suspicion | None:
@@ -302,20 +263,19 @@ def _constant(changed: ChangedRows, column: Column) -> Suspicion | None:
     value, number = Counter(c.new for c in column.both).most_common(1)[0]
     same = [c for c in column.both if c.new == value]
     olds = {c.old for c in same}
-    many = len(olds) >= MANY_VALUES or at_least(len(olds), number, 20 if column.field.kind in TEXTS else 10)
+    many = len(olds) >= MANY_OLD_VALUES or at_least(len(olds), number, 20 if column.field.kind in TEXTS else 10)
     usual = (column.field.role is Role.COUNTER and not value) or (
         column.field.role is Role.PLANNED and _may_be_planned(changed, value, olds)
     )
     if usual or not many or len(olds) < LEAST or not at_least(number, len(column.both), 80):
         return None
-    return Suspicion(
-        rule=Rule.CONSTANT,
-        column=column.name,
-        what="becomes one and the same value",
-        hits=changed.scaled(number),
-        distinct=len(olds),
-        bases=(Base(Among.FILLED, column.name),),
-        examples=examples_of(same),
+    return seen_in(
+        changed,
+        column,
+        same,
+        Rule.CONSTANT,
+        "becomes one and the same value",
+        base=Base(Among.FILLED, column.name),
         many_values=True,
     )
 
