@@ -19,6 +19,9 @@ from archisync.rules.config import Config
 
 WORKER_NAMES = "archisync.*"
 """A pattern of Redis for the names that `new_worker_name` makes."""
+_PREFIX = Worker.redis_worker_namespace_prefix
+_OURS = f"{_PREFIX}{WORKER_NAMES.removesuffix('*')}"
+"""What the keys of archisync's own workers begin with: those that the users of `redis acl` may read."""
 _NAME = re.compile(r"archisync\.(.*)\.([0-9]{1,9})\.[^.]*", re.ASCII)
 
 
@@ -62,26 +65,32 @@ class LiveWorker:
         return f"{found[0]}:{self.child_pid}" if found and self.child_pid else None
 
 
-def live_workers(client: redis.Redis, queue_name: str) -> list[LiveWorker]:
-    """The live workers of the queue, by name.
+def live_workers(client: redis.Redis, queue_name: str, *, keys_begin: str = _PREFIX) -> list[LiveWorker]:
+    """The live workers of the queue, by name; of those whose keys begin so.
 
     Entries that are no worker are left out: any application may have written them, and RQ's own `Worker.all` fails at the first one.
     """
-    prefix = Worker.redis_worker_namespace_prefix.encode()
-    members: Any = client.smembers(workers_key(queue_name))
-    keys = sorted(key for key in members if key.startswith(prefix))
+    keys = sorted(_registered(client, queue_name, keys_begin))
     with client.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.hgetall(key)
         found = pipe.execute(raise_on_error=False)
     return [
-        _worker(key.removeprefix(prefix), hash_) for key, hash_ in zip(keys, found, strict=True) if _is_live(key, hash_)
+        _worker(key.removeprefix(_PREFIX.encode()), hash_)
+        for key, hash_ in zip(keys, found, strict=True)
+        if _is_live(key, hash_)
     ]
+
+
+def _registered(client: redis.Redis, queue_name: str, keys_begin: str) -> list[bytes]:
+    members: Any = client.smembers(workers_key(queue_name))
+    return [key for key in members if key.startswith(keys_begin.encode())]
 
 
 def require_own_queue(client: redis.Redis, queue_name: str, site: str | None) -> None:
     """Raise ConfigurationError when a worker of another site takes jobs from this queue: two sites on one Redis would eat each other's."""
-    others = [worker for worker in live_workers(client, queue_name) if site and worker.site and worker.site != site]
+    workers = live_workers(client, queue_name, keys_begin=_OURS)
+    others = [worker for worker in workers if site and worker.site and worker.site != site]
     if others:
         raise ConfigurationError(
             f"another site's worker takes jobs from the queue {queue_name} on this Redis: {others[0].place}",
@@ -91,9 +100,7 @@ def require_own_queue(client: redis.Redis, queue_name: str, site: str | None) ->
 
 def forget_dead_workers(client: redis.Redis, queue_name: str) -> None:
     """Take the workers that archisync started and whose key has expired off the queue's list of workers."""
-    ours = f"{Worker.redis_worker_namespace_prefix}{WORKER_NAMES.removesuffix('*')}".encode()
-    members: Any = client.smembers(workers_key(queue_name))
-    gone = [key for key in members if key.startswith(ours) and not client.exists(key)]
+    gone = [key for key in _registered(client, queue_name, _OURS) if not client.exists(key)]
     if gone:
         client.srem(workers_key(queue_name), *gone)
 

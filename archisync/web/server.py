@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -67,7 +68,8 @@ def serve(config: Config, host: str, port: int, *, log: EventLog | None = None) 
         "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
     }  # fmt: skip
     try:
-        uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn has answered what was open, and raises it again
+            uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
     finally:
         listening.close()
 

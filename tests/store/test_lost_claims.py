@@ -48,20 +48,47 @@ def test_a_run_that_a_denial_takes_away_while_it_begins_leaves_no_claim_and_no_l
     assert count(connection, LOCKED) == 0
 
 
-def test_a_run_that_was_forced_meanwhile_is_named_until_it_ends_and_pays_alone(connection: Database) -> None:
-    claim = claimed(connection)
+def unchanged_end(connection: Database, claim: Claim) -> UnchangedEnd:
+    """The end, as unchanged, of a run that the worker has begun."""
     run = claims.begin(connection, claim.runs[1], lease_s=60)
     assert run is not None
     connection.execute("""update system.sync_state set applied_source = '{"run_id": 1}'""")
-    queued_runs.force(connection, run.sync_type, AGENT, by="test", why=None)
+    return UnchangedEnd(run, UNCHANGED, Report(counts=Counts()), 1)
 
-    end = UnchangedEnd(run, UNCHANGED, Report(counts=Counts()), 1)
-    ended = endings.end_unchanged(connection, claim, [end], release=False)
 
-    assert not ended.run_ids
+def test_a_run_whose_table_was_written_to_meanwhile_is_named_until_it_ends_and_pays_alone(connection: Database) -> None:
+    claim = claimed(connection)
+    end = unchanged_end(connection, claim)
+    connection.execute(
+        "insert into system.outside_changes (sync_type, agent_id) values (%s, %s)", [end.run.sync_type, AGENT]
+    )
+
+    assert not endings.end_unchanged(connection, claim, [end], release=False).run_ids
+
     assert take_back(connection) == 1
     charged = connection.execute("select id from system.queued_runs where attempt > 1").fetchall()
-    assert [row["id"] for row in charged] == [run.run_id]
+    assert [row["id"] for row in charged] == [end.run.run_id]
+
+
+def test_a_run_that_is_forced_while_it_is_done_ends_and_the_forced_one_waits(connection: Database) -> None:
+    claim = claimed(connection)
+    end = unchanged_end(connection, claim)
+    forced = queued_runs.force(connection, end.run.sync_type, AGENT, by="test", why=None)
+    assert forced.behind == end.run.run_id
+
+    assert endings.end_unchanged(connection, claim, [end], release=False).run_ids == {end.run.run_id}
+
+    waits = connection.execute("select id, behind from system.queued_runs where trigger = 'forced'").fetchall()
+    assert [row["id"] for row in waits] == [forced.run_id]
+
+
+def test_a_run_that_is_forced_before_it_begins_is_not_ended_as_unchanged(connection: Database) -> None:
+    claim = claimed(connection)
+    end = unchanged_end(connection, claim)
+    connection.execute("update system.claims set run_id = null")  # it waits
+    assert queued_runs.force(connection, end.run.sync_type, AGENT, by="test", why=None).joined
+
+    assert not endings.end_unchanged(connection, claim, [end], release=False).run_ids
 
 
 def test_a_release_after_the_agent_was_taken_away_frees_its_lock_and_touches_no_run(

@@ -116,11 +116,13 @@ def test_plug_ins_fails_for_one_that_cannot_be_loaded(cli: Cli, tmp_path: Path) 
 
 
 def test_disk_fails_when_its_folder_is_missing_or_full(cli: Cli, tmp_path: Path) -> None:
-    hint = "name the folder that `archisync up --folder` was given"
-    assert examine(cli, "--only", "disk", "--folder", str(tmp_path / "gone")) == (
-        1,
-        {"disk": [("failed", f"{tmp_path}/gone: No such file or directory", hint)]},
+    gone = cli("doctor", "--only", "disk", "--folder", str(tmp_path / "gone"))
+    assert (gone.returncode, gone.stderr) == (
+        3,
+        f"error: there is no {tmp_path}/gone/archisync.env\nhint: archisync up --folder {tmp_path}/gone makes it\n",
     )
+    (tmp_path / "archisync.env").write_text("")
+    assert examine(cli, "--only", "disk", "--folder", str(tmp_path))[0] == 0
     assert judge_disk(tmp_path, 100 * 1024**2).message == f"100 MiB are free in {tmp_path}"
     levels = [judge_disk(tmp_path, n * 1024**2).level for n in (199, 200, 1023, 1024)]
     assert levels == ["failed", "warning", "warning", "ok"]

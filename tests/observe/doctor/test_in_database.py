@@ -77,6 +77,18 @@ def test_rights_fails_and_names_what_the_role_lacks(cli: Cli, connection: Databa
     assert finding.message.startswith("the role poor lacks: update on system.sync_state, ")
 
 
+def test_tables_fails_when_somebody_has_dropped_a_column(cli: Cli, connection: Database) -> None:
+    connection.execute("alter table agents.customers drop column phone")
+    assert only(cli, "tables") == (
+        3,
+        (
+            "failed",
+            "the table agents.customers lacks the column phone, which somebody has dropped or renamed",
+            "alter table agents.customers add column phone text",
+        ),
+    )
+
+
 def test_clock_fails_when_it_stands_still(cli: Cli) -> None:
     code, (level, message, hint) = only(cli, "clock", {"PGOPTIONS": "-c archisync.now=2026-03-01T12:00:00Z"})
     assert (code, level) == (1, "failed")
