@@ -5,13 +5,14 @@ import pytest
 from archisync.base.errors import ExitCode
 from archisync.rules.config import Config
 from tests.conftest import Cli
+from tests.support.said import as_text
 
 
 @pytest.mark.parametrize("name", ["ARCHISYNC_DATABASE_URL", "ARCHISYNC_REDIS_URL"])
 def test_a_missing_setting_exits_3_with_a_hint(cli: Cli, name: str) -> None:
     done = cli("tick", env={name: ""})
     assert done.returncode == ExitCode.CONFIGURATION
-    assert done.stderr.startswith(f"error: {name} is not set\nhint: export {name}=")
+    assert as_text(done.stderr).startswith(f"error: {name} is not set\nhint: export {name}=")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_a_missing_setting_exits_3_with_a_hint(cli: Cli, name: str) -> None:
 )  # fmt: skip
 def test_a_wrong_redis_url_is_refused_without_showing_it(cli: Cli, url: str, message: str, hint: str) -> None:
     done = cli("tick", env={"ARCHISYNC_REDIS_URL": url})
-    assert (done.returncode, done.stderr) == (3, f"error: ARCHISYNC_REDIS_URL {message}\nhint: {hint}\n")
+    assert (done.returncode, as_text(done.stderr)) == (3, f"error: ARCHISYNC_REDIS_URL {message}\nhint: {hint}\n")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,6 @@ def test_a_missing_schema_exits_3_and_names_the_command(cli: Cli, empty_database
     done = cli("status", env={"ARCHISYNC_DATABASE_URL": empty_database_url})
     assert (done.returncode, done.stderr) == (
         ExitCode.CONFIGURATION,
-        'error: the database schema is missing or not current: relation "agents.users" does not exist\n'
+        'error: the database schema is missing or not current: relation "system.ticks" does not exist\n'
         "hint: archisync db migrate   (if it has nothing to do: archisync doctor --only schema --only tables)\n",
     )

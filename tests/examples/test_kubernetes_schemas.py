@@ -55,7 +55,8 @@ def _places(value: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...
     """Each object in the document whose fields have fixed names; maps of labels, selectors, settings and limits take any name."""
     free = {"labels", "annotations", "matchLabels", "data", "stringData", "requests", "limits"}
     if isinstance(value, dict):
-        if path and path[-1] in free:
+        is_a_service_s = bool(path) and path[-1] == "selector" and "matchLabels" not in value
+        if is_a_service_s or (path and path[-1] in free):
             return
         yield path
         for key, inner in value.items():

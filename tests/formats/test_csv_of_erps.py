@@ -227,4 +227,6 @@ def test_what_is_written_with_escapes_is_read_back(
     names = {"\\": "\\\\", '"': '\\"', "\t": "\\t", "\n": "\\n"}
     quoted = [";".join('"' + "".join(names.get(sign, sign) for sign in cell) + '"' for cell in row) for row in rows]
     table = _table(tmp_path_factory.mktemp("x"), ("id;name;city\n" + "\n".join(quoted) + "\n").encode(), _ESCAPED)
-    assert _cells(table.rows()) == [tuple(row) for row in rows]
+    assert _cells(table.rows()) == [
+        tuple(row) for row in rows if any(cell.strip() for cell in row)
+    ]  # a blank one is no row

@@ -186,7 +186,11 @@ NO_CLAIM = "not exists (select from system.claims c where c.agent_id = q.agent_i
 @pytest.mark.parametrize(
     ("text", "relied_on"),
     [
-        pytest.param(SCHEMA, "constraint one_unfinished_run_a_pair unique (agent_id, sync_type)", id="one run a pair"),
+        pytest.param(
+            SCHEMA,
+            "constraint one_unfinished_run_a_pair unique nulls not distinct (agent_id, sync_type, behind)",
+            id="one run a pair",
+        ),
         pytest.param(SCHEMA, "create table system.claims ( agent_id text primary key", id="one claim an agent"),
         pytest.param(SCHEMA, "fence bigint generated always as identity", id="a fence has a number"),
         pytest.param(SCHEMA, f"{NO_CLAIM} and c.run_id = q.id)", id="the run that is being done is not cancelled"),
@@ -195,7 +199,9 @@ NO_CLAIM = "not exists (select from system.claims c where c.agent_id = q.agent_i
         pytest.param(
             queued_runs.SQL_INSERT_DUE, "last_slot_at = q.slot_at, unfinished_run_id = q.id", id="and at once"
         ),
-        pytest.param(queued_runs.SQL_FORCE, "on conflict (agent_id, sync_type) do update", id="a forced run joins"),
+        pytest.param(
+            queued_runs.SQL_FORCE, "on conflict (agent_id, sync_type, behind) do update", id="a forced run joins"
+        ),
         pytest.param(deliveries.SQL_LOCK_NEXT, "for update skip locked", id="ticks don't push the same delivery"),
         pytest.param(
             deliveries.SQL_ASSIGN, "insert into system.deliveries (forced) select", id="runs get a new delivery"
@@ -228,7 +234,11 @@ NO_CLAIM = "not exists (select from system.claims c where c.agent_id = q.agent_i
         pytest.param(claims.SQL_REAP, "set delivery_id = null", id="reap undelivers"),
         pytest.param(endings.SQL_FINISH, f"{THE_CLAIM} for update", id="finish checks the fence"),
         pytest.param(endings.SQL_FINISH_APPLIED, f"{THE_CLAIM} for update", id="apply checks the fence"),
-        pytest.param(endings.SQL_FINISH_APPLIED, "unfinished_run_id = null", id="an end frees its pair"),
+        pytest.param(
+            endings.SQL_FINISH_APPLIED,
+            "unfinished_run_id = case when st.unfinished_run_id = e.id then st.next_run_id",
+            id="an end frees its pair",
+        ),
         pytest.param(endings.SQL_END_UNCHANGED, f"{THE_CLAIM} for update", id="an unchanged end checks the fence"),
         pytest.param(
             endings.SQL_END_UNCHANGED, "q.agent_id = still.agent_id and q.trigger = t.trigger", id="the trigger"

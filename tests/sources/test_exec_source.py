@@ -27,6 +27,7 @@ from archisync.sources import check_template
 from tests.conftest import REPOSITORY
 from tests.support.fetching import CANARY, CONTENT, fetched, refused, request_of
 from tests.support.processes import wait_until_gone
+from tests.support.said import refusal
 
 
 def script(tmp_path: Path, body: str, name: str = "export.sh") -> Path:
@@ -417,5 +418,5 @@ def test_worker_with_a_wrong_template_exits_3_before_it_connects(template: str) 
         check=False,
     )
     assert done.returncode == 3
-    assert done.stderr.startswith("error: ddt: ")
+    assert refusal(done.stderr).message.startswith("ddt: ")
     assert "u:p@" not in done.stderr

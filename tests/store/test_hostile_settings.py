@@ -1,7 +1,7 @@
-"""Each setting that changes what a session means, by itself: every command is right, or refuses in one sentence with its exit code.
+"""Settings that change what a session means, in each way in which they may come: every command is right.
 
-Right is what the same commands leave without any such setting: rows, counts of runs, settings, schema. The settings all at once are in
-test_sessions.
+Right is what the same commands leave without any such setting: rows, counts of runs, settings, schema. `make check` tries a third of the
+settings at a time, `make soak` each by itself. The settings all at once are in test_sessions.
 """
 
 from collections.abc import Iterator
@@ -66,6 +66,7 @@ ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"PGSYSCONFDIR": "/nowhere"}, {"TZ": "Pacific/Kiritimati"},
 )  # fmt: skip
 WAYS = [
+    ("embedded", "database"),
     ("embedded", "role"),
     ("embedded", "options"),
     pytest.param("embedded", "session", marks=needs_pgbouncer),
@@ -73,7 +74,7 @@ WAYS = [
     pytest.param("system", "database", marks=needs_system_postgres),
     pytest.param("system", "options", marks=needs_system_postgres),
 ]
-GROUPS = 5
+GROUPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_the_table_has_what_a_session_sets_and_more() -> None:
     assert len(names) > 60
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("setting", SETTINGS, ids="=".join)
 def test_a_setting_changes_nothing(site: Site, right: Found, setting: Setting) -> None:
     assert site.scenario([setting]) == right
@@ -128,6 +130,7 @@ def test_a_variable_changes_nothing(site: Site, right: Found, environment: dict[
     assert site.scenario(env=environment) == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 @pytest.mark.parametrize(("server", "way"), WAYS)
 def test_it_may_come_by_any_way_to_any_server(

@@ -25,6 +25,7 @@ AGENT = "anna.bianchi"
 LISTS = ("search_path", "DateStyle")
 COMMAND_TIMEOUT_S = 120.0
 Setting = tuple[str, str]
+PATIENT = "-c idle_session_timeout=0"
 UNKNOWN = (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue)
 
 
@@ -106,7 +107,7 @@ class Site:
     @contextmanager
     def _database(self, settings: Sequence[Setting], *, as_role: bool) -> Iterator[str]:
         name = next(self._names)
-        with psycopg.connect(self._url, autocommit=True, application_name="hostile") as admin:
+        with psycopg.connect(self._url, autocommit=True, application_name="hostile", options=PATIENT) as admin:
             admin.execute(f"create database {name} template template0".encode())
             for setting, value in settings:
                 set_for(admin, name, setting, value, as_role=as_role)
@@ -164,7 +165,7 @@ select sync_type, agent_id, state, reason, trigger, message, rows_seen, rows_ins
 PLAIN = (
     "-c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c quote_all_identifiers=off -c statement_timeout=0"
     " -c transaction_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
-    " -c client_encoding=UTF8 -c temp_file_limit=-1"
+    " -c client_encoding=UTF8 -c standard_conforming_strings=on -c temp_file_limit=-1"
     " -c default_table_access_method=heap -c default_tablespace= -c client_min_messages=notice"
 )
 

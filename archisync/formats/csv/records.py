@@ -72,7 +72,7 @@ def _with_blanks_after_quotes(lines: Lines, delimiter: str) -> list[str]:
 def _loose_cell(delimiter: str) -> re.Pattern[str]:
     end = re.escape(delimiter)
     blanks = "[ \t]*" if delimiter != "\t" else " *"
-    return re.compile(rf'(?: *"((?:[^"]|"")*)"{blanks}|([^"{end}]*))(?={end}|\Z)')
+    return re.compile(rf'(?: *"((?:[^"]|"")*)"{blanks}|([^"\r{end}]*))(?={end}|\Z)')
 
 
 def _unwrapped(cell: str) -> str:

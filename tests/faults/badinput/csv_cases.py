@@ -125,10 +125,10 @@ FILES = (
         "the export has 1 key more than once",
         reason="duplicate-keys",
     ),
-    held("every-row-bad", head() + ",,,,,\n" * 4, "all 4 rows of the export were rejected", reason="all-rejected"),
+    held("every-row-bad", head() + ",Due,,1,1,\n" * 4, "all 4 rows of the export were rejected", reason="all-rejected"),
     held(
         "half-of-the-rows-bad",
-        head() + good_row("customers", "k1") + ",,,,,\n" * 3,
+        head() + good_row("customers", "k1") + ",Due,,1,1,\n" * 3,
         "3 of 4 rows of the export were rejected: 75 %",
         reason="quarantined",
     ),
@@ -166,9 +166,9 @@ FILES = (
         BadExport(
             id=f"row-of-many-cells-{name}",
             form="csv",
-            given=just_below_the_limit(known_rows(), unit, "\n" + good_row("customers", "good")),
+            given=just_below_the_limit(known_rows() + "k5,", unit, "\n" + good_row("customers", "good")),
             outcome=Outcome.QUARANTINED,
-            words=f"has {LONGEST_LINE // len(unit) + 1} cells, the header has 6",
+            words=f"has {LONGEST_LINE // len(unit) + 2} cells, the header has 6",
             line=CASE_LINE,
             heavy=True,
         )

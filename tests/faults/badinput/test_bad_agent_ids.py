@@ -17,6 +17,7 @@ from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.faults.badinput.agent_ids import AGENT_IDS, BadId
 from tests.faults.badinput.site import Said, assert_harmless
+from tests.support.said import refusal
 from tests.support.samples import SAMPLES
 
 COMMANDS: dict[str, Callable[[str], list[str]]] = {
@@ -65,7 +66,7 @@ def test_the_real_command_refuses_hostile_arguments_with_one_line(name: str, sha
     env = {"ARCHISYNC_DATABASE_URL": shared_url, "ARCHISYNC_REDIS_URL": "redis://nowhere", "PATH": os.environ["PATH"]}
     said = subprocess.run(command, env=env, capture_output=True, check=False)
     assert (said.returncode, said.stdout) == (2, b"")
-    assert said.stderr.decode().splitlines()[0] == f"error: {message}"
+    assert refusal(said.stderr.decode()).message == message
     assert_harmless(said.stderr.decode())
 
 

@@ -30,6 +30,15 @@ from tests.support.rows import add_run, record_tick
 from tests.web.pages.test_every_page import addresses
 
 WIDTHS = (360, 800, 1400)
+# A telephone by day and a desk by night (width, whether dark); `make soak` has the others.
+LOOKS = [
+    (360, False),
+    (1400, True),
+    *(
+        pytest.param(*other, marks=pytest.mark.soak)
+        for other in [(360, True), (800, False), (800, True), (1400, False)]
+    ),
+]
 PATIENCE_S = 60.0
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
@@ -116,8 +125,7 @@ def violations(chrome: Browser, source: str) -> list[str]:
 
 @pytest.mark.check
 @pytest.mark.slow
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "dark"), LOOKS, ids=lambda value: {False: "light", True: "dark"}.get(value))
 def test_every_page_looks_right_and_is_accessible(
     width: int, dark: bool, shown: Panel, troubled: Database, chrome: Browser, axe: str
 ) -> None:
