@@ -16,8 +16,10 @@ def leave_pid_1() -> None:
     """
     if os.getpid() != 1:
         return
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # the kernel drops a signal that process 1 has no handler for
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         return
 
     def pass_on(number: int, _: FrameType | None) -> None:
@@ -27,6 +29,7 @@ def leave_pid_1() -> None:
         signal.signal(number, pass_on)
     if os.isatty(0):  # a terminal sends Ctrl-C to the child as well
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
     while True:
         ended, status = os.wait()
         if ended == child:

@@ -68,12 +68,14 @@ while True: time.sleep(1)
 """
     with subprocess.Popen([*UNSHARE, BEGIN + code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        init = int(children.read_text())
-        os.kill(init, signal.SIGTERM)
-        assert process.stdout.read() == "asked to stop\n"
-    assert process.returncode == 5
+        try:
+            assert process.stdout.readline() == "ready\n"
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            os.kill(int(children.read_text()), signal.SIGTERM)
+            assert process.stdout.read() == "asked to stop\n"
+            assert process.wait() == 5
+        finally:
+            process.kill()
 
 
 def test_any_other_process_goes_on_as_it_is() -> None:

@@ -94,7 +94,7 @@ CALLS: dict[str, str] = {
 }
 RUN_UNTIL_STOPPED = {"demo", "up", "web"}
 """They start their own servers, and have tests of their own at the end."""
-WITHOUT_SERVER = {"config list", "db grants", "redis acl"}
+WITHOUT_SERVER = {"config list", "db grants", "redis acl", "type show", "type draft"}
 LEFT_WITH_1 = {"doctor"}
 """No tick and no worker has ever run in this installation."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
@@ -356,6 +356,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(name: str, warm_command: Warm
     """While PostgreSQL has accepted the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as until_the_end:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
+        silent.settimeout(COMMAND_TIMEOUT_S)
 
         def interrupt(pid: int) -> None:
             connection = until_the_end.enter_context(silent.accept()[0])
