@@ -160,6 +160,10 @@ def after_runs(site: Site) -> Iterator[Document]:
     quarantined = sync(site.db, other, "customers", "luca.ferrari")
     assert quarantined.export is not None
     yield site.shown(f"show {quarantined.run_id}")
+    export = site.exports / "anna.bianchi" / "ddt.csv"
+    export.write_text(export.read_text("utf-8").replace("\n", "\ncut off\n", 1), "utf-8")
+    assert sync(site.db, site.config, "ddt", "anna.bianchi").state == "succeeded"
+    yield site.shown("status")
     for _ in range(2):
         sync(site.db, site.config, "orders", "luca.ferrari", trigger="scheduled")
     yield site.shown("history --limit 100")

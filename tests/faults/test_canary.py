@@ -27,6 +27,9 @@ AGENT = "anna.bianchi"
 NOBODY = "127.0.0.1:1"  # no server listens there
 
 
+NOBODY_ELSE = nullcontext()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorPath:
     """An error path: what it changes in the environment, the commands typed, their exit codes. `{erp}` is the ERP's host and port."""
@@ -210,12 +213,12 @@ def erp() -> Iterator[str]:
         server.shutdown()
 
 
-def check(path: ErrorPath, cli: Cli, erp: str, ticking: AbstractContextManager[object] = nullcontext()) -> None:
+def check(path: ErrorPath, cli: Cli, erp: str, ticking: AbstractContextManager[object] = NOBODY_ELSE) -> None:
     env = {"ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*", "ARCHISYNC_FETCH_TIMEOUT_S": "5"}
     env |= {name: value.replace("{erp}", erp) for name, value in path.env.items()}
     ended = []
     for command in path.commands:
-        with ticking if command == "tick" else nullcontext():
+        with ticking if command == "tick" else NOBODY_ELSE:
             ended.append(cli(*command.split(), env=env))
     said = "".join(done.stdout + done.stderr for done in ended)
     assert tuple(done.returncode for done in ended) == path.codes, f"{path.id}: {said}"
