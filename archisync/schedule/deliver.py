@@ -38,8 +38,8 @@ def deliver(db: Database, config: Config, summary: Summary, *, more: Callable[[]
     from archisync.queue.workers import require_own_queue
 
     with redis_client(config.redis_url) as client:
-        require_own_queue(client, config.queue, site_of(db))
         move_foreign_keys_aside(client, config.queue, EventLog())
+        require_own_queue(client, config.queue, site_of(db))
         by_job = {job_id(job): job for job in maybe_lost}
         lost = [by_job[id_] for id_ in missing_jobs(client, config.queue, by_job)]
         lost_count = deliveries.mark_undelivered(db, lost) if lost else 0

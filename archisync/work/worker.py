@@ -250,8 +250,8 @@ def work(config: Config, *, burst: bool) -> None:
         site = site_of(db)
     librarylogs.collect(EventLog())
     with redis_client(config.redis_url, retries=CONNECTION_RETRIES) as client:
-        require_own_queue(client, config.queue, site)
         move_foreign_keys_aside(client, config.queue, EventLog())
+        require_own_queue(client, config.queue, site)
         q = SyncQueue(config.queue, connection=client, serializer=JSONSerializer, job_class=SyncJob)
         worker = SyncWorker(
             [q], name=new_worker_name(), connection=client, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S

@@ -278,7 +278,7 @@ def test_a_tick_ends_while_somebody_holds_a_lock_and_the_next_one_goes_on(
         waiting = "select count(*) from pg_stat_activity where application_name = 'archisync tick'"
         while count(blocker, waiting):  # until its statement is cancelled; otherwise it would wait for the lock
             continue
-    assert (ended.returncode, ended.stderr) == (4, no_answer(1))
+    assert (ended.returncode, as_text(ended.stderr)) == (4, no_answer(1))
     assert count(registered, "select count(*) from system.queued_runs") == queued
     assert cli("tick").returncode == 0
     assert count(registered, "select count(*) from system.queued_runs") == 6
