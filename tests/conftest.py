@@ -89,6 +89,7 @@ def _nothing_outlives_the_tests() -> Iterator[None]:
     before = leftovers.files()
     yield
     groupguard.stop()
+    leftovers.stop_forkserver()
     left = leftovers.processes_left()
     if leftovers.is_alone():
         left += [str(path) for path in leftovers.files() - before]

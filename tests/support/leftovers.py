@@ -20,6 +20,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def stop_forkserver() -> None:
+    """End the two processes that multiprocessing keeps for tests that kill their children; it has no public way to."""
+    from multiprocessing import forkserver, resource_tracker
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+
+
 def processes_left() -> list[str]:
     """The descendants of this process that go on running after some seconds. Those that have ended are waited for."""
     until = time.monotonic() + GONE_TIMEOUT_S
