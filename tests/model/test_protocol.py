@@ -54,7 +54,7 @@ def test_the_protocol_breaks_nothing_in_the_whole_world(bounds: Bounds, least_st
     ("bounds", "least_states"),
     [
         pytest.param(Bounds(ticks=1, people=False), 50_000, id="two workers"),
-        pytest.param(Bounds(workers=1), 40_000, id="two ticks, people"),
+        pytest.param(Bounds(workers=1), 40_000, id="two ticks, people", marks=pytest.mark.soak),
         pytest.param(Bounds(faults=Faults.NOTHING), 10_000, id="two ticks, two workers, people, no faults"),
         pytest.param(
             Bounds(types=1, people=False, slots=True, job_hashes=True), 10_000, id="one type, its slots and job ids"

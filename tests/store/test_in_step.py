@@ -241,7 +241,7 @@ def sessions(database_url: str) -> Iterator[dict[str, Database]]:
         yield dict(zip(AGENTS, (one, two), strict=True))
 
 
-@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(step, min_size=20, max_size=60))
 def test_a_pair_names_its_unfinished_run_after_every_statement(
     connection: Database, sessions: dict[str, Database], steps: list[tuple[Callable[[World, str, int], None], str, int]]

@@ -76,13 +76,7 @@ def of_the_system(folder: Path) -> Iterator[Server]:
         yield Server(url, folder / "log" / "plans.json")
 
 
-SERVERS = [
-    pytest.param(embedded, id="embedded"),
-    pytest.param(of_the_system, id="of the system", marks=[needs_system_postgres, pytest.mark.check]),
-]
-
-
-@pytest.fixture(params=SERVERS, scope="module")
+@pytest.fixture(params=[embedded], scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with temporary_folder(roomy_memory()) as folder:
         folder.chmod(0o711)
@@ -110,6 +104,13 @@ def none(db: Database, agents: int) -> None:
 
 
 STATISTICS: tuple[Callable[[Database, int], None], ...] = (fresh, old, none)
+OLDER = [needs_system_postgres, pytest.mark.check]
+CASES = [
+    *((embedded, statistics) for statistics in STATISTICS),
+    pytest.param(of_the_system, none, marks=OLDER),
+    *(pytest.param(of_the_system, statistics, marks=[*OLDER, pytest.mark.soak]) for statistics in (fresh, old)),
+]
+ON_EACH = pytest.mark.parametrize(("server", "statistics"), CASES, indirect=["server"], ids=lambda f: f.__name__)
 
 
 class Site:
@@ -215,7 +216,7 @@ def walks(site: Site, cli: Cli, exports: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statistics", STATISTICS, ids=lambda f: f.__name__)
+@ON_EACH
 def test_no_statement_walks_over_all_pairs_or_runs(
     server: Server, statistics: Callable[[Database, int], None], redis_url: str, cli: Cli, exports: Path
 ) -> None:
@@ -227,7 +228,7 @@ def test_no_statement_walks_over_all_pairs_or_runs(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("statistics", STATISTICS, ids=lambda f: f.__name__)
+@ON_EACH
 def test_no_statement_walks_over_a_million_agents(
     server: Server, statistics: Callable[[Database, int], None], redis_url: str, cli: Cli, exports: Path
 ) -> None:

@@ -98,7 +98,7 @@ def outcomes(
     return found
 
 
-@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=several())
 def test_a_type_compared_in_memory_has_the_outcome_of_the_database(
     deliver: Deliver,

@@ -107,7 +107,7 @@ class Ways:
         ).fetchall()
 
 
-@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=st.lists(export, min_size=2, max_size=5), most_rows=st.sampled_from([NOTHING, NOTHING, 0, 1, 3]))
 def test_every_way_to_compare_an_export_has_the_same_outcome(
     deliver: Deliver,

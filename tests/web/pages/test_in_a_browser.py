@@ -140,7 +140,7 @@ def test_every_page_looks_right_and_is_accessible(
 
 @pytest.mark.check
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 200])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.soak), 200])
 def test_no_agents_and_many_fit_too(
     number: int, connection: Database, database_url: str, redis_url: str, tmp_path: Path, chrome: Browser, axe: str
 ) -> None:
@@ -161,12 +161,11 @@ def test_hostile_names_ids_and_messages_run_nothing_and_break_nothing(
     ids = site.plant(connection, number=8, hostile=True)
     with panel(database_url, redis_url, tmp_path / "log") as found:
         sign_in(chrome, found, name=site.HOSTILE)
-        for agent_id in (ids[0], ids[6]):
+        for agent_id, width in ((ids[0], 360), (ids[6], 1400)):
             for address in addresses(connection, agent_id):
                 if not address.startswith("/ask/again"):
-                    for width in (360, 1400):
-                        look(chrome, found.url + address, width=width, dark=False)
-                        assert "taken" not in chrome.evaluate("document.title").split()
+                    look(chrome, found.url + address, width=width, dark=False)
+                    assert "taken" not in chrome.evaluate("document.title").split()
 
 
 def test_the_sign_in_page_is_accessible_and_a_wrong_token_is_told(shown: Panel, chrome: Browser, axe: str) -> None:
