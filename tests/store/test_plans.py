@@ -137,9 +137,11 @@ class Site:
         act()
         with psycopg.connect(self.url, autocommit=True) as mark:  # the log is written in order
             mark.execute("do $$ begin raise log 'the act is over'; end $$")
-        while not (text := self._from(begin)).rstrip().endswith("}") or "the act is over" not in text:
+        while not (text := self._from(begin)).endswith("}\n") or "the act is over" not in text:
             continue
-        entries = [json.loads(line) for line in text.splitlines()]
+        entries = [
+            json.loads(line) for line in text.splitlines() if line.startswith("{")
+        ]  # the first one may be the end of a line
         mine = [entry["message"] for entry in entries if entry.get("dbname") == self._name]
         plans = [json.loads(message.split("plan:", 1)[1]) for message in mine if "plan:" in message]
         return [step for plan in plans for step in steps(plan["Plan"], plan["Query Text"])]

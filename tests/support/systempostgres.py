@@ -11,6 +11,7 @@ import pytest
 from archisync.base.processes import end, run, start
 from archisync.standalone.account import give, postgres_account, process_options
 from archisync.standalone.folders import temporary_folder
+from archisync.standalone.postgres import EmbeddedPostgres
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda folder: int(folder.parent.name))
 needs_system_postgres = pytest.mark.skipif(
@@ -44,7 +45,7 @@ def system_postgres(*more: str, language: str = "C") -> Iterator[str]:
                 assert server.poll() is None
             yield url
         finally:
-            end(server)
+            end(server, *EmbeddedPostgres.stop_signals)
 
 
 def _answers(url: str) -> bool:
