@@ -64,12 +64,16 @@ def set_limits(db: Database, actor: Actor, limits: Mapping[SyncType, Limits], *,
         deeds = [
             Deed(
                 sync_type=type_.name,
-                before=before[type_.name].of_rows if type_.name in before else None,
-                after=wanted.of_rows,
+                before=_shares(before[type_.name]) if type_.name in before else None,
+                after=_shares(wanted),
             )
             for type_, wanted in limits.items()
         ]
         audit.record(db, actor, "guard set", deeds, why=why)
+
+
+def _shares(limits: Limits) -> dict[str, object]:
+    return {**limits.of_rows, **limits.of_columns}
 
 
 def pause(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,7 +30,7 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: DataAgentOption = N
     a = app(ctx)
     type_ = sync_type(type_name)
     agent_id = data_agent(type_, agent)
-    found = _preview(a, type_, agent_id)
+    found = preview_of(a, type_, agent_id)
     if json:
         a.output.json(sync_type=type_.name, agent_id=agent_id, **_as_json(found))
     else:
@@ -38,13 +39,15 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: DataAgentOption = N
         raise typer.Exit(ExitCode.HELD)
 
 
-def _preview(a: App, type_: SyncType, agent_id: str) -> Preview:
+def preview_of(a: App, type_: SyncType, agent_id: str, *, file: Path | None = None) -> Preview:
+    """What a sync would do; with `file`, of that export instead of the source's."""
     from archisync.store import agents
     from archisync.store.database import require_direct
     from archisync.store.locks import agent_lock
     from archisync.sync.preview import preview
 
-    _ = a.config.source(type_)  # report a missing setting first
+    if file is None:
+        _ = a.config.source(type_)  # report a missing setting first
     with a.database("diff", answer_timeout_s=a.config.run_timeout_s) as db:
         require_direct(db, silent_s=a.config.longest_silence_s)
         if type_.scope is Scope.AGENT:
@@ -52,8 +55,9 @@ def _preview(a: App, type_: SyncType, agent_id: str) -> Preview:
         with agent_lock(db, agent_id) as locked:
             if not locked:
                 raise BusyError(f"a run of {agent_id} is in progress", hint="archisync status; then try again")
-            a.output.say(f"fetching {type_.name} of {agent_id} …")
-            return preview(db, a.config, type_, agent_id)
+            if file is None:
+                a.output.say(f"fetching {type_.name} of {agent_id} …")
+            return preview(db, a.config, type_, agent_id, file=file)
 
 
 def _as_json(found: Preview) -> dict[str, object]:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archisync.cli.arguments import Json, OptionalType, Reason, TypeArgument
+from archisync.base.errors import ExitCode, UsageError
+from archisync.cli.arguments import DataAgentOption, Json, OptionalType, Reason, TypeArgument, data_agent
 from archisync.cli.context import actor, app
 from archisync.cli.groups import command_group
+from archisync.rules.reasons import COLUMN_SHARES, Limits, Rule
 from archisync.rules.synctypes import all_types, sync_type
 
+if TYPE_CHECKING:
+    from archisync.rules.synctypes import SyncType
+
+OF_ROWS = tuple(Limits().of_rows)
+_SHARES = (*OF_ROWS, *map(str, COLUMN_SHARES))
 commands = command_group("When an export is held.")
 
 
-class Share(StrEnum):
-    DROP = "drop"
-    DELETE = "delete"
-    REWRITE = "rewrite"
+Column = Annotated[str, typer.Argument(metavar="[COLUMN]", help="Only this column; for the rules about values.")]
 
 
 @commands.command("list")
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """Show the guard's thresholds. An export that drops, deletes or rewrites a larger share of the known rows is held.
+    """Show the guard's thresholds. They are the largest shares of rows, and of a column's values, that are applied unasked.
 
     Example: archisync guard list
     """
@@ -38,19 +42,28 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         return
     rows = [[name, limits.drop, limits.delete, limits.rewrite] for name, limits in found.items()]
     a.output.table(["type", "drop %", "delete %", "rewrite %"], rows)
+    a.output.line()
+    of_values: list[list[object]] = [[rule, None, None, percent] for rule, percent in COLUMN_SHARES.items()]
+    of_values += [
+        [rule, name, column or None, percent]
+        for name, limits in found.items()
+        for (rule, column), percent in sorted(limits.columns.items())
+    ]
+    a.output.table(["rule about values", "type", "column", "%"], of_values)
 
 
 @commands.command("set")
 def set_(
     ctx: typer.Context,
     type_name: TypeArgument,
-    share: Annotated[Share, typer.Argument(metavar="SHARE", help="drop, delete or rewrite")],
+    share: Annotated[str, typer.Argument(metavar="SHARE", help=", ".join(_SHARES))],
     percent: Annotated[str, typer.Argument(metavar="PERCENT", help="0 to 100; 100 switches this one rule off")],
+    column: Column = "",
     reason: Reason = None,
 ) -> None:
-    """Change one threshold of one type.
+    """Change one threshold, of a type or of a column.
 
-    Example: archisync guard set prices rewrite 80
+    Example: archisync guard set prices rescaled 30 unit_price
     """
     from dataclasses import replace
 
@@ -59,24 +72,90 @@ def set_(
 
     a = app(ctx)
     type_, value = sync_type(type_name), settings.check_percent(percent)
+    if share not in _SHARES:
+        raise UsageError(f"there is no threshold {share!r}", hint="allowed: " + ", ".join(_SHARES))
+    if column and share in OF_ROWS:
+        raise UsageError(
+            f"{share} is a share of rows, not of a column", hint=f"archisync guard set {type_.name} {share} {value}"
+        )
+    _check_column(type_, column)
     with a.database("guard set") as db, db.transaction():
-        limits = replace(settings.all_limits(db)[type_.name], **{share.value: value})  # type: ignore[arg-type]
+        limits = settings.all_limits(db)[type_.name]
+        if share in OF_ROWS:
+            limits = replace(limits, **{share: value})  # type: ignore[arg-type]
+        else:
+            limits = replace(limits, columns={**limits.columns, (Rule(share), column): value})
         set_limits(db, actor(), {type_: limits}, why=reason)
-    a.output.line(f"{type_.name}: an export is held above {value} % ({share.value})")
+    where = f"{type_.name}, {column}" if column else type_.name
+    a.output.line(f"{where}: an export is held above {value} % ({share})")
+
+
+def _check_column(type_: SyncType, column: str) -> None:
+    names = [field.name for field in type_.fields]
+    if column and column not in names:
+        raise UsageError(f"{type_.name} has no column {column!r}", hint="allowed: " + ", ".join(names))
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = None) -> None:
-    """Put the thresholds of one type, or of all, back to the defaults.
+def reset(ctx: typer.Context, type_name: OptionalType = None, column: Column = "", reason: Reason = None) -> None:
+    """Put thresholds back to the defaults. Those of one type, of one of its columns, or all.
 
     Example: archisync guard reset prices
     """
     from archisync.actions.settings import set_limits
-    from archisync.rules.reasons import Limits
+    from archisync.store import settings
 
     a = app(ctx)
     types = [sync_type(type_name)] if type_name is not None else all_types()
-    with a.database("guard reset") as db:
-        set_limits(db, actor(), dict.fromkeys(types, Limits()), why=reason)
     for type_ in types:
-        a.output.line(f"{type_.name}: default thresholds")
+        _check_column(type_, column)
+    with a.database("guard reset") as db, db.transaction():
+        limits = dict.fromkeys(types, Limits())
+        if column:
+            before = settings.all_limits(db)
+            limits = {t: _without(before[t.name], column) for t in types}
+        set_limits(db, actor(), limits, why=reason)
+    for type_ in types:
+        a.output.line(
+            f"{type_.name}, {column}: the type's thresholds" if column else f"{type_.name}: default thresholds"
+        )
+
+
+@commands.command("test")
+def say_of_file(
+    ctx: typer.Context,
+    type_name: TypeArgument,
+    export: Annotated[Path, typer.Option("--export", metavar="FILE", help="The export to look at.")],
+    agent: DataAgentOption = None,
+    json: Json = False,
+) -> None:
+    """Judge a file as the guard would. Shows which rules came nearest, and writes nothing. Exit code 6 when it would be held.
+
+    Example: archisync guard test customers --agent anna.bianchi --export customers.csv
+    """
+    from dataclasses import asdict
+
+    from archisync.cli.diff import preview_of
+    from archisync.cli.held import show_findings
+
+    a = app(ctx)
+    type_ = sync_type(type_name)
+    found = preview_of(a, type_, data_agent(type_, agent), file=export)
+    if json:
+        hold = asdict(found.hold) if found.hold else None
+        a.output.json(would_be_held=hold, nearest=[asdict(near) for near in found.nearest])
+    else:
+        a.output.line(f"held ({found.hold.rule}): {found.hold.message}" if found.hold else "it would be applied")
+        if found.hold and found.hold.hint:
+            a.output.line(f"hint: {found.hold.hint}")
+        show_findings(a.output, [asdict(finding) for finding in found.hold.findings] if found.hold else [])
+        rows = [[near.rule, near.column, near.share, near.limit] for near in found.nearest]
+        a.output.table(["rule", "column", "saw %", "holds above %"], rows, empty="no rule saw anything")
+    if found.hold:
+        raise typer.Exit(ExitCode.HELD)
+
+
+def _without(limits: Limits, column: str) -> Limits:
+    from dataclasses import replace
+
+    return replace(limits, columns={of: percent for of, percent in limits.columns.items() if of[1] != column})

@@ -73,7 +73,7 @@ def declaration(type_: SyncType) -> Document:
 
 def guard(limits: Mapping[str, Limits]) -> list[Document]:
     """The guard's thresholds by type."""
-    return [{"sync_type": name, **found.of_rows} for name, found in limits.items()]
+    return [{"sync_type": name, **found.of_rows, "columns": found.of_columns} for name, found in limits.items()]
 
 
 def forced(runs: Sequence[Forced], ended: Sequence[Run] = ()) -> list[Document]:

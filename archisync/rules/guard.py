@@ -128,6 +128,37 @@ def judge(evidence: Evidence, limits: Limits = DEFAULTS) -> Hold | None:
     return Hold(rule=Rule.NO_FINAL_LINE_END, message=f"{_OPEN}; if the ERP always writes it so, accept it once")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Near:
+    """How near a rule came: the share that it saw, in percent, and the one above which it holds."""
+
+    rule: Rule
+    column: str
+    share: int
+    limit: int
+
+
+def nearest(evidence: Evidence, limits: Limits = DEFAULTS) -> list[Near]:
+    """The rules that saw anything, the nearest to a hold first."""
+    plan, known = evidence.plan, evidence.known or 0
+    shares = [
+        (Rule.QUARANTINED, "", evidence.quarantined, evidence.seen, limits.drop),
+        (Rule.ROW_DROP, "", known - evidence.valid, known, limits.drop),
+        (Rule.PLANNED_DELETES, "", plan.vanishing, plan.known, limits.delete),
+        (Rule.PLANNED_REWRITES, "", plan.rewritten, plan.known, limits.rewrite),
+    ]
+    for weighed in evidence.suspicions:
+        seen, whole = weighed.suspicion, weighed.whole
+        if not _has_few_values(weighed):
+            shares.append((seen.rule, seen.column, min(seen.hits, whole), whole, _limit(seen, limits)))
+    found = [
+        Near(rule=rule, column=column, share=100 * part // whole, limit=limit)
+        for rule, column, part, whole, limit in shares
+        if part > 0 and whole > 0
+    ]
+    return sorted(found, key=lambda near: -near.share / max(near.limit, 1))
+
+
 def _broken(evidence: Evidence) -> Hold | None:
     if evidence.conflicting:
         return Hold(
@@ -175,9 +206,8 @@ def _weigh(weighed: Weighed, limits: Limits) -> Finding | None:
     """What is certain enough to hold an export. A small table must show it in more of its rows, and a column needs several values."""
     seen, whole = weighed.suspicion, max(weighed.whole, 1)
     hits = min(seen.hits, whole)
-    limit = max(limits.share(seen.rule, seen.column), seen.floor)
-    few = seen.many_values and seen.distinct < min(MANY_VALUES, max(SOME_VALUES, whole // 2 + 1))
-    if few or not exceeds(hits, whole, limit):
+    limit = _limit(seen, limits)
+    if _has_few_values(weighed) or not exceeds(hits, whole, limit):
         return None
     among = seen.bases[0].among
     return Finding(
@@ -187,6 +217,16 @@ def _weigh(weighed: Weighed, limits: Limits) -> Finding | None:
         f"(at most {limit} % are applied unasked)",
         examples=seen.examples,
     )
+
+
+def _limit(seen: Suspicion, limits: Limits) -> int:
+    return max(limits.share(seen.rule, seen.column), seen.floor)
+
+
+def _has_few_values(weighed: Weighed) -> bool:
+    """Whether the column had too few different values for a rule that wants many."""
+    seen = weighed.suspicion
+    return seen.many_values and seen.distinct < min(MANY_VALUES, max(SOME_VALUES, weighed.whole // 2 + 1))
 
 
 def _values(findings: Sequence[Finding]) -> Hold | None:

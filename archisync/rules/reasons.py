@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -91,6 +91,17 @@ class Limits:
     def of_rows(self) -> dict[str, int]:
         """The three shares of rows, by name."""
         return {"drop": self.drop, "delete": self.delete, "rewrite": self.rewrite}
+
+    @property
+    def of_columns(self) -> dict[str, int]:
+        """What `columns` has, by the rule's name, or by rule and column with a blank between."""
+        return {f"{rule} {column}".rstrip(): percent for (rule, column), percent in sorted(self.columns.items())}
+
+    def with_columns(self, percents: Mapping[str, int]) -> Limits:
+        """The same, with what `of_columns` gives. A rule that this version does not have is left out."""
+        split = {name.partition(" "): percent for name, percent in percents.items()}
+        known = {(Rule(rule), column): percent for (rule, _, column), percent in split.items() if rule in COLUMN_SHARES}
+        return replace(self, columns=known)
 
     def share(self, rule: Rule, column: str) -> int:
         """The percentage of a column's known values above which this rule, one of COLUMN_SHARES, holds."""

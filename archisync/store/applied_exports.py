@@ -26,7 +26,7 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        set_config('datestyle', 'ISO, DMY', true),  -- lines that are copied as they are may have dates with the day first
        exists (select from system.held_exports h where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s
                 and h.decision is null) as held,
-       s.drop_percent, s.delete_percent, s.rewrite_percent,
+       s.drop_percent, s.delete_percent, s.rewrite_percent, s.column_percents,
        exists (select from forgotten) as outside_changes, st.known_rows,
        (select max(value::bigint) from jsonb_each_text(st.high_rows)
          where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int) as high_rows,
@@ -96,6 +96,7 @@ def begin_apply(db: Database, *, run_id: int, sync_type: str, agent_id: str) -> 
     }
     row = one(db, SQL_BEGIN_APPLY, params, prepare=True)
     limits = Limits(drop=row["drop_percent"], delete=row["delete_percent"], rewrite=row["rewrite_percent"])
+    limits = limits.with_columns(row["column_percents"])
     return Begun(limits=limits, **{name: row[name] for name in Begun._fields if name != "limits"})
 
 

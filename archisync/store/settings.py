@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg.types.json import Jsonb
+
 from archisync.base.errors import UsageError
 from archisync.rules.config import Config
 from archisync.rules.reasons import Limits
@@ -19,11 +21,14 @@ on conflict (sync_type) do nothing
 # Purpose: all settings. Caller: all_settings. No locks.
 SQL_LIST = "select sync_type, interval_minutes, enabled, updated_at from system.sync_settings"
 # Purpose: the guard's thresholds of every type. Caller: all_limits. No locks.
-SQL_LIMITS = "select sync_type, drop_percent, delete_percent, rewrite_percent from system.sync_settings"
+SQL_LIMITS = (
+    "select sync_type, drop_percent, delete_percent, rewrite_percent, column_percents from system.sync_settings"
+)
 # Purpose: change one type's thresholds. Caller: set_limits. Locks: that row.
 SQL_SET_LIMITS = """
 update system.sync_settings
-   set drop_percent = %(drop)s, delete_percent = %(delete)s, rewrite_percent = %(rewrite)s, updated_at = system.clock()
+   set drop_percent = %(drop)s, delete_percent = %(delete)s, rewrite_percent = %(rewrite)s,
+       column_percents = %(columns)s, updated_at = system.clock()
  where sync_type = %(sync_type)s
 """
 # Purpose: change one type's interval. Caller: set_interval. Locks: that row.
@@ -132,7 +137,9 @@ def all_limits(db: Database) -> dict[str, Limits]:
     """The guard's thresholds by type, in the registry's order."""
     rows = {row["sync_type"]: row for row in db.execute(SQL_LIMITS).fetchall()}
     return {
-        name: Limits(drop=row["drop_percent"], delete=row["delete_percent"], rewrite=row["rewrite_percent"])
+        name: Limits(
+            drop=row["drop_percent"], delete=row["delete_percent"], rewrite=row["rewrite_percent"]
+        ).with_columns(row["column_percents"])
         for name in SYNC_TYPES
         if (row := rows.get(name))
     }
@@ -141,7 +148,7 @@ def all_limits(db: Database) -> dict[str, Limits]:
 def set_limits(db: Database, sync_type: SyncType, limits: Limits) -> None:
     db.execute(
         SQL_SET_LIMITS,
-        {"sync_type": sync_type.name, "drop": limits.drop, "delete": limits.delete, "rewrite": limits.rewrite},
+        {"sync_type": sync_type.name, **limits.of_rows, "columns": Jsonb(limits.of_columns)},
     )
 
 

@@ -33,6 +33,21 @@ def fetch_export(config: Config, sync_type: SyncType, agent_id: str, spool: Path
     return export
 
 
+def fetch_file(config: Config, sync_type: SyncType, agent_id: str, spool: Path, file: Path) -> Export:
+    """Copy this file instead of what the source has. Raises what `sources.fetch` raises."""
+    request = Request(
+        template=str(file.absolute()),
+        agent_id=agent_id,
+        sync_type=sync_type.name,
+        spool_dir=spool,
+        max_bytes=config.max_export_bytes,
+        config=config,
+    )
+    export = sources.fetch(request)
+    assert isinstance(export, Export)
+    return export
+
+
 def fetch_if_changed(
     config: Config, sync_type: SyncType, agent_id: str, spool: Path, *, validators: Mapping[str, str]
 ) -> Fetched:

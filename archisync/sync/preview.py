@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,14 +12,14 @@ import psycopg
 from archisync.base.errors import ExportError
 from archisync.base.text import printable
 from archisync.rules.config import Config
-from archisync.rules.guard import Hold
+from archisync.rules.guard import Hold, Near
 from archisync.rules.synctypes import SyncType
 from archisync.sources.interface import Export
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import applied_exports
 from archisync.store.database import Database
 from archisync.sync.comparing import compare
-from archisync.sync.exports import fetch_export, open_export
+from archisync.sync.exports import fetch_export, fetch_file, open_export
 from archisync.sync.lost import lost_columns
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.tablecheck import explained
@@ -29,7 +31,8 @@ _NO_RUN = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """What a sync would do now. `hold`: why it would hold the export instead; of one that can't be read nobody knows the rest."""
+    """What a sync would do now. `hold`: why it would hold the export instead; of one that can't be read nobody knows the rest. `nearest`:
+    the rules that saw anything."""
 
     origin: str
     seen: int | None = None
@@ -37,15 +40,20 @@ class Preview:
     outlook: Outlook = field(default_factory=Outlook)
     hold: Hold | None = None
     warnings: list[dict[str, Any]] = field(default_factory=list)
+    nearest: Sequence[Near] = ()
 
 
-def preview(db: Database, config: Config, sync_type: SyncType, agent_id: str) -> Preview:
-    """Fetch, read, plan and judge the export as a run would, and write nothing. The caller holds the agent's lock.
+def preview(db: Database, config: Config, sync_type: SyncType, agent_id: str, *, file: Path | None = None) -> Preview:
+    """Fetch, read, plan and judge the export as a run would, and write nothing. The caller holds the agent's lock. With `file`, that one
+    instead of the source's, whatever its age.
 
     Raises what fetching raises. An export that can't be read gives a Preview with a hold.
     """
     with SpoolFolder() as spool:
-        export = fetch_export(config, sync_type, agent_id, spool)
+        if file is None:
+            export = fetch_export(config, sync_type, agent_id, spool)
+        else:
+            export = replace(fetch_file(config, sync_type, agent_id, spool, file), written_at=None)
         try:
             return _judged(db, config, sync_type, agent_id, export)
         except ExportError as exc:
@@ -76,5 +84,6 @@ def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, ex
         quarantined=staged.quarantined,
         outlook=outlook,
         hold=verdict.hold,
+        nearest=verdict.nearest,
         warnings=record.warnings,
     )

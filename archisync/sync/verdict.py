@@ -10,13 +10,12 @@ from zoneinfo import ZoneInfo
 
 from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
-from archisync.rules.guard import Evidence, Hold, Plan, Weighed, judge
+from archisync.rules.guard import Evidence, Hold, Near, Plan, judge, nearest
 from archisync.rules.reasons import Rule
 from archisync.sources.interface import Export
 from archisync.store import held
 from archisync.store.applied_exports import Begun
 from archisync.sync.comparison import Comparison
-from archisync.sync.copying import Staged
 from archisync.sync.evidence import weighed_suspicions
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
@@ -24,11 +23,13 @@ from archisync.sync.target import Target
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """`plan` is what applying the export would do. `hold` is None when it may be applied; `accepted`: because a person said so."""
+    """`plan` is what applying the export would do. `hold` is None when it may be applied; `accepted`: because a person said so. `nearest`:
+    the rules that saw anything, where nobody has accepted it."""
 
     plan: Plan
     hold: Hold | None
     accepted: bool = False
+    nearest: Sequence[Near] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +61,6 @@ def judge_comparison(
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
-    suspicions = weighed_suspicions(target, comparison, plan, now=before.now, zone=zone)
-    hold = _hold(staged, before, plan, suspicions, export)
-    if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
-        return Verdict(plan=plan, hold=hold)
-    return Verdict(plan=plan, hold=None, accepted=True)
-
-
-def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighed], export: Export) -> Hold | None:
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
@@ -76,12 +69,19 @@ def _hold(staged: Staged, before: Begun, plan: Plan, suspicions: Sequence[Weighe
         known=before.known_rows,
         high=before.high_rows,
         plan=plan,
-        suspicions=suspicions,
+        suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export),
         last_written_at=before.written_at if _lies_beside(export, before) else None,
     )
-    hold = judge(evidence, before.limits)
+    hold = _hold(evidence, before)
+    if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
+        return Verdict(plan=plan, hold=hold, nearest=nearest(evidence, before.limits))
+    return Verdict(plan=plan, hold=None, accepted=True)
+
+
+def _hold(evidence: Evidence, before: Begun) -> Hold | None:
+    hold, plan = judge(evidence, before.limits), evidence.plan
     if hold and plan.vanishing and hold.rule is not Rule.PLANNED_DELETES:
         hold = replace(hold, message=f"{hold.message}; {counted(plan.vanishing, 'known row')} would vanish")
     return hold

@@ -80,6 +80,7 @@ CALLS: dict[str, str] = {
     "guard list": "guard list",
     "guard set": "guard set orders drop 60",
     "guard reset": "guard reset orders",
+    "guard test": f"guard test customers --agent {AGENT} --export {SAMPLES / AGENT / 'customers.csv'}",
     "type list": "type list",
     "type show": "type show orders",
     "type draft": f"type draft returns --from {SAMPLES}/{AGENT}/orders.csv",

@@ -81,10 +81,11 @@ class Site:
         kept = path.read_text("utf-8").splitlines(keepends=True)[:lines]
         path.write_text("".join(kept).replace("PORTO ASSEGNATO", "ALTRO", 1), "utf-8")
 
-    def ruin(self, agent_id: str, sync_type: str) -> None:
+    def ruin(self, agent_id: str, sync_type: str) -> Path:
         """Every number × 100, which the guard finds in the values."""
         path = self.exports / agent_id / f"{sync_type}.csv"
         path.write_text(re.sub(r"(?<=[;,])([0-9]+)\.([0-9]{2})(?=[;,\n])", r"\1\2", path.read_text("utf-8")), "utf-8")
+        return path
 
     def with_program(self, script: str) -> Config:
         """The configuration, with customers from that script."""
@@ -191,17 +192,22 @@ def around_a_held_export(site: Site, run_id: int) -> Iterator[Document]:
     yield site.shown("held list --all")
     (site.exports / "anna.bianchi" / "customers.csv").write_text("customer_id,name,colour\n1,,red\n", "utf-8")
     yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
-    (site.exports / "anna.bianchi" / "customers.csv").write_text('customer_id,name\n1,"a "b" c"\n', "utf-8")
+    damaged = site.exports / "anna.bianchi" / "customers.csv"
+    damaged.write_text('customer_id,name\n1,"a "b" c"\n', "utf-8")
     yield site.shown("diff customers --agent anna.bianchi", code=ExitCode.HELD)
+    yield site.shown(f"guard test customers --agent anna.bianchi --export {damaged}", code=ExitCode.HELD)
     yield site.shown("run customers --agent anna.bianchi --inline", code=ExitCode.HELD)
 
 
 def around_a_ruined_export(site: Site) -> Iterator[Document]:
     """What the guard finds in values."""
-    site.ruin("luca.ferrari", "orders")
+    path = site.ruin("luca.ferrari", "orders")
     yield site.shown("diff orders --agent luca.ferrari", code=ExitCode.HELD)
+    yield site.shown(f"guard test orders --agent luca.ferrari --export {path}", code=ExitCode.HELD)
     run = sync(site.db, site.config, "orders", "luca.ferrari")
     yield site.shown(f"held show {run.run_id}")
+    site.cli("guard", "set", "orders", "rescaled", "30", "gross_amount")
+    yield site.shown("guard list")
 
 
 def with_unfinished_runs(site: Site, held_run: int) -> Iterator[Document]:

@@ -166,5 +166,6 @@ def test_the_columns_that_are_withheld_are_all_that_has_rows_of_agent_data(db: D
         "held_exports.planned",
         "audit.before",
         "audit.after",
+        "sync_settings.column_percents",
     }  # counts, hashes, settings
     assert {row["name"] for row in rows} == of_runs | others

@@ -5,6 +5,7 @@ from __future__ import annotations
 from psycopg.types.json import Jsonb
 
 from archisync.actions import settings
+from archisync.rules.reasons import Limits, Rule
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents, held
 from archisync.store.audit import Actor, Via
@@ -52,6 +53,11 @@ def furnish(db: Database) -> None:
             [ANNA, f"C{number}"],
         )
     settings.pause(db, Actor(name="paolo@web1", via=Via.CLI), sync_type="ddt", agent_id=ANNA, why="holidays")
+    settings.set_limits(
+        db,
+        Actor(name="paolo@web1", via=Via.CLI),
+        {SYNC_TYPES["orders"]: Limits(columns={(Rule.RESCALED, "total_amount"): 30})},
+    )
     settings.set_intervals(db, Actor(name="paolo@web1", via=Via.CLI), {SYNC_TYPES["prices"]: 90})
 
 

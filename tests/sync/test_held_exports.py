@@ -152,8 +152,8 @@ def test_a_threshold_is_set_for_one_type_and_reset(sync: Sync, cli: Cli, connect
     assert cli("guard", "set", "customers", "delete", "80").returncode == 0
     assert sync(rows(0, 1)).state == "succeeded"
     listed = json.loads(cli("guard", "list", "--json").stdout)["guard"]
-    assert {"sync_type": "customers", "drop": 80, "delete": 80, "rewrite": 50} in listed
-    assert {"sync_type": "orders", "drop": 50, "delete": 50, "rewrite": 50} in listed
+    assert {"sync_type": "customers", "drop": 80, "delete": 80, "rewrite": 50, "columns": {}} in listed
+    assert {"sync_type": "orders", "drop": 50, "delete": 50, "rewrite": 50, "columns": {}} in listed
     assert cli("guard", "reset").returncode == 0
     assert (
         count(connection, "select count(*) from system.sync_settings where drop_percent = 50 and delete_percent = 50")
@@ -169,6 +169,8 @@ def test_a_threshold_is_set_for_one_type_and_reset(sync: Sync, cli: Cli, connect
         (("customers", "drop", "half"), "the share 'half' is not a percentage"),
         (("customer", "drop", "10"), "customers"),
         (("customers", "everything", "10"), "hint"),
+        (("customers", "drop", "10", "phone"), "drop is a share of rows, not of a column"),
+        (("customers", "emptied", "10", "telephone"), "customers has no column 'telephone'"),
     ],
 )
 def test_a_threshold_that_is_not_allowed_changes_nothing(

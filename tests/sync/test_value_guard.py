@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -135,3 +136,31 @@ def test_values_are_in_no_column_that_a_tick_may_read(deliver: Deliver, connecti
         ).fetchone()
         assert text is not None
         assert "Secret" not in text["text"]
+
+
+def test_a_threshold_is_set_for_a_rule_and_for_a_column(deliver: Deliver, cli: Cli, connection: Database) -> None:
+    rows = [f"C{n},Name {n},06 {n}\n" for n in range(20)]
+    header = "customer_id,name,phone\n"
+    gone = header + "".join(f"C{n},Name {n},\n" for n in range(12)) + "".join(rows[12:])
+    deliver(header + "".join(rows))
+    assert deliver(gone).reason == "emptied"
+    done = cli("guard", "set", "customers", "emptied", "60", "phone")
+    assert (done.returncode, done.stdout) == (0, "customers, phone: an export is held above 60 % (emptied)\n")
+    assert cli("guard", "set", "customers", "emptied", "20").returncode == 0
+    shown = cli("guard", "list").stdout
+    assert re.search(r"^emptied +customers +- +20$", shown, re.MULTILINE)
+    assert re.search(r"^emptied +customers +phone +60$", shown, re.MULTILINE)
+    assert deliver(gone).state == "succeeded"
+    deliver(header + "".join(rows))
+    assert cli("guard", "reset", "customers", "phone").stdout == "customers, phone: the type's thresholds\n"
+    assert deliver(gone).message == (
+        "phone: loses its value in 12 of 20 rows that have a value: 60 % (at most 20 % are applied unasked)"
+    )
+    cli("guard", "reset", "customers")
+    assert "customers" not in cli("guard", "list").stdout.partition("RULE")[2]
+
+
+def test_the_database_refuses_a_threshold_of_a_column_that_is_no_share(connection: Database) -> None:
+    for bad in ('{"emptied": 101}', '{"emptied": -1}', '{"emptied": "x"}', "[]"):
+        with pytest.raises(Exception, match="sync_settings_columns_have_shares"):
+            connection.execute("update system.sync_settings set column_percents = %s::jsonb", (bad,))

@@ -78,7 +78,7 @@ ACTS: list[Act] = [
 ]  # fmt: skip
 
 
-LOOKING = ("list", "show", "check", "diff", "draft")
+LOOKING = ("list", "show", "check", "diff", "draft", "test")
 
 
 def acting_commands() -> set[str]:

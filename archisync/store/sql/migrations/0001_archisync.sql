@@ -57,9 +57,12 @@ alter table system.sync_settings
   add column drop_percent integer not null default 50,
   add column delete_percent integer not null default 50,
   add column rewrite_percent integer not null default 50,
+  add column column_percents jsonb not null default '{}',   -- of the rules about values: {"emptied": 60, "emptied phone": 30}
   add constraint sync_settings_drop_is_a_share check (drop_percent between 0 and 100),
   add constraint sync_settings_delete_is_a_share check (delete_percent between 0 and 100),
   add constraint sync_settings_rewrite_is_a_share check (rewrite_percent between 0 and 100),
+  add constraint sync_settings_columns_have_shares check (jsonb_typeof(column_percents) = 'object'
+    and not jsonb_path_exists(column_percents, '$.* ? (@.type() != "number" || @ < 0 || @ > 100)')),
   alter column interval_minutes set default 30,
   alter column interval_minutes set not null,
   add constraint sync_settings_interval_is_allowed check (interval_minutes between 5 and 1440),
