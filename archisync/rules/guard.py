@@ -18,6 +18,7 @@ from archisync.rules.reasons import Limits, Rule
 HIGH_WATER_DAYS = 7
 SOME_VALUES, MANY_VALUES = 3, 5
 """Different values that a column must have had, in a table of three rows and in a larger one, where a rule wants many."""
+LEAST_NOTATION = 2
 LEAST_QUARANTINED = 3
 """Fewer rejected rows don't hold an export: in a table of three rows, one bad cell is daily life."""
 GROWTH_FACTOR = 10
@@ -54,14 +55,26 @@ class Weighed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Notation:
+    """Numbers of a column: `other` were rejected because the other locale writes them so, `own` prove the one that they were read in.
+    `comma`: the decimal sign of the rejected ones. `setting`: what makes the export readable."""
+
+    column: str
+    other: int
+    own: int
+    comma: bool
+    setting: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What is known before anything is written.
 
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
-    `suspicions`: what looks wrong in the rows that change, in the order of the rules. `newly_open`: the last line lacks its line end, and
-    that of the last applied export had one. `written_at` and `last_written_at`: when the ERP wrote this export, and the last applied one
-    that lay beside it under another name.
+    `suspicions`: what looks wrong in the rows that change, in the order of the rules. `notations`: columns with numbers in the other
+    locale's notation. `newly_open`: the last line lacks its line end, and that of the last applied export had one. `written_at` and
+    `last_written_at`: when the ERP wrote this export, and the last applied one that lay beside it under another name.
     """
 
     seen: int
@@ -72,6 +85,7 @@ class Evidence:
     high: int | None = None
     plan: Plan = Plan()
     suspicions: Sequence[Weighed] = ()
+    notations: Sequence[Notation] = ()
     newly_open: bool = False
     written_at: datetime | None = None
     last_written_at: datetime | None = None
@@ -113,6 +127,7 @@ def judge(evidence: Evidence, limits: Limits = DEFAULTS) -> Hold | None:
     findings = tuple(found for weighed in evidence.suspicions if (found := _weigh(weighed, limits)))
     unlikely = (
         _older(evidence)
+        or _notation(evidence)
         or _rejected(evidence, limits)
         or _more(evidence)
         or _values(findings)
@@ -179,6 +194,21 @@ def _older(evidence: Evidence) -> Hold | None:
         rule=Rule.OLDER_FILE,
         message=f"the export was written at {iso(written)}, the one that was applied last at {iso(last)}",
     )
+
+
+def _notation(evidence: Evidence) -> Hold | None:
+    """A column that proves the other notation twice, and not much more often this one: numbers without decimals would be misread."""
+    for seen in evidence.notations:
+        if seen.other < LEAST_NOTATION or exceeds(seen.own, seen.other + seen.own, 90):
+            continue
+        written, read = ("comma", "point") if seen.comma else ("point", "comma")
+        return Hold(
+            rule=Rule.OTHER_NOTATION,
+            message=f"{seen.column}: {seen.other} numbers are written with a decimal {written}, and the export is read with a decimal "
+            f"{read}: others may be misread",
+            hint=f"if the ERP writes numbers so from now on, set {seen.setting}",
+        )
+    return None
 
 
 def _rejected(evidence: Evidence, limits: Limits) -> Hold | None:

@@ -185,6 +185,22 @@ def _limited(value: Decimal, text: str) -> Decimal:
     return value if value else value.copy_abs()
 
 
+_WITH_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]+|[0-9]+,[0-9]+|[0-9]{1,3}(?:\.[0-9]{3}){2,}")
+_WITH_POINT = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})*\.[0-9]+|[0-9]+\.[0-9]+|[0-9]{1,3}(?:,[0-9]{3}){2,}")
+_EITHER = re.compile(r"[0-9]{1,3}[.,][0-9]{3}")
+
+
+def has_other_notation(text: str, locale: Locale) -> bool:
+    """Whether the text is a number that only the other locale can have written: `1.234,56` under `iso`. `1,234` may be either."""
+    cleaned, _ = clean(text)
+    try:
+        _, digits = _undress(cleaned or "")
+    except BadValueError:
+        return False
+    other = _WITH_COMMA if locale == "iso" else _WITH_POINT
+    return other.fullmatch(digits) is not None and not _EITHER.fullmatch(digits)
+
+
 _THREE_DECIMALS = re.compile(r"\.[0-9]{3}(?![0-9])")
 
 

@@ -33,6 +33,11 @@ class Comparison(Protocol):
         """Old and new values of known rows that would change."""
         ...
 
+    def decimals(self, name: str) -> int:
+        """Numbers of this column, of rows of the export that are not in the table, whose decimals prove the notation that they were read
+        in: three may be thousands of the other one."""
+        ...
+
     def staying(self) -> tuple[sql.Composable, Params]:
         """The condition, with its parameters, for known rows `t` that the export has."""
         ...
@@ -83,6 +88,9 @@ class StagedComparison:
 
     def changed_rows(self, plan: Plan) -> ChangedSample:
         return ChangedSample() if self.staged.loaded else planning.changed_rows(self._target, plan)
+
+    def decimals(self, name: str) -> int:
+        return 0 if self.staged.loaded else planning.decimals(self._target, name)
 
     def staying(self) -> tuple[sql.Composable, Params]:
         return sql.SQL("true") if self.staged.missing else self._target.staying(), {}

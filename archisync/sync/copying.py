@@ -10,7 +10,7 @@ from psycopg import sql
 
 from archisync.formats import PlainLines
 from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
-from archisync.rules.values import Value
+from archisync.rules.values import Locale, Value
 from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.suppressed import check
 from archisync.sync.target import Target
@@ -32,7 +32,8 @@ class Staged:
     have several rows with different values. `keyless` are quarantined rows with an empty key, which are none of the known rows.
     `unkeyed` are those whose key can't be read: a known row that is missing may be one of them. `missing` are the rows that the export
     announces and does not have: nobody knows then which rows are absent. `open_ended`: the last line has no line end, and nobody has
-    said that the ERP writes it so. `blank`: empty cells of boolean columns that were parsed.
+    said that the ERP writes it so. `blank`: empty cells of boolean columns that were parsed. `other_notation`: numbers that were rejected
+    because the other locale writes them so, by field; `locale` is this one's.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
     because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
@@ -52,6 +53,14 @@ class Staged:
     nothing_new: bool = False
     quarantine_sample: list[dict[str, object]] = field(default_factory=list)
     blank: dict[str, int] = field(default_factory=dict)
+    other_notation: dict[str, int] = field(default_factory=dict)
+    locale: Locale = "iso"
+
+    def take_counts(self, records: RecordReader) -> None:
+        """What the reader knows when it has read all rows."""
+        self.seen, self.quarantined, self.missing = records.seen, records.quarantined, records.missing
+        self.open_ended, self.locale = records.open_ended, records.locale
+        self.blank, self.other_notation = dict(records.blank), dict(records.other_notation)
 
     def take_bad(self, record: Quarantined) -> None:
         """Count the key of a quarantined row, and keep some of these rows to show."""
@@ -100,10 +109,7 @@ class Copier:
             if self._many_wait():
                 self._flush()
         self._flush()
-        self._staged.seen, self._staged.quarantined = self._records.seen, self._records.quarantined
-        self._staged.missing = self._records.missing
-        self._staged.blank = dict(self._records.blank)
-        self._staged.open_ended = self._records.open_ended
+        self._staged.take_counts(self._records)
         return self._staged
 
     def _copy_lines_from(self, first: PlainLines, batches: Iterator[Record | Quarantined | PlainLines]) -> None:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from psycopg import sql
 
 from archisync.rules.changedrows import Among, Base, ChangedRows
-from archisync.rules.guard import Plan, Weighed
+from archisync.rules.guard import Notation, Plan, Weighed
 from archisync.rules.suspicions import suspect
 from archisync.rules.synctypes import Kind
 from archisync.store.database import Params, one
@@ -45,6 +45,30 @@ def weighed_suspicions(
         return []
     counts = dict(zip(bases, _count(target, comparison, list(bases), zone), strict=True))
     return [Weighed(suspicion=seen, whole=sum(counts[base] for base in seen.bases)) for seen in found]
+
+
+def notations(target: Target, comparison: Comparison, plan: Plan) -> list[Notation]:
+    """Columns of which numbers were rejected because they are written as the other locale does, and what speaks against it."""
+    staged = comparison.staged
+    comma = staged.locale == "iso"
+    setting = f"ARCHISYNC_LOCALE_{target.type.name.upper()}={'it' if comma else 'iso'}"
+    return [
+        Notation(column=name, other=other, own=_decimals(target, comparison, plan, name), comma=comma, setting=setting)
+        for name, other in staged.other_notation.items()
+    ]
+
+
+def _decimals(target: Target, comparison: Comparison, plan: Plan, name: str) -> int:
+    """Numbers of the export that prove the notation in which it was read. Of rows that were not read again, because their lines are known,
+    as many as the table has on average."""
+    staged = comparison.staged
+    if not staged.loaded and not staged.known:
+        return comparison.decimals(name)
+    in_table = target.count(
+        "select count(*) as n from {table} t where {mine} and t.absent_since is null and scale({column}) not in (0, 3)",
+        column=sql.Identifier("t", name),
+    )
+    return comparison.decimals(name) + (in_table if staged.loaded else in_table * staged.known // max(plan.known, 1))
 
 
 LEAST_CHANGED = 2

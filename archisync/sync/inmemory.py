@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import psycopg
@@ -160,10 +161,8 @@ def _compare(
         if matched_keys:
             raise SpanningRecordError  # the export has a key of a known line once more
     staged = read.staged
-    staged.seen, staged.quarantined = records.seen, records.quarantined
-    staged.missing, staged.open_ended = records.missing, records.open_ended
+    staged.take_counts(records)
     staged.conflicting = len(read.conflicting)
-    staged.blank = dict(records.blank)
     if by_digest:
         staged.known = digests.matched
         staged.repeated += digests.left_out - digests.matched
@@ -273,6 +272,11 @@ class InMemoryComparison:
         return ChangedSample(
             [((*row.key, *row.values), record.values) for row, record in self._changed if not row.gone]
         )
+
+    def decimals(self, name: str) -> int:
+        place = [column.name for column in self._target.columns].index(name)
+        values = [record.values[place] for record in self._records.values()]
+        return sum(isinstance(value, Decimal) and value.as_tuple().exponent not in (0, -3) for value in values)
 
     def staying(self) -> tuple[sql.Composable, Params]:
         missing = [row.key for row in self._missing if not row.gone]

@@ -99,6 +99,14 @@ def changed_rows(target: Target, plan: Plan) -> ChangedSample:
     return ChangedSample([(row[:number], row[number:]) for row in rows], parts)
 
 
+def decimals(target: Target, name: str) -> int:
+    """Staged numbers of the column with decimals, but not three of them."""
+    return target.count(
+        "select count(*) as n from {stage} s where s.ok and scale({column}) not in (0, 3)",
+        column=sql.Identifier("s", name),
+    )
+
+
 def sample_changes(target: Target, staged: Staged) -> list[dict[str, object]]:
     """Some rows that would change: the key, and for each changed field the old and the new value as text."""
     if staged.loaded or staged.conflicting:

@@ -25,7 +25,7 @@ from archisync.formats.rows import (
 )
 from archisync.rules import values
 from archisync.rules.synctypes import Field, Kind, SyncType
-from archisync.rules.values import BadValueError, Locale, Value, clean, parse, parser
+from archisync.rules.values import BadValueError, Locale, Value, clean, has_other_notation, parse, parser
 from archisync.sync.labels import Layout, map_labels, needs_column
 
 _MAX_PLAIN_COLUMNS = 400  # a table of PostgreSQL has room for 1,600
@@ -75,6 +75,9 @@ class RecordReader:
         self.control_characters_removed = 0
         self.blank: Counter[str] = Counter()
         """Empty cells of boolean columns, by field; a missing yes looks like a no."""
+        self.other_notation: Counter[str] = Counter()
+        """Numbers that were rejected because the other locale writes them so, by field."""
+        self.locale = reading.locale
         self._table = table
         self._lines = lines
         self._cells = reading.cells
@@ -150,6 +153,7 @@ class RecordReader:
     def _begin(self) -> None:
         self.seen = self.quarantined = self.control_characters_removed = 0
         self.blank.clear()
+        self.other_notation.clear()
 
     def _one(self, row: RawRow | BadRow) -> Record | Quarantined | None:
         """None for a row of blank cells, which is no row."""
@@ -174,8 +178,14 @@ class RecordReader:
             keyless = key is None and isinstance(exc, _EmptyError)
             if keyless and not any(cell is not None and clean(cell)[0] for cell in raw):
                 return None
+            self._note_notation(self.layout.columns[bad], raw, self._cells[bad][0])
             return Quarantined(row.line, self.layout.columns[bad].name, str(exc), key, keyless)
         return Record(row.line, tuple(values), row.digest)
+
+    def _note_notation(self, field: Field, raw: Sequence[str | None], position: int) -> None:
+        cell = raw[position] if position >= 0 else None
+        if field.kind is Kind.NUMBER and type(cell) is str and has_other_notation(cell, self.locale):
+            self.other_notation[field.name] += 1
 
 
 def _new_rows(table: Table, digests: LineDigests) -> Iterator[RawRow | BadRow]:
@@ -235,6 +245,7 @@ class _Reading(NamedTuple):
     cells: Sequence[_Cell]
     plain: PlainLine | None
     seed: int
+    locale: Locale
 
 
 @lru_cache(maxsize=128)
@@ -260,7 +271,7 @@ def _reading(
         filled = [field is not None and not _empty_is_null(field, sync_type) for field in fields]
         plain = PlainLine(fields, filled, locale, line_form[0], quoted=line_form[1])
     seed = _layout_seed(sync_type, labels, layout, list(detected), locale, zone.key)
-    return _Reading(layout, cells, plain, seed)
+    return _Reading(layout, cells, plain, seed, locale)
 
 
 def _layout_seed(*parts: object) -> int:

@@ -16,7 +16,7 @@ from archisync.sources.interface import Export
 from archisync.store import held
 from archisync.store.applied_exports import Begun
 from archisync.sync.comparison import Comparison
-from archisync.sync.evidence import weighed_suspicions
+from archisync.sync.evidence import notations, weighed_suspicions
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
 
@@ -70,6 +70,7 @@ def judge_comparison(
         high=before.high_rows,
         plan=plan,
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
+        notations=notations(target, comparison, plan),
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export),
         last_written_at=before.written_at if _lies_beside(export, before) else None,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archisync.rules.guard import Evidence, Plan, judge
+from archisync.rules.guard import Evidence, Notation, Plan, judge
 from archisync.rules.reasons import Limits, Rule
 
 
@@ -28,6 +28,14 @@ def evidence(
 def rule(found: Evidence, limits: Limits | None = None) -> Rule | None:
     hold = judge(found, limits or Limits())
     return hold.rule if hold else None
+
+
+@pytest.mark.parametrize(("other", "own", "held"), [(1, 0, False), (2, 0, True), (2, 18, True), (2, 19, False)])
+def test_two_numbers_and_a_tenth_of_those_with_decimals_prove_the_other_notation(
+    other: int, own: int, held: bool
+) -> None:
+    seen = Notation(column="price", other=other, own=own, comma=True, setting="")
+    assert rule(replace(evidence(100), notations=[seen])) == (Rule.OTHER_NOTATION if held else None)
 
 
 def test_drop_is_judged_exactly_for_every_base_and_count() -> None:

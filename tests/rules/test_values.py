@@ -18,6 +18,7 @@ from archisync.rules.values import (
     BadValueError,
     Locale,
     clean,
+    has_other_notation,
     parse,
 )
 
@@ -186,6 +187,20 @@ _DIGITS = "has more than 30 digits or 12 decimals"
 )
 def test_unclear_numbers_are_refused(text: str, locale: Locale, why: str) -> None:
     assert refusal(Kind.NUMBER, text, locale) == f"{text!r} {why}"
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "other"),
+    [
+        ("1.234,56", "iso", True), ("8,50", "iso", True), ("€ 8,5-", "iso", True), ("1.234.567", "iso", True), ("1234,567", "iso", True),
+        ("1,234", "iso", False), ("1.234", "iso", False), ("1,2,3", "iso", False), ("8,5 m", "iso", False), ("", "iso", False),
+        ("1,234.56", "it", True), ("8.50", "it", True), ("1,234,567", "it", True), ("1234.567", "it", True),
+        ("1.234", "it", False), ("1,234", "it", False), ("8.5.", "it", False),
+    ],
+)  # fmt: skip
+def test_a_number_that_only_the_other_notation_has(text: str, locale: Locale, other: bool) -> None:
+    """Three digits after one sign may be thousands or decimals: they prove nothing."""
+    assert has_other_notation(text, locale) is other
 
 
 def test_refusal_shows_forty_characters_and_no_control_character() -> None:
