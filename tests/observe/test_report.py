@@ -14,7 +14,7 @@ from archisync.store import activity, agents, clock
 from archisync.store.database import Database
 from tests.conftest import Cli
 from tests.support.browser import Browser, browser, chromium
-from tests.support.rows import sync
+from tests.support.rows import add_run, sync
 
 AGENT = "anna.bianchi"
 HEADER = "customer_id,name,phone\n"
@@ -40,6 +40,16 @@ def history(connection: Database, database_url: str, exports: Path) -> None:
     connection.execute(
         "update system.sync_runs set state = 'failed', message = %s where sync_type = 'orders'", [f"boom {HOSTILE}"]
     )
+
+
+def test_a_long_page_is_printed_whole(cli: Cli, connection: Database, history: None, tmp_path: Path) -> None:
+    for _ in range(50):
+        add_run(connection, "failed", finished_at=clock.now(connection), message="<" * 5_000)
+    printed, written = cli("report", "--html", "-"), tmp_path / "report.html"
+    assert cli("report", "--html", str(written)).returncode == printed.returncode == 0
+    assert len(printed.stdout) > 100_000
+    assert printed.stdout.rstrip().endswith("</html>")
+    assert len(printed.stdout.encode()) == pytest.approx(written.stat().st_size, abs=100)  # the time in it may differ
 
 
 class _Page(HTMLParser):

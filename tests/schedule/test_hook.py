@@ -4,7 +4,6 @@ import html
 import json
 import os
 import re
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,9 +25,7 @@ from tests.conftest import Cli
 from tests.support.queued import AGENT, one_due_pair
 from tests.support.rows import end_queued
 from tests.support.rows import sync as sync_pair
-from tests.support.users import as_other_user
-
-SETPRIV = shutil.which("setpriv") or ""
+from tests.support.users import as_other_user, needs_program_of_root, program_of_root
 
 
 class Receiver(ThreadingHTTPServer):
@@ -190,16 +187,12 @@ def test_a_tick_killed_by_its_hook_has_left_its_heartbeat(cli: Cli, connection: 
     assert notices.any_waiting(connection)
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not SETPRIV, reason="only root can make a program that becomes root")
+@needs_program_of_root
 def test_a_hanging_program_that_can_t_be_killed_does_not_hold_up_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook, "CALL_TIMEOUT_S", 1.0)
     with temporary_folder() as folder:
-        become_root = folder / "sudo"  # like sudo, it has only root's user ids
-        shutil.copy(SETPRIV, become_root)
-        become_root.chmod(0o4755)
-        folder.chmod(0o755)
         pid_file = folder / "pid"
-        words = f"exec:{become_root} --reuid 0 sh -c 'echo $$ > {pid_file}; exec sleep 600'"
+        words = f"exec:{program_of_root(folder, f'echo $$ > {pid_file}; exec sleep 600')}"
 
         def call() -> None:
             with pytest.raises(HookError, match=r"^the program took longer than 1 s$"):

@@ -24,10 +24,12 @@ from archisync.base.errors import (
 )
 from archisync.rules.config import Config
 from archisync.sources import check_template
+from archisync.standalone.folders import temporary_folder
 from tests.conftest import REPOSITORY
 from tests.support.fetching import CANARY, CONTENT, fetched, refused, request_of
 from tests.support.processes import wait_until_gone
 from tests.support.said import refusal
+from tests.support.users import as_other_user, needs_program_of_root, program_of_root
 
 
 def script(tmp_path: Path, body: str, name: str = "export.sh") -> Path:
@@ -420,3 +422,19 @@ def test_worker_with_a_wrong_template_exits_3_before_it_connects(template: str) 
     assert done.returncode == 3
     assert refusal(done.stderr).message.startswith("ddt: ")
     assert "u:p@" not in done.stderr
+
+
+@needs_program_of_root
+def test_a_program_that_has_become_another_user_gives_its_export(tmp_path: Path) -> None:
+    """Nobody may signal what is left of its process group."""
+    with temporary_folder() as folder:
+        template = f"exec:{program_of_root(folder, 'echo order_id; echo 1; sleep 600 >/dev/null 2>&1 & echo $! > ' + str(folder / 'pid'))}"
+
+        def fetch() -> None:
+            with temporary_folder() as spool:
+                assert fetched(request_of(spool, template)).path.read_bytes() == b"order_id\n1\n"
+
+        try:
+            as_other_user(fetch)
+        finally:
+            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)

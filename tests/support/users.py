@@ -1,10 +1,14 @@
 """Other accounts: nobody for tests that run as root, and roles of PostgreSQL."""
 
 import os
+import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
 
 from archisync.store.database import Database
 
@@ -23,6 +27,21 @@ def as_other_user(action: Callable[[], None]) -> None:
             traceback.print_exc()
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+SETPRIV = shutil.which("setpriv") or ""
+needs_program_of_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not SETPRIV, reason="only root can make a program that becomes root"
+)
+
+
+def program_of_root(folder: Path, script: str) -> str:
+    """A command that runs the shell script with root's user ids only, like sudo: who started it may not signal it."""
+    become_root = folder / "sudo"
+    shutil.copy(SETPRIV, become_root)
+    become_root.chmod(0o4755)
+    folder.chmod(0o755)
+    return f"{become_root} --reuid 0 sh -c '{script}'"
 
 
 @contextmanager
