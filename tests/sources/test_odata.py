@@ -11,69 +11,33 @@ from typing import Any
 import pytest
 
 from archisync.base.errors import (
-    AuthenticationError,
-    ConfigurationError,
     NoExportError,
     SourceError,
     TransientSourceError,
 )
-from archisync.sources import Request, Unchanged, check_template, clienttokens, fetch
+from archisync.sources import Unchanged, fetch
 from archisync.sources.conformance import SourceConformance
 from archisync.sources.interface import Source
 from archisync.sources.odata import ODataSource
 from tests.support.fetching import CANARY, fetched, refused, request_of
-from tests.support.odata import CLIENT_ID, ROOT, SCOPE, Handler, Row, Service, running_service
-
-SET = "Company('ACME')/Orders"
-ROWS: list[Row] = [
-    {
-        "order_id": f"O{n}",
-        "created_at": "2026-01-02T03:04:05Z",
-        "total_amount": 10.5,
-        "Agent": "agent-1",
-        "Memo": f"text {n}",
-    }
-    for n in range(8)
-]
+from tests.support.odata import (
+    ROOT,
+    ROWS,
+    SET,
+    Handler,
+    Service,
+    orders_request,
+    rows_of,
+    service_of_orders,
+    short,
+    with_client,
+)
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    clienttokens._KEPT.clear()
-    with running_service() as service:
-        service.put(SET, ROWS)
+    with service_of_orders() as service:
         yield service
-
-
-def _request(
-    tmp_path: Path,
-    service: Service,
-    more: str = "",
-    *,
-    known: Mapping[str, str] | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> Request:
-    template = f"odata+{service.url}{ROOT}/{SET}{more}"
-    return request_of(tmp_path, template, max_bytes=10**7, validators=known, **(settings or {}))
-
-
-def _with_client(service: Service) -> dict[str, str]:
-    service.secret = CANARY + "%:ü"
-    return {
-        "ARCHISYNC_HTTP_TOKEN_URL": f"{service.url}/token",
-        "ARCHISYNC_HTTP_CLIENT_ID": CLIENT_ID,
-        "ARCHISYNC_HTTP_CLIENT_SECRET": service.secret,
-        "ARCHISYNC_HTTP_SCOPE": SCOPE,
-    }
-
-
-def _rows(request: Request) -> list[Row]:
-    return [json.loads(line) for line in fetched(request).path.read_text().splitlines()]
-
-
-def _short(rows: Iterable[Row], *names: str) -> list[Row]:
-    names = names or ("order_id", "created_at", "total_amount")
-    return [{name: row[name] for name in names} for row in rows]
 
 
 class TestODataSource(SourceConformance):
@@ -83,7 +47,7 @@ class TestODataSource(SourceConformance):
     @pytest.fixture(autouse=True)
     def _service(self, service: Service) -> None:
         self.service = service
-        self.settings = _with_client(service)
+        self.settings = with_client(service)
 
     def source(self) -> Source:
         return ODataSource()
@@ -118,8 +82,8 @@ def test_all_pages_are_one_export_with_the_fields_of_the_type(
     tmp_path: Path, service: Service, page_rows: int, relative: bool
 ) -> None:
     service.page_rows, service.relative_links = page_rows, relative
-    export = fetched(_request(tmp_path, service))
-    assert [json.loads(line) for line in export.path.read_text().splitlines()] == _short(ROWS)
+    export = fetched(orders_request(tmp_path, service))
+    assert [json.loads(line) for line in export.path.read_text().splitlines()] == short(ROWS)
     assert (export.suffix, export.origin) == (".jsonl", f"{service.url}{ROOT}/{SET}")
     assert export.details == {"pages": -(-8 // page_rows), "rows": 8}
     probe, first, *_ = service.asked
@@ -130,19 +94,19 @@ def test_all_pages_are_one_export_with_the_fields_of_the_type(
 
 def test_options_of_the_address_are_kept(tmp_path: Path, service: Service) -> None:
     service.put(SET, [*ROWS, {**ROWS[0], "order_id": "other", "Agent": "agent-2"}])
-    assert len(_rows(_request(tmp_path, service, "?$filter=Agent eq '{agent}'"))) == 8
+    assert len(rows_of(orders_request(tmp_path, service, "?$filter=Agent eq '{agent}'"))) == 8
     assert service.asked[-1].endswith("$skiptoken=6")
     service.asked.clear()
-    found = _rows(_request(tmp_path, service, "?$select=order_id,Memo&$count=false"))
-    assert found == _short([*ROWS, {"order_id": "other", "Memo": "text 0"}], "order_id", "Memo")
+    found = rows_of(orders_request(tmp_path, service, "?$select=order_id,Memo&$count=false"))
+    assert found == short([*ROWS, {"order_id": "other", "Memo": "text 0"}], "order_id", "Memo")
     assert service.asked[0] == f"{ROOT}/{SET}?$select=order_id,Memo&$count=false", "nothing is asked first"
 
 
 def test_labels_are_found_by_the_aliases_of_the_type(tmp_path: Path, service: Service) -> None:
     service.put(SET, [{"No": "1", "Data": "2026-01-02", "Customer": {"Id": 7}, "Nota": "x", "Status": "Open"}])
     aliases = '{"No": "order_id", "Data": "created_at", "Customer.Id": "customer_id", "Status": ""}'
-    request = _request(tmp_path, service, settings={"ARCHISYNC_ALIASES_ORDERS": aliases})
-    assert _rows(request) == [{"No": "1", "Data": "2026-01-02", "Customer": {"Id": 7}}]
+    request = orders_request(tmp_path, service, settings={"ARCHISYNC_ALIASES_ORDERS": aliases})
+    assert rows_of(request) == [{"No": "1", "Data": "2026-01-02", "Customer": {"Id": 7}}]
 
 
 def test_numbers_keep_their_digits(tmp_path: Path, service: Service) -> None:
@@ -153,13 +117,13 @@ def test_numbers_keep_their_digits(tmp_path: Path, service: Service) -> None:
         return True
 
     service.hook = answers
-    text = fetched(_request(tmp_path, service, "?$select=x")).path.read_text()
+    text = fetched(orders_request(tmp_path, service, "?$select=x")).path.read_text()
     assert text == row + "\n"
 
 
 def test_no_row_is_an_export_without_rows(tmp_path: Path, service: Service) -> None:
     service.put(SET, [])
-    export = fetched(_request(tmp_path, service))
+    export = fetched(orders_request(tmp_path, service))
     assert export.suffix == ".csv"
     assert export.path.read_text().startswith("order_id,order_number,customer_id,")
     assert export.path.read_text().count("\n") == 1
@@ -194,7 +158,7 @@ def _on(number: int, change: dict[str, Any]) -> Any:
 def test_a_next_page_elsewhere_is_refused(tmp_path: Path, service: Service, link: str) -> None:
     link = link.format(port=service.url.rpartition(":")[2])
     service.hook = _on(2, {"@odata.nextLink": link})
-    error = refused(_request(tmp_path, service))
+    error = refused(orders_request(tmp_path, service))
     assert type(error) is SourceError
     assert "names a next page on another host" in error.message
     assert error.hint
@@ -203,14 +167,14 @@ def test_a_next_page_elsewhere_is_refused(tmp_path: Path, service: Service, link
 
 def test_a_next_page_that_is_no_address_is_refused(tmp_path: Path, service: Service) -> None:
     service.hook = _on(2, {"@odata.nextLink": "http://[::1"})
-    assert "names a next page that is no address" in refused(_request(tmp_path, service)).message
+    assert "names a next page that is no address" in refused(orders_request(tmp_path, service)).message
 
 
 @pytest.mark.parametrize("back_to", [0, 3])
 def test_pages_that_come_again_are_refused(tmp_path: Path, service: Service, back_to: int) -> None:
     own = f"{ROOT}/{SET}?$select=order_id,created_at,total_amount&$count=true"
     service.hook = _on(4, {"@odata.nextLink": own + (f"&$skiptoken={back_to}" if back_to else "")})
-    error = refused(_request(tmp_path, service))
+    error = refused(orders_request(tmp_path, service))
     assert type(error) is SourceError
     assert error.message.endswith("names pages without an end")
 
@@ -219,13 +183,13 @@ def test_another_number_of_rows_than_counted_is_tried_again(tmp_path: Path, serv
     for count in (0, 7, 9):
         service.asked.clear()
         service.hook = _on(2, {"@odata.count": count})
-        error = refused(_request(tmp_path, service))
+        error = refused(orders_request(tmp_path, service))
         assert type(error) is TransientSourceError
         assert re.search(rf"counts {count} rows?, and 8 came: they changed meanwhile$", error.message)
         assert error.hint.endswith("add $count=false to the address")
-    assert len(_rows(_request(tmp_path, service, "?$count=false"))) == 8
+    assert len(rows_of(orders_request(tmp_path, service, "?$count=false"))) == 8
     service.counts, service.hook = False, lambda handler, number: False
-    assert len(_rows(_request(tmp_path, service))) == 8, "a service that does not count is believed"
+    assert len(rows_of(orders_request(tmp_path, service))) == 8, "a service that does not count is believed"
 
 
 def test_rows_that_come_or_go_between_two_pages_are_noticed(tmp_path: Path, service: Service) -> None:
@@ -237,12 +201,12 @@ def test_rows_that_come_or_go_between_two_pages_are_noticed(tmp_path: Path, serv
         return False
 
     service.hook = changes
-    error = refused(_request(tmp_path, service))
+    error = refused(orders_request(tmp_path, service))
     assert (type(error), error.message.partition(" counts ")[2]) == (
         TransientSourceError, "8 rows on one page and 9 on another: they changed meanwhile",
     )  # fmt: skip
     service.hook = lambda handler, number: False
-    assert len(_rows(_request(tmp_path, service))) == 9
+    assert len(rows_of(orders_request(tmp_path, service))) == 9
 
 
 @pytest.mark.parametrize(
@@ -254,7 +218,7 @@ def test_an_answer_that_is_no_whole_json_is_tried_again(tmp_path: Path, service:
         return True
 
     service.hook = answers
-    error = refused(_request(tmp_path, service, "?$select=order_id"))
+    error = refused(orders_request(tmp_path, service, "?$select=order_id"))
     assert type(error) is TransientSourceError
     assert "no whole JSON" in error.message
 
@@ -268,12 +232,12 @@ def test_an_answer_that_is_no_collection_is_refused(tmp_path: Path, service: Ser
         return True
 
     service.hook = answers
-    error = refused(_request(tmp_path, service, "?$select=order_id"))
+    error = refused(orders_request(tmp_path, service, "?$select=order_id"))
     assert (type(error), "no collection of OData v4" in error.message) == (SourceError, True)
 
 
 def test_what_the_service_says_is_shown_without_keys(tmp_path: Path, service: Service) -> None:
-    error = refused(_request(tmp_path, service, "?$select=Nothing"))
+    error = refused(orders_request(tmp_path, service, "?$select=Nothing"))
     assert error.message.endswith("answers 400 Bad Request: Could not find a property named 'Nothing'")
 
     def echoes(handler: Handler, number: int) -> bool:
@@ -281,7 +245,7 @@ def test_what_the_service_says_is_shown_without_keys(tmp_path: Path, service: Se
         return True
 
     service.hook = echoes
-    error = refused(_request(tmp_path, service, f"?subscription-key={CANARY}"))
+    error = refused(orders_request(tmp_path, service, f"?subscription-key={CANARY}"))
     assert "what is " in error.message
     assert CANARY not in error.message + error.hint
     missing = refused(request_of(tmp_path, f"odata+{service.url}{ROOT}/Nothing"))
@@ -308,7 +272,7 @@ def test_a_throttled_page_is_waited_for_and_nothing_is_read_again(tmp_path: Path
         return True
 
     service.hook = throttles
-    assert _rows(_request(tmp_path, service)) == _short(ROWS)
+    assert rows_of(orders_request(tmp_path, service)) == short(ROWS)
     assert len(service.asked) == 2 + 2 * 2, "the probe, and of three pages two came at the second try"
 
 
@@ -318,7 +282,7 @@ def test_a_first_page_that_is_throttled_is_left_to_a_later_run(tmp_path: Path, s
         return True
 
     service.hook = throttles
-    error = refused(_request(tmp_path, service))
+    error = refused(orders_request(tmp_path, service))
     assert isinstance(error, TransientSourceError)
     assert error.retry_after_s == 77
     assert len(service.asked) == 1
@@ -332,7 +296,7 @@ def test_a_longer_wait_than_the_fetch_has_time_for_is_left_to_a_later_run(tmp_pa
         return True
 
     service.hook = throttles
-    error = refused(_request(tmp_path, service))
+    error = refused(orders_request(tmp_path, service))
     assert isinstance(error, TransientSourceError)
     assert (error.retry_after_s, len(service.asked)) == (600, 3)
 
@@ -349,130 +313,42 @@ def test_a_page_that_is_cut_is_asked_for_again(tmp_path: Path, service: Service)
         return True
 
     service.hook = cuts
-    assert _rows(_request(tmp_path, service)) == _short(ROWS)
+    assert rows_of(orders_request(tmp_path, service)) == short(ROWS)
     service.hook = lambda handler, number: cuts(handler, 3)
     (tmp_path / "again").mkdir()
-    error = refused(_request(tmp_path / "again", service))
+    error = refused(orders_request(tmp_path / "again", service))
     assert type(error) is TransientSourceError, "the first page: of nothing there is a part"
-
-
-# --- client credentials -------------------------------------------------------------------------------------------
-
-
-def test_a_token_is_asked_for_once_and_used_for_all_pages(tmp_path: Path, service: Service) -> None:
-    settings = _with_client(service)
-    for _ in range(2):
-        assert _rows(_request(tmp_path, service, settings=settings)) == _short(ROWS)
-    assert len(service.tokens) == 1
-    assert service.token_asked == [{"grant_type": ["client_credentials"], "scope": [SCOPE]}], (
-        "the secret is in the header"
-    )
-
-
-def test_a_token_that_expires_between_two_pages_is_renewed(tmp_path: Path, service: Service) -> None:
-    settings = _with_client(service)
-    service.token_requests = 2
-    assert _rows(_request(tmp_path, service, settings=settings)) == _short(ROWS)
-    assert len(service.tokens) == 2
-
-
-def test_a_new_token_that_is_refused_is_an_error(tmp_path: Path, service: Service) -> None:
-    settings = _with_client(service)
-    service.token_requests = 0
-    assert type(refused(_request(tmp_path, service, settings=settings))) is AuthenticationError
-    assert len(service.tokens) == 1
-
-
-def test_a_server_that_reads_the_secret_in_the_body_only_gets_it_there(tmp_path: Path, service: Service) -> None:
-    settings = _with_client(service)
-    service.basic_only = False
-    assert len(_rows(_request(tmp_path, service, settings=settings))) == 8
-    assert [set(form) for form in service.token_asked] == [
-        {"grant_type", "scope"},
-        {"grant_type", "scope", "client_id", "client_secret"},
-    ]
-
-
-def test_what_is_wrong_with_the_login_is_said_without_the_secret(tmp_path: Path, service: Service) -> None:
-    settings = _with_client(service)
-    service.secret = "another"
-    error = refused(_request(tmp_path, service, settings=settings))
-    assert (type(error), error.message) == (
-        AuthenticationError, f"{service.url}/token gives no token: it answers 401 invalid_client",
-    )  # fmt: skip
-    assert CANARY not in repr(error) + error.hint
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "kind"),
-    [(503, {"Retry-After": "5"}, TransientSourceError), (429, {}, TransientSourceError), (404, {}, SourceError),
-     (302, {"Location": "https://evil.example/"}, SourceError), (200, {}, AuthenticationError), (403, {}, AuthenticationError)],
-)  # fmt: skip
-def test_an_answer_without_a_token_is_an_error(
-    tmp_path: Path, service: Service, status: int, headers: dict[str, str], kind: type[Exception]
-) -> None:
-    def answers(handler: Handler, number: int) -> bool:
-        handler.answer({"error": "x"}, headers, status=status)
-        return True
-
-    settings = _with_client(service)
-    service.hook = answers
-    assert type(refused(_request(tmp_path, service, settings=settings))) is kind
-    assert service.asked == []
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"ARCHISYNC_HTTP_CLIENT_ID": ""}, "ARCHISYNC_HTTP_CLIENT_ID is not set, and others of its kind are"),
-        ({"ARCHISYNC_HTTP_TOKEN": "x"}, "ARCHISYNC_HTTP_TOKEN_URL is set beside a token or user"),
-        ({"ARCHISYNC_HTTP_TOKEN_URL": "login.example"}, "ARCHISYNC_HTTP_TOKEN_URL is no address"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(
-    tmp_path: Path, service: Service, more: dict[str, str], message: str
-) -> None:
-    request = _request(tmp_path, service, settings=_with_client(service) | more)
-    with pytest.raises(ConfigurationError) as wrong:
-        check_template(request.template, request.config)
-    assert wrong.value.message == message
-    assert CANARY not in repr(wrong.value)
-
-
-def test_an_address_can_not_have_credentials(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="credentials in it"):
-        check_template("odata+https://me:secret@erp.example/ODataV4/Customers")
-    with pytest.raises(ConfigurationError, match="without a host"):
-        check_template("odata+https:///x")
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_tracks_changes_says_that_there_are_none(tmp_path: Path, service: Service) -> None:
-    export = fetched(_request(tmp_path, service))
+    export = fetched(orders_request(tmp_path, service))
     assert set(export.validators) == {"address", "delta"}
     service.asked.clear()
-    assert fetch(_request(tmp_path, service, known=export.validators)) == Unchanged(origin=export.origin)
+    assert fetch(orders_request(tmp_path, service, known=export.validators)) == Unchanged(origin=export.origin)
     assert service.asked == [f"{ROOT}/{SET}?$deltatoken=1"]
     service.put(SET, ROWS[:5])
-    assert len(_rows(_request(tmp_path, service, known=export.validators))) == 5
+    assert len(rows_of(orders_request(tmp_path, service, known=export.validators))) == 5
 
 
 @pytest.mark.parametrize("link", ["expired", "https://evil.example/?$deltatoken=1", "", None])
 def test_a_delta_link_that_says_nothing_hides_nothing(tmp_path: Path, service: Service, link: str | None) -> None:
-    validators = dict(fetched(_request(tmp_path, service)).validators)
+    validators = dict(fetched(orders_request(tmp_path, service)).validators)
     if link is None:
         service.tracks_changes = False
-        assert fetched(_request(tmp_path, service)).validators == {}
+        assert fetched(orders_request(tmp_path, service)).validators == {}
         return
     validators["delta"] = f"{ROOT}/{SET}?$deltatoken=expired" if link == "expired" else link
-    assert len(_rows(_request(tmp_path, service, known=validators))) == 8
+    assert len(rows_of(orders_request(tmp_path, service, known=validators))) == 8
     assert not any("evil" in asked for asked in service.asked)
 
 
 def test_a_delta_link_is_not_kept_when_it_may_have_a_key(tmp_path: Path, service: Service) -> None:
     assert (
-        fetched(_request(tmp_path, service, f"?subscription-key={CANARY}&$count=false&$select=order_id")).validators
+        fetched(
+            orders_request(tmp_path, service, f"?subscription-key={CANARY}&$count=false&$select=order_id")
+        ).validators
         == {}
     )

@@ -10,12 +10,16 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
+
+from archisync.sources import Request, clienttokens
+from tests.support.fetching import CANARY, fetched, request_of
 
 Row = dict[str, Any]
 Hook = Callable[["Handler", int], bool]
@@ -175,3 +179,58 @@ def running_service() -> Iterator[Service]:
         finally:
             server.shutdown()
             thread.join()
+
+
+# --- orders in it -------------------------------------------------------------------------------------------------------
+
+SET = "Company('ACME')/Orders"
+ROWS: list[Row] = [
+    {
+        "order_id": f"O{n}",
+        "created_at": "2026-01-02T03:04:05Z",
+        "total_amount": 10.5,
+        "Agent": "agent-1",
+        "Memo": f"text {n}",
+    }
+    for n in range(8)
+]
+
+
+@contextmanager
+def service_of_orders() -> Iterator[Service]:
+    """A running service with ROWS in SET; no token of another test is kept."""
+    clienttokens._KEPT.clear()
+    with running_service() as service:
+        service.put(SET, ROWS)
+        yield service
+
+
+def orders_request(
+    tmp_path: Path,
+    service: Service,
+    more: str = "",
+    *,
+    known: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Request:
+    template = f"odata+{service.url}{ROOT}/{SET}{more}"
+    return request_of(tmp_path, template, max_bytes=10**7, validators=known, **(settings or {}))
+
+
+def with_client(service: Service) -> dict[str, str]:
+    service.secret = CANARY + "%:ü"
+    return {
+        "ARCHISYNC_HTTP_TOKEN_URL": f"{service.url}/token",
+        "ARCHISYNC_HTTP_CLIENT_ID": CLIENT_ID,
+        "ARCHISYNC_HTTP_CLIENT_SECRET": service.secret,
+        "ARCHISYNC_HTTP_SCOPE": SCOPE,
+    }
+
+
+def rows_of(request: Request) -> list[Row]:
+    return [json.loads(line) for line in fetched(request).path.read_text().splitlines()]
+
+
+def short(rows: Iterable[Row], *names: str) -> list[Row]:
+    names = names or ("order_id", "created_at", "total_amount")
+    return [{name: row[name] for name in names} for row in rows]
