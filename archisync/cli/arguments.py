@@ -21,6 +21,7 @@ TypeArguments: TypeAlias = Annotated[
 OptionalType: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="[TYPE]", help="Only this type.", autocompletion=completion.sync_types)
 ]
+EveryType: TypeAlias = Annotated[bool, typer.Option("--all", help="Every type, without asking.")]
 TypeOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--type", "-t", metavar="TYPE", help="Only this type.", autocompletion=completion.sync_types),

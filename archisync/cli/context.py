@@ -15,6 +15,7 @@ import typer
 from archisync.base.errors import ConfigurationError, ExitCode, UsageError
 from archisync.cli.output import Output
 from archisync.rules.config import Config
+from archisync.rules.synctypes import SyncType, all_types, sync_type
 
 if TYPE_CHECKING:
     from archisync.store.audit import Actor
@@ -53,6 +54,22 @@ def confirm(a: App, question: str, *, refusal: str, hint: str) -> None:
     if not answer:
         a.output.say("nothing was done")
         raise typer.Exit(ExitCode.USAGE)
+
+
+def one_or_all(a: App, type_name: str | None, everything: bool, *, question: str, command: str) -> list[SyncType]:
+    """The type, or every type with `everything` or after the person at the terminal said yes. Raises UsageError."""
+    if type_name is not None and everything:
+        raise UsageError("--all goes without a type", hint=f"archisync {command} --all")
+    if type_name is not None:
+        return [sync_type(type_name)]
+    if not everything:
+        confirm(
+            a,
+            f"{question}?",
+            refusal=f"which type? without one: {question}",
+            hint=f"archisync {command} TYPE   (or --all)",
+        )
+    return list(all_types())
 
 
 def app(ctx: typer.Context) -> App:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from archisync.cli.arguments import Columns, Json, OptionalType, Reason, TypeArgument, TypeArguments
-from archisync.cli.context import App, actor, app
+from archisync.cli.arguments import Columns, EveryType, Json, OptionalType, Reason, TypeArgument, TypeArguments
+from archisync.cli.context import App, actor, app, one_or_all
 from archisync.cli.groups import command_group
-from archisync.rules.synctypes import all_types, sync_type
+from archisync.rules.synctypes import sync_type
 
 commands = command_group("How often each type is fetched.")
 
@@ -58,15 +58,19 @@ def set_(
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: OptionalType = None, reason: Reason = None) -> None:
-    """Put the interval of one type, or of all, back to the default.
+def reset(
+    ctx: typer.Context, type_name: OptionalType = None, everything: EveryType = False, reason: Reason = None
+) -> None:
+    """Put the interval of one type, or of all with --all, back to the default.
 
     Example: archisync interval reset orders
     """
     from archisync.actions.settings import set_intervals
 
     a = app(ctx)
-    types = [sync_type(type_name)] if type_name is not None else all_types()
+    types = one_or_all(
+        a, type_name, everything, question="put the intervals of all types back", command="interval reset"
+    )
     minutes = {type_: a.config.seed_interval(type_) for type_ in types}
     with a.database("interval reset") as db:
         set_intervals(db, actor(), minutes, why=reason)

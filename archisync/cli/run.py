@@ -10,6 +10,7 @@ from archisync.base.errors import ArchisyncError, BusyError, ExitCode, UsageErro
 from archisync.cli import completion
 from archisync.cli.arguments import Json, finite
 from archisync.cli.context import App, actor, app
+from archisync.rules.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,9 @@ def _check_options(a: App, *, wait: bool, timeout: float | None, inline: bool) -
         raise UsageError("--timeout goes with --wait", hint="add --wait, or leave --timeout out")
     if inline and wait:
         raise UsageError("--inline waits by itself", hint="leave --wait out")
-    if not inline:
+    if inline:
+        a.config.require_all(but=[Config.redis_url, Config.source])  # the source of another type may be none
+    else:
         _ = a.config.redis_url
 
 

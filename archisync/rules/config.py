@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archisync.base.errors import ConfigurationError
@@ -414,10 +414,11 @@ class Config:
         chosen = own if any(map(self.text, own.values())) else {part: s.name for part, s in settings.items()}
         return {part: Given(name, self.text(name)) for part, name in chosen.items()}
 
-    def require_all(self) -> None:
-        """Check everything that a scheduled sync needs, before anything is written. Raises ConfigurationError."""
+    def require_all(self, *, but: Collection[object] = ()) -> None:
+        """Check everything that a scheduled sync needs, before anything is written. `but`: settings that are not needed here. Raises
+        ConfigurationError."""
         for setting in SETTINGS:
-            if setting.checked_at_start:
+            if setting.checked_at_start and setting not in but:
                 for problem in setting.problems(self.environment):
                     raise problem
 

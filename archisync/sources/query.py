@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from archisync.base.errors import AuthenticationError, ConfigurationError, SourceError, SyncError, TransientSourceError
 from archisync.base.text import printable, redact
@@ -29,6 +29,7 @@ from archisync.rules.synctypes import sync_type
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import spool
 from archisync.sources.template import fill, has_placeholder
+from archisync.store.refusals import was_refused
 
 SCHEME = "sql+postgresql"
 _HINT = "for example sql+postgresql://reader@erp-db.example/erp?query=/etc/archisync/{type}.sql"
@@ -37,9 +38,8 @@ _ROWS_AT_ONCE = 5_000
 _MOST_QUERY_BYTES = 1024 * 1024
 _TRANSIENT = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connection, rollback, resources, object in use, operator's intervention, system."""
-_REFUSED_LOGIN = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry|role \"[^\"]*\" does not exist"
-)
+_UNASKED = "no password supplied"
+"""Said by libpq itself, in English."""
 
 
 class QuerySource:
@@ -88,6 +88,11 @@ class _Place(NamedTuple):
     def shown(self) -> str:
         port = f":{self.port}" if self.port else ""
         return f"{SCHEME}://{self.host}{port}/{self.database}"
+
+    @property
+    def login(self) -> str:
+        """As a connection string, without a password."""
+        return make_conninfo(host=self.host, port=self.port or None, user=self.user or None, dbname=self.database)
 
 
 def _parse(template: str) -> _Place:
@@ -215,10 +220,10 @@ def _meaning(exc: psycopg.Error, place: _Place) -> SyncError:
     port = f":{place.port}" if place.port else ""
     login = f"{place.user}@" if place.user else ""
     psql = shlex.join(["psql", f"postgresql://{login}{place.host}{port}/{place.database}"])
-    if state.startswith("28") or (not state and _REFUSED_LOGIN.search(str(exc))):
+    if state.startswith("28") or was_refused(place.login, exc) or _UNASKED in str(exc):
         return AuthenticationError(
             f"{place.shown} does not let us in: {said}",
-            hint="check ARCHISYNC_SQL_PASSWORD, or ~/.pgpass of archisync's account",
+            hint=f"check ARCHISYNC_SQL_PASSWORD, ~/.pgpass of archisync's account and the server's pg_hba.conf: {psql}",
         )
     if not state or state.startswith(_TRANSIENT):
         return TransientSourceError(f"{place.shown} can't be asked: {said}", hint=psql)

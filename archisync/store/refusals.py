@@ -73,14 +73,17 @@ _PASSING = ("too many", "remaining connection slots", "connection limit")
 def translate_refusal(url: str, exc: psycopg.Error) -> ArchisyncError:
     """The archisync error for one that ended the attempt to connect."""
     error = translate(exc)
-    if isinstance(error, UnreachableError) and _was_refused(url, exc):
+    if isinstance(error, UnreachableError) and was_refused(url, exc):
         return ConfigurationError(f"PostgreSQL refused the connection: {_in_one_line(exc)}", hint=_HINT_UNREAD)
     return error
 
 
-def _was_refused(url: str, exc: psycopg.Error) -> bool:
-    """Whether a server that is up has refused the connection, in whatever language. libpq has the SQLSTATE, and passes it on to nobody but
-    its own `ping`, which tells a server that starts or stops from one that doesn't like what it is asked for."""
+def was_refused(url: str, exc: psycopg.Error) -> bool:
+    """Whether a server that is up has refused the connection, in whatever language. `url`: it, or another connection string.
+
+    libpq has the SQLSTATE, and passes it on to nobody but its own `ping`, which tells a server that starts or stops from one that doesn't
+    like what it is asked for.
+    """
     said = str(exc)
     if exc.sqlstate or not _ANSWER.search(said) or any(word in said for word in _PASSING):
         return False

@@ -55,13 +55,28 @@ def fetch_if_changed(
 
     A fault that may pass is tried again here, for a few seconds at most; after that it is a later tick's turn.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt
-
     request = request_for(config, sync_type, agent_id, spool=spool, validators=validators)
+    try:
+        return sources.fetch(request)
+    except TransientSourceError as exc:
+        return _fetch_again(request, exc)
+
+
+def _fetch_again(request: Request, exc: TransientSourceError) -> Fetched:
+    """The attempts after the first one, which ended with `exc`."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt  # slow to import, and seldom wanted
+
+    failed = [exc]
+
+    def attempt() -> Fetched:
+        if failed:
+            raise failed.pop()
+        return sources.fetch(request)
+
     retrying = Retrying(
         retry=retry_if_exception(_may_retry_here), stop=stop_after_attempt(FETCH_ATTEMPTS), wait=_wait_s, reraise=True
     )
-    return retrying(sources.fetch, request)
+    return retrying(attempt)
 
 
 def put_away(config: Config, sync_type: SyncType, agent_id: str, spool: Path, originals: Sequence[Original]) -> None:

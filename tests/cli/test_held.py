@@ -35,6 +35,16 @@ def test_held_show_names_rows_that_would_vanish_and_the_commands_to_type(cli: Cl
     ]
 
 
+def test_what_nobody_knows_of_an_unreadable_export_is_said_so(cli: Cli, noon: Database) -> None:
+    run_id = add_held(noon)
+    noon.execute("update system.held_exports set rows_valid = null, planned = '{}', sample = '[]', changes = '[]'")
+    shown = cli("held", "show", str(run_id)).stdout
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "rows in the export unknown" in lines
+    assert "None" not in shown
+    assert "would vanish" not in shown or "unknown" in next(line for line in lines if "would vanish" in line)
+
+
 def test_accepting_queues_a_forced_run_once(cli: Cli, noon: Database) -> None:
     run_id = add_held(noon)
     done = cli("held", "accept", str(run_id), "--why", "branch closed")

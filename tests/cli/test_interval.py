@@ -61,9 +61,9 @@ def test_reset_of_one_type_leaves_the_others(cli: Cli, connection: Database) -> 
     assert minutes == {"orders": 10, "customers": 77, "products": 77, "prices": 77, "ddt": 77, "invoices": 77}
 
 
-def test_reset_without_a_type_resets_all_to_the_defaults_of_the_environment(cli: Cli, connection: Database) -> None:
+def test_reset_of_all_types_puts_them_back_to_the_defaults_of_the_environment(cli: Cli, connection: Database) -> None:
     connection.execute("update system.sync_settings set interval_minutes = 77")
-    done = cli("interval", "reset", env={"ARCHISYNC_INTERVAL_ORDERS": "12"})
+    done = cli("interval", "reset", "--all", env={"ARCHISYNC_INTERVAL_ORDERS": "12"})
     assert done.stdout.splitlines() == [
         "orders: every 12 min",
         "customers: every 15 min",
@@ -74,6 +74,19 @@ def test_reset_without_a_type_resets_all_to_the_defaults_of_the_environment(cli:
     ]
     minutes = {row["sync_type"]: row["interval_minutes"] for row in settings(connection)}
     assert minutes == {"orders": 12, "customers": 15, "products": 30, "prices": 60, "ddt": 20, "invoices": 20}
+
+
+def test_a_bare_reset_changes_nothing_off_a_terminal(cli: Cli, connection: Database) -> None:
+    connection.execute("update system.sync_settings set interval_minutes = 77")
+    before = settings(connection)
+    message = (
+        "error: which type? without one: put the intervals of all types back; nothing was done\n"
+        "hint: archisync interval reset TYPE   (or --all)\n"
+    )
+    assert said(cli("interval", "reset")) == (ExitCode.USAGE, "", message)
+    both = "error: --all goes without a type\nhint: archisync interval reset --all\n"
+    assert said(cli("interval", "reset", "orders", "--all")) == (ExitCode.USAGE, "", both)
+    assert settings(connection) == before
 
 
 def test_reset_of_an_empty_type_is_refused_and_does_not_mean_all(cli: Cli, connection: Database) -> None:

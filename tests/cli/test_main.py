@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import typer
 from archisync.__main__ import check_arguments, quiet_first
 from archisync.base.errors import EXIT_CODE_MEANING, ExitCode, UsageError
 from archisync.cli.root import root_command
+from archisync.store import agents
+from archisync.store.database import Database
 from tests.cli.conftest import Typed
 from tests.conftest import Cli
 
@@ -36,6 +39,28 @@ def test_help_and_an_idle_tick_import_nothing_that_is_slow(
     imported = set(done.stderr.splitlines()[-1].split(","))
     assert ("typer" in imported, "psycopg" in imported) == (has_typer, has_psycopg)
     assert not imported & SLOW_TO_IMPORT
+
+
+def test_a_sync_imports_what_repeats_a_fetch_only_when_it_has_to(
+    connection: Database, database_url: str, tmp_path: Path
+) -> None:
+    agents.add(connection, "anna", name=None, whitelisted=True)
+    (tmp_path / "orders.csv").write_text("order_id\n1\n")
+    code = (
+        "import sys\nfrom archisync.__main__ import main\nmain()\n"
+        "print(','.join(m for m in sys.modules), file=sys.stderr)"
+    )
+    for source, repeats in ((f"{tmp_path}/{{type}}.csv", False), ("http://127.0.0.1:1/{type}", True)):
+        env = {
+            "ARCHISYNC_DATABASE_URL": database_url,
+            "ARCHISYNC_SOURCE": source,
+            "ARCHISYNC_HTTP_ALLOW_PRIVATE": "127.0.0.0/8:*",
+        }
+        command = [sys.executable, "-c", code, "run", "orders", "--agent", "anna", "--inline"]
+        done = subprocess.run(command, env=env | {"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+        imported = set(done.stderr.splitlines()[-1].split(","))
+        assert "archisync.sync.run" in imported, done.stderr
+        assert ("tenacity" in imported) == repeats
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------

@@ -103,6 +103,15 @@ def inline(env: dict[str, str], *args: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.parametrize(("name", "value"), [("FETCH_TIMEOUT_S", "abc"), ("HISTORY_DAYS", "0"), ("LEASE_S", "soon")])
+def test_with_a_wrong_setting_an_inline_run_is_refused_before_it_is_queued(
+    cli: Cli, noon: Database, name: str, value: str
+) -> None:
+    done = cli("run", "orders", "--agent", "anna", "--inline", env={f"ARCHISYNC_{name}": value})
+    assert (done.returncode, done.stderr.startswith(f"error: ARCHISYNC_{name} is ")) == (3, True), done.stderr
+    assert noon.execute("select count(*) as n from system.runs").fetchone() == {"n": 0}
+
+
 def until_said(process: subprocess.Popen[str], words: str) -> None:
     assert process.stderr is not None
     for line in process.stderr:

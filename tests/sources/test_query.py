@@ -21,6 +21,7 @@ from archisync.store import agents
 from archisync.store.database import Database
 from tests.support.fetching import CANARY, fetched, refused, request_of
 from tests.support.rows import sync
+from tests.support.systempostgres import needs_italian_postgres, system_postgres
 
 
 def _address(database_url: str, query: str, user: str = "") -> str:
@@ -108,6 +109,26 @@ def test_a_wrong_login_is_refused_without_the_password(
     error = refused(_request(tmp_path, database_url, "select 1 as a", user="nobody-here", password=CANARY))
     assert type(error) is AuthenticationError
     assert CANARY not in error.message + error.hint
+
+
+@needs_italian_postgres
+def test_a_server_of_another_language_refuses_a_login_likewise(tmp_path: Path) -> None:
+    with system_postgres(language="it") as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("create role sealed login password 'right'")
+        admin.execute("create role locked")
+        folder = str(admin.info.host)
+        hba = Path(folder) / "data" / "pg_hba.conf"
+        hba.write_text("local all sealed scram-sha-256\nlocal all shut reject\n" + hba.read_text())
+        admin.execute("create role shut login")
+        admin.execute("select pg_reload_conf()")
+        while admin.execute("select count(*) from pg_hba_file_rules where user_name = '{shut}'").fetchall() != [(1,)]:
+            continue
+        (tmp_path / "q.sql").write_text("select 1 as a")
+        for user, password in (("nobody", ""), ("locked", ""), ("shut", ""), ("sealed", CANARY), ("sealed", "")):
+            template = f"sql+postgresql://{user}@/postgres?host={folder}&query={tmp_path}/q.sql"
+            error = refused(request_of(tmp_path, template, ARCHISYNC_SQL_PASSWORD=password))
+            assert type(error) is AuthenticationError, (user, error.message)
+            assert CANARY not in error.message + error.hint
 
 
 def test_a_server_that_is_away_is_tried_again(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import count
 from tests.support.said import as_text
 from tests.support.samples import SAMPLES
-from tests.support.systempostgres import needs_system_postgres, system_postgres
+from tests.support.systempostgres import needs_italian_postgres, needs_system_postgres, system_postgres
 from tests.support.users import logged_in_as
 
 AGENT = "anna.bianchi"
@@ -266,10 +266,7 @@ def test_a_connection_costs_one_question(database_url: str, monkeypatch: pytest.
     assert len(asked) == 2
 
 
-@needs_system_postgres
-@pytest.mark.skipif(
-    not Path("/usr/share/locale/it/LC_MESSAGES/postgres-15.mo").exists(), reason="no Italian PostgreSQL"
-)
+@needs_italian_postgres
 def test_a_server_that_speaks_another_language_refuses_likewise(cli: Cli) -> None:
     with system_postgres(language="it") as url:
         with psycopg.connect(url, autocommit=True) as db:

@@ -18,6 +18,11 @@ needs_system_postgres = pytest.mark.skipif(
     PROGRAMS is None, reason="postgresql is not installed (apt-get install postgresql)"
 )
 
+needs_italian_postgres = pytest.mark.skipif(
+    PROGRAMS is None or not Path(f"/usr/share/locale/it/LC_MESSAGES/postgres-{PROGRAMS.parent.name}.mo").exists(),
+    reason="no PostgreSQL that speaks Italian is installed",
+)
+
 
 @contextmanager
 def system_postgres(*more: str, language: str = "C") -> Iterator[str]:

@@ -128,6 +128,17 @@ def test_hostile_text_stays_text(connection: Database, database_url: str, redis_
                 assert link.startswith(("/", "#")), link
 
 
+def test_what_nobody_knows_of_an_unreadable_export_is_said_so(shown: Panel, troubled: Database) -> None:
+    troubled.execute("update system.held_exports set rows_valid = null, planned = '{}', sample = '[]', changes = '[]'")
+    run_id = count(troubled, "select max(run_id) from system.held_exports where decision is null")
+    with signed_in(shown) as client:
+        assert "an export that can&#39;t be read" in client.get("/held").text.replace("'", "&#39;")
+        page = client.get(f"/held/{run_id}").text
+        assert "rows in the export <b>unknown</b>" in page
+        for text in (page, client.get("/held").text):
+            assert not re.search(r"\bNone\b", text)
+
+
 def test_whoever_may_only_look_sees_every_page_and_no_question(shown: Panel, troubled: Database) -> None:
     with signed_in(shown, READ_TOKEN) as client:
         for address in addresses(troubled, "mario.bassi"):
