@@ -52,12 +52,9 @@ def set_whitelisted(
     """Put these agents on the whitelist, or take them off it, which ends their queued runs as skipped. Raises NotFoundError, and then
     changes nothing."""
     with db.transaction():
-        deeds = []
-        for agent_id in dict.fromkeys(agent_ids):
-            known = agents.agents(db, agent_id)
-            agents.set_whitelisted(db, agent_id, whitelisted)
-            before = {"whitelisted": known[0].whitelisted} if known else None
-            deeds.append(Deed(agent_id=agent_id, before=before, after={"whitelisted": whitelisted}))
+        ids = list(dict.fromkeys(agent_ids))
+        before = agents.set_whitelisted(db, ids, whitelisted)
+        deeds = [Deed(agent_id=i, before={"whitelisted": before[i]}, after={"whitelisted": whitelisted}) for i in ids]
         audit.record(db, actor, "agent allow" if whitelisted else "agent deny", deeds, why=why)
 
 

@@ -6,6 +6,7 @@ archisync relies on `id` and `whitelisted` only, and shows a name when the table
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,8 +44,13 @@ select {_AGENT} from (
 SQL_IDS_WITH = (
     "select id::text as id from agents.users where strpos(lower(id::text), lower(%(part)s)) > 0 limit %(limit)s"
 )
-# Purpose: put an agent on the whitelist, or take it off. Caller: set_whitelisted. Locks: the row, and those that the triggers change.
-SQL_WHITELIST = "update agents.users set whitelisted = %(whitelisted)s where id::text = %(id)s returning id"
+# Purpose: put agents on the whitelist, or take them off it; whether each was on it. Caller: set_whitelisted. Locks: the rows in the order
+# of their ids, and those that the triggers change.
+SQL_WHITELIST = """
+with before as materialized (
+  select u.id, u.whitelisted is true as was from agents.users u where u.id::text = any (%(ids)s) order by u.id for update)
+update agents.users u set whitelisted = %(whitelisted)s from before b where u.id = b.id returning u.id::text as id, b.was
+"""
 # Purpose: an agent leaves the registry. Caller: remove. Locks: the row, and those that the triggers change.
 SQL_REMOVE = "delete from agents.users where id::text = %(id)s"
 # Purpose: how many agents are on the whitelist. Caller: count_whitelisted. No locks.
@@ -150,13 +156,19 @@ def did_you_mean(db: Database, agent_id: str) -> str:
     return f"did you mean {shlex.quote(close)}? " if close else ""
 
 
-def set_whitelisted(db: Database, agent_id: str, whitelisted: bool) -> None:
-    """Put the agent on the whitelist, or take it off; triggers update its pairs, runs and holds. Raises NotFoundError."""
-    if db.execute(SQL_WHITELIST, {"id": agent_id, "whitelisted": whitelisted}).rowcount == 0:
-        raise NotFoundError(
-            f"there is no agent {ascii(agent_id)[:60]}",
-            hint=f"{did_you_mean(db, agent_id)}archisync agent add {shlex.quote(agent_id)}   (or: archisync agent list)",
-        )
+def set_whitelisted(db: Database, agent_ids: Sequence[str], whitelisted: bool) -> dict[str, bool]:
+    """Put the agents on the whitelist, or take them off it; triggers update their pairs, runs and holds. Whether each was on it before.
+    Raises NotFoundError for the first one that there is not, and then changes nothing."""
+    with db.transaction():
+        rows = db.execute(SQL_WHITELIST, {"ids": list(agent_ids), "whitelisted": whitelisted}).fetchall()
+        before = {row["id"]: row["was"] for row in rows}
+        for agent_id in agent_ids:
+            if agent_id not in before:
+                raise NotFoundError(
+                    f"there is no agent {ascii(agent_id)[:60]}",
+                    hint=f"{did_you_mean(db, agent_id)}archisync agent add {shlex.quote(agent_id)}   (or: archisync agent list)",
+                )
+    return before
 
 
 def remove(db: Database, agent_id: str) -> None:

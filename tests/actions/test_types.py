@@ -81,7 +81,7 @@ def test_applying_the_same_again_does_nothing(anna: Database) -> None:
 
 def test_an_agent_that_comes_later_gets_the_pair_too(anna: Database) -> None:
     apply(anna)
-    agents.set_whitelisted(anna, "marco", True)
+    agents.set_whitelisted(anna, ["marco"], True)
     assert count(anna, "select count(*) from system.sync_state where sync_type = 'returns'") == 2
 
 
@@ -287,7 +287,7 @@ def test_eight_that_apply_at_once_make_one_type(anna: Database, database_url: st
 def test_an_agent_that_is_allowed_during_an_apply_gets_the_pair(anna: Database, database_url: str) -> None:
     """The two transactions don't see each other's rows: one waits for the other."""
     with connected(database_url, purpose="test") as other:
-        allowed = threading.Thread(target=lambda: agents.set_whitelisted(other, "marco", True))
+        allowed = threading.Thread(target=lambda: agents.set_whitelisted(other, ["marco"], True))
         with anna.transaction():
             apply(anna)
             allowed.start()

@@ -108,7 +108,7 @@ def test_a_stranger_s_export_is_synced_in_three_commands(cli: Cli, anna: Databas
 @pytest.mark.parametrize("name", ["returns", "stock", "targets"])
 def test_the_examples_are_synced(cli: Cli, anna: Database, name: str) -> None:
     agents.add(anna, "anna.bianchi", name=None, whitelisted=True)
-    agents.set_whitelisted(anna, "anna", False)
+    agents.set_whitelisted(anna, ["anna"], False)
     env = {"ARCHISYNC_SOURCE": f"{EXAMPLES}/exports/{{agent}}/{{type}}.csv", "ARCHISYNC_LOCALE": "iso"}
     assert cli("type", "apply", f"{EXAMPLES}/{name}.toml").returncode == 0
     done = cli("run", name, "--inline", env=env)

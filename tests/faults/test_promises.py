@@ -124,7 +124,7 @@ class Promises(Slots):
     @rule(agent=st.sampled_from(AGENTS))
     def whitelist(self, agent: str) -> None:
         agents.add(self.db, agent, name=None, whitelisted=True)
-        agents.set_whitelisted(self.db, agent, True)
+        agents.set_whitelisted(self.db, [agent], True)
         self.whitelisted.add(agent)
 
     @precondition(lambda self: self.whitelisted)
@@ -132,7 +132,7 @@ class Promises(Slots):
     def take_off_whitelist(self, agent: str) -> None:
         if agent not in self.whitelisted:
             return
-        agents.set_whitelisted(self.db, agent, False)
+        agents.set_whitelisted(self.db, [agent], False)
         self.whitelisted.discard(agent)
         assert count(self.db, "select count(*) from system.runs where state = 'queued' and agent_id = %s", agent) == 0
 

@@ -173,7 +173,7 @@ def test_no_two_claims_have_the_same_fence(queued: Database) -> None:
 def test_a_run_that_was_taken_away_after_the_claim_does_not_begin(queued: Database) -> None:
     claim = claimed(queued)
     assert claims.begin(queued, claim.runs[0], lease_s=60) is not None
-    agents.set_whitelisted(queued, AGENT, False)
+    agents.set_whitelisted(queued, [AGENT], False)
     assert [claims.begin(queued, run, lease_s=60) for run in claim.runs[1:]] == [None, None, None]
     first = queued.execute("select id from system.queued_runs where agent_id = %s", [AGENT]).fetchall()
     assert [row["id"] for row in first] == [claim.runs[0].run_id]

@@ -168,7 +168,7 @@ def test_after_a_run_that_must_be_tried_again_both_wait_and_the_one_behind_is_jo
 
 def test_whoever_leaves_the_whitelist_keeps_the_run_that_is_being_done_alone(pair: Database, doing: ClaimedRun) -> None:
     own = force(pair)
-    agents.set_whitelisted(pair, AGENT, False)
+    agents.set_whitelisted(pair, [AGENT], False)
     assert history.get(pair, own.run_id).state is State.SKIPPED
     assert waiting_and_next(pair) == [doing.run_id]
     applied(pair, doing)

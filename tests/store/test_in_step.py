@@ -87,10 +87,10 @@ class World:
             queued_runs.force(self.db, own_type(number), agent, by="test", why=None)
 
     def deny(self, agent: str, _number: int) -> None:
-        agents.set_whitelisted(self.db, agent, False)
+        agents.set_whitelisted(self.db, [agent], False)
 
     def allow(self, agent: str, _number: int) -> None:
-        agents.set_whitelisted(self.db, agent, True)
+        agents.set_whitelisted(self.db, [agent], True)
 
     def remove(self, agent: str, number: int) -> None:
         self.db.execute(

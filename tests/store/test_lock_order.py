@@ -30,7 +30,7 @@ def wait_for_waiting(db: Database, number: int) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(lambda db: agents.set_whitelisted(db, AGENT, False), id="deny"),
+        pytest.param(lambda db: agents.set_whitelisted(db, [AGENT], False), id="deny"),
         pytest.param(lambda db: claims.put_off(db, AGENT, delay_s=15), id="put off"),
         pytest.param(lambda db: deliveries.mark_undelivered(db, [JobKey(1, 0)]), id="mark undelivered"),
     ],
@@ -91,7 +91,7 @@ def test_runs_that_end_together_take_their_pairs_in_the_order_of_the_whitelist(
             )
             first = threads.submit(endings.end_unchanged, connection, claim, ends, release=True)
             wait_for_waiting(watch, 1)
-            second = threads.submit(agents.set_whitelisted, another, AGENT, whitelisted)
+            second = threads.submit(agents.set_whitelisted, another, [AGENT], whitelisted)
             wait_for_waiting(watch, 2)
         assert len(first.result(WITHIN_S).run_ids) == 4
         second.result(WITHIN_S)

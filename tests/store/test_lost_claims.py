@@ -36,7 +36,7 @@ def test_a_run_that_a_denial_takes_away_while_it_begins_leaves_no_claim_and_no_l
 ) -> None:
     claim = claimed(connection)
     with connected(database_url, purpose="a person") as person, person.transaction():
-        agents.set_whitelisted(person, AGENT, False)  # it sees a claim that names no run yet
+        agents.set_whitelisted(person, [AGENT], False)  # it sees a claim that names no run yet
         run = claims.begin(connection, claim.runs[0], lease_s=60)
         assert run is not None
 

@@ -5,10 +5,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from archisync.actions import agents as actions
+from archisync.base.errors import NotFoundError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.schedule import force
 from archisync.schedule.force import Pair
 from archisync.store import history, settings
+from archisync.store.audit import Actor, Via
 from archisync.store.database import Database
 from archisync.store.runs import State
 from tests.support.rows import count, end_queued, whitelist_agents
@@ -75,3 +78,18 @@ def test_agents_are_denied_and_allowed_by_the_statement_and_not_by_the_row(
     assert count(connection, ACTIVE) == (AGENTS - 1) * len(OWN)
     assert count(connection, ACTIVE + " and agent_id like 'b%%'") == (AGENTS - 1) * len(OWN)
     assert connection.execute("update agents.users set username = 'x' where id like 'b%'").rowcount == AGENTS
+
+
+def test_denying_and_allowing_every_agent_takes_as_many_statements_as_one(
+    connection: Database, statements: list[str]
+) -> None:
+    ids = [f"a{n}" for n in range(1, AGENTS + 1)]
+    for whitelisted, active in ((False, 0), (True, AGENTS * len(OWN))):
+        statements.clear()
+        actions.set_whitelisted(connection, Actor(name="test", via=Via.CLI), [*ids, "a1"], whitelisted)
+        assert len(statements) == 2  # the agents and the audit
+        assert count(connection, ACTIVE) == active
+    assert count(connection, "select count(*) from system.audit where action = 'agent allow'") == AGENTS
+    with pytest.raises(NotFoundError, match="there is no agent 'nobody'"):
+        actions.set_whitelisted(connection, Actor(name="test", via=Via.CLI), [*ids, "nobody"], False)
+    assert count(connection, ACTIVE) == AGENTS * len(OWN)

@@ -183,7 +183,7 @@ def test_the_statement_of_the_tick_and_the_due_rule_agree(registered: Database, 
     settings.set_enabled(registered, SYNC_TYPES["prices"], False)
     settings.pause(registered, sync_type="ddt", agent_id="b1", until=None, reason=None, by="test")
     settings.pause(registered, sync_type=None, agent_id="b2", until=now - timedelta(1), reason=None, by="test")
-    agents.set_whitelisted(registered, "b3", False)
+    agents.set_whitelisted(registered, ["b3"], False)
     queued_runs.force(registered, "orders", "b4", by="test", why=None)
     expected = {(f.sync_type, f.agent_id) for f in pairs.active_states(registered) if decide(f, now).due}
     tick(registered, config)
@@ -289,7 +289,7 @@ def test_an_agent_off_the_whitelist_gets_no_runs_and_its_queued_ones_are_skipped
     registered: Database, config: Config
 ) -> None:
     tick(registered, config)
-    agents.set_whitelisted(registered, AGENTS[0], False)
+    agents.set_whitelisted(registered, [AGENTS[0]], False)
     states = registered.execute(
         "select state, reason from system.sync_runs where agent_id = %s", (AGENTS[0],)
     ).fetchall()
