@@ -19,7 +19,6 @@ from archisync.rules.typechanges import Changes, changes_between
 from archisync.store import audit, declaring, interventions, synctypes, typetables
 from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
-from archisync.store.migrations import LOCK_KEY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,19 +57,22 @@ def apply(db: Database, actor: Actor, type_: SyncType, config: Config, *, file: 
     Raises ConfigurationError for what is not safe, BusyError when a worker does not let go of the table.
     """
     with _changing(db):
-        plan = plan_apply(db, actor, type_, config, file=file)
-        if plan.statements:
-            before = SYNC_TYPES.own.get(type_.name)
-            for statement in plan.statements:
-                _execute(db, statement, file)
-            deed = Deed(
-                sync_type=type_.name,
-                before={"sha256": before.sha256} if before else None,
-                after={"sha256": fingerprint(type_), "did": "; ".join(plan.sentences)},
-            )
-            audit.record(db, actor, "type apply", [deed], why=why)
+        plan = plan_apply(db, actor, type_, config, file=file, why=why)
+        for statement in plan.statements:
+            _execute(db, statement, file)
     synctypes.load(db)
     return plan
+
+
+def script(db: Database, actor: Actor, type_: SyncType, config: Config, *, file: str, why: str | None = None) -> str:
+    """What `apply` would execute, for whoever may; empty when there is nothing to do. What it records is the `actor`'s. It changes nothing
+    once the type has been declared by somebody else meanwhile. Raises what `apply` raises."""
+    plan = plan_apply(db, actor, type_, config, file=file, why=why)
+    if not plan.statements:
+        return ""
+    still = declaring.still(plan.type_, SYNC_TYPES.own.get(type_.name))
+    texts = [statement.as_string(db) for statement in (*declaring.alone(), still, *plan.statements)]
+    return "".join(f"{text};\n" for text in ("begin", "set local client_encoding = 'UTF8'", *texts, "commit"))
 
 
 def _execute(db: Database, statement: sql.Composed, file: str) -> None:
@@ -83,8 +85,10 @@ def _execute(db: Database, statement: sql.Composed, file: str) -> None:
         ) from None
 
 
-def plan_apply(db: Database, actor: Actor, type_: SyncType, config: Config, *, file: str) -> Plan:
-    """What `apply` would do now. Raises what it raises."""
+def plan_apply(
+    db: Database, actor: Actor, type_: SyncType, config: Config, *, file: str, why: str | None = None
+) -> Plan:
+    """What `apply` does now, the record in `system.audit` included. Raises what it raises."""
     synctypes.load(db)
     type_ = check(type_, file=file)
     known = SYNC_TYPES.own.get(type_.name)
@@ -93,26 +97,35 @@ def plan_apply(db: Database, actor: Actor, type_: SyncType, config: Config, *, f
     minutes = config.seed_interval(type_)
     if known is None:
         statements, sentences = _new_table(db, type_, file)
-        statements += declaring.grants(db, type_)
     else:
         old = SYNC_TYPES[type_.name]
         changes = changes_between(old, type_, file=file)
         statements, sentences = _extended_table(db, type_, changes, file), list(changes.sentences)
         if old.default_interval_minutes != type_.default_interval_minutes:
             statements.append(declaring.set_interval(type_, minutes))
+    sentences = sentences or ["declared anew"]
     changed = {name: level for name, level in _levels(type_, file).items() if SYNC_TYPES.own.get(name)}
     changed = {name: level for name, level in changed.items() if SYNC_TYPES.own[name].level != level}
     statements += declaring.register(
         type_, who=actor.name, interval_minutes=minutes, levels=changed | {type_.name: type_.level}
     )
-    return Plan(type_=type_, new=known is None, sentences=sentences or ["declared anew"], statements=statements)
+    deed = Deed(
+        sync_type=type_.name,
+        before={"sha256": known.sha256} if known else None,
+        after={"sha256": fingerprint(type_), "did": "; ".join(sentences)},
+    )
+    statements.append(audit.statement(actor, "type apply", deed, why=why))
+    return Plan(type_=type_, new=known is None, sentences=sentences, statements=statements)
 
 
 def _new_table(db: Database, type_: SyncType, file: str) -> tuple[list[sql.Composed], list[str]]:
     existing = declaring.existing_table(db, type_, file=file)
+    rights = declaring.grants(db, type_, adopted=existing is not None)
     if existing is None:
-        return typetables.create(type_), [f"table {type_.table} with {counted(len(type_.fields), 'field')}"]
-    return declaring.adopt(type_, existing, file=file), [f"table {type_.table} adopted: nothing is dropped"]
+        did = f"table {type_.table} with {counted(len(type_.fields), 'field')}"
+        return [*typetables.create(type_), *rights], [did]
+    did = f"table {type_.table} adopted: nothing is dropped"
+    return [*declaring.adopt(type_, existing, file=file), *rights], [did]
 
 
 def _extended_table(db: Database, type_: SyncType, changes: Changes, file: str) -> list[sql.Composed]:
@@ -163,8 +176,8 @@ def _changing(db: Database) -> Iterator[None]:
     """A transaction of whoever changes the registry of types: one at a time."""
     try:
         with db.transaction():
-            db.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
-            db.execute(f"set local lock_timeout = '{declaring.LOCK_TIMEOUT_S}s'")
+            for statement in declaring.alone():
+                db.execute(statement)
             yield
     except psycopg.errors.LockNotAvailable:
         raise BusyError(

@@ -209,9 +209,7 @@ def apply(
     type_ = _declared(file)
     with a.database("type apply") as db:
         if sql:
-            plan = types.plan_apply(db, actor(), type_, a.config, file=_shown(file))
-            texts = [statement.as_string(db) for statement in plan.statements]
-            for line in "".join(f"{text};\n" for text in (["begin", *texts, "commit"] if texts else [])).splitlines():
+            for line in types.script(db, actor(), type_, a.config, file=_shown(file), why=reason).splitlines():
                 a.output.line(line)
             return
         plan = types.apply(db, actor(), type_, a.config, file=_shown(file), why=reason)

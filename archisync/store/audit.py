@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from archisync.store.database import Database
@@ -89,6 +90,15 @@ def record(db: Database, actor: Actor, action: str, deeds: Sequence[Deed], *, wh
         "afters": [_json(deed.after) for deed in deeds],
     }
     db.execute(SQL_RECORD, params)
+
+
+def statement(actor: Actor, action: str, deed: Deed, *, why: str | None) -> sql.Composed:
+    """The same for one thing, complete, for statements that somebody else executes."""
+    values = {"who": actor.name, "via": actor.via.value, "action": action, "sync_type": deed.sync_type, "agent_id": deed.agent_id,
+              "run_id": deed.run_id, "before": _json(deed.before), "after": _json(deed.after), "why": why}  # fmt: skip
+    return sql.SQL("insert into system.audit ({})\nvalues ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Literal, values.values()))
+    )
 
 
 def _json(value: dict[str, Any] | None) -> Jsonb | None:

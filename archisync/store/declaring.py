@@ -1,6 +1,6 @@
 """The statements that declare a type of the company's own, change it, or take it away: each is complete, so that they can be shown too.
 
-The caller executes them in one transaction that holds `LOCK` (`migrations.LOCK_KEY`: `db migrate` waits for it, and a second `type apply`).
+The caller executes them in one transaction that holds `migrations.LOCK_KEY`: `db migrate` waits for it, and a second `type apply`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from psycopg import sql
 
 from archisync.base.errors import ConfigurationError
 from archisync.rules.declarationtext import as_json, fingerprint
-from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, OwnType, Scope, SyncType
 from archisync.rules.typechanges import Changes
 from archisync.store import typetables
 from archisync.store.database import Database, one
+from archisync.store.migrations import LOCK_KEY
 
 LOCK_TIMEOUT_S = 5
 """How long the statements wait for a worker that writes to the table: whoever else wants it waits behind them."""
@@ -36,11 +37,13 @@ SQL_KEYS = """
 select (select array_agg(a.attname::text) from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any (i.indkey)) as names
   from pg_index i where i.indrelid = to_regclass(%(table)s) and i.indisunique and i.indpred is null and i.indexprs is null and i.indisvalid
 """
-# Purpose: who may do what with a table, besides its owner. Caller: _grants. No locks.
+# Purpose: who may do what with a table, its owner included, but not the owner of the other one, if there is one. Caller: grants. No locks.
 SQL_RIGHTS = """
-select r.rolname as role, array_agg(distinct a.privilege_type) as privileges
-  from pg_class c cross join aclexplode(c.relacl) a join pg_roles r on r.oid = a.grantee
- where c.oid = to_regclass(%(table)s) and a.grantee <> c.relowner group by 1 order by 1
+select r.rolname as role, array_agg(distinct a.privilege_type) as privileges, a.grantee = c.relowner as owns
+  from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a join pg_roles r on r.oid = a.grantee
+ where c.oid = to_regclass(%(model)s)
+   and a.grantee is distinct from (select x.relowner from pg_class x where x.oid = to_regclass(%(table)s))
+ group by 1, 3 order by 3, 1
 """
 _EQUAL = {"character varying": "text", "timestamp with time zone": "timestamptz"}
 
@@ -215,16 +218,43 @@ def set_interval(type_: SyncType, minutes: int) -> sql.Composed:
     ).format(sql.Literal(minutes), sql.Literal(type_.name))
 
 
-def grants(db: Database, type_: SyncType) -> list[sql.Composed]:
-    """Whoever has rights on the table of a type that comes with archisync gets the same on this one."""
+def grants(db: Database, type_: SyncType, *, adopted: bool) -> list[sql.Composed]:
+    """Whoever has rights on the table of a type that comes with archisync gets the same on this one. A new table belongs to whoever owns
+    that one, so that somebody else may create it; one that was there keeps its owner."""
     model = next(t for t in map(SYNC_TYPES.__getitem__, SYNC_TYPES.built_in) if t.scope is type_.scope)
-    schema = sql.Identifier(type_.table.partition(".")[0])
+    table, schema = typetables.table_of(type_), sql.Identifier(type_.table.partition(".")[0])
     statements = []
-    for row in db.execute(SQL_RIGHTS, {"table": model.table}).fetchall():
+    for row in db.execute(SQL_RIGHTS, {"model": model.table, "table": type_.table}).fetchall():
         role, privileges = sql.Identifier(row["role"]), sql.SQL(", ".join(sorted(row["privileges"])).lower())
-        statements.append(sql.SQL("grant usage on schema {} to {}").format(schema, role))
-        statements.append(sql.SQL("grant {} on {} to {}").format(privileges, typetables.table_of(type_), role))
+        if row["owns"] and not adopted:
+            statements.append(sql.SQL("alter table {} owner to {}").format(table, role))
+        else:
+            statements.append(sql.SQL("grant usage on schema {} to {}").format(schema, role))
+            statements.append(sql.SQL("grant {} on {} to {}").format(privileges, table, role))
     return statements
+
+
+def alone() -> list[sql.Composed]:
+    """What comes first: nobody else declares a type or migrates meanwhile, and whoever has a table locked is waited for a moment only."""
+    return [
+        sql.SQL("select pg_advisory_xact_lock({})").format(sql.Literal(LOCK_KEY)),
+        sql.SQL("set local lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")),
+    ]
+
+
+def still(type_: SyncType, known: OwnType | None) -> sql.Composed:
+    """An error, unless the type is declared as it is `known`."""
+    return sql.SQL(
+        "do $$ begin\n"
+        "  if (select sha256 from system.sync_types where sync_type = {}) is distinct from {} then\n"
+        "    raise exception using message = {}, hint = {};\n"
+        "  end if;\nend $$"
+    ).format(
+        sql.Literal(type_.name),
+        sql.Literal(known.sha256 if known else None),
+        sql.Literal(f"the type {type_.name} was declared by somebody else meanwhile"),
+        sql.Literal("archisync type apply FILE --sql prints the statements for it as it is now"),
+    )
 
 
 def remove(type_: SyncType, *, drop_table: bool) -> list[sql.Composed]:
