@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 commands = command_group("The tables that are synced, and your own ones.")
 
+CHECK_THE_PATH = "check the path, and that this account may read it"
 FileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="The declaration, a TOML file; - reads standard input.")
 ]
@@ -113,6 +114,7 @@ def draft(
         islice(_good_rows(table, unread), MAX_ROWS),
         "it" if printed else "iso",
         unread=unread,
+        open_ended="final_line_end" in table.detected,
     )
     read(parse_toml(text.encode(), "the draft"), file="the draft")  # its name may not be allowed
     for line in text.splitlines():
@@ -138,15 +140,13 @@ def _opened(a: App, name: str) -> tuple[Table, bool]:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise UsageError(f"{ascii(name)[:80]} is no file", hint="archisync type draft NAME --from FILE")
+            raise UsageError(f"{ascii(name)[:80]} is no file", hint=CHECK_THE_PATH)
         suffix = path.suffix.lower()
         export = Export(path=path, origin=path.name, suffix=suffix, size_bytes=size, sha256="")
         return open_table(export, limits=a.config.reader_limits), suffix == ".pdf"
     except (OSError, ValueError) as exc:
         said = exc.strerror if isinstance(exc, OSError) else "it can't be the name of a file"
-        raise UsageError(
-            f"{ascii(name)[:80]} can't be read: {said}", hint="archisync type draft NAME --from FILE"
-        ) from None
+        raise UsageError(f"{ascii(name)[:80]} can't be read: {said}", hint=CHECK_THE_PATH) from None
 
 
 @commands.command()
@@ -264,5 +264,5 @@ def _declared(file: str) -> SyncType:
                 content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
         said = exc.strerror if isinstance(exc, OSError) else "it can't be the name of a file"
-        raise UsageError(f"{ascii(file)[:80]} can't be read: {said}", hint="archisync type apply FILE") from None
+        raise UsageError(f"{ascii(file)[:80]} can't be read: {said}", hint=CHECK_THE_PATH) from None
     return read(parse_toml(content, _shown(file)), file=_shown(file))

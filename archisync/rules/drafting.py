@@ -26,6 +26,8 @@ TRIED_FOR_KEY = 12
 """Columns of which a key is made up, from the left: further ones are seldom part of it."""
 MAX_ROWS = 100_000
 """Rows that a draft looks at."""
+_IN_ASCII = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"})
+"""Letters that have no accent to lose, besides those that `casefold` spells out: ß becomes ss."""
 _SEPARATED = re.compile(r"[0-9]{1,4}[-/. ]")
 _UTC = ZoneInfo("UTC")
 
@@ -46,17 +48,29 @@ class Column:
 
 
 def draft(
-    name: str, file: str, labels: Sequence[str], rows: Iterable[Cells], locale: Locale, *, unread: Sequence[str] = ()
+    name: str,
+    file: str,
+    labels: Sequence[str],
+    rows: Iterable[Cells],
+    locale: Locale,
+    *,
+    unread: Sequence[str] = (),
+    open_ended: bool = False,
 ) -> str:
     """The TOML of a type `name` for an export like this one. `locale`: how it writes numbers, unless its values show the other one.
-    `unread` has, once the rows are read, a sentence for each that can't be."""
+    `unread` has, once the rows are read, a sentence for each that can't be. `open_ended`: the last row may be cut off."""
     columns, notes = _columns(labels, rows)
     if unread:
         notes.append(f"{counted(len(unread), 'row')} can't be read, as in {_plain(unread[0])}")
+    if open_ended:
+        setting = f"ARCHISYNC_CSV_FINAL_LINE_END_{name.upper()}=optional"
+        notes.append(f"the last line has no line end: if the ERP always writes it so, set {setting}")
     used = _locale_of(columns, locale)
     for column in columns:
         column.kind, column.why = _kind(column, used)
-    key, unique = _key(columns)
+    # A row may be there twice: that is one row.
+    different = len(set(zip(*(c.values for c in columns), strict=True))) if columns else 0
+    key, unique = _key(columns, different)
     for column in key:
         if column.kind is Kind.TEXT:
             column.kind = Kind.IDENTIFIER
@@ -68,7 +82,7 @@ def draft(
         f'name = "{name}"',
         'scope = "agent"  # each agent has an export; "shared": one for all',
         "interval = 30  # minutes",
-        f"key = {json.dumps([c.name for c in key])}  # {_why_key(key, unique, len(columns[0].values) if columns else 0)}",
+        f"key = {json.dumps([c.name for c in key])}  # {_why_key(key, unique, different)}",
         "",
         "[fields]",
     ]
@@ -108,7 +122,7 @@ def _cleaned(cell: str | None) -> str | None:
 
 
 def _field_name(label: str, taken: set[str]) -> str:
-    base = re.sub(r"[^a-z0-9]+", "_", strip_accents(label).lower()).strip("_") or "field"
+    base = re.sub(r"[^a-z0-9]+", "_", strip_accents(label.casefold().translate(_IN_ASCII))).strip("_") or "field"
     base = (base if base[0].isalpha() else f"n_{base}")[: MAX_NAME_BYTES - 4].rstrip("_")
     if base in RESERVED | OWN_COLUMNS or re.fullmatch(r"ignored_[0-9]+", base):
         base += "_"
@@ -120,7 +134,7 @@ def _locale_of(columns: Sequence[Column], usual: Locale) -> Locale:
     """The other locale, if no column is a number in the usual one and one is in the other: most of its values have a decimal sign, and not
     three digits behind it, which may be a list of codes."""
     other: Locale = "it" if usual == "iso" else "iso"
-    sign = re.compile(r"[,.][0-9]{1,2}(?![0-9])[^,.]*$")
+    sign = re.compile(r"[,.]([0-9]{1,2}|[0-9]{4,})(?![0-9])[^,.]*$")
     if any(_is_number(column, usual) for column in columns):
         return usual
     clear = [
@@ -161,8 +175,8 @@ def _all_parse(kind: Kind, values: Iterable[str], locale: Locale) -> bool:
     return True
 
 
-def _key(columns: Sequence[Column]) -> tuple[list[Column], bool]:
-    """The shortest set of columns, from the left, whose values tell all rows apart; and whether there is one."""
+def _key(columns: Sequence[Column], rows: int) -> tuple[list[Column], bool]:
+    """The shortest set of columns, from the left, whose values tell that many rows apart; and whether there is one."""
     fit = [
         c
         for c in columns
@@ -170,8 +184,6 @@ def _key(columns: Sequence[Column]) -> tuple[list[Column], bool]:
         and c.kind is not Kind.NUMBER
         and max(map(len, c.filled), default=0) <= MAX_IDENTIFIER_CHARS
     ][:TRIED_FOR_KEY]
-    # A row may be there twice: that is one row.
-    rows = len(set(zip(*(c.values for c in columns), strict=True))) if columns else 0
     for candidates in (fit, [c for c in fit if c.kind is not Kind.TEXT]):
         for size in range(1, MAX_KEY_COLUMNS + 1):
             for chosen in _preferred(combinations(candidates, size)):
@@ -189,8 +201,8 @@ def _why_key(key: Sequence[Column], unique: bool, rows: int) -> str:
     if not key:
         return "the export has no column"
     if not unique:
-        return "a guess: no set of at most three columns tells the rows of this export apart"
-    return f"a guess: the shortest set of columns that tells the {rows} rows of this export apart"
+        return "a guess: no set of at most three columns tells the rows of this export apart, so it will be held"
+    return f"a guess: the shortest set of columns that tells the {counted(rows, 'row')} of this export apart"
 
 
 def _line(column: Column) -> str:

@@ -15,6 +15,7 @@ from archisync.store.runs import State
 from tests.conftest import REPOSITORY, Cli
 from tests.support.rows import sync
 
+PATH_HINT = "hint: check the path, and that this account may read it"
 EXAMPLES = REPOSITORY / "examples" / "types"
 ROWS = [
     ["Pos", "Artikel", "Preis", "Gültig ab", "Text"],
@@ -105,6 +106,24 @@ def test_a_stranger_s_export_is_synced_in_three_commands(cli: Cli, anna: Databas
     assert cli("type", "diff", str(tmp_path / "preise.toml")).returncode == 0
 
 
+def test_an_export_without_a_last_line_end_is_synced_with_the_setting_that_the_draft_names(
+    cli: Cli, anna: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "comuni.csv").write_text("codice;comune\n001;Roma\n002;Bari")
+    source = {"ARCHISYNC_SOURCE": str(tmp_path / "{type}.csv")}
+    text = cli("type", "draft", "comuni", "--from", str(tmp_path / "comuni.csv")).stdout
+    setting = "ARCHISYNC_CSV_FINAL_LINE_END_COMUNI=optional"
+    assert f"# Note: the last line has no line end: if the ERP always writes it so, set {setting}.\n" in text
+    assert cli("type", "apply", "-", stdin=text).returncode == 0
+    run = ("run", "comuni", "--agent", "anna", "--inline")
+    assert cli(*run, env=source).returncode == ExitCode.HELD
+    assert cli(*run, env=source | dict([setting.split("=")])).returncode == 0
+    assert anna.execute("select comune from agents.comuni order by 1").fetchall() == [
+        {"comune": "Bari"},
+        {"comune": "Roma"},
+    ]
+
+
 @pytest.mark.parametrize("name", ["returns", "stock", "targets"])
 def test_the_examples_are_synced(cli: Cli, anna: Database, name: str) -> None:
     agents.add(anna, "anna.bianchi", name=None, whitelisted=True)
@@ -138,13 +157,14 @@ def test_the_statements_are_what_apply_executes(cli: Cli, anna: Database) -> Non
     ("words", "stdin", "code", "message"),
     [
         (("check", "-"), "name = 5\n", 3, "error: standard input: name: 5 is no text"),
-        (("apply", "/nowhere/x.toml"), "", 2, "error: '/nowhere/x.toml' can't be read: No such file or directory"),
-        (("apply", "/tmp"), "", 2, "error: '/tmp' can't be read: Is a directory"),
+        (("apply", "/nowhere/x.toml"), "", 2, f"error: '/nowhere/x.toml' can't be read: No such file or directory\n{PATH_HINT}"),
+        (("apply", "/tmp"), "", 2, f"error: '/tmp' can't be read: Is a directory\n{PATH_HINT}"),
         (("diff", f"{EXAMPLES}/stock.toml"), "", 5, "error: the database has no type stock"),
         (("show", "retruns"), "", 2, "error: there is no sync type 'retruns'"),
         (("remove", "orders", "--yes"), "", 2, "error: orders comes with archisync"),
         (("remove", "returns"), "", 2, "error: that would remove the type returns; nothing was done"),
-        (("draft", "x", "--from", "/nowhere.csv"), "", 2, "error: '/nowhere.csv' can't be read: No such file or directory"),
+        (("draft", "x", "--from", "/nowhere.csv"), "", 2, f"error: '/nowhere.csv' can't be read: No such file or directory\n{PATH_HINT}"),
+        (("draft", "x", "--from", "/dev/null"), "", 2, f"error: '/dev/null' is no file\n{PATH_HINT}"),
         (("draft", "Order", "--from", f"{EXAMPLES}/exports/anna.bianchi/returns.csv"), "", 3, "error: the draft: name: 'Order'"),
     ],
 )  # fmt: skip

@@ -29,6 +29,8 @@ def kinds(values: list[str | None], locale: Locale = "iso") -> Kind:
         (["1.5", "2", None], Kind.NUMBER),
         (["-0.30", "1e+3"], Kind.NUMBER),
         (["1.234,56", "7,00"], Kind.NUMBER),  # the other notation, which a note names
+        (["50,937417", "7,0061", "51,5"], Kind.NUMBER),
+        (["50,937", "7,006"], Kind.IDENTIFIER),  # three digits: it may be a list of codes, or thousands
         (["1", "2", "3"], Kind.IDENTIFIER),  # digits alone: nobody can see whether leading zeros count
         (["00123", "00124"], Kind.IDENTIFIER),
         (["20261124", "20261125"], Kind.IDENTIFIER),
@@ -67,13 +69,16 @@ def test_the_key_is_the_shortest_unique_set_from_the_left_and_identifiers_come_f
 
 
 def test_a_row_that_is_there_twice_is_one_row() -> None:
-    assert drafted(["id", "name"], [["7", "bolt"], ["7", "bolt"], ["8", "bolt"]]).key == ("id",)
+    rows: list[list[str | None]] = [["7", "bolt"], ["7", "bolt"], ["8", "bolt"]]
+    assert drafted(["id", "name"], rows).key == ("id",)
+    assert "tells the 2 rows of this export apart" in draft("x", "x.csv", ["id", "name"], rows, "iso")
 
 
 def test_without_a_unique_set_the_first_column_is_proposed_and_the_draft_says_so() -> None:
     rows: list[list[str | None]] = [["red", None], ["red", "7"], ["red", "8"]]
     assert drafted(["colour", "n"], rows).key == ("colour",)
-    assert "a guess: no set of at most three columns" in draft("x", "x.csv", ["colour", "n"], rows, "iso")
+    said = "a guess: no set of at most three columns tells the rows of this export apart, so it will be held"
+    assert said in draft("x", "x.csv", ["colour", "n"], rows, "iso")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +86,7 @@ def test_without_a_unique_set_the_first_column_is_proposed_and_the_draft_says_so
     [
         ("NUMERO ORDINE", "numero_ordine"), ("Quantità (kg)", "quantita_kg"), ("Order", "order_"), ("agent_id", "agent_id_"),
         ("2024", "n_2024"), ("价格", "field"), ("x" * 100, "x" * 59), ("ok", "ok_"),
+        ("Straße", "strasse"), ("Fælles Øre", "faelles_ore"), ("Łączna", "laczna"),
     ],
 )  # fmt: skip
 def test_a_label_becomes_a_name_that_may_be_one(label: str, name: str) -> None:
