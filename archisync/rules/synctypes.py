@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from archisync.base.errors import UsageError
+from archisync import __version__
+from archisync.base.errors import ConfigurationError, UsageError
 from archisync.rules.typemodel import (
     MAX_INTERVAL_MINUTES,
     MIN_INTERVAL_MINUTES,
@@ -102,7 +103,11 @@ class Registry(Mapping[str, SyncType]):
         if (own := self._own.get(name)) is not None:
             import json
 
-            return replace(read(json.loads(own.declaration), file=f"the type {name}"), level=own.level)
+            try:
+                return replace(read(json.loads(own.declaration), file=f"the type {name}"), level=own.level)
+            except ConfigurationError as exc:
+                hint = f"archisync {__version__} can't read it: install here the version that declared it"
+                raise ConfigurationError(exc.message, hint=hint) from None
         declared = read(self.built_in[name], file="built_in.json")
         after = {other: document.get("after", ()) for other, document in self.built_in.items()}
         return replace(declared, level=levels(after, file="built_in.json")[name])

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from archisync import __version__
 from archisync.actions import types
 from archisync.base.errors import ArchisyncError, BusyError, ConfigurationError, NotFoundError, UsageError
 from archisync.rules.config import Config
@@ -19,9 +21,10 @@ from archisync.store import agents, audit, migrations, queued_runs, synctypes
 from archisync.store.audit import Actor, Via
 from archisync.store.database import Database, connected
 from archisync.store.grants import Role, grants_sql
+from archisync.store.runs import State
 from tests.conftest import REPOSITORY
 from tests.support.programs import postgresql_program
-from tests.support.rows import count
+from tests.support.rows import count, sync
 
 ACTOR = Actor(name="paolo@web1", via=Via.CLI)
 CONFIG = Config(environment={})
@@ -320,8 +323,9 @@ def test_a_declaration_that_this_version_can_t_read_stops_only_its_type(anna: Da
     anna.execute("update system.sync_types set declaration = null, sha256 = null where sync_type <> 'returns'")
     synctypes.load(anna)
     assert SYNC_TYPES["orders"].name == "orders"
-    with pytest.raises(ConfigurationError, match=r"^the type returns: from: an unknown key$"):
+    with pytest.raises(ConfigurationError, match=r"^the type returns: from: an unknown key$") as refused:
         SYNC_TYPES["returns"]
+    assert refused.value.hint == f"archisync {__version__} can't read it: install here the version that declared it"
 
 
 @pytest.mark.parametrize(
@@ -336,8 +340,8 @@ def test_the_database_refuses_what_is_no_type(anna: Database, wrong: str) -> Non
         anna.execute(wrong.encode())
 
 
-def test_a_dump_brings_types_tables_and_triggers_along(
-    anna: Database, database_url: str, empty_database_url: str
+def test_a_dump_brings_types_tables_and_triggers_along_and_syncs_go_on(
+    anna: Database, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
     apply(anna)
     anna.execute("insert into agents.returns (agent_id, return_number, order_number) values ('anna', 'R1', 'O1')")
@@ -354,3 +358,7 @@ def test_a_dump_brings_types_tables_and_triggers_along(
         db.execute("delete from system.outside_changes")
         db.execute("update agents.returns set reason = 'x'")
         assert count(db, "select count(*) from system.outside_changes where sync_type = 'returns'") == 1
+        (tmp_path / "returns.csv").write_text("NUMERO RESO,NUMERO ORDINE\nR1,O1\nR2,O1\n")
+        config = Config(environment={"ARCHISYNC_SOURCE": str(tmp_path / "{type}.csv")})
+        assert sync(db, config, "returns", "anna", trigger="scheduled").state is State.SUCCEEDED
+        assert count(db, "select count(*) from agents.returns") == 2
