@@ -27,6 +27,7 @@ AREAS: tuple[str, ...] = (
     "installed",
     "atscale",
     "panel",
+    "owntypes",
 )
 """Modules of this folder, in the order in which they run."""
 
