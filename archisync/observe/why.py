@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from archisync.base.errors import UsageError
+from archisync.base.text import with_hint
 from archisync.rules.config import Config
 from archisync.rules.due import Decision, PairState, Reason, decide
 from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType
@@ -54,7 +55,8 @@ class Explanation:
             last = "last run" if failures == 1 else f"last {failures} runs"
             yield f"its {last} failed: archisync history {named}"
         if (failure := self.last_failure) is not None:
-            yield f"run {failure.run_id} failed: {failure.message} (archisync show {failure.run_id})"
+            said = with_hint(failure.message or "-", failure.hint)
+            yield f"run {failure.run_id} failed: {said} (archisync show {failure.run_id})"
         if failures and self.pair.run_state is None:
             rests = self.pair.backoff_until is not None and self.pair.backoff_until > self.now
             yield f"to try again now: archisync retry {named}"

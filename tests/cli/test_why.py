@@ -121,9 +121,9 @@ def test_why_adds_that_its_last_runs_failed(cli: Cli, noon: Database) -> None:
         "note: its last run failed: archisync history orders --agent anna",
         "note: to try again now: archisync retry orders --agent anna",
     ]
-    run_id = add_run(noon, "failed", message="the ERP said no: set ARCHISYNC_X")
+    run_id = add_run(noon, "failed", message="the ERP said no", hint="set ARCHISYNC_X")
     assert _why(cli, "orders", "anna")[1].splitlines()[2] == (
-        f"note: run {run_id} failed: the ERP said no: set ARCHISYNC_X (archisync show {run_id})"
+        f"note: run {run_id} failed: the ERP said no (hint: set ARCHISYNC_X) (archisync show {run_id})"
     )
 
 
