@@ -109,13 +109,16 @@ class Unzipped:
             return cast(bytes, self._file.read(size))
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
             if "Not a gzipped file" in str(exc) and self._packed.first.startswith(_GZIP_MAGIC):
-                raise ExportError(
-                    f"{self._origin} has other bytes after the end of its gzip data",
-                    hint="the transfer or a script added them: transfer it in binary mode; " + self._hint,
-                ) from exc
+                raise self._has_more("gzip") from exc
             raise TruncatedError(
                 f"{self._origin}: the gzip data is truncated or damaged ({exc})", hint=self._hint
             ) from exc
+
+    def _has_more(self, packing: str) -> ExportError:
+        return ExportError(
+            f"{self._origin} has other bytes after the end of its {packing} data",
+            hint="the transfer or a script added them: transfer it in binary mode; " + self._hint,
+        )
 
 
 class _Unzstd(Unzipped):
@@ -139,6 +142,8 @@ class _Unzstd(Unzipped):
         try:
             return cast(bytes, self._file.read(size))
         except (EOFError, self._error) as exc:
+            if "Unknown frame descriptor" in str(exc):  # not of the first frame: its magic number was seen
+                raise self._has_more("zstd") from exc
             raise TruncatedError(
                 f"{self._origin}: the zstd data is truncated or damaged ({exc})", hint=self._hint
             ) from exc

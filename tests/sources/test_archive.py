@@ -1,5 +1,6 @@
 """Zip archives and zstd: the one export in them, and what is refused."""
 
+import gzip
 import io
 import os
 import stat
@@ -138,6 +139,20 @@ def _zstd(content: bytes) -> bytes:
     packed = zstd.compress(content)
     assert isinstance(packed, bytes)
     return packed
+
+
+@pytest.mark.parametrize("more", [b"\n", b"rubbish"])
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+@pytest.mark.parametrize("way", ["path", "exec"])
+def test_other_bytes_behind_packed_data_are_named(tmp_path: Path, way: str, packing: str, more: bytes) -> None:
+    packed = gzip.compress(CONTENT) if packing == "gzip" else _zstd(CONTENT)
+    (tmp_path / "orders.csv").write_bytes(packed + more)
+    template = f"{tmp_path}/{{type}}.csv" if way == "path" else f"exec:cat {tmp_path}/{{type}}.csv"
+    error = refused(request_of(tmp_path, template))
+    assert (type(error), f"has other bytes after the end of its {packing} data" in error.message) == (
+        ExportError,
+        True,
+    ), error
 
 
 @pytest.mark.parametrize("name", ["orders.csv", "orders.csv.zst"])
