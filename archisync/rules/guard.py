@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from archisync.base.text import counted, iso
 from archisync.rules.changedrows import Suspicion
@@ -19,6 +19,10 @@ HIGH_WATER_DAYS = 7
 SOME_VALUES, MANY_VALUES = 3, 5
 """Different values that a column must have had, in a table of three rows and in a larger one, where a rule wants many."""
 LEAST_NOTATION = 2
+LEAST_ROWS = 3
+"""Rows that go back with an older export in the same place; fewer are a correction by hand."""
+SAME_TIME = timedelta(seconds=2)
+"""File systems and servers round their times."""
 LEAST_QUARANTINED = 3
 """Fewer rejected rows don't hold an export: in a table of three rows, one bad cell is daily life."""
 GROWTH_FACTOR = 10
@@ -74,7 +78,7 @@ class Evidence:
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
     `suspicions`: what looks wrong in the rows that change, in the order of the rules. `notations`: columns with numbers in the other
     locale's notation. `newly_open`: the last line lacks its line end, and that of the last applied export had one. `written_at` and
-    `last_written_at`: when the ERP wrote this export, and the last applied one that lay beside it under another name.
+    `last_written_at`: when the ERP wrote this export, and the last applied one of the same folder; `beside`: under another name.
     """
 
     seen: int
@@ -89,6 +93,7 @@ class Evidence:
     newly_open: bool = False
     written_at: datetime | None = None
     last_written_at: datetime | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,9 +191,11 @@ def _broken(evidence: Evidence) -> Hold | None:
 
 
 def _older(evidence: Evidence) -> Hold | None:
-    """An old copy beside a file that has gone: every row would be as it was then."""
-    written, last = evidence.written_at, evidence.last_written_at
+    """An old copy beside a file that has gone, or in its place: the rows would be as they were then."""
+    written, last, plan = evidence.written_at, evidence.last_written_at, evidence.plan
     if written is None or last is None or written >= last:
+        return None
+    if not evidence.beside and (last - written < SAME_TIME or plan.changed + plan.vanishing < LEAST_ROWS):
         return None
     return Hold(
         rule=Rule.OLDER_FILE,

@@ -24,7 +24,6 @@ class Rule(StrEnum):
     OTHER_NOTATION = "other-notation"
     QUARANTINED = "quarantined"
     ANOTHER_AGENTS = "another-agents"
-    OLDER = "older"
     ROW_GROWTH = "row-growth"
     COLUMNS_SWAPPED = "columns-swapped"
     GARBLED = "garbled"

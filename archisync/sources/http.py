@@ -22,7 +22,7 @@ from archisync.sources import checksums
 from archisync.sources.httpanswer import Body, check_address, decoded, login_page, media_type, require_export
 from archisync.sources.httpget import AGAIN_HINT, Getter, shown
 from archisync.sources.httpsettings import http_settings, tls_context
-from archisync.sources.httpvalidators import conditions, validators
+from archisync.sources.httpvalidators import conditions, http_date, validators
 from archisync.sources.interface import Export, Fetched, Request, Unchanged
 from archisync.sources.spool import Spooled, spool
 from archisync.sources.template import fill
@@ -94,6 +94,7 @@ def _export(response: httpx.Response, url: httpx.URL, last_url: httpx.URL, reque
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
         validators=validators(response, last_url),
+        written_at=modified.timestamp() if (modified := http_date(response.headers.get("last-modified", ""))) else None,
     )
 
 

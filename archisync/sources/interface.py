@@ -49,8 +49,8 @@ class Export:
     digest of the decompressed content. `validators` are stored with a successful run and come back in the next request; they have at
     most `MAX_VALIDATOR_CHARS` in all. `details` go into the run's record, as JSON. `originals` are moved after the commit.
     `parts` are further files like the first, in order, where several are one export (`all=1`); sizes and digest are of all of them.
-    `written_at`: when the ERP wrote the file, in seconds since 1970, where a file system or bucket says so: an older one beside the applied
-    export is held.
+    `written_at`: when the ERP wrote the file, in seconds since 1970, where a file system, bucket or server says so: one that is older than
+    the applied export of the same folder is held.
     """
 
     path: Path

@@ -169,6 +169,8 @@ class _Guarded:
             raise self._broken("returned an export whose size or sha256 is not that of its file")
         if size_bytes > request.max_bytes:
             raise self._broken("returned an export that is larger than it may be")
+        if not (export.written_at is None or isinstance(export.written_at, int | float)):
+            raise self._broken("returned a time that is no number")
         self._check_texts([export.origin, export.suffix], export.validators, export.details)
         if not all(isinstance(part, str) for pair in export.validators.items() for part in pair):
             raise self._broken("returned validators that are not text")

@@ -155,8 +155,13 @@ class Sync:
             self._record.warn_about_lost(lost, records.layout)
             verdict = self._judge(target, comparison, export, before)
             self._write(comparison, verdict, layouts)
-            columns = {"columns": records.layout.found, "lost": {name: f"{day}" for name, day in lost.items()}}
-            return self._finish(comparison.staged, export, verdict, layouts, columns)
+            written = written_at(export, before)
+            more = {
+                "columns": records.layout.found,
+                "lost": {name: f"{day}" for name, day in lost.items()},
+                "written_at": f"{written}" if written else None,
+            }
+            return self._finish(comparison.staged, export, verdict, layouts, more)
 
     def _fetch(self) -> Fetched:
         """Fetch the export, unless the source says that it is still the one that was applied last."""
@@ -259,9 +264,9 @@ class Sync:
         self._record.warn_about_values(comparison)
 
     def _finish(
-        self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts, columns: dict[str, Any]
+        self, staged: Staged, export: Export, verdict: Verdict, layouts: DigestLayouts, more: dict[str, Any]
     ) -> Outcome:
-        """Record what the pair's next run needs to know, and end the run."""
+        """Record what the pair's next run needs to know, and end the run. `more`: besides what the arguments say."""
         outcome = self._applied_outcome(staged)
         # The same incomplete export must give its warning again, so it is never taken as unchanged.
         complete = not staged.missing
@@ -283,8 +288,7 @@ class Sync:
                 "run_id": self._run.run_id,
                 "read_as": self._read_as,
                 "origin": printable(export.origin),
-                "written_at": export.written_at and f"{written_at(export)}",
-                **columns,
+                **more,
             },
             warned=self._record.worth_telling,
         )

@@ -61,6 +61,8 @@ def judge_comparison(
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
+    folder, name = _place(printable(export.origin))
+    last_folder, last_name = _place(before.origin or "")
     evidence = Evidence(
         seen=staged.seen,
         valid=staged.valid,
@@ -72,8 +74,9 @@ def judge_comparison(
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         notations=notations(target, comparison, plan),
         newly_open=staged.open_ended and not before.open_ended,
-        written_at=written_at(export),
-        last_written_at=before.written_at if _lies_beside(export, before) else None,
+        written_at=written_at(export, before),
+        last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
+        beside=name != last_name,
     )
     hold = _hold(evidence, before)
     if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
@@ -114,17 +117,21 @@ def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
     )
 
 
-def _lies_beside(export: Export, before: Begun) -> bool:
-    """Whether the export is another file than the last one, of the same folder: the newest one was taken, and that has gone."""
-    if before.origin is None or export.sha256 == before.sha256:
-        return False
-    folder, _, name = printable(export.origin).rpartition("/")
-    last_folder, _, last_name = before.origin.rpartition("/")
-    return folder == last_folder and name != last_name
+def _place(origin: str) -> tuple[str, str]:
+    """Folder and name of an export."""
+    folder, _, name = origin.rpartition("/")
+    return folder, name
 
 
-def written_at(export: Export) -> datetime | None:
-    return datetime.fromtimestamp(export.written_at, UTC) if export.written_at is not None else None
+def written_at(export: Export, before: Begun) -> datetime | None:
+    """When the ERP wrote the export, where the source says so. Not later than now: a clock that was wrong once would make all later exports
+    look old."""
+    if export.written_at is None:
+        return None
+    try:
+        return min(datetime.fromtimestamp(export.written_at, UTC), before.now)
+    except (OverflowError, ValueError, OSError):
+        return None  # no calendar has that time
 
 
 class Told(TypedDict):

@@ -85,11 +85,49 @@ def test_an_older_file_is_held_until_a_person_accepts_it_or_a_newer_one_comes(fo
 
 
 @pytest.mark.parametrize("folder", ["customers.csv"], indirect=True)
-def test_what_a_person_puts_in_the_file_s_place_is_applied_whatever_its_time(folder: Folder) -> None:
+def test_a_row_that_a_person_corrects_in_the_file_is_applied_whatever_its_time(folder: Folder) -> None:
     folder.write(NEW, at=NOON + HOUR)
     assert folder.run().state == "succeeded"  # the first one is older than nothing
     folder.write(OLD, at=NOON)
     assert (folder.run().state, folder.name()) == ("succeeded", "Bar Vecchio")
+
+
+def customers(*names: str) -> str:
+    return "customer_id,name\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names, 1))
+
+
+@pytest.mark.parametrize("folder", ["customers.csv"], indirect=True)
+@pytest.mark.parametrize(
+    ("then", "seconds", "state"),
+    [
+        (("Vecchio", "Antico", "Nuovo C", "Nuovo D"), HOUR, "succeeded"),
+        (("Vecchio", "Antico", "Prisco", "Nuovo D"), HOUR, "held"),
+        (("Vecchio", "Antico", "Prisco", "Nuovo D"), 1, "succeeded"),  # times are rounded
+        (("Vecchio", "Antico", "Nuovo C"), HOUR, "held"),
+        (("Nuovo A", "Nuovo B", "Nuovo C", "Nuovo D", "E", "F", "G"), HOUR, "succeeded"),  # nothing goes back
+    ],
+)
+def test_an_older_file_in_the_same_place_is_held_where_three_rows_go_back(
+    folder: Folder, then: tuple[str, ...], seconds: int, state: str
+) -> None:
+    folder.write(customers("Nuovo A", "Nuovo B", "Nuovo C", "Nuovo D"), at=NOON + HOUR)
+    folder.run()
+    folder.write(customers(*then), at=NOON + HOUR - seconds)
+    run = folder.run()
+    assert (run.state, run.reason == "older-file") == (state, state == "held")
+    if state == "held":
+        held.decide(folder.db, run.run_id, accept=True, by="test", why="taken from the backup")
+        assert folder.run().state == "succeeded"
+        folder.write(customers("Nuovo A", "Nuovo B", "Nuovo C", "Nuovo D"), at=NOON + HOUR // 2)
+        assert folder.run().state == "succeeded"
+
+
+@pytest.mark.parametrize("folder", ["customers.csv"], indirect=True)
+def test_a_time_in_the_future_does_not_make_the_next_export_an_old_one(folder: Folder) -> None:
+    folder.write(customers("A", "B", "C", "D"), at=4_000_000_000)
+    folder.run()
+    folder.write(customers("E", "F", "G", "H"), at=3_999_000_000)
+    assert folder.run().state == "succeeded"
 
 
 @pytest.mark.parametrize("folder", ["customers.csv"], indirect=True)
