@@ -20,7 +20,7 @@ SOME_VALUES, MANY_VALUES = 3, 5
 """Different values that a column must have had, in a table of three rows and in a larger one, where a rule wants many."""
 LEAST_NOTATION = 2
 LEAST_ROWS = 3
-"""Rows that go back with an older export in the same place; fewer are a correction by hand."""
+"""Rows that go back with an older export in the same place, or of another agent's export; fewer are a correction by hand, or chance."""
 SAME_TIME = timedelta(seconds=2)
 """File systems and servers round their times."""
 LEAST_QUARANTINED = 3
@@ -77,8 +77,9 @@ class Evidence:
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
     `suspicions`: what looks wrong in the rows that change, in the order of the rules. `notations`: columns with numbers in the other
-    locale's notation. `newly_open`: the last line lacks its line end, and that of the last applied export had one. `written_at` and
-    `last_written_at`: when the ERP wrote this export, and the last applied one of the same folder; `beside`: under another name.
+    locale's notation. `another_agent`: the one for whom these very bytes were applied. `newly_open`: the last line lacks its line end, and
+    that of the last applied export had one. `written_at` and `last_written_at`: when the ERP wrote this export, and the last applied one of
+    the same folder; `beside`: under another name.
     """
 
     seen: int
@@ -90,6 +91,7 @@ class Evidence:
     plan: Plan = Plan()
     suspicions: Sequence[Weighed] = ()
     notations: Sequence[Notation] = ()
+    another_agent: str | None = None
     newly_open: bool = False
     written_at: datetime | None = None
     last_written_at: datetime | None = None
@@ -134,6 +136,7 @@ def judge(evidence: Evidence, limits: Limits = DEFAULTS) -> Hold | None:
         _older(evidence)
         or _notation(evidence)
         or _rejected(evidence, limits)
+        or _another_agents(evidence)
         or _more(evidence)
         or _values(findings)
         or _fewer(evidence, limits)
@@ -226,6 +229,15 @@ def _rejected(evidence: Evidence, limits: Limits) -> Hold | None:
         rule=Rule.QUARANTINED,
         message=f"{bad} of {evidence.seen} rows of the export were rejected: {_share(bad, evidence.seen)} "
         f"(at most {limits.drop} % are applied unasked)",
+    )
+
+
+def _another_agents(evidence: Evidence) -> Hold | None:
+    if evidence.another_agent is None:
+        return None
+    return Hold(
+        rule=Rule.ANOTHER_AGENTS,
+        message=f"the export is byte by byte the one that was applied for {evidence.another_agent}",
     )
 
 

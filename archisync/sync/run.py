@@ -160,6 +160,7 @@ class Sync:
                 "columns": records.layout.found,
                 "lost": {name: f"{day}" for name, day in lost.items()},
                 "written_at": f"{written}" if written else None,
+                "shared": verdict.shared,
             }
             return self._finish(comparison.staged, export, verdict, layouts, more)
 

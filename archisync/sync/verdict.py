@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
-from archisync.rules.guard import Evidence, Hold, Near, Plan, judge, nearest
+from archisync.rules.guard import LEAST_ROWS, Evidence, Hold, Near, Plan, judge, nearest
 from archisync.rules.reasons import Rule
+from archisync.rules.synctypes import Role, Scope
 from archisync.sources.interface import Export
-from archisync.store import held
+from archisync.store import applied_exports, held
 from archisync.store.applied_exports import Begun
 from archisync.sync.comparison import Comparison
 from archisync.sync.evidence import notations, weighed_suspicions
@@ -24,12 +25,13 @@ from archisync.sync.target import Target
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """`plan` is what applying the export would do. `hold` is None when it may be applied; `accepted`: because a person said so. `nearest`:
-    the rules that saw anything, where nobody has accepted it."""
+    the rules that saw anything, where nobody has accepted it. `shared`: another agent has the same export, and may have it."""
 
     plan: Plan
     hold: Hold | None
     accepted: bool = False
     nearest: Sequence[Near] = ()
+    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,7 @@ def judge_comparison(
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
+    other = _other_with(target, plan, before, export) if staged.valid >= LEAST_ROWS else None
     folder, name = _place(printable(export.origin))
     last_folder, last_name = _place(before.origin or "")
     evidence = Evidence(
@@ -73,6 +76,7 @@ def judge_comparison(
         plan=plan,
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         notations=notations(target, comparison, plan),
+        another_agent=other if before.known_rows else None,
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export, before),
         last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
@@ -80,8 +84,9 @@ def judge_comparison(
     )
     hold = _hold(evidence, before)
     if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
-        return Verdict(plan=plan, hold=hold, nearest=nearest(evidence, before.limits))
-    return Verdict(plan=plan, hold=None, accepted=True)
+        shared = before.shared or other is not None  # the first export is what nobody has seen otherwise
+        return Verdict(plan=plan, hold=hold, shared=shared, nearest=nearest(evidence, before.limits))
+    return Verdict(plan=plan, hold=None, accepted=True, shared=before.shared or hold.rule is Rule.ANOTHER_AGENTS)
 
 
 def _hold(evidence: Evidence, before: Begun) -> Hold | None:
@@ -115,6 +120,17 @@ def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
         vanishing=comparison.sample_vanishing(),
         changes=comparison.sample_changes(),
     )
+
+
+def _other_with(target: Target, plan: Plan, before: Begun, export: Export) -> str | None:
+    """Another agent for whom these bytes were applied, where they change most of what is known, or are the first. Customers without figures
+    of the agent's own may be the same for two."""
+    type_, touched = target.type, plan.changed + plan.vanishing
+    figures = {field.name for field in type_.fields if field.role is Role.COUNTER}
+    own = type_.order_reference or not figures or any(column.name in figures for column in target.columns)
+    if type_.scope is Scope.SHARED or before.shared or not own or touched * 2 < plan.known:
+        return None
+    return applied_exports.agent_with(target.db, type_.name, target.agent_id, export.sha256)
 
 
 def _place(origin: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""An export that is the wrong one as a whole: one in another notation."""
+"""An export that is the wrong one as a whole: another agent's, or one in another notation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,85 @@ from pathlib import Path
 import pytest
 
 from archisync.rules.config import Config
+from archisync.store import held
 from archisync.store.database import Database
 from tests.support.rows import sync
-from tests.sync.conftest import Deliver
+from tests.sync.conftest import AGENT, Deliver
 
 SERVICE = "service-account"
 ITALIAN = ("1.234,56", *["1.234"] * 7, "8,50", "9,50")
+
+
+OTHER = "luca.ferrari"
+
+
+def orders(*numbers: int, amount: str = ".50") -> str:
+    rows = (f"{n},2026-05-0{n % 9 + 1},{n}{amount}\n" for n in numbers)
+    return "order_id,created_at,total_amount\n" + "".join(rows)
+
+
+def test_the_bytes_of_another_agent_are_held(deliver: Deliver) -> None:
+    """Both may have the same keys, so that no row vanishes."""
+    text = orders(1, 2, 3, 4, 5)
+    deliver(text, "orders", agent=OTHER)
+    deliver(orders(1, 2, 3, 4, 5, amount=".75"), "orders")
+    run = deliver(text, "orders")
+    assert (run.state, run.reason) == ("held", "another-agents")
+    assert run.message == f"the export is byte by byte the one that was applied for {OTHER}"
+
+
+@pytest.mark.parametrize("first", [OTHER, AGENT])
+def test_agents_whose_first_exports_are_the_same_share_them(deliver: Deliver, first: str) -> None:
+    """Whoever gets the next one first."""
+    for agent in (OTHER, AGENT):
+        assert deliver(orders(1, 2, 3), "orders", agent=agent).state == "succeeded"
+    second = AGENT if first == OTHER else OTHER
+    for amount in (".75", ".85"):
+        for agent in (first, second):
+            assert deliver(orders(1, 2, 3, amount=amount), "orders", agent=agent).state == "succeeded"
+
+
+def test_who_shares_with_one_may_still_not_have_a_third_one_s(deliver: Deliver) -> None:
+    for agent in (OTHER, AGENT):
+        deliver(orders(1, 2, 3), "orders", agent=agent)
+    deliver(orders(4, 5, 6), "orders", agent="third")
+    assert deliver(orders(1, 2, 3), "orders", agent="third").reason == "another-agents"
+
+
+def test_empty_first_exports_are_not_shared(deliver: Deliver) -> None:
+    for agent in (OTHER, AGENT):
+        deliver(orders(), "orders", agent=agent)
+    deliver(orders(1, 2, 3, amount=".75"), "orders")
+    deliver(orders(1, 2, 3), "orders", agent=OTHER)
+    assert deliver(orders(1, 2, 3), "orders").reason == "another-agents"
+
+
+def test_agents_who_begin_to_share_an_export_are_asked_about_once(deliver: Deliver, connection: Database) -> None:
+    deliver(orders(1, 2, 3, amount=".75"), "orders")
+    deliver(orders(1, 2, 3), "orders", agent=OTHER)
+    run = deliver(orders(1, 2, 3), "orders")
+    assert run.reason == "another-agents"
+    held.decide(connection, run.run_id, accept=True, by="anna", why="they work together")
+    assert deliver(orders(1, 2, 3), "orders").state == "succeeded"
+    for agents in ((OTHER, AGENT), (AGENT, OTHER)):
+        for agent in agents:
+            text = orders(1, 2, 3, amount=".85" if agents[0] == OTHER else ".95")
+            assert deliver(text, "orders", agent=agent).state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("columns", "figures", "reason"), [("", "", "applied"), (",orders_count", ",7", "another-agents")]
+)
+def test_customers_without_figures_may_be_the_same_for_two_agents(
+    deliver: Deliver, columns: str, figures: str, reason: str
+) -> None:
+    def customers(name: str) -> str:
+        return f"customer_id,name{columns}\n" + "".join(f"C{n},{name} {n}{figures}\n" for n in range(9))
+
+    deliver(customers("A"), agent=OTHER)
+    deliver(customers("B"))
+    deliver(customers("C"), agent=OTHER)
+    assert deliver(customers("C")).reason == reason
 
 
 def products(*prices: str) -> str:
