@@ -66,7 +66,7 @@ COLUMN_SHARES: Mapping[Rule, int] = MappingProxyType(
 )
 """The rules that look at one column, and the percentage of its known values above which each holds. Those with a signature that daily life
 does not have (most changed dates are the old ones with day and month exchanged) hold at few rows; a column that people may clear or fill
-at once, at half of them. README says how the numbers were found."""
+at once, at half of them. `make bench` shows how many ruined exports are held so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,7 @@ AREAS: tuple[str, ...] = (
     "atscale",
     "panel",
     "owntypes",
+    "guarding",
 )
 """Modules of this folder, in the order in which they run."""
 

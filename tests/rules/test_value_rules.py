@@ -35,7 +35,7 @@ def test_there_are_as_many_ways_to_ruin_an_export_as_were_promised() -> None:
     ("size", "share", "caught"), [(5, 100, 80), (20, 60, 95), (20, 100, 95), (200, 60, 95), (200, 100, 95)]
 )
 def test_ruined_exports_are_held(size: int, share: int, caught: int) -> None:
-    """README has the whole table; `python -m tests.benchmarks guard` makes it."""
+    """`python -m tests.benchmarks guarding` makes the whole table."""
     held: Counter[bool] = Counter()
     missed = []
     for name in SYNC_TYPES:
