@@ -2,7 +2,7 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,7 @@ def test_modification_time_comes_back_with_the_next_request(tmp_path: Path, erp:
     headers = _dated(timedelta(hours=1))
     erp.answers["/o.csv"] = Answer(body=CONTENT, headers=headers)
     first = fetched(request_of(tmp_path, f"{erp.url}/o.csv"))
+    assert first.written_at == parsedate_to_datetime(headers["Last-Modified"]).timestamp()
     erp.answers["/o.csv"] = Answer(status=304)
     again = sources.fetch(request_of(tmp_path, f"{erp.url}/o.csv", validators=dict(first.validators)))
     assert isinstance(again, Unchanged)

@@ -125,6 +125,10 @@ ODD: dict[str, tuple[str, str]] = {
         MAKE + "return " + EXPORT.format(path="p", size=0, sha=EMPTY_SHA, more=", validators={'v': 'x' * 5000}"),
         "returned validators of more than 4096 characters",
     ),
+    "odd-time": (
+        MAKE + "return " + EXPORT.format(path="p", size=0, sha=EMPTY_SHA, more=", written_at='today'"),
+        "returned a time that is no number",
+    ),
     "nul-in-origin": ("p = Unchanged(origin='a\\0b'); request.validators['v'] = '1'; return p", NOT_RECORDED),
     "nul-in-details": (
         MAKE + "return " + EXPORT.format(path="p", size=0, sha=EMPTY_SHA, more=", details={'d': 'a\\0b'}"),
