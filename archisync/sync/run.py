@@ -155,11 +155,12 @@ class Sync:
             self._record.warn_about_lost(lost, records.layout)
             verdict = self._judge(target, comparison, export, before)
             self._write(comparison, verdict, layouts)
-            written = written_at(export, before)
+            written = written_at(export)
             more = {
                 "columns": records.layout.found,
                 "lost": {name: f"{day}" for name, day in lost.items()},
-                "written_at": f"{written}" if written else None,
+                # A time in the future would make all later exports look old.
+                "written_at": f"{min(written, before.now)}" if written else None,
                 "shared": verdict.shared,
             }
             return self._finish(comparison.staged, export, verdict, layouts, more)

@@ -78,7 +78,7 @@ def judge_comparison(
         notations=notations(target, comparison, plan),
         another_agent=other if before.known_rows else None,
         newly_open=staged.open_ended and not before.open_ended,
-        written_at=written_at(export, before),
+        written_at=written_at(export),
         last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
         beside=name != last_name,
     )
@@ -139,13 +139,10 @@ def _place(origin: str) -> tuple[str, str]:
     return folder, name
 
 
-def written_at(export: Export, before: Begun) -> datetime | None:
-    """When the ERP wrote the export, where the source says so. Not later than now: a clock that was wrong once would make all later exports
-    look old."""
-    if export.written_at is None:
-        return None
+def written_at(export: Export) -> datetime | None:
+    """When the ERP wrote the export, where the source says so."""
     try:
-        return min(datetime.fromtimestamp(export.written_at, UTC), before.now)
+        return None if export.written_at is None else datetime.fromtimestamp(export.written_at, UTC)
     except (OverflowError, ValueError, OSError):
         return None  # no calendar has that time
 
