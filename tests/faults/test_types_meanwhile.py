@@ -141,9 +141,9 @@ def filled(db: Database, column: str, day: int) -> bool:
     return found == len(AGENTS)
 
 
-def removed(cli: Cli) -> None:
+def removed(cli: Cli, *more: str) -> None:
     """Remove the type, again as long as a tick or a worker is faster. Each refusal says so."""
-    while (done := cli("type", "remove", "returns", "--yes")).returncode != 0:
+    while (done := cli("type", "remove", "returns", "--yes", *more)).returncode != 0:
         assert (done.returncode, done.stdout) == (ExitCode.BUSY, ""), done.stderr
         assert "\nhint: " in done.stderr
 
@@ -175,11 +175,15 @@ def test_types_come_change_and_go_while_ticks_and_workers_go_on(
         assert cli("db", "migrate").returncode == 0
         traffic.until(lambda: filled(connection, f"note_{NOTES}", traffic.days - 1))
         assert applied(declaration(NOTES, first=2)) == "returns: no longer written, and kept: note_1\n"
+        removed(cli, "--drop-table")
+        assert applied(declaration(NOTES, first=2)) == "returns: table agents.returns with 5 fields\n"
+        day = traffic.days
+        traffic.until(lambda: filled(connection, f"note_{NOTES}", day))
         removed(cli)
         last = count(connection, "select max(id) from system.sync_runs")
         fresh = f"select count(distinct (sync_type, agent_id)) from system.sync_runs where state = 'succeeded' and id > {last}"
         traffic.until(lambda: count(connection, fresh) == 4 * len(AGENTS) + 2)
-        said = applied(declaration(NOTES, "adopt = true"))
+        said = applied(declaration(NOTES, "adopt = true"))  # with note_1, which the table lacks
         assert said == "returns: table agents.returns adopted: nothing is dropped\n"
         traffic.end(connection)
 
@@ -196,7 +200,7 @@ def test_types_come_change_and_go_while_ticks_and_workers_go_on(
         assert count(connection, f"select count(*) from {table}") == ROWS * owners
         assert count(connection, f"select count(*) from {table} where {text} = 'day {traffic.days}'") == owners, name
     acts = [row["action"] for row in connection.execute("select action from system.audit order by id").fetchall()]
-    assert acts == ["type apply"] * (NOTES + 1) + ["type remove", "type apply"]
+    assert acts == ["type apply"] * (NOTES + 1) + ["type remove", "type apply"] * 2
 
 
 def test_a_worker_of_an_older_version_fails_the_runs_of_the_type_that_it_can_t_read_and_does_the_others(
