@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archisync.base.errors import ExitCode, UsageError
-from archisync.cli.arguments import DataAgentOption, Json, OptionalType, Reason, TypeArgument, data_agent
-from archisync.cli.context import actor, app
+from archisync.cli.arguments import DataAgentOption, EveryType, Json, OptionalType, Reason, TypeArgument, data_agent
+from archisync.cli.context import actor, app, one_or_all
 from archisync.cli.groups import command_group
 from archisync.rules.reasons import COLUMN_SHARES, Limits, Rule
-from archisync.rules.synctypes import all_types, sync_type
+from archisync.rules.synctypes import sync_type
 
 if TYPE_CHECKING:
     from archisync.rules.synctypes import SyncType
@@ -97,8 +97,14 @@ def _check_column(type_: SyncType, column: str) -> None:
 
 
 @commands.command()
-def reset(ctx: typer.Context, type_name: OptionalType = None, column: Column = "", reason: Reason = None) -> None:
-    """Put thresholds back to the defaults. Those of one type, of one of its columns, or all.
+def reset(
+    ctx: typer.Context,
+    type_name: OptionalType = None,
+    column: Column = "",
+    everything: EveryType = False,
+    reason: Reason = None,
+) -> None:
+    """Put thresholds back to the defaults. Those of one type, of one of its columns, or all with --all.
 
     Example: archisync guard reset prices
     """
@@ -106,7 +112,7 @@ def reset(ctx: typer.Context, type_name: OptionalType = None, column: Column = "
     from archisync.store import settings
 
     a = app(ctx)
-    types = [sync_type(type_name)] if type_name is not None else all_types()
+    types = one_or_all(a, type_name, everything, question="put the thresholds of all types back", command="guard reset")
     for type_ in types:
         _check_column(type_, column)
     with a.database("guard reset") as db, db.transaction():

@@ -154,7 +154,9 @@ def test_a_threshold_is_set_for_one_type_and_reset(sync: Sync, cli: Cli, connect
     listed = json.loads(cli("guard", "list", "--json").stdout)["guard"]
     assert {"sync_type": "customers", "drop": 80, "delete": 80, "rewrite": 50, "columns": {}} in listed
     assert {"sync_type": "orders", "drop": 50, "delete": 50, "rewrite": 50, "columns": {}} in listed
-    assert cli("guard", "reset").returncode == 0
+    bare = cli("guard", "reset")
+    assert (bare.returncode, bare.stderr.splitlines()[-1]) == (2, "hint: archisync guard reset TYPE   (or --all)")
+    assert cli("guard", "reset", "--all").returncode == 0
     assert (
         count(connection, "select count(*) from system.sync_settings where drop_percent = 50 and delete_percent = 50")
         == 6
