@@ -171,21 +171,24 @@ def identify(services: Services, request: Request) -> Person:
     """Raises Refusal: 401 for nobody, 429 for an address that has tried too many wrong tokens."""
     scope, people = request.scope, services.people
     seen: Seen = scope[SEEN]
-    given = header(scope, "authorization")
-    if given is not None and people.has_tokens:
-        kind, _, token = given.partition(" ")
-        return try_token(
-            services,
-            seen,
-            lambda: people.by_token(token.strip(), address=seen.address) if kind.lower() == "bearer" else None,
-        )
-    if (cookie := request.cookies.get(COOKIE)) and (person := people.by_session(cookie, address=seen.address)):
+    kind, _, token = (header(scope, "authorization") or "").partition(" ")
+    if (
+        kind.lower() == "bearer" and people.has_tokens
+    ):  # another kind is no token: proxies send names and passwords, too
+        return try_token(services, seen, lambda: people.by_token(token.strip(), address=seen.address))
+    if (cookie := _session(request)) and (person := people.by_session(cookie, address=seen.address)):
         return person
     if seen.by_proxy and (person := people.by_proxy(header(scope, people_header(services)), address=seen.address)):
         return person
     if person := people.anonymous(address=seen.address):
         return person
     raise unauthorized("sign in first")
+
+
+def _session(request: Request) -> str | None:
+    """The cookie of the sign-in page; None when there are two of them: one was planted, by a neighbouring site perhaps."""
+    names = [part.partition("=")[0].strip() for part in (header(request.scope, "cookie") or "").split(";")]
+    return request.cookies.get(COOKIE) if names.count(COOKIE) == 1 else None
 
 
 def people_header(services: Services) -> str:

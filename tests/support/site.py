@@ -100,6 +100,9 @@ def _plant_troubles(db: Database, ids: Sequence[str], hostile: str | None) -> No
                              "due_date": ["2026-12-31", None]}}
                  for n in range(1, 9)],
         planned={"rewritten": 118, "changed": 118, "new": 0, "vanishing": 0},
+        findings=[_finding("rescaled", "net_amount", "becomes 100 times as large", [["1240.50", "124050.00"], ["2240.50", "224050.00"],
+                   ["3240.50", "324050.00"]], hostile),
+                  _finding("emptied", "due_date", "loses its value", [["2026-12-31", ""]], hostile)],
     )  # fmt: skip
     add_run(
         db,
@@ -138,6 +141,18 @@ def _plant_troubles(db: Database, ids: Sequence[str], hostile: str | None) -> No
     )
 
 
+def _finding(rule: str, column: str, what: str, examples: list[list[str]], hostile: str | None) -> dict[str, object]:
+    message = (
+        hostile or f"{column}: {what} in 118 of 120 rows that have a value: 98 % (at most 10 % are applied unasked)"
+    )
+    return {
+        "rule": rule,
+        "column": hostile or column,
+        "message": message,
+        "examples": [*examples, [hostile, hostile]] if hostile else examples,
+    }
+
+
 def hold(
     db: Database,
     sync_type: str,
@@ -148,12 +163,14 @@ def hold(
     sample: list[object],
     changes: list[object],
     planned: dict[str, int],
+    findings: Sequence[object] = (),
 ) -> int:
     """An export of the pair that waits for a decision; its run."""
     run_id = add_run(db, "held", sync_type=sync_type, agent_id=agent_id, reason=rule, message=message, rows_seen=120)
     db.execute(
         "insert into system.held_exports (run_id, sync_type, agent_id, rule, message, acceptable, sha256, rows_valid, known_rows,"
-        " data_version, sample, planned, changes) select %s, %s, %s, %s, %s, true, %s, 66, 120, st.data_version, %s, %s, %s"
+        " data_version, sample, planned, changes, findings)"
+        " select %s, %s, %s, %s, %s, true, %s, 66, 120, st.data_version, %s, %s, %s, %s"
         " from system.sync_state st where st.sync_type = %s and st.agent_id = %s",
         [
             run_id,
@@ -165,6 +182,7 @@ def hold(
             Jsonb(sample),
             Jsonb(planned),
             Jsonb(changes),
+            Jsonb(list(findings)),
             sync_type,
             agent_id,
         ],

@@ -105,7 +105,18 @@ def test_another_site_or_name_can_do_nothing_even_with_a_token(
 
 def test_every_answer_has_the_headers_that_keep_other_pages_out(running: Panel) -> None:
     with running.client() as client:
-        for path in (LOOK, "/nothing", "/healthz", "/api/sync/intervals/none"):
+        paths = (
+            LOOK,
+            "/nothing",
+            "/healthz",
+            "/api/sync/intervals/none",
+            "/",
+            "/held",
+            "/sign-in",
+            "/static/panel.js",
+            "/metrics",
+        )
+        for path in paths:
             found = client.get(path).headers
             assert "frame-ancestors 'none'" in found["content-security-policy"]
             assert "unsafe" not in found["content-security-policy"]
@@ -171,6 +182,30 @@ def test_a_user_is_believed_only_from_a_proxy_and_only_once(
         assert client.post(STOP, headers={**SAME, "X-Forwarded-User": "anna"}).status_code == 401
         spoofed = {"X-Forwarded-Host": "localhost", "Host": "evil.example", "X-Forwarded-For": "127.0.0.1"}
         assert client.get(LOOK, headers=spoofed).status_code == 421
+
+
+SMUGGLED = (
+    "X-Forwarded-User : anna", "X-Forwarded-User: guest\r\n anna", "X-Forwarded-User: guest\r\nX-Forwarded-User: anna",
+    "X-Forwarded-User: guest\nX-Forwarded-User: anna", "X_Forwarded_User: anna", "X-Forwarded-User:\tanna\r\nx-forwarded-user: anna",
+    "X-Forwarded-User: anna\0", "X-Forwarded-User: guest\rX-Forwarded-User: anna",
+    "Content-Length: 0\r\nContent-Length: 40\r\nX-Forwarded-User: guest",
+    "Transfer-Encoding: xchunked\r\nContent-Length: 0\r\nX-Forwarded-User: guest",
+)  # fmt: skip
+
+
+def test_a_header_that_proxies_read_in_different_ways_names_nobody(
+    site: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    head = "POST /api/sync/auto-sync/stop HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\nConnection: close\r\n"
+    with panel(database_url, redis_url, tmp_path / "log", env=PROXY) as found, found.client(None) as client:
+        assert raw_request(found.port, f"{head}X-Forwarded-User: anna\r\n\r\n").startswith(b"HTTP/1.1 200")
+        for smuggled in SMUGGLED:
+            answer = raw_request(found.port, f"{head}{smuggled}\r\n\r\n").split(b"\r\n")[0]
+            assert answer.split(b" ")[1] in (b"400", b"401", b"403", b"501"), (smuggled, answer)
+        for prefix in ("//evil.example", "/\\evil.example", "https://evil.example", "/a/../..", "/<b>", "/a b"):
+            page = client.get("/", headers={"X-Forwarded-User": "guest", "X-Forwarded-Prefix": prefix})
+            assert 'href="/held"' in page.text, prefix
+            assert "evil" not in page.text
 
 
 def test_a_prefix_may_be_stripped_or_left_and_tricks_with_it_lead_nowhere(

@@ -39,12 +39,12 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str) -> Iterator[str]:
+def nginx(folder: Path, upstream: str, example: str = EXAMPLE) -> Iterator[str]:
     """nginx with the example in front of `upstream`; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    example = EXAMPLE.replace("http://127.0.0.1:8080", upstream)
+    example = example.replace("http://127.0.0.1:8080", upstream)
     configuration = folder / "nginx.conf"
     configuration.write_text(MAIN.format(folder=folder, port=port, example=example))
     assert NGINX is not None

@@ -37,6 +37,15 @@ class Comparison:
     rows: Sequence[tuple[Sequence[str], Mapping[str, Sequence[Any]]]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspect:
+    """What looks wrong with a column, or several: the sentence without its name, and some old and new values."""
+
+    column: str
+    words: str
+    examples: Sequence[Sequence[str]]
+
+
 def page(call: Call) -> Response:
     """GET /held?decided=: those that wait, or all."""
     decided = call.query.get("decided") == "all"
@@ -58,6 +67,7 @@ def one_page(call: Call) -> Response:
             title=f"Held: {title(h.sync_type, h.agent_id)}",
             h=h,
             pair_title=title(h.sync_type, h.agent_id),
+            suspects=suspects(h),
             compared=compare(h),
             vanishing=h.sample or [],
             key_names=_key_names(h, h.sample[0] if h.sample else []),
@@ -67,6 +77,18 @@ def one_page(call: Call) -> Response:
             run=history.get(db, h.run_id),
             deeds=audit.newest(db, run_id=h.run_id),
         )
+
+
+def suspects(h: Held) -> list[Suspect]:
+    """What the guard's rules about values found, whichever rule the export is held for."""
+    return [
+        Suspect(
+            column=found["column"],
+            words=found["message"].removeprefix(f"{found['column']}: "),
+            examples=found["examples"],
+        )
+        for found in h.findings or []
+    ]
 
 
 def compare(h: Held) -> Comparison | None:

@@ -148,6 +148,19 @@ def test_whoever_may_only_look_sees_every_page_and_no_question(shown: Panel, tro
                 assert [form for form in read(client, address).forms if form.startswith("/act/")] == [], address
 
 
+def test_nothing_changes_by_looking(shown: Panel, troubled: Database) -> None:
+    def written() -> list[int]:
+        tables = ("system.audit", "system.queued_runs", "system.pauses", "system.sync_runs", "agents.users")
+        return [count(troubled, f"select count(*) from {table}") for table in tables]
+
+    before = written()
+    with signed_in(shown) as client:
+        for address in addresses(troubled, "mario.bassi"):
+            assert client.get(address).status_code == 200, address
+            assert client.head(address).status_code == 200, address
+    assert written() == before
+
+
 WRONG = (
     ("/nothing", 404), ("/runs/0", 404), ("/runs/x", 404), ("/runs/99999999999999999999", 404), ("/held/1", 404), ("/types/cats", 400),
     ("/pair", 400), ("/pair?type=orders", 400), ("/pair?type=cats&agent=x", 400), ("/agent?id=nobody", 404), ("/agent", 404),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from archisync.rules.synctypes import SYNC_TYPES
+from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES
 from archisync.store import history, interventions, pairs, settings
 from archisync.store.database import Database
 from archisync.store.runs import State
@@ -59,6 +59,31 @@ def test_each_form_takes_its_role(role: Role, shown: Panel) -> None:
         for name, _, least in FORMS:
             assert (client.post(f"/act/{name}", data={}).status_code == 403) == (role < least), name
             assert client.get(f"/act/{name}").status_code == 405
+
+
+ELSEWHERE: tuple[dict[str, str], ...] = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "{url}", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "{url}", "Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://rebound.example", "Host": "rebound.example", "Sec-Fetch-Site": "same-origin"},
+)
+
+
+def test_no_page_of_another_site_can_send_a_form_or_see_a_page(shown: Panel, troubled: Database) -> None:
+    done = len(site.audited(troubled))
+    with signed_in(shown) as client:
+        cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+        for headers in ELSEWHERE:
+            given = {"Cookie": cookie} | {name: value.format(url=shown.url) for name, value in headers.items()}
+            for name, _, _ in FORMS:
+                answer = httpx.post(f"{shown.url}/act/{name}", data={**PAIR, "why": "x"}, headers=given, timeout=60)
+                assert answer.status_code == (421 if "Host" in headers else 403), (name, headers)
+        rebound = client.get("/", headers={"Host": "rebound.example:80"})
+        assert (rebound.status_code, "mario" in rebound.text) == (421, False)
+        bare = httpx.post(f"{shown.url}/act/sync", data=PAIR, headers={"Cookie": cookie}, timeout=60)
+        assert bare.status_code == 403  # a browser always says where a form comes from
+    assert len(site.audited(troubled)) == done
 
 
 def test_a_pair_is_synced_its_rest_ended_and_its_run_cancelled(shown: Panel, troubled: Database) -> None:
@@ -165,6 +190,52 @@ def test_an_export_is_decided_with_a_reason(shown: Panel, troubled: Database) ->
         assert refused(client, "reject", 404, run=1, why="x").startswith("Run 1 has no held export")
     assert site.waiting(troubled) == 0
     assert [action for *_, action in site.audited(troubled)[:2]] == ["held accept", "held reject"]
+
+
+def test_a_held_export_shows_which_column_looks_wrong_how_much_of_it_and_old_and_new_values(
+    shown: Panel, troubled: Database
+) -> None:
+    first, second = (count(troubled, f"select {f}(run_id) from system.held_exports") for f in ("min", "max"))
+    with signed_in(shown) as client:
+        page = client.get(f"/held/{second}").text
+        found = page.partition("What looks wrong</h2>")[2].partition("<h2>")[0]
+        rows = [re.sub(r"<[^>]*>", " ", row).split() for row in found.split("<tr>")[2:]]
+        assert [" ".join(row) for row in rows] == [
+            "net_amount becomes 100 times as large in 118 of 120 rows that have a value: 98 % (at most 10 % are applied unasked)"
+            " 1240.50 → 124050.00 2240.50 → 224050.00 3240.50 → 324050.00",
+            "due_date loses its value in 118 of 120 rows that have a value: 98 % (at most 10 % are applied unasked) 2026-12-31 → empty",
+        ]
+        assert "What looks wrong" not in client.get(f"/held/{first}").text
+
+
+def test_of_an_export_that_nobody_could_read_the_rows_are_unknown(shown: Panel, troubled: Database) -> None:
+    run_id = count(troubled, "select max(run_id) from system.held_exports")
+    troubled.execute(
+        "update system.held_exports set rule = 'unreadable', acceptable = false, rows_valid = null, planned = '{}', sample = '[]',"
+        " changes = '[]', findings = '[]' where run_id = %s",
+        [run_id],
+    )
+    with signed_in(shown) as client:
+        page = client.get(f"/held/{run_id}").text
+        assert "rows in the export <b>unknown</b>" in page
+        assert "It can't be applied" in unescape(page)
+        assert "Apply it once" not in page
+        assert "unknown rows in the export" in client.get("/held").text
+
+
+def test_what_all_agents_share_is_called_by_its_type_alone(shown: Panel, troubled: Database) -> None:
+    run_id = site.hold(
+        troubled, "products", SHARED_AGENT, message="no rows", rule="zero-rows", sample=[], changes=[], planned={}
+    )
+    with signed_in(shown) as client:
+        act(client, "reject", run=run_id)
+        troubled.execute(
+            "update system.held_exports set decision = null, decided_by = null where run_id = %s", [run_id]
+        )
+        for address in ("/", "/held", f"/held/{run_id}", "/types/products", "/audit"):
+            text = re.sub(r"<[^>]*>", "", client.get(address).text)
+            assert "products" in text
+            assert SHARED_AGENT not in text, address
 
 
 def test_settings_are_changed_only_as_they_were_seen(shown: Panel, troubled: Database) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from archisync.store.database import Database
 from archisync.web.attempts import ALLOWED
+from archisync.web.calls import COOKIE
 from archisync.web.pages.look import local_path
 from tests.support.panel import OPERATOR_TOKEN, READ_TOKEN, TOKEN, Panel, panel, signed_in
 
@@ -44,6 +45,33 @@ def test_a_wrong_token_is_named_and_counted(shown: Panel) -> None:
         assert answer.status_code == 429
         assert "retry-after" in answer.headers
         assert "set-cookie" not in answer.headers
+
+
+def test_a_session_that_somebody_planted_is_not_the_one_of_whoever_signs_in(shown: Panel) -> None:
+    with signed_in(shown, READ_TOKEN, name="eve") as eve:
+        planted = eve.cookies[COOKIE]
+    for fixed in (planted, "made.up", ""):
+        answer = httpx.post(
+            f"{shown.url}/sign-in",
+            data={"token": TOKEN, "name": "anna"},
+            headers={"Origin": shown.url, "Cookie": f"{COOKIE}={fixed}"},
+            timeout=60,
+        )
+        given = answer.cookies[COOKIE]
+        assert given not in (fixed, planted)
+        with shown.client(None, Cookie=f"{COOKIE}={given}") as client:
+            assert ">anna</span>" in client.get("/").text
+            # The domain of a neighbour may plant a second one, and the browser sends both.
+            both = client.get("/", headers={"Cookie": f"{COOKIE}={given}; {COOKIE}={planted}"})
+            assert (both.status_code, both.headers["location"]) == (303, "/sign-in")
+        with shown.client(None, Cookie=f"{COOKIE}={planted}") as client:
+            assert "(read-only)" in client.get("/").text
+
+
+def test_a_form_of_ten_megabytes_is_refused_before_anybody_has_signed_in(shown: Panel) -> None:
+    with httpx.Client(base_url=shown.url, headers={"Origin": shown.url}, timeout=60) as client:
+        assert client.post("/sign-in", data={"token": "x" * 10_000_000}).status_code == 413
+        assert client.get("/sign-in").status_code == 200
 
 
 def test_another_site_can_neither_sign_in_nor_out(shown: Panel) -> None:
