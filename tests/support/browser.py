@@ -105,6 +105,15 @@ class Browser:
         """The whole page as PNG."""
         return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"])
 
+    def keep(self, name: str, *, width: int, schemes: tuple[bool, ...] = (False, True)) -> None:
+        """Keep pictures of the page in the folder that ARCHISYNC_TEST_SCREENSHOTS names, light and dark, if it is set."""
+        if folder := os.environ.get("ARCHISYNC_TEST_SCREENSHOTS"):
+            for dark in schemes:
+                self.look(width=width, dark=dark)
+                (Path(folder) / f"panel-{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(
+                    self.screenshot()
+                )
+
     def _ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}

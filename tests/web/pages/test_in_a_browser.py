@@ -106,8 +106,8 @@ def look(chrome: Browser, address: str, *, width: int, dark: bool, name: str = "
         ".map((e) => e.outerHTML.slice(0, 200))"
     )
     assert chrome.evaluate(out) == [], (address, width)
-    if (folder := os.environ.get("ARCHISYNC_TEST_SCREENSHOTS")) and name:
-        (Path(folder) / f"panel-{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(chrome.screenshot())
+    if name:
+        chrome.keep(name, width=width, schemes=(dark,))
 
 
 def violations(chrome: Browser, source: str) -> list[str]:
@@ -251,6 +251,18 @@ def test_an_open_page_says_who_is_away_and_goes_on_when_they_are_back(
         own_valkey.start()
         wait_until(quick, f"{state} === '' && document.querySelector('.strip').innerText.includes('workers 0')")
     wait_until(quick, f"{state}.includes('The server does not answer.')")
+
+
+def test_no_other_page_can_put_the_panel_into_a_frame(shown: Panel, chrome: Browser, tmp_path: Path) -> None:
+    """So nobody is made to click on what he does not see."""
+    page = tmp_path / "evil.html"
+    page.write_text(f'<iframe src="{shown.url}/sign-in"></iframe>')
+    sign_in(chrome, shown)
+    chrome.open(page, width=800, dark=False)
+    end = monotonic() + PATIENCE_S
+    while not any("frame-ancestors" in said for said in chrome.problems):
+        assert monotonic() < end, chrome.problems
+        chrome.evaluate("new Promise((done) => requestAnimationFrame(() => done(true)))")
 
 
 def test_whoever_is_signed_out_meanwhile_is_told(shown: Panel, quick: Browser) -> None:

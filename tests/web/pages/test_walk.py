@@ -40,6 +40,7 @@ def test_without_a_terminal(width: int, shown: Panel, troubled: Database, chrome
     chrome.open(f"{shown.url}/", width=width, dark=width == 360)
     chrome.submit("form.sheet", token=OPERATOR_TOKEN, name="anna")
     assert "orders of mario.bassi: 4 failures in a row" in seen(chrome)
+    chrome.keep("walk-1-overview", width=width)
 
     chrome.press(".waits a[href*='mario.bassi']")  # why are they old?
     said = seen(chrome)
@@ -48,29 +49,36 @@ def test_without_a_terminal(width: int, shown: Panel, troubled: Database, chrome
     assert "the ERP refused the login (401)" in said
     assert "check ARCHISYNC_HTTP_TOKEN_ORDERS" in said
     assert "A success ends the rest: mend the cause, then try now." in said
+    chrome.keep("walk-2-why", width=width)
 
     chrome.submit("form[action='/act/sync']", why="the ERP has a new password")  # sync them now
     run_id = pairs.state(troubled, SYNC_TYPES["orders"], "mario.bassi").run_id
     assert run_id is not None
     assert f"orders of mario.bassi, run {run_id}: queued, and handed to the workers" in seen(chrome)
     assert "It waits in the queue." in seen(chrome)
+    chrome.keep("walk-3-queued", width=width)
     chrome.press(f".stack a[href='/runs/{run_id}']")
     assert "anna asked for it: the ERP has a new password." in seen(chrome)
+    chrome.keep("walk-4-run", width=width)
 
     chrome.press("a.name")
     chrome.submit("#type-orders form", minutes="15")  # less often
     assert "orders: every 15 min, from the next tick on (it was 10)" in seen(chrome)
     assert chrome.evaluate("document.querySelector('#type-orders [name=minutes]').value") == "15"
+    chrome.keep("walk-5-interval", width=width)
 
     chrome.press("nav a[href='/held']")  # what waits for me?
     run_held = count(troubled, "select max(run_id) from system.held_exports")
     chrome.press(f"a[href='/held/{run_held}']")
     assert "118 of 120 known rows would be rewritten" in seen(chrome)
     assert "1240.50 → 124050.00" in seen(chrome)
+    assert "becomes 100 times as large in 118 of 120 rows" in seen(chrome)
+    chrome.keep("walk-6-held", width=width)
     chrome.fill("form.decide", why="a decimal sign was lost")
     chrome.press("form.decide button.no")
     assert "is rejected, now and whenever it comes again; the known rows stay" in seen(chrome)
     assert "Rejected by anna" in seen(chrome)
+    chrome.keep("walk-7-decided", width=width)
 
     assert history.get(troubled, run_id).requested_by == "anna"
     assert {s.sync_type: s.interval_minutes for s in settings.all_settings(troubled)}["orders"] == 15
@@ -78,6 +86,7 @@ def test_without_a_terminal(width: int, shown: Panel, troubled: Database, chrome
     chrome.press("nav a[href='/audit']")
     assert all(word in seen(chrome) for word in ("held reject", "interval set", "a decimal sign was lost", "panel"))
     assert [action for *_, action in site.audited(troubled)[:3]] == ["held reject", "interval set", "run"]
+    chrome.keep("walk-8-audit", width=width)
 
 
 def test_the_picture_of_the_readme(shown: Panel, troubled: Database, chrome: Browser) -> None:
