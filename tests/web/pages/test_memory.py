@@ -31,14 +31,14 @@ def resident_bytes(process: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
 @pytest.mark.parametrize(
-    "lasts_s", [pytest.param(3, marks=pytest.mark.slow), pytest.param(HOUR_S, marks=pytest.mark.soak)]
+    "lasts_s", [pytest.param(2, marks=pytest.mark.slow), pytest.param(HOUR_S, marks=pytest.mark.soak)]
 )
 def test_memory_is_flat_while_browsers_poll(lasts_s: int, shown: Panel, troubled: Database) -> None:
     """The first requests load what is needed for the first time; after them, the last samples are held against the first."""
     sizes: list[int] = []
     with signed_in(shown) as browser, shown.client(TOKEN) as program:
         asked, tags = count(), dict.fromkeys(POLLED, "")
-        poll(browser, program, tags, rounds=6)
+        poll(browser, program, tags, rounds=4)
         end = monotonic() + lasts_s
         while monotonic() < end or len(sizes) < 2:
             number = next(asked)
