@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from starlette.responses import Response
@@ -13,6 +14,8 @@ from archisync.web.calls import Call, Refusal, storable
 from archisync.web.pages.look import show
 
 LISTED = 50
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+"""Its first characters are enough to know it by, as on the page of the held export."""
 
 
 def page(call: Call) -> Response:
@@ -52,7 +55,9 @@ def changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return _SHA256.sub(lambda found: f"{found[0][:12]}…", value)
+    return "–" if value is None else json.dumps(value)
 
 
 def _number(text: str | None) -> int | None:

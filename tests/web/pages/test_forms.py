@@ -209,21 +209,6 @@ def test_a_held_export_shows_which_column_looks_wrong_how_much_of_it_and_old_and
         assert "What looks wrong" not in client.get(f"/held/{first}").text
 
 
-def test_of_an_export_that_nobody_could_read_the_rows_are_unknown(shown: Panel, troubled: Database) -> None:
-    run_id = count(troubled, "select max(run_id) from system.held_exports")
-    troubled.execute(
-        "update system.held_exports set rule = 'unreadable', acceptable = false, rows_valid = null, planned = '{}', sample = '[]',"
-        " changes = '[]', findings = '[]' where run_id = %s",
-        [run_id],
-    )
-    with signed_in(shown) as client:
-        page = client.get(f"/held/{run_id}").text
-        assert "rows in the export <b>unknown</b>" in page
-        assert "It can't be applied" in unescape(page)
-        assert "Apply it once" not in page
-        assert "unknown rows in the export" in client.get("/held").text
-
-
 def test_what_all_agents_share_is_called_by_its_type_alone(shown: Panel, troubled: Database) -> None:
     run_id = site.hold(
         troubled, "products", SHARED_AGENT, message="no rows", rule="zero-rows", sample=[], changes=[], planned={}

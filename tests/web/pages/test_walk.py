@@ -84,6 +84,7 @@ def test_without_a_terminal(width: int, shown: Panel, troubled: Database, chrome
     assert {s.sync_type: s.interval_minutes for s in settings.all_settings(troubled)}["orders"] == 15
     assert held.held_export(troubled, run_held).decided_why == "a decimal sign was lost"
     chrome.press("nav a[href='/audit']")
+    assert "rejected, sha256 3f1c3f1c3f1c… a decimal" in seen(chrome).replace("why ", "")
     assert all(word in seen(chrome) for word in ("held reject", "interval set", "a decimal sign was lost", "panel"))
     assert [action for *_, action in site.audited(troubled)[:3]] == ["held reject", "interval set", "run"]
     chrome.keep("walk-8-audit", width=width)
