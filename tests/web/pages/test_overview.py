@@ -63,10 +63,11 @@ def test_an_interval_is_saved_once_and_says_who_did_it(shown: Panel, troubled: D
 
 def test_an_unchanged_page_is_not_sent_again_though_time_passes(shown: Panel, troubled: Database) -> None:
     with signed_in(shown) as client:
-        first = client.get("/")
-        tag = first.headers["etag"]
-        same = [client.get("/", headers={"If-None-Match": tag}).status_code for _ in range(3)]
-        assert 304 in same  # a step of a bar may have passed meanwhile
+        for _ in range(5):  # a step of a bar may pass meanwhile
+            tag = client.get("/").headers["etag"]
+            if (status := client.get("/", headers={"If-None-Match": tag}).status_code) == 304:
+                break
+        assert status == 304
         record_tick(troubled, ago="1 s")
         assert client.get("/", headers={"If-None-Match": tag}).status_code == 200
 
