@@ -63,7 +63,8 @@ def judge_comparison(
     """
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
-    other = _other_with(target, plan, before, export) if staged.valid >= LEAST_ROWS else None
+    other = _other_with(target, plan, before, export) if staged.valid else None
+    may_be_same = staged.valid < LEAST_ROWS or not _has_figures(target)
     folder, name = _place(printable(export.origin))
     last_folder, last_name = _place(before.origin or "")
     evidence = Evidence(
@@ -76,7 +77,7 @@ def judge_comparison(
         plan=plan,
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         notations=notations(target, comparison, plan),
-        another_agent=other if before.known_rows else None,
+        another_agent=other if before.known_rows and not may_be_same else None,
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export),
         last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
@@ -84,7 +85,7 @@ def judge_comparison(
     )
     hold = _hold(evidence, before)
     if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
-        shared = before.shared or other is not None  # the first export is what nobody has seen otherwise
+        shared = before.shared or (other is not None and not before.known_rows)
         return Verdict(plan=plan, hold=hold, shared=shared, nearest=nearest(evidence, before.limits))
     return Verdict(plan=plan, hold=None, accepted=True, shared=before.shared or hold.rule is Rule.ANOTHER_AGENTS)
 
@@ -123,14 +124,16 @@ def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
 
 
 def _other_with(target: Target, plan: Plan, before: Begun, export: Export) -> str | None:
-    """Another agent for whom these bytes were applied, where they change most of what is known, or are the first. Customers without figures
-    of the agent's own may be the same for two."""
-    type_, touched = target.type, plan.changed + plan.vanishing
-    figures = {field.name for field in type_.fields if field.role is Role.COUNTER}
-    own = type_.order_reference or not figures or any(column.name in figures for column in target.columns)
-    if type_.scope is Scope.SHARED or before.shared or not own or touched * 2 < plan.known:
+    """Another agent for whom these bytes were applied, where they change most of what is known, or are the first."""
+    if target.type.scope is Scope.SHARED or before.shared or (plan.changed + plan.vanishing) * 2 < plan.known:
         return None
-    return applied_exports.agent_with(target.db, type_.name, target.agent_id, export.sha256)
+    return applied_exports.agent_with(target.db, target.type.name, target.agent_id, export.sha256)
+
+
+def _has_figures(target: Target) -> bool:
+    """Whether the export has what is one agent's own. Customers without it may be the same for two."""
+    figures = {field.name for field in target.type.fields if field.role is Role.COUNTER}
+    return bool(target.type.order_reference) or not figures or any(c.name in figures for c in target.columns)
 
 
 def _place(origin: str) -> tuple[str, str]:
