@@ -58,7 +58,7 @@ def write_exports(folder: Path, day: int) -> None:
         header, row = text.splitlines()
         shared = name in SYNC_TYPES and SYNC_TYPES[name].scope is Scope.SHARED
         for agent in [SHARED_AGENT] if shared else AGENTS:
-            lines = [row.format(n=n, text=f"day {day}" if n == 1 else "stays") for n in range(1, ROWS + 1)]
+            lines = [row.format(n=n, text=f"day {day}" if n == 1 else f"of {agent}") for n in range(1, ROWS + 1)]
             path = folder / agent / f"{name}.csv"
             path.parent.mkdir(exist_ok=True)
             new = path.with_suffix(".new")

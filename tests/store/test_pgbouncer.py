@@ -59,7 +59,7 @@ def test_ticks_and_commands_work_through_transaction_pooling_with_a_direct_worke
         ["status"],
         ["why", "orders", AGENT],
         ["interval", "set", "orders", "15"],
-        ["interval", "reset"],
+        ["interval", "reset", "--all"],
         ["pause", "--agent", AGENT, "--until", "2h"],
         ["resume", "--agent", AGENT],
         ["agent", "list"],
