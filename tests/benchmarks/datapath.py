@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,7 +252,9 @@ class Peers:
         return seconds
 
 
-def figures(settings: Settings) -> Iterator[Figure]:
+@contextmanager
+def new_peers() -> Iterator[Peers]:
+    """The peers on a server of their own."""
     with (
         temporary_folder() as servers,
         EmbeddedPostgres(servers, durable=True) as server,
@@ -259,7 +262,11 @@ def figures(settings: Settings) -> Iterator[Figure]:
         tempfile.TemporaryDirectory() as folder,
     ):
         migrate(db, {})
-        peers = Peers(db, server.url, Path(folder))
+        yield Peers(db, server.url, Path(folder))
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    with new_peers() as peers:
         yield from _against_copy(peers, settings)
         yield from _against_rows(peers, settings)
         yield _wal(peers, settings)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from archisync.rules.synctypes import SYNC_TYPES
-from archisync.standalone.folders import temporary_folder
-from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.store.database import connected
-from archisync.store.migrations import migrate
 from archisync.sync import verdict
-from tests.benchmarks.datapath import Case, Peers, cases
+from tests.benchmarks.datapath import Case, Peers, cases, new_peers
 from tests.benchmarks.figures import Figure, Settings, side_by_side
 from tests.support import mutations, weighing
 from tests.support.tables import table
@@ -25,14 +19,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
     for size in (5, 20, 200) if settings.quick else (5, 20, 200, 2000):
         for share in (30, 60, 100):
             yield _held(size, share)
-    with (
-        temporary_folder() as servers,
-        EmbeddedPostgres(servers, durable=True) as server,
-        connected(server.url, purpose="bench", answer_timeout_s=600) as db,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        migrate(db, {})
-        peers = Peers(db, server.url, Path(folder))
+    with new_peers() as peers:
         for rows in (200, 2000) if settings.quick else (200, 2000, 20_000):
             for case in cases(rows):
                 if case.base is not None:
