@@ -7,8 +7,9 @@ from datetime import datetime
 
 from archisync.base.errors import UsageError
 from archisync.base.text import iso
-from archisync.rules.reasons import Limits
+from archisync.rules.reasons import Changes, Limits
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType, sync_type
+from archisync.rules.thresholds import check_threshold
 from archisync.store import agents, audit, clock, settings
 from archisync.store.audit import Actor, Deed
 from archisync.store.database import Database
@@ -70,6 +71,17 @@ def set_limits(db: Database, actor: Actor, limits: Mapping[SyncType, Limits], *,
             for type_, wanted in limits.items()
         ]
         audit.record(db, actor, "guard set", deeds, why=why)
+
+
+def change_limits(db: Database, actor: Actor, type_: SyncType, changes: Changes, *, why: str | None = None) -> Limits:
+    """Change some thresholds of one type; all that it has then. Raises UsageError for one that it can't have."""
+    for share, column in changes:
+        check_threshold(share, column, type_)
+    with db.transaction():
+        settings.lock(db, type_)  # of two who change different thresholds at once, neither is forgotten
+        limits = settings.all_limits(db)[type_.name].changed(changes)
+        set_limits(db, actor, {type_: limits}, why=why)
+    return limits
 
 
 def _shares(limits: Limits) -> dict[str, object]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from archisync.base.errors import ExitCode, UsageError
+from archisync.base.errors import ExitCode
 from archisync.cli.arguments import DataAgentOption, EveryType, Json, OptionalType, Reason, TypeArgument, data_agent
 from archisync.cli.context import actor, app, one_or_all
 from archisync.cli.groups import command_group
-from archisync.rules.reasons import COLUMN_SHARES, Limits, Rule
+from archisync.rules.reasons import COLUMN_SHARES, SHARES, Limits
 from archisync.rules.synctypes import sync_type
+from archisync.rules.thresholds import check_column, check_threshold
 
-if TYPE_CHECKING:
-    from archisync.rules.synctypes import SyncType
-
-OF_ROWS = tuple(Limits().of_rows)
-_SHARES = (*OF_ROWS, *map(str, COLUMN_SHARES))
 commands = command_group("When an export is held.")
 
 
@@ -56,7 +52,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 def set_(
     ctx: typer.Context,
     type_name: TypeArgument,
-    share: Annotated[str, typer.Argument(metavar="SHARE", help=", ".join(_SHARES))],
+    share: Annotated[str, typer.Argument(metavar="SHARE", help=", ".join(SHARES))],
     percent: Annotated[str, typer.Argument(metavar="PERCENT", help="0 to 100; 100 switches this one rule off")],
     column: Column = "",
     reason: Reason = None,
@@ -65,35 +61,16 @@ def set_(
 
     Example: archisync guard set prices rescaled 30 unit_price
     """
-    from dataclasses import replace
-
-    from archisync.actions.settings import set_limits
+    from archisync.actions.settings import change_limits
     from archisync.store import settings
 
     a = app(ctx)
     type_, value = sync_type(type_name), settings.check_percent(percent)
-    if share not in _SHARES:
-        raise UsageError(f"there is no threshold {share!r}", hint="allowed: " + ", ".join(_SHARES))
-    if column and share in OF_ROWS:
-        raise UsageError(
-            f"{share} is a share of rows, not of a column", hint=f"archisync guard set {type_.name} {share} {value}"
-        )
-    _check_column(type_, column)
-    with a.database("guard set") as db, db.transaction():
-        limits = settings.all_limits(db)[type_.name]
-        if share in OF_ROWS:
-            limits = replace(limits, **{share: value})  # type: ignore[arg-type]
-        else:
-            limits = replace(limits, columns={**limits.columns, (Rule(share), column): value})
-        set_limits(db, actor(), {type_: limits}, why=reason)
+    check_threshold(share, column, type_)
+    with a.database("guard set") as db:
+        change_limits(db, actor(), type_, {(share, column): value}, why=reason)
     where = f"{type_.name}, {column}" if column else type_.name
     a.output.line(f"{where}: an export is held above {value} % ({share})")
-
-
-def _check_column(type_: SyncType, column: str) -> None:
-    names = [field.name for field in type_.fields]
-    if column and column not in names:
-        raise UsageError(f"{type_.name} has no column {column!r}", hint="allowed: " + ", ".join(names))
 
 
 @commands.command()
@@ -108,19 +85,17 @@ def reset(
 
     Example: archisync guard reset prices
     """
-    from archisync.actions.settings import set_limits
-    from archisync.store import settings
+    from archisync.actions.settings import change_limits, set_limits
 
     a = app(ctx)
     types = one_or_all(a, type_name, everything, question="put the thresholds of all types back", command="guard reset")
     for type_ in types:
-        _check_column(type_, column)
+        check_column(column, type_)
     with a.database("guard reset") as db, db.transaction():
-        limits = dict.fromkeys(types, Limits())
-        if column:
-            before = settings.all_limits(db)
-            limits = {t: _without(before[t.name], column) for t in types}
-        set_limits(db, actor(), limits, why=reason)
+        if not column:
+            set_limits(db, actor(), dict.fromkeys(types, Limits()), why=reason)
+        for type_ in types if column else ():
+            change_limits(db, actor(), type_, {(rule, column): None for rule in COLUMN_SHARES}, why=reason)
     for type_ in types:
         a.output.line(
             f"{type_.name}, {column}: the type's thresholds" if column else f"{type_.name}: default thresholds"
@@ -159,9 +134,3 @@ def say_of_file(
         a.output.table(["rule", "column", "saw %", "holds above %"], rows, empty="no rule saw anything")
     if found.hold:
         raise typer.Exit(ExitCode.HELD)
-
-
-def _without(limits: Limits, column: str) -> Limits:
-    from dataclasses import replace
-
-    return replace(limits, columns={of: percent for of, percent in limits.columns.items() if of[1] != column})

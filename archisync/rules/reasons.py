@@ -102,7 +102,26 @@ class Limits:
         known = {(Rule(rule), column): percent for (rule, _, column), percent in split.items() if rule in COLUMN_SHARES}
         return replace(self, columns=known)
 
+    def changed(self, changes: Changes) -> Limits:
+        """The same, but for these. Each passes `thresholds.check_threshold`."""
+        rows, columns = self.of_rows, dict(self.columns)
+        for (share, column), percent in changes.items():
+            if share in ROW_SHARES:
+                rows[share] = DEFAULT_PERCENT if percent is None else percent
+            elif percent is None:
+                columns.pop((Rule(share), column), None)
+            else:
+                columns[Rule(share), column] = percent
+        return Limits(**rows, columns=columns)
+
     def share(self, rule: Rule, column: str) -> int:
         """The percentage of a column's known values above which this rule, one of COLUMN_SHARES, holds."""
         found = self.columns.get((rule, column), self.columns.get((rule, "")))
         return COLUMN_SHARES[rule] if found is None else found
+
+
+ROW_SHARES = tuple(Limits().of_rows)
+SHARES = (*ROW_SHARES, *map(str, COLUMN_SHARES))
+"""The names of all thresholds."""
+Changes = Mapping[tuple[str, str], int | None]
+"""Thresholds by share and column ("" for one of rows, or of every column). None: back to the default."""

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from archisync.rules.reasons import SHARES
+from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.support.panel import OPERATOR_TOKEN, READ_TOKEN, Panel, panel
@@ -189,6 +191,16 @@ WRONG: list[Wrong] = [
     ("POST", "/clear", {"type": "orders"}, USAGE, ("whose orders?", "send agent, or all: true for those of all agents")),
     ("PATCH", "/intervals/orders", {"interval_minutes": 4}, USAGE, ("interval_minutes is 4", "allowed: a whole number from 5 to 1440")),
     ("PATCH", "/guard/orders", {"drop": 101}, USAGE, ("drop is 101", "allowed: a whole number from 0 to 100")),
+    ("PATCH", "/guard/orders", {"columns": ["rescaled"]}, USAGE,
+     ("columns is ['rescaled']", "allowed: an object with values that are null or a whole number from 0 to 100")),
+    ("PATCH", "/guard/orders", {"columns": {"rescaled": "30"}}, USAGE,
+     ("columns is '30'", "allowed: an object with values that are null or a whole number from 0 to 100")),
+    ("PATCH", "/guard/orders", {"columns": {"drop": 30}}, USAGE,
+     ("drop is a share of rows, not of a column", "send drop beside columns")),
+    ("PATCH", "/guard/orders", {"columns": {"odd net_amount": 30}}, USAGE,
+     ("there is no threshold 'odd'", f"allowed: {', '.join(SHARES)}")),
+    ("PATCH", "/guard/orders", {"columns": {"rescaled colour": 30}}, USAGE,
+     ("orders has no column 'colour'", f"allowed: {', '.join(f.name for f in SYNC_TYPES['orders'].fields)}")),
     ("POST", "/declarations", {"toml": "name ="}, (400, "wrong-usage", 3),
      ("the declaration: it is not TOML: Invalid value (at end of document)",
       "https://toml.io; archisync type draft writes a file to begin with")),

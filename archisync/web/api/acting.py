@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from archisync.actions import agents, exports, runs, settings, types
@@ -11,7 +10,7 @@ from archisync.base.errors import ConfigurationError, UsageError
 from archisync.base.text import counted
 from archisync.observe import documents
 from archisync.rules import declarations
-from archisync.rules.reasons import Limits
+from archisync.rules.reasons import ROW_SHARES
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES, Scope, SyncType
 from archisync.rules.times import parse_moment
 from archisync.schedule import force
@@ -21,14 +20,12 @@ from archisync.store import clock
 from archisync.store import settings as stored
 from archisync.store.database import Database
 from archisync.store.queued_runs import Forced
-from archisync.web.api.parameters import SENT, Given, Parameter, type_names
+from archisync.web.api.parameters import SENT, Given, Kind, Parameter, type_names
 from archisync.web.api.reading import RUN, TYPE, interval, thresholds
 from archisync.web.api.routes import ApiRoute, Document, check_match
 from archisync.web.calls import Call, Refusal
 from archisync.web.contract import FORCED_AT_ONCE, delivered, force_pairs
 from archisync.web.people import Role
-
-SHARES = tuple(Limits().of_rows)
 
 
 def start_runs(call: Call, given: Given) -> Document:
@@ -146,16 +143,32 @@ def set_interval(call: Call, given: Given) -> Document:
 
 
 def set_guard(call: Call, given: Given) -> Document:
-    """Change thresholds of a type, in percent of the known rows; 100 switches that one rule off. null: back to the default."""
-    type_, sent = SYNC_TYPES[given["type"]], [share for share in SHARES if share in given[SENT]]
+    """Change thresholds of a type, in percent of the known rows, or of a column's values; 100 switches that one rule off.
+
+    null: back to the default. What is not sent stays as it is, in `columns` too.
+    """
+    type_, sent = SYNC_TYPES[given["type"]], given[SENT]
     with call.database() as db, db.transaction():
         _check_unchanged(call, db, type_, thresholds)
-        if sent:
-            wanted = {s: getattr(Limits(), s) if given[s] is None else given[s] for s in sent}
-            back = len(sent) == len(SHARES) and all(given[s] is None for s in sent)
-            limits = Limits() if back else replace(stored.all_limits(db)[type_.name], **wanted)
-            settings.set_limits(db, call.person.actor, {type_: limits}, why=given["reason"])
+        changes: dict[tuple[str, str], int | None] = {
+            (share, ""): given[share] for share in ROW_SHARES if share in sent
+        }
+        if "columns" in sent:
+            columns = given["columns"]
+            if columns is None:
+                columns = dict.fromkeys(stored.all_limits(db)[type_.name].of_columns)
+            changes |= {_share_and_column(name): percent for name, percent in columns.items()}
+        if changes:
+            settings.change_limits(db, call.person.actor, type_, changes, why=given["reason"])
         return thresholds(db, type_.name)
+
+
+def _share_and_column(name: str) -> tuple[str, str]:
+    """Of the name of a threshold in the documents. Raises UsageError for a share of rows, which has a field of its own."""
+    share, _, column = name.partition(" ")
+    if share in ROW_SHARES:
+        raise UsageError(f"{share} is a share of rows, not of a column", hint=f"send {share} beside columns")
+    return share, column
 
 
 def _check_unchanged(call: Call, db: Database, type_: SyncType, read: Callable[[Database, str], Document]) -> None:
@@ -233,8 +246,8 @@ _WHY = Parameter(name="why", meaning="your reason; recorded with your name", req
 _AGENTS = Parameter(name="agents", kind="texts", meaning="ids of agents", required=True)
 
 
-def _share(name: str, meaning: str) -> Parameter:
-    return Parameter(name=name, kind="integer", meaning=meaning, least=0, most=100, nullable=True)
+def _share(name: str, meaning: str, *, kind: Kind = "integer") -> Parameter:
+    return Parameter(name=name, kind=kind, meaning=meaning, least=0, most=100, nullable=True)
 
 
 def _post(
@@ -310,9 +323,11 @@ ROUTES: tuple[ApiRoute, ...] = (
         "/guard/{type}", set_guard, "GET guard/{type}", "guard set, guard reset",
         (
             _share("drop", "an export with so many rows fewer is held"), _share("delete", "one that deletes so many is held"),
-            _share("rewrite", "one that rewrites so many is held"), _REASON,
+            _share("rewrite", "one that rewrites so many is held"),
+            _share("columns", "shares of a column's values, by rule, or by rule and column with a blank between", kind="percents"), _REASON,
         ),
-        {"rewrite": 80, "reason": "new price list"}, method="PATCH", parts=(TYPE,), matches=True, role=Role.ADMIN,
+        {"rewrite": 80, "columns": {"rescaled": 30, "emptied": None}, "reason": "new price list"},
+        method="PATCH", parts=(TYPE,), matches=True, role=Role.ADMIN,
     ),
     _post(
         "/declarations", declare, "POST declarations", "type apply",

@@ -13,7 +13,7 @@ from archisync.rules.synctypes import SYNC_TYPES, sync_type
 from archisync.store.history import LARGEST_ID
 from archisync.web.calls import storable
 
-Kind = Literal["text", "integer", "boolean", "texts", "integers"]
+Kind = Literal["text", "integer", "boolean", "texts", "integers", "percents"]
 LONGEST_TEXT = 1000
 MOST_ITEMS = 1000
 """In a list: a body with more than that is refused for its size, as a rule."""
@@ -23,13 +23,17 @@ _WORDS = {
     "boolean": "true or false",
     "texts": "a list of texts",
     "integers": "a list of whole numbers",
+    "percents": "an object with values that are null or a whole number",
 }
+
+_NUMBERS = ("integer", "integers", "percents")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One value that may be sent. `allowed`: the words that it may be. `least` and `most`: of a number; `longest`: of a text.
-    `example`: what the OpenAPI document shows, and a test sends. `nullable`: null means that the value goes back to its default."""
+    `example`: what the OpenAPI document shows, and a test sends. `nullable`: null means that the value goes back to its default,
+    as it always does in `percents`."""
 
     name: str
     kind: Kind = "text"
@@ -64,10 +68,14 @@ class Parameter:
             if not isinstance(value, list) or not 0 < len(value) <= MOST_ITEMS:
                 raise self._wrong(value)
             return [self._one(item) for item in value]
+        if self.kind == "percents":
+            if not isinstance(value, dict) or len(value) > MOST_ITEMS:
+                raise self._wrong(value)
+            return {storable(self.name, key): None if one is None else self._one(one) for key, one in value.items()}
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
-        if self.kind in ("integer", "integers"):
+        if self.kind in _NUMBERS:
             whole = int(value) if isinstance(value, float) and value.is_integer() else value
             if not isinstance(whole, int) or isinstance(whole, bool) or not self.least <= whole <= self.most:
                 raise self._wrong(value)
@@ -88,7 +96,7 @@ class Parameter:
         allowed = _WORDS[self.kind]
         if self.allowed is not None:
             allowed = ", ".join(self.allowed())
-        elif self.kind in ("integer", "integers"):
+        elif self.kind in _NUMBERS:
             allowed += f" from {self.least} to {self.most}"
         elif self.kind in ("text", "texts"):
             allowed += f" of 1 to {self.longest} characters"
@@ -97,7 +105,7 @@ class Parameter:
     def schema(self) -> dict[str, Any]:
         """Its schema in OpenAPI 3.1."""
         one: dict[str, Any]
-        if self.kind in ("integer", "integers"):
+        if self.kind in _NUMBERS:
             one = {"type": "integer", "minimum": self.least, "maximum": self.most}
         elif self.kind == "boolean":
             one = {"type": "boolean"}
@@ -107,6 +115,9 @@ class Parameter:
             one = {"type": "string", "enum": list(self.allowed())}
         if self.kind in ("texts", "integers"):
             one = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_ITEMS}
+        if self.kind == "percents":
+            values = {**one, "type": ["integer", "null"]}
+            one = {"type": "object", "additionalProperties": values, "maxProperties": MOST_ITEMS}
         if self.nullable:
             one["type"] = [one["type"], "null"]
         return one | ({"default": self.default} if self.default is not None else {})

@@ -47,6 +47,7 @@ FORMS: tuple[tuple[str, Endpoint, Role], ...] = (
     ("interval", settings_forms.set_interval, Role.OPERATOR),
     ("enabled", settings_forms.set_enabled, Role.ADMIN),
     ("guard", settings_forms.set_limits, Role.ADMIN),
+    ("guard-column", settings_forms.set_column_limit, Role.ADMIN),
     ("sync", run_forms.sync, Role.OPERATOR),
     ("again", run_forms.again, Role.OPERATOR),
     ("cancel", run_forms.cancel, Role.OPERATOR),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from starlette.responses import Response
 
 from archisync.actions import settings as actions
-from archisync.rules.reasons import Limits
+from archisync.rules.reasons import ROW_SHARES, Changes, Limits
 from archisync.rules.synctypes import SyncType, sync_type
 from archisync.store import settings
 from archisync.store.database import Database
@@ -20,6 +18,7 @@ def set_interval(call: Call) -> Response:
     """POST /act/interval: `type`, `minutes`, and `was`, the interval that the page showed."""
     type_, minutes = sync_type(field(call, "type")), settings.check_interval(field(call, "minutes"))
     with call.database() as db, db.transaction():
+        settings.lock(db, type_)
         known = _settings(db, type_)
         if field(call, "was") != str(known.interval_minutes):
             raise Refusal(
@@ -55,19 +54,35 @@ def set_enabled(call: Call) -> Response:
 
 def set_limits(call: Call) -> Response:
     """POST /act/guard: `type`, `drop`, `delete`, `rewrite`, and `was`, what the page showed."""
+    wanted = {share: settings.check_percent(field(call, share)) for share in ROW_SHARES}
+    type_ = _change_limits(call, {(share, ""): percent for share, percent in wanted.items()})
+    drop, delete, rewrite = wanted.values()
+    return done(call, f"{type_.name}: held above {drop} % fewer, {delete} % gone, {rewrite} % rewritten rows")
+
+
+def set_column_limit(call: Call) -> Response:
+    """POST /act/guard-column: `type`, `rule`, `column` (empty: every one), `percent` (empty: back to the default), and `was`."""
+    rule, column, percent = field(call, "rule"), field(call, "column"), optional(call, "percent")
+    value = None if percent is None else settings.check_percent(percent)
+    type_ = _change_limits(call, {(rule, column): value})
+    where = f"{type_.name}, {column}" if column else type_.name
+    return done(call, f"{where}: {rule} {'is as for other types' if value is None else f'holds above {value} %'}")
+
+
+def _change_limits(call: Call, changes: Changes) -> SyncType:
     type_ = sync_type(field(call, "type"))
-    drop, delete, rewrite = (settings.check_percent(field(call, name)) for name in ("drop", "delete", "rewrite"))
     with call.database() as db, db.transaction():
-        known = settings.all_limits(db).get(type_.name, Limits())
-        if field(call, "was") != f"{known.drop},{known.delete},{known.rewrite}":
+        settings.lock(db, type_)
+        if field(call, "was") != as_shown(settings.all_limits(db).get(type_.name, Limits())):
             raise Refusal(
                 412,
                 f"somebody has changed the guard of {type_.name} meanwhile; nothing was changed",
                 hint="look again, then save",
             )
-        wanted = replace(known, drop=drop, delete=delete, rewrite=rewrite)
-        actions.set_limits(db, actor(call), {type_: wanted}, why=optional(call, "why"))
-    return done(
-        call,
-        f"{type_.name}: held above {wanted.drop} % fewer, {wanted.delete} % gone, {wanted.rewrite} % rewritten rows",
-    )
+        actions.change_limits(db, actor(call), type_, changes, why=optional(call, "why"))
+    return type_
+
+
+def as_shown(limits: Limits) -> str:
+    """What a page shows of the thresholds, for a form to send back as `was`."""
+    return ",".join(f"{name} {percent}" for name, percent in {**limits.of_rows, **limits.of_columns}.items())

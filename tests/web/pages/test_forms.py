@@ -225,11 +225,13 @@ def test_what_all_agents_share_is_called_by_its_type_alone(shown: Panel, trouble
 
 
 def test_settings_are_changed_only_as_they_were_seen(shown: Panel, troubled: Database) -> None:
-    guard = {"type": "orders", "drop": "40", "delete": "30", "rewrite": "20", "was": "50,50,50"}
+    guard = {"type": "orders", "drop": "40", "delete": "30", "rewrite": "20", "was": "drop 50,delete 50,rewrite 50"}
     with signed_in(shown) as client:
         assert act(client, "guard", **guard) == "orders: held above 40 % fewer, 30 % gone, 20 % rewritten rows"
         assert refused(client, "guard", 412, **guard).startswith("Somebody has changed the guard of orders meanwhile")
-        assert "percentage" in refused(client, "guard", 400, **guard | {"drop": "101", "was": "40,30,20"})
+        assert "percentage" in refused(
+            client, "guard", 400, **guard | {"drop": "101", "was": "drop 40,delete 30,rewrite 20"}
+        )
         assert (
             act(client, "enabled", type="ddt", enabled="false") == "ddt: not scheduled any more, from the next tick on"
         )
@@ -239,6 +241,35 @@ def test_settings_are_changed_only_as_they_were_seen(shown: Panel, troubled: Dat
         assert refused(client, "interval", 400, type="orders") == "The form has no field minutes"
     limits = settings.all_limits(troubled)["orders"]
     assert (limits.drop, limits.delete, limits.rewrite) == (40, 30, 20)
+
+
+def test_a_threshold_of_a_column_is_set_seen_and_put_back(shown: Panel, troubled: Database) -> None:
+    def limits() -> dict[str, int]:
+        return settings.all_limits(troubled)["orders"].of_columns
+
+    of_column = {"type": "orders", "rule": "rescaled", "column": "gross_amount", "percent": "30"}
+    with signed_in(shown) as client:
+        page = client.get("/settings").text
+        assert "Usual thresholds of values<span" in page
+        [was] = re.findall(r'id="values-orders".*?name="was" value="([^"]*)"', page, re.S)
+        assert act(client, "guard-column", **of_column, was=was) == "orders, gross_amount: rescaled holds above 30 %"
+        assert limits() == {"rescaled gross_amount": 30}
+        assert refused(client, "guard-column", 412, **of_column, was=was).startswith("Somebody has changed the guard")
+        page = client.get("/settings").text
+        assert "1 threshold of values" in page
+        [back] = re.findall(r'data-key="rescaled gross_amount">.*?<form[^>]*>(.*?)</form>', page, re.S)
+        fields = {name: unescape(value) for name, value in re.findall(r'name="([^"]*)" value="([^"]*)"', back)}
+        assert "Rescaled, gross_amount: 30 %." in read_as_reader(shown)
+        for wrong in ({"rule": "drop"}, {"rule": "odd"}, {"column": "colour"}, {"percent": "101"}):
+            refused(client, "guard-column", 400, **of_column | {"was": fields["was"]} | wrong)
+        assert act(client, "guard-column", **fields) == "orders, gross_amount: rescaled is as for other types"
+    assert limits() == {}
+    assert [action for *_, action in site.audited(troubled)[:2]] == ["guard set"] * 2
+
+
+def read_as_reader(shown: Panel) -> str:
+    with signed_in(shown, READ_TOKEN) as client:
+        return client.get("/settings").text
 
 
 def test_agents_come_leave_and_are_removed(shown: Panel, troubled: Database) -> None:
