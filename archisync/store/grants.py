@@ -118,6 +118,16 @@ do $$ declare of_type record; begin
     execute format('grant {0} on %s to {1}', of_type.table_name::regclass);
   end loop;
 end $$;"""
+# A login that may not create roles can run the rest again once they are there.
+_SQL_ROLE = """\
+do $$ begin
+  if not exists (select from pg_roles where rolname = '{0}') then create role {0} nologin; end if;
+exception
+  when duplicate_object then null;
+  when insufficient_privilege then raise exception '% may not create the role {0}', current_user
+    using hint = 'run this as a superuser (once the roles are there, the owner of the schema may run it again): '
+      'runuser -u postgres -- psql --single-transaction --set ON_ERROR_STOP=1 ' || quote_ident(current_database()) || ' -f -';
+end $$;"""
 _SQL_ALL_BUT = """\
 do $$ begin execute (select format('grant {0} (%s) on {1} to {2}', string_agg(quote_ident(attname), ', ')) from pg_attribute
   where attrelid = '{1}'::regclass and attnum > 0 and not attisdropped and attname <> all ('{{{3}}}')); end $$;"""
@@ -166,7 +176,8 @@ def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
             hint="lower-case letters, digits and underscores, at most 40, beginning with a letter",
         )
     lines = [
-        "-- Roles for archisync, each with the rights that it needs. Run this as the owner of the schema, again after each upgrade:",
+        "-- Roles for archisync, each with the rights that it needs. Run this as a superuser, or as the owner of the schema if it may",
+        "-- create roles (createrole). After each upgrade the owner alone may run it again:",
         '--   archisync db grants | psql --single-transaction --set ON_ERROR_STOP=1 "$ARCHISYNC_DATABASE_URL"',
         "-- The owner of the schema runs `archisync db migrate`, not one of these roles.",
         "set search_path = pg_catalog, pg_temp;",
@@ -184,7 +195,7 @@ def grants_sql(prefix: str = DEFAULT_PREFIX) -> str:
 def _role_sql(role: Role, name: str) -> list[str]:
     lines = [
         f"-- {MEANING[role]}",
-        f"do $$ begin create role {name} nologin; exception when duplicate_object then null; end $$;",
+        _SQL_ROLE.format(name),
         f"revoke all on all tables in schema system, agents, shared from {name};",
         f"grant usage on schema system, agents, shared to {name};",
     ]

@@ -39,7 +39,7 @@ AGENTS = "anna.bianchi luca.ferrari giulia.romano"
 
 # The reasons for which a block may be left out, and the only commands that such a block may have. None of them is archisync's.
 NOT_RUN = {
-    "pip downloads from a package index": r"python3 -m venv \S+|\. \S+/bin/activate"
+    "pip downloads from a package index": r"(/usr/bin/)?python3 -m venv \S+|\. \S+/bin/activate"
     r"|(/opt/archisync/bin/)?pip install (--upgrade )?'(\.|archisync)\[[a-z,]+\]'( +# in a checkout: pip install '\.\[[a-z,]+\]')?",
     "installs Debian packages and makes a role in the system's PostgreSQL, as root": r"apt install [a-z0-9 -]+"
     r"|runuser -u postgres -- create(user|db) .+",
@@ -272,14 +272,15 @@ def test_cluster(at_work: dict[str, str], folder: Path, own_postgres: EmbeddedPo
 def test_server(
     environment: dict[str, str], folder: Path, own_postgres: EmbeddedPostgres, own_valkey: EmbeddedValkey
 ) -> None:
-    """As far as a test may go: below its folder instead of /etc, with servers of its own, and nobody else's account."""
+    """As far as a test may go: below its folder instead of /etc, with servers of its own and the roles that the guide makes."""
     with psycopg.connect(own_postgres.url, autocommit=True) as db:
-        db.execute("create role archisync superuser login")
+        db.execute("create role archisync login")
+        db.execute("alter database archisync owner to archisync")
         [(sockets,)] = db.execute("show unix_socket_directories").fetchall()
     programs = folder / "erp" / "venv" / "bin"
     socket = unquote(urlsplit(own_valkey.url).path)
     scripts = {
-        "runuser": f'shift 3; export PGHOST="{sockets}" PGUSER=archisync; exec "$@"',
+        "runuser": f'export PGHOST="{sockets}" PGUSER="$2"; shift 3; exec "$@"',
         "redis-cli": f'exec {shutil.which("redis-cli")} -s "{socket}" "$@"',
         "pg_restore": f'exec {postgresql_program("pg_restore")} "$@"',
         "createdb": f'exec {postgresql_program("createdb")} "$@"',
@@ -293,7 +294,7 @@ def test_server(
     for place in ("etc/systemd/system", "usr/local/bin"):
         (folder / "root" / place).mkdir(parents=True)
     stands_for = {
-        "postgresql:///archisync?host=/var/run/postgresql": own_postgres.url,
+        "postgresql:///archisync?host=/var/run/postgresql": own_postgres.url.replace("//postgres@", "//archisync@"),
         "redis://localhost:6379/0": own_valkey.url,
         **{
             name: f"{folder}/root{name}"

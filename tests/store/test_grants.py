@@ -33,6 +33,35 @@ def accounts(connection: Database, cli: Cli, database_url: str) -> Iterator[dict
         connection.execute(f"drop role {PREFIX}_{role}".encode())
 
 
+def test_a_login_that_may_not_create_roles_is_told_who_may_and_can_grant_again(
+    connection: Database, database_url: str
+) -> None:
+    """The owner of the schema, as `createuser` makes it, in a database that is its own."""
+    owner, sql = "granted_owner", grants_sql(PREFIX)
+    connection.execute(f"create role {owner} login".encode())
+    connection.execute(f"alter database {connection.info.dbname} owner to {owner}".encode())
+    for schema in ("system", "agents", "shared"):
+        connection.execute(f"alter schema {schema} owner to {owner}".encode())
+    connection.execute(
+        f"do $$ declare t regclass; begin for t in select oid from pg_class where relkind in ('r', 'v', 'p') and relnamespace = any "
+        f"(array['system'::regnamespace, 'agents'::regnamespace, 'shared'::regnamespace]) loop "
+        f"execute format('alter table %s owner to {owner}', t); end loop; end $$".encode()
+    )
+    try:
+        with psycopg.connect(urlsplit(database_url)._replace(netloc=f"{owner}@").geturl(), autocommit=True) as db:
+            with pytest.raises(psycopg.errors.RaiseException) as told:
+                db.execute(sql.encode())
+            assert told.value.diag.message_primary == f"{owner} may not create the role {PREFIX}_tick"
+            assert str(told.value.diag.message_hint).startswith("run this as a superuser")
+            connection.execute(sql.encode())
+            db.execute(sql.encode())
+    finally:
+        connection.execute(f"reassign owned by {owner} to current_user".encode())
+        for name in (owner, *(f"{PREFIX}_{role}" for role in Role)):
+            connection.execute(f"drop owned by {name}".encode())
+            connection.execute(f"drop role {name}".encode())
+
+
 def test_each_role_has_the_rights_for_its_work(
     cli: Cli, connection: Database, accounts: dict[Role, dict[str, str]]
 ) -> None:
