@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from archisync.base import processes
-from archisync.base.errors import ExportError, TransientSourceError, TruncatedError
+from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.refusing import EXIT_REFUSED
 from archisync.rules.config import ReaderLimits
+from archisync.sources.spoolfolder import no_room
 
 _TAIL_BYTES = 64 * 1024
 _ADDRESS_SPACE_AT_LEAST = 256 * 1024 * 1024  # Python and the library before they read anything
@@ -51,9 +52,7 @@ def convert(child: Path, arguments: list[str], path: Path, limits: ReaderLimits,
         except subprocess.TimeoutExpired:
             raise _too_long(limits, what) from None
     if _NO_ROOM in done.stderr.decode("utf-8", "replace"):
-        raise TransientSourceError(
-            f"cannot write to the spool directory {path.parent}: {_NO_ROOM}", hint=f"df -h {path.parent}"
-        )
+        raise no_room(f"write to the spool directory {path.parent}", path.parent.parent, _NO_ROOM)
     if done.returncode:
         raise _refusal(done.returncode, done.stderr, limits, what)
     return records

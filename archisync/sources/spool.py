@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path, PurePosixPath
 
-from archisync.base.errors import TransientSourceError
 from archisync.sources import archive
 from archisync.sources.interface import Request
+from archisync.sources.spoolfolder import no_room
 from archisync.sources.template import fill
 from archisync.sources.unpack import BLOCK_BYTES, Readable, WholeReads, too_large, unpacked
 
@@ -92,6 +92,4 @@ def _spool_errors(spool_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise TransientSourceError(
-            f"cannot write to the spool directory {spool_dir}: {exc.strerror or exc}", hint=f"df -h {spool_dir}"
-        ) from exc
+        raise no_room(f"write to the spool directory {spool_dir}", spool_dir.parent, exc) from exc

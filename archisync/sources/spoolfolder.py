@@ -24,10 +24,9 @@ class SpoolFolder:
             lockedfolders.remove_abandoned(PREFIX, Path(tempfile.gettempdir()))
             self.path, self._lock = lockedfolders.make(_made)
         except OSError as exc:
-            where = f" {tempfile.tempdir}" if tempfile.tempdir else ""
-            raise TransientSourceError(
-                f"cannot make a folder for the export in the temporary directory{where}: {exc.strerror or exc}",
-                hint=f"df -h{where}; or set TMPDIR to a directory with room that the worker may write to",
+            where = tempfile.tempdir or ""
+            raise no_room(
+                f"make a folder for the export in the temporary directory {where}".rstrip(), where, exc
             ) from exc
 
     def __enter__(self) -> Path:
@@ -39,6 +38,13 @@ class SpoolFolder:
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def no_room(what: str, where: Path | str, because: OSError | str) -> TransientSourceError:
+    """The error of whoever can't do that in the temporary directory `where`: no fault of the export, so the run is tried again."""
+    said = because if isinstance(because, str) else because.strerror or because
+    hint = f"{f'df -h {where}'.rstrip()}; or set TMPDIR to a directory with room that the worker may write to"
+    return TransientSourceError(f"cannot {what}: {said}", hint=hint)
 
 
 def _made() -> Path:

@@ -149,15 +149,9 @@ update system.queued_runs q
   from theirs where q.id = theirs.id
 """
 
-# Purpose: take agents back from workers that fell silent. The run that the claim names has spent an attempt (before it named one: the first
-# that is ready, if any); beyond the bound it is failed. The agent's other runs only go into another delivery. A lease longer than any
-# setting allows (an hour, see config.lease_s) comes from a clock that was wrong. Caller: tick, first step. Locks: the claims, SKIP LOCKED:
-# an apply that is committing holds its own; then states, in order; then the runs.
-SQL_REAP = """
-with silent as materialized (
-  select agent_id from system.claims
-   where lease_until <= system.clock() or lease_until > system.clock() + interval '61 minutes'
-   order by agent_id limit %(limit)s for update skip locked),
+# The run that the claim names has spent an attempt (before it named one: the first that is ready, if any); beyond the bound it is failed.
+# The agent's other runs only go into another delivery.
+_TAKE_BACK = """
 dead as (
   delete from system.claims c using silent s where c.agent_id = s.agent_id
   returning c.agent_id, c.run_id, c.run_started_at, c.worker, c.fence),
@@ -177,10 +171,10 @@ over as (
    where q.id = c.charged_id and q.attempt >= %(max_attempts)s and (select count(*) from state) >= 0
   returning q.*, c.worker, c.fence, c.run_started_at),
 history as (
-  insert into system.sync_runs (id, sync_type, agent_id, state, reason, message, trigger, requested_by, request_reason, slot_at,
-                                attempt, fence, queued_at, started_at, worker, finished_at)
-  select id, sync_type, agent_id, 'failed', 'lease-expired', 'the worker ' || worker || ' fell silent', trigger, requested_by,
-         request_reason, slot_at, attempt, fence, queued_at, run_started_at, worker, system.clock()
+  insert into system.sync_runs (id, sync_type, agent_id, state, reason, message, hint, trigger, requested_by, request_reason,
+                                slot_at, attempt, fence, queued_at, started_at, worker, finished_at)
+  select id, sync_type, agent_id, 'failed', %(reason)s, coalesce(%(message)s, 'the worker ' || worker || ' fell silent'), %(hint)s,
+         trigger, requested_by, request_reason, slot_at, attempt, fence, queued_at, run_started_at, worker, system.clock()
     from over),
 failed as (
   update system.sync_state st
@@ -194,14 +188,31 @@ failed as (
 back as (
   update system.queued_runs q
      set delivery_id = null, attempt = q.attempt + (q.id = c.charged_id)::int,
-         reason = case when q.id = c.charged_id then 'lease-expired' else q.reason end,
-         message = case when q.id = c.charged_id then 'the worker ' || c.worker || ' fell silent' else q.message end,
-         hint = case when q.id = c.charged_id then null else q.hint end
+         reason = case when q.id = c.charged_id then %(reason)s else q.reason end,
+         message = case when q.id = c.charged_id then coalesce(%(message)s, 'the worker ' || c.worker || ' fell silent')
+                        else q.message end,
+         hint = case when q.id = c.charged_id then %(hint)s else q.hint end
     from charged c
    where q.agent_id = c.agent_id and not (q.id = c.charged_id and q.attempt >= %(max_attempts)s)
   returning q.id = c.charged_id as charged)
 select (select count(*) from over) + (select count(*) from back where charged) as reaped
 """
+
+# Purpose: take agents back from workers that fell silent. A lease longer than any setting allows (an hour, see config.lease_s) comes from a
+# clock that was wrong. Caller: tick, first step. Locks: the claims, SKIP LOCKED: an apply that is committing holds its own; then states, in
+# order; then the runs.
+SQL_REAP = f"""
+with silent as materialized (
+  select agent_id from system.claims
+   where lease_until <= system.clock() or lease_until > system.clock() + interval '61 minutes'
+   order by agent_id limit %(limit)s for update skip locked),
+{_TAKE_BACK}"""  # noqa: S608 - the part is a constant of this module
+# Purpose: a worker says why it can't go on with an agent. Caller: worker, over another connection: its own may be broken. Locks: the claim
+# (an apply that the server is still committing is waited for), the state, the runs.
+SQL_BREAK_OFF = f"""
+with silent as materialized (
+  select agent_id from system.claims where agent_id = %(agent_id)s and fence = %(fence)s for update),
+{_TAKE_BACK}"""  # noqa: S608
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -355,4 +366,12 @@ def put_off(db: Database, agent_id: str, *, delay_s: int) -> None:
 
 def reap(db: Database, *, max_attempts: int, limit: int = 10_000) -> int:
     """Runs that were taken back, with their agents, from workers that fell silent."""
-    return int(one(db, SQL_REAP, {"max_attempts": max_attempts, "limit": limit})["reaped"])
+    params: Params = {"reason": "lease-expired", "message": None, "hint": None}
+    return int(one(db, SQL_REAP, params | {"max_attempts": max_attempts, "limit": limit})["reaped"])
+
+
+def break_off(db: Database, claim: Claim, *, max_attempts: int, reason: str, message: str, hint: str | None) -> None:
+    """End the claim because of an error, over another connection than the one that made it; the run that it names keeps the error. Of an
+    agent that was taken away nothing changes."""
+    params: Params = {"reason": reason, "message": message, "hint": hint}
+    db.execute(SQL_BREAK_OFF, {**claim.params, "max_attempts": max_attempts, **params})

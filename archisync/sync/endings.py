@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict
+
+import psycopg
 
 from archisync.base.errors import (
     ArchisyncError,
@@ -14,12 +17,14 @@ from archisync.base.errors import (
     UnreachableError,
     UsageError,
 )
+from archisync.base.text import redact
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
 from archisync.store import claims, endings, held
 from archisync.store.claims import ClaimedRun
 from archisync.store.database import Database
 from archisync.store.endings import Outcome, Report
+from archisync.store.refusals import translate
 from archisync.store.runs import State
 from archisync.sync.verdict import Outlook, told
 
@@ -33,6 +38,17 @@ _REASONS: dict[type[ArchisyncError], str] = {
     ConfigurationError: "configuration",
     UsageError: "invalid-agent-id",
     UnreachableError: "database-unavailable",
+}
+
+_HINT_DISK = "df -h; df -i; findmnt   (the worker writes to its TMPDIR)"
+_HINT_FILES = "ulimit -n; LimitNOFILE= of the worker's systemd unit"
+_LIMITS_OF_THIS_MACHINE = {
+    errno.ENOSPC: _HINT_DISK,
+    errno.EDQUOT: _HINT_DISK,
+    errno.EROFS: _HINT_DISK,
+    errno.EMFILE: _HINT_FILES,
+    errno.ENFILE: _HINT_FILES,
+    errno.ENOMEM: "free -m; MemoryMax= of the worker's systemd unit",
 }
 
 
@@ -74,8 +90,28 @@ def hold_back(db: Database, run: ClaimedRun, hold: Hold, outlook: Outlook, repor
 
 def fail(db: Database, run: ClaimedRun, exc: ArchisyncError, report: Report) -> Outcome:
     """End the run as failed. After several failures in a row the pair backs off."""
-    reason = exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
-    return _finish(db, run, Outcome(State.FAILED, reason, **told(exc)), report)
+    return _finish(db, run, Outcome(State.FAILED, reason_of(exc), **told(exc)), report)
+
+
+def reason_of(exc: ArchisyncError) -> str:
+    """The machine-readable word of a run that ends with this error."""
+    return exc.reason if isinstance(exc, SyncError) else _REASONS.get(type(exc), "error")
+
+
+def stopped_by(exc: BaseException) -> ArchisyncError:
+    """The error of a worker that can't go on with an agent."""
+    if isinstance(exc, ArchisyncError):
+        return exc
+    if isinstance(exc, psycopg.Error):
+        return translate(exc)
+    return unexpected(exc, hint="the worker's log at that time says where (delivery-failed)")
+
+
+def unexpected(exc: BaseException, *, hint: str) -> SyncError:
+    """The error for one that nobody expected here: a bug, or a limit of this machine. `hint`: for a bug."""
+    number = exc.errno if isinstance(exc, OSError) else errno.ENOMEM if isinstance(exc, MemoryError) else None
+    said = f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}"
+    return SyncError(said, hint=_LIMITS_OF_THIS_MACHINE.get(number or 0, hint))
 
 
 def retry_later(db: Database, config: Config, run: ClaimedRun, exc: ArchisyncError) -> Outcome:

@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 
-from archisync.base.errors import ArchisyncError, ExportError, LeaseLostError, NotSettledError, SyncError
+from archisync.base.errors import ArchisyncError, ExportError, LeaseLostError, NotSettledError
 from archisync.base.signals import is_interrupt
-from archisync.base.text import counted, printable, redact
+from archisync.base.text import counted, printable
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
 from archisync.rules.synctypes import SHARED_AGENT, SyncType, sync_type
@@ -30,7 +30,7 @@ from archisync.store.runs import Counts, State, Trigger
 from archisync.sync.comparing import compare
 from archisync.sync.comparison import Comparison
 from archisync.sync.copying import Staged
-from archisync.sync.endings import fail, hold_back, is_worth_retrying, not_settled, retry_later, skip
+from archisync.sync.endings import fail, hold_back, is_worth_retrying, not_settled, retry_later, skip, unexpected
 from archisync.sync.exports import fetch_export, fetch_if_changed, open_export, put_away
 from archisync.sync.knownrows import DigestLayouts
 from archisync.sync.lost import lost_columns
@@ -106,8 +106,7 @@ class Sync:
     def fail_unexpectedly(self, exc: Exception) -> Outcome:
         """End the run with an error that nobody expected: a bug in reading one export must end that run visibly, and not the worker."""
         whose = "" if self._run.agent_id == SHARED_AGENT else f" --agent {shlex.quote(self._run.agent_id)}"
-        said = f"unexpected {type(exc).__name__}: {redact(str(exc))[:500]}"
-        return self._fail(SyncError(said, hint=f"to see where: archisync --debug diff {self._run.sync_type}{whose}"))
+        return self._fail(unexpected(exc, hint=f"to see where: archisync --debug diff {self._run.sync_type}{whose}"))
 
     def _hold(self, hold: Hold, outlook: Outlook) -> Outcome:
         return hold_back(self._db, self._run, hold, outlook, self._record.report())

@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -24,11 +24,13 @@ from archisync.rules.config import AGENT_BOUND_S, AGENT_SLICE_S, Config
 from archisync.sources.spoolfolder import SpoolFolder
 from archisync.store import claims, endings, synctypes
 from archisync.store.claims import Claim, ClaimedRun, Locked
-from archisync.store.database import Database
+from archisync.store.database import Database, connected
 from archisync.store.endings import Outcome, UnchangedEnd
 from archisync.store.runs import State
+from archisync.sync.endings import reason_of, stopped_by
 from archisync.sync.run import Sync
 from archisync.sync.survey import survey
+from archisync.sync.verdict import told
 from archisync.work.heartbeat import Heartbeat
 
 LOCKED_DELAY_S = 15
@@ -99,6 +101,27 @@ class Runner:
     def _do_claim(self, claim: Claim, begun: float) -> tuple[int, bool]:
         """Do the runs of a claimed agent in their order, those with an unchanged export at once. Returns how many ended, and whether the
         agent was let go because nothing was left."""
+        with self._errors_end_in_the_run(claim):
+            return self._do_runs(claim, begun)
+
+    @contextmanager
+    def _errors_end_in_the_run(self, claim: Claim) -> Iterator[None]:
+        """Have the claim's current run say what stopped its worker, and raise it. Where PostgreSQL is away, the lease runs out."""
+        try:
+            yield
+        except BaseException as exc:
+            if not is_interrupt(exc):
+                with suppress(ArchisyncError):
+                    self._break_off(claim, exc)
+            raise
+
+    def _break_off(self, claim: Claim, exc: BaseException) -> None:
+        error = stopped_by(exc)
+        timeout_s = self._config.lease_s / 3
+        with connected(self._config.database_url, purpose="worker", answer_timeout_s=timeout_s) as db:
+            claims.break_off(db, claim, max_attempts=self._config.max_attempts, reason=reason_of(error), **told(error))
+
+    def _do_runs(self, claim: Claim, begun: float) -> tuple[int, bool]:
         self._learn_types(claim)
         ends, left = self._survey(claim)
         done = 0
@@ -154,15 +177,17 @@ class Runner:
             return None
         if claimed is None:
             return None
-        try:
-            self._learn_types(claimed)
-            run = next((run for run in claimed.runs if run.run_id == run_id), None)
-            state = self._do_run(run, may_retry=False) if run is not None else None
-        except LeaseLostError as exc:
-            self._log.event("lease-lost", agent=agent_id, message=exc.message, hint=exc.hint)
-            state = None
-        # Not in a finally: after Ctrl-C the caller gives the run back with its reason, after anything else the next tick does.
-        claims.release(self._db, claimed)
+        with self._errors_end_in_the_run(claimed):
+            try:
+                self._learn_types(claimed)
+                run = next((run for run in claimed.runs if run.run_id == run_id), None)
+                state = self._do_run(run, may_retry=False) if run is not None else None
+            except LeaseLostError as exc:
+                self._log.event("lease-lost", agent=agent_id, message=exc.message, hint=exc.hint)
+                state = None
+            claims.release(
+                self._db, claimed
+            )  # not in a finally: after Ctrl-C the caller gives the run back with its reason
         return state
 
     def _do_run(self, run: ClaimedRun, *, may_retry: bool) -> State | None:

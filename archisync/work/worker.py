@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import traceback
 from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial
@@ -90,8 +91,8 @@ class SyncWorker(Worker):
         """Do the delivery that the child was forked for as RQ does a job, then others without RQ's bookkeeping."""
         log = EventLog()
         assert isinstance(job, SyncJob)
-        others_wait = partial(queue_has_jobs, queue)
-        with Child(self.config, log, stopping=STOP_AFTER_THIS_RUN.is_set, others_wait=others_wait) as child:
+        waiting = partial(others_wait, queue)
+        with Child(self.config, log, stopping=STOP_AFTER_THIS_RUN.is_set, others_wait=waiting) as child:
             job.do = child.do
             done = super().perform_job(job, queue, execution)
             if done:
@@ -226,11 +227,16 @@ def report_failure(log: EventLog, exc: Exception) -> None:
     if isinstance(exc, ArchisyncError):
         log.event("delivery-failed", because=exc.message, hint=exc.hint or HINT_DELIVERY)
     else:
-        log.event("delivery-failed", because=reason_of(exc), hint=HINT_DELIVERY)
+        where = "".join(traceback.format_exception(exc))[-librarylogs.LONGEST_TRACEBACK :]
+        log.event("delivery-failed", because=reason_of(exc), hint=HINT_DELIVERY, traceback=where)
 
 
-def queue_has_jobs(queue: Queue) -> bool:
-    return queue.count > 0
+def others_wait(queue: Queue) -> bool:
+    """Whether other agents wait for a worker. Where Redis can't say so, one lets them have a turn."""
+    try:
+        return queue.count > 0
+    except redis.RedisError:
+        return True
 
 
 def _stop_after_this_run(_number: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ import redis
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
-from archisync.store import agents
+from archisync.store import agents, history
 from archisync.store.database import Database
 from archisync.work import child as work_child
 from archisync.work.child import Child
@@ -239,7 +239,9 @@ def test_a_lost_database_connection_costs_the_child_and_no_other_run(
     assert process.returncode == 0
     assert said.count('"event": "delivery-failed"') == 1
     assert names(connection, "succeeded") == ["a", "c", "d", "e"]
-    assert names(connection, "running") == ["b"]
+    assert names(connection, "queued") == ["b"]
+    [left] = [run for run in history.newest(connection) if run.state == "queued"]
+    assert (left.attempt, left.reason) == (2, "database-unavailable")
 
 
 def test_a_plain_rq_worker_does_the_same_runs(connection: Database, queued: Config, client: redis.Redis) -> None:

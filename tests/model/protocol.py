@@ -22,6 +22,7 @@ What the model leaves out, and why it still misses nothing:
 * A person may cancel one run, waiting or being done; whoever takes an agent off the whitelist cancels all of them but the one being done.
 * SQL_REAP, SQL_GIVE_BACK and SQL_PUT_OFF are one step each. A run that is committed while one of them is executed may be left in a
   delivery whose job has already come in vain, or be claimed and put off: redelivery repairs that, or the delay ends.
+* SQL_BREAK_OFF, by which a worker says what stopped it, is a reap of a worker that then ends: both may happen at any moment.
 * `archisync clear` locks the agent without claiming it, as a worker does that has lost the agent and does not know yet.
 
 Wrong clocks are left out.
@@ -175,7 +176,8 @@ class Action(Enum):
 
     # fmt: off
     # ticks
-    REAP = (Kind.TICK, "takes the agent back from its silent worker", "schedule.steps:take_back_silent_runs", "store.claims:SQL_REAP")
+    REAP = (Kind.TICK, "takes the agent back from its silent worker", "schedule.steps:take_back_silent_runs", "store.claims:SQL_REAP",
+        "store.claims:SQL_BREAK_OFF")
     INSERT_DUE = (Kind.TICK, "locks the slot, moves it and queues the run", "schedule.queueing:queue_due",
         "store.queued_runs:SQL_INSERT_DUE")
     MOVE_SLOT = (Kind.TICK, "moves the slot in a commit of its own (mutant)")
