@@ -212,6 +212,17 @@ def test_systemd_accepts_each_unit(path: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("path", [u for u in UNITS if u.suffix == ".service"], ids=lambda p: p.name)
+def test_each_service_runs_as_the_account_that_postgresql_knows(path: Path) -> None:
+    """The guide's URL has no user and no password, so PostgreSQL asks who the process is."""
+    guide = (EXAMPLES / "guides/server.md").read_text("utf-8")
+    unit = path.read_text("utf-8")
+    [account] = re.findall(r"^\$ useradd .* (\S+)$", guide, re.M)
+    assert f"$ runuser -u postgres -- createuser {account}\n" in guide
+    assert "ARCHISYNC_DATABASE_URL='postgresql:///" in guide
+    assert re.findall(r"^(User|Group|DynamicUser)=(.+)$", unit, re.M) == [("User", account), ("Group", account)]
+
+
 def test_the_units_give_a_run_as_long_as_it_may_take() -> None:
     worker = (EXAMPLES / "systemd/archisync-worker.service").read_text("utf-8")
     stop = re.search(r"^TimeoutStopSec=(\d+)$", worker, re.M)
