@@ -22,7 +22,7 @@ from archisync.web.api.table import endpoints
 from archisync.web.attempts import Attempts
 from archisync.web.calls import Call, Endpoint, Refusal, Services, endpoint
 from archisync.web.connections import Connections
-from archisync.web.gate import Gate
+from archisync.web.gate import PROBES, Gate
 from archisync.web.pages import look
 from archisync.web.pages import routes as pages
 from archisync.web.people import People, Role
@@ -95,7 +95,7 @@ def _probes(services: Services) -> list[Route]:
         except ArchisyncError:
             return PlainTextResponse("PostgreSQL is out of reach\n", 503)
 
-    return [Route("/healthz", alive), Route("/readyz", ready)]
+    return [Route(path + end, answer) for path, answer in zip(PROBES, (alive, ready), strict=True) for end in ("", "/")]
 
 
 def _failed(request: Request, exc: ArchisyncError, status: int) -> Response:

@@ -25,7 +25,8 @@ from archisync.rules.websettings import path_prefix
 Refused = Callable[[Request, ArchisyncError, int], Response]
 """How a refusal is said."""
 SAFE_METHODS = ("GET", "HEAD")
-UNLOGGED = ("/healthz", "/readyz")
+PROBES = ("/healthz", "/readyz")
+"""Asked for every few seconds, by whatever name the machine has: open to every Host, and not in the log."""
 SEEN = "archisync.seen"
 """The key of the scope under which the endpoints find `Seen`."""
 _LOCAL_NAMES = frozenset({"localhost"})
@@ -92,14 +93,15 @@ class Gate:
         seen = self._seen(scope)
         path = _below(scope["path"], seen.prefix)
         inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": "", SEEN: seen}
-        if path in UNLOGGED or self._is_ours(seen.host):
+        is_probe = path.removesuffix("/") in PROBES
+        if is_probe or self._is_ours(seen.host):
             await self._app(inner, receive, send_with_headers)
         else:
             error = UsageError(
                 f"the panel is not known as {ascii(seen.host)[:80]}", hint="add the name to ARCHISYNC_WEB_HOSTS"
             )
             await self._refused(Request(inner), error, 421)(inner, receive, send_with_headers)
-        if path not in UNLOGGED:
+        if not is_probe:
             took_ms = round((monotonic() - begun) * 1000)
             self._log.event(
                 "web-request", method=scope["method"], path=path, status=status, ms=took_ms, address=seen.address
