@@ -151,18 +151,28 @@ def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) 
                 raise Refusal(403, "this request does not come from a page of the panel", hint="reload the page")
             body = await read_body(request)
             call = Call(services=services, request=request, seen=request.scope[SEEN], person=person, body=body)
-            return await run_in_threadpool(act, call)
-        except ArchisyncError as exc:
-            response = failed(request, exc, status_of(exc))
-            response.headers.update(getattr(exc, "headers", {}))
-            return response
+            return await run_in_threadpool(attempt, request, lambda: act(call))
         except ClientDisconnect:
             return Response(status_code=400)
+        except ArchisyncError as exc:
+            return refuse(request, exc)
+
+    def attempt(request: Request, act: Callable[[], Response]) -> Response:
+        """In the thread: an error that leaves it is held by the future that brings it, and holds that one until garbage is collected."""
+        try:
+            return act()
+        except ArchisyncError as exc:
+            return refuse(request, exc)
         except Exception as exc:  # noqa: BLE001 - the last place where an error can be put into words
             hint = "a bug: this line and archisync --version help whoever mends it"
             services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}", hint=hint)
             bug = ArchisyncError(f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}")
             return failed(request, bug, 500)
+
+    def refuse(request: Request, exc: ArchisyncError) -> Response:
+        response = failed(request, exc, status_of(exc))
+        response.headers.update(getattr(exc, "headers", {}))
+        return response
 
     return answer
 

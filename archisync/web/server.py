@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from contextlib import suppress
 from ipaddress import ip_address
@@ -60,6 +61,7 @@ def serve(config: Config, host: str, port: int, *, log: EventLog | None = None) 
     check_safe(config, host)
     events = log or EventLog()
     app = application(config, log=events)
+    _collect_often()
     listening = _listen(host, port)
     events.event("web-started", address=f"http://{host}:{listening.getsockname()[1]}{config.web_prefix}/")
     settings: dict[str, Any] = {
@@ -72,6 +74,16 @@ def serve(config: Config, host: str, port: int, *, log: EventLog | None = None) 
             uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
     finally:
         listening.close()
+
+
+def _collect_often() -> None:
+    """Look for garbage often, since there is little to look through: what is loaded now stays for as long as the process.
+
+    Otherwise 70,000 unreachable objects may gather, of connections to Redis for instance: ten megabytes and more.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 1)
 
 
 def check_safe(config: Config, host: str) -> None:

@@ -16,8 +16,8 @@ from tests.support.panel import TOKEN, Panel, signed_in
 from tests.support.rows import add_run, record_tick
 
 HOUR_S = int(os.environ.get("ARCHISYNC_TEST_POLL_S", "3600"))
-GROWTH_BYTES = 8 * 1024 * 1024
-"""An arena or two of the allocators. A kilobyte that each request left behind would be more in some minutes."""
+GROWTH_BYTES = 3 * 1024 * 1024
+"""An arena or two of the allocators, however many requests there were: garbage is not left to gather, either."""
 POLLED = (
     "/", "/runs", "/types/orders", "/held", "/plan", "/pair?type=orders&agent=mario.bassi", "/agents", "/audit", "/metrics",
     "/api/sync/monitoring/status?limit=20", "/api/sync/monitoring/circuit-breaker", "/api/v1/status", "/api/v1/runs", "/api/v1/workers",
