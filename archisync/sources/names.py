@@ -35,6 +35,7 @@ _DIRECTIVE = re.compile(r"%(.?)")
 _OPTIONS = re.compile(r"\?((?=newest=|settle=|done=|all=)(?:done=[^?&]*|[^?/&]*)(?:&(?:done=[^?&]*|[^?/&]*))*)\Z")
 _SETTLE = re.compile(r"([0-9]{1,5})s")
 _DAY_FIRST = re.compile(r"(?<![0-9])([0-3][0-9])([-._]?)([01][0-9])\2((?:19|20)[0-9]{2})(?![0-9])")
+_A_DATE, _BY_TIME = "{date:%Y%m%d} in the name", "?newest=mtime"
 _HINT = "for example /srv/exports/{agent}/{type}_{date:%Y%m%d}.csv or …/{type}_*.csv?newest=mtime&settle=30s"
 
 
@@ -144,9 +145,16 @@ class NamePattern:
         """The newest of the names that match. Raises NoExportError, and SourceError when it is not clear which one it is."""
         matching = self._matching(names, options, folder)
         if options.by_time:
-            return _greatest(matching, lambda listed, match: listed.written, why="were written at the same time")
+            return _greatest(
+                matching, lambda listed, match: listed.written, why="were written at the same time", advice=_A_DATE
+            )
         if self._date:
-            return _greatest(matching, lambda listed, match: self._moment(match), why="have the same date")
+            return _greatest(
+                matching,
+                lambda listed, match: self._moment(match),
+                why="have the same date",
+                advice=f"{_BY_TIME}, or ?all=1 for both",
+            )
         for listed, match in sorted(matching, key=lambda pair: pair[0].name):
             if any(_is_day_first(part) for part in match.groups()):
                 raise SourceError(
@@ -192,12 +200,12 @@ def _too_many(folder: str, number: int) -> SourceError:
 
 
 def _greatest(
-    matching: list[tuple[Listed, re.Match[str]]], key: Callable[[Listed, re.Match[str]], Any], *, why: str
+    matching: list[tuple[Listed, re.Match[str]]], key: Callable[[Listed, re.Match[str]], Any], *, why: str, advice: str
 ) -> Listed:
     greatest = max(key(*pair) for pair in matching)
     first, *others = (pair[0] for pair in matching if key(*pair) == greatest)
     if others:
-        raise _tie(first, others[0], why)
+        raise _tie(first, others[0], why, advice)
     return first
 
 
@@ -206,7 +214,9 @@ def _greatest_name(listed: list[Listed]) -> Listed:
     by_letters = max(listed, key=lambda one: one.name)
     by_numbers = max(listed, key=lambda one: _numbers_and_letters(one.name))
     if by_letters.name != by_numbers.name:
-        raise _tie(by_letters, by_numbers, "are each the greatest, by letters or by numbers")
+        raise _tie(
+            by_letters, by_numbers, "are each the greatest, by letters or by numbers", f"{_A_DATE}, or {_BY_TIME}"
+        )
     return by_letters
 
 
@@ -215,9 +225,9 @@ def _numbers_and_letters(name: str) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def _tie(first: Listed, second: Listed, why: str) -> SourceError:
+def _tie(first: Listed, second: Listed, why: str, advice: str) -> SourceError:
     names = " and ".join(sorted(printable(one.name, limit=100) for one in (first, second)))
-    return SourceError(f"{names} {why}", hint="say what is the newest: {date:%Y%m%d} in the name, or ?newest=mtime")
+    return SourceError(f"{names} {why}", hint=f"say what is the newest: {advice}")
 
 
 def _is_day_first(text: str) -> bool:

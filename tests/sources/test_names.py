@@ -72,8 +72,9 @@ def test_what_may_be_newer_is_never_guessed(tmp_path: Path, name: str, names: li
 def test_two_files_of_the_same_time_are_a_tie(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "orders_1.csv", "orders_2.csv")
     os.utime(folder / "orders_1.csv", (1_000_000_001, 1_000_000_001))
-    with pytest.raises(SourceError, match=r"^orders_1.csv and orders_2.csv were written at the same time$"):
+    with pytest.raises(SourceError, match=r"^orders_1.csv and orders_2.csv were written at the same time$") as refused:
         _newest(tmp_path, "orders_*.csv?newest=mtime")
+    assert refused.value.hint == "say what is the newest: {date:%Y%m%d} in the name"
 
 
 @pytest.mark.parametrize("names", [[], ["orders.csv"]])
