@@ -258,12 +258,15 @@ def _weigh(weighed: Weighed, limits: Limits) -> Finding | None:
     limit = _limit(seen, limits)
     if _has_few_values(weighed) or not exceeds(hits, whole, limit):
         return None
-    among = seen.bases[0].among
+    about, estimated = "", ""
+    if seen.estimated_from is not None:
+        looked_at, changed = seen.estimated_from
+        about, estimated = "about ", f"; estimated from {looked_at} of {changed} changed rows"
     return Finding(
         rule=seen.rule,
         column=seen.column,
-        message=f"{seen.column}: {seen.what} in {hits} of {counted(whole, 'row')} {among}: {_share(hits, whole)} "
-        f"(at most {limit} % are applied unasked)",
+        message=f"{seen.column}: {seen.what} in {about}{hits} of {counted(whole, 'row')} {seen.bases[0].among}: {_share(hits, whole)} "
+        f"(at most {limit} % are applied unasked{estimated})",
         examples=seen.examples,
     )
 

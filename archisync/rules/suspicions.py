@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from archisync.rules import cells as signs
 from archisync.rules.changedrows import (
     DAYS,
     LEAST,
+    LOOKED_AT,
     NUMBERS,
     PURE_PERCENT,
     TEXTS,
@@ -28,9 +30,11 @@ from archisync.rules.changedrows import (
     examples_of,
     seen_in,
 )
-from archisync.rules.exchanges import columns_swapped, rows_shuffled
+from archisync.rules.exchanges import columns_swapped
 from archisync.rules.reasons import Rule
+from archisync.rules.shuffles import may_be_shuffled, reordering, shuffled
 from archisync.rules.synctypes import Kind, Role
+from archisync.rules.values import Value
 
 LEAST_GARBLED = 2
 LEAST_CUT = 5
@@ -46,18 +50,40 @@ _CASES_LOOKED_AT = 400
 """Accented texts of a column that are compared with every kind of damage."""
 
 
-def suspect(changed: ChangedRows) -> list[Suspicion]:
-    """What looks wrong, in the order of the rules. Each is to be weighed against the rows that it was looked for in."""
+class Seen(NamedTuple):
+    """What looks wrong, in the order of the rules; each is to be weighed against the rows that it was looked for in. `perhaps_shuffled`:
+    columns of which all rows must be looked at, where `suspect` was given a part."""
+
+    suspicions: list[Suspicion]
+    perhaps_shuffled: list[Column]
+
+
+def suspect(changed: ChangedRows) -> Seen:
+    """Look at some of the rows, and at all of them where those look wrong."""
+    part = changed.part(LOOKED_AT)
+    seen = _look(part)
+    if part is not changed and (seen.suspicions or seen.perhaps_shuffled):
+        return _look(changed)
+    return seen
+
+
+def in_order(suspicions: Iterable[Suspicion]) -> list[Suspicion]:
+    order = {rule: number for number, rule in enumerate(Rule)}
+    return sorted(suspicions, key=lambda seen: (order[seen.rule], -seen.hits))
+
+
+def _look(changed: ChangedRows) -> Seen:
     columns = list(changed.columns(LEAST_GARBLED))
-    if not columns:
-        return []
     wide = [column for column in columns if len(column.cells) >= LEAST]
     found = [*columns_swapped(changed, wide), *_garbled(changed, columns)]
     for column in wide:
         found.extend(seen for rule in _RULES if (seen := rule(changed, column)) is not None)
-        found.extend(rows_shuffled(changed, column))
-    order = {rule: number for number, rule in enumerate(Rule)}
-    return sorted(found, key=lambda seen: (order[seen.rule], -seen.hits))
+    perhaps = [column for column in wide if may_be_shuffled(changed, column)]
+    if not changed.in_part:
+        all_looked_at = [(column, reordering(column.cells)) for column in perhaps]
+        found.extend(seen for column, how in all_looked_at if (seen := shuffled(changed, column, how)) is not None)
+        perhaps = []
+    return Seen(in_order(found), perhaps)
 
 
 # -- texts
@@ -90,6 +116,7 @@ def _garbling(changed: ChangedRows, names: Sequence[str], bad: Sequence[Cell], h
         column=", ".join(names),
         what="letters with accents are garbled",
         hits=changed.scaled(hits),
+        estimated_from=changed.looked_at,
         distinct=len({c.old for c in bad}),
         bases=tuple(Base(Among.ACCENTED, name) for name in names),
         examples=examples_of(bad),
@@ -141,8 +168,8 @@ def _cut_decimals(changed: ChangedRows, column: Column) -> Suspicion | None:
     """All numbers that changed lost their decimals, also those that would have been rounded up."""
     if column.field.kind is not Kind.NUMBER or column.field.role is not None:
         return None
-    cut = [c for c in column.both if signs.truncated(Decimal(str(c.old)), Decimal(str(c.new)))]
-    rounded_down = sum(abs(Decimal(str(c.old))) % 1 > Decimal("0.5") for c in cut)
+    cut = [c for c in column.both if signs.truncated(_number(c.old), _number(c.new))]
+    rounded_down = sum(abs(_number(c.old)) % 1 > Decimal("0.5") for c in cut)
     if len(cut) < LEAST_CUT or rounded_down < 2 or not at_least(len(cut), len(column.both), 90):
         return None
     return seen_in(
@@ -154,7 +181,7 @@ def _rescaled(changed: ChangedRows, column: Column) -> Suspicion | None:
     if column.field.kind not in NUMBERS:
         return None
     not_zero = [c for c in column.both if c.old and c.new]
-    powers = [signs.factor(Decimal(str(c.old)), Decimal(str(c.new))) for c in not_zero]
+    powers = [signs.factor(_number(c.old), _number(c.new)) for c in not_zero]
     power, number = Counter(powers).most_common(1)[0] if powers else (0, 0)
     hits = [c for c, of_cell in zip(not_zero, powers, strict=True) if of_cell == power]
     if not power or number < LEAST or not at_least(number, len(not_zero), PURE_PERCENT):
@@ -163,6 +190,10 @@ def _rescaled(changed: ChangedRows, column: Column) -> Suspicion | None:
     if distinct < 2:
         return None
     return seen_in(changed, column, hits, Rule.RESCALED, _in_words(power), base=Base(Among.FILLED, column.name))
+
+
+def _number(value: Value) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
 def _in_words(power: int) -> str:
@@ -259,6 +290,8 @@ def _emptied(changed: ChangedRows, column: Column) -> Suspicion | None:
 
 def _constant(changed: ChangedRows, column: Column) -> Suspicion | None:
     if column.field.kind is Kind.BOOLEAN or column.field.role in (Role.ENUM, Role.TOUCHED) or not column.both:
+        return None
+    if len(column.news) * 5 > len(column.both) + 10:  # nearly all cells can't have one of so many values
         return None
     value, number = Counter(c.new for c in column.both).most_common(1)[0]
     same = [c for c in column.both if c.new == value]

@@ -15,7 +15,7 @@ from archisync.store.database import Params
 from archisync.store.runs import Counts
 from archisync.sync import apply, planning, references
 from archisync.sync.copying import Staged
-from archisync.sync.planning import ChangedSample
+from archisync.sync.planning import ChangedSample, Places
 from archisync.sync.suppressed import check
 from archisync.sync.target import Target
 
@@ -29,8 +29,8 @@ class Comparison(Protocol):
         """What `write` would do; after a first load, what that has done."""
         ...
 
-    def changed_rows(self, plan: Plan) -> ChangedSample:
-        """Old and new values of known rows that would change."""
+    def changed_rows(self) -> ChangedSample:
+        """Old and new values of known rows that would change; after `plan`."""
         ...
 
     def decimals(self, name: str) -> int:
@@ -82,12 +82,14 @@ class StagedComparison:
     def __init__(self, target: Target, staged: Staged) -> None:
         self._target = target
         self.staged = staged
+        self._changed: Places | None = None
 
     def plan(self) -> Plan:
-        return planning.make_plan(self._target, self.staged)
+        plan, self._changed = planning.make_plan(self._target, self.staged)
+        return plan
 
-    def changed_rows(self, plan: Plan) -> ChangedSample:
-        return ChangedSample() if self.staged.loaded else planning.changed_rows(self._target, plan)
+    def changed_rows(self) -> ChangedSample:
+        return planning.changed_rows(self._target, self._changed) if self._changed else ChangedSample()
 
     def decimals(self, name: str) -> int:
         return 0 if self.staged.loaded else planning.decimals(self._target, name)

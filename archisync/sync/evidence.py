@@ -12,11 +12,13 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
-from archisync.rules.changedrows import Among, Base, ChangedRows
+from archisync.rules.changedrows import Among, Base, ChangedRows, Suspicion
 from archisync.rules.guard import Notation, Plan, Weighed
-from archisync.rules.suspicions import suspect
+from archisync.rules.shuffles import shuffled
+from archisync.rules.suspicions import in_order, suspect
 from archisync.rules.synctypes import Kind
 from archisync.store.database import Params, one
+from archisync.sync import planning
 from archisync.sync.comparison import Comparison
 from archisync.sync.target import Target, comma
 
@@ -27,24 +29,34 @@ def weighed_suspicions(
     """What looks wrong in the rows that would change."""
     if plan.changed < LEAST_CHANGED:
         return []
-    sample = comparison.changed_rows(plan)
+    sample = comparison.changed_rows()
     if not sample.rows:
         return []
     changed = ChangedRows(
         fields=target.columns,
         rows=sample.rows,
-        parts=sample.parts,
+        changed=sample.of,
         known=plan.known,
         now=now,
         zone=zone,
         blank=comparison.staged.blank,
     )
-    found = suspect(changed)
+    found = _found(target, changed)
     bases = dict.fromkeys(base for seen in found for base in seen.bases)
     if not bases:
         return []
     counts = dict(zip(bases, _count(target, comparison, list(bases), zone), strict=True))
     return [Weighed(suspicion=seen, whole=sum(counts[base] for base in seen.bases)) for seen in found]
+
+
+def _found(target: Target, changed: ChangedRows) -> list[Suspicion]:
+    """Also columns whose values are in other rows, which no part of the rows can show: such a part is of an export in the stage."""
+    seen = suspect(changed)
+    if not seen.perhaps_shuffled:
+        return seen.suspicions
+    closer = [(column, planning.reordering(target, column.name)) for column in seen.perhaps_shuffled]
+    found = [suspicion for column, how in closer if (suspicion := shuffled(changed, column, how)) is not None]
+    return in_order([*seen.suspicions, *found])
 
 
 def notations(target: Target, comparison: Comparison, plan: Plan) -> list[Notation]:

@@ -268,10 +268,9 @@ class InMemoryComparison:
         different = sum(before is not None and before != now for before, now in zip(row.values, values, strict=True))
         return 2 * different > max(filled, 2)
 
-    def changed_rows(self, plan: Plan) -> ChangedSample:
-        return ChangedSample(
-            [((*row.key, *row.values), record.values) for row, record in self._changed if not row.gone]
-        )
+    def changed_rows(self) -> ChangedSample:
+        rows = [((*row.key, *row.values), record.values) for row, record in self._changed if not row.gone]
+        return ChangedSample(rows, len(rows))
 
     def decimals(self, name: str) -> int:
         place = [column.name for column in self._target.columns].index(name)

@@ -8,25 +8,37 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from archisync.rules.changedrows import LOOKED_AT
 from archisync.rules.guard import Plan
+from archisync.rules.shuffles import Reordering
 from archisync.rules.values import Value
+from archisync.store.database import Params
 from archisync.sync.copying import LONG_GONE, SAMPLE_SIZE, Staged
 from archisync.sync.target import Target, columns_of, comma
 
-MOST_CHANGED = 2_000
-"""Changed rows that the guard looks at; it finds in so many what it would find in all."""
+
+class Places(NamedTuple):
+    """Where known rows that would change are, and the staged rows that change them, as PostgreSQL writes arrays: LOOKED_AT of them at the
+    most, from all over the table. `of`: all known rows that would change."""
+
+    tables: str
+    rows: str
+    staged: str
+    of: int
 
 
-def make_plan(target: Target, staged: Staged) -> Plan:
-    """What `apply.write` would do; after `load_first`, what that has done."""
+def make_plan(target: Target, staged: Staged) -> tuple[Plan, Places | None]:
+    """What `apply.write` would do; after `load_first`, what that has done. And where the changed rows are that the guard looks at."""
     if staged.loaded:
-        return Plan(new=staged.valid)
+        return Plan(new=staged.valid), None
     row = target.row(
         # Compared once, and not in each filter. `rewrites` is null where nothing changes.
         "with r as materialized ("
         " select s.ok, t.absent_since is not null as gone, {long_gone} as long_gone,"
-        " case when s.ok and {changed} then {rewritten} end as rewrites"
-        "   from {table} t left join {stage} s on {same} where {mine})"
+        " case when s.ok and {changed} then {rewritten} end as rewrites,"
+        " t.tableoid as part, t.ctid as place, s.ctid as staged"
+        "   from {table} t left join {stage} s on {same} where {mine}),"
+        " looked_at as (select part, place, staged from r where rewrites is not null and not gone order by hashtid(place) limit {most})"
         " select count(*) filter (where not gone) as known,"
         " count(*) filter (where ok is null and not gone) as missing,"
         " count(*) filter (where ok is null and gone) as gone,"
@@ -34,12 +46,17 @@ def make_plan(target: Target, staged: Staged) -> Plan:
         " count(*) filter (where ok is not null and gone) as restored,"
         " count(*) filter (where ok) as matched,"
         " count(*) filter (where rewrites is not null) as changed,"
-        " count(*) filter (where rewrites and not gone) as rewritten"
+        " count(*) filter (where rewrites and not gone) as rewritten,"
+        " count(*) filter (where rewrites is not null and not gone) as known_changed,"
+        " (select array_agg(part)::text from looked_at) as tables,"
+        " (select array_agg(place)::text from looked_at) as places,"
+        " (select array_agg(staged)::text from looked_at) as staged"
         " from r",
+        most=sql.Literal(LOOKED_AT),
         rewritten=_rewritten(target),
         long_gone=LONG_GONE,
     )
-    return Plan(
+    plan = Plan(
         known=row["known"] + staged.known,
         vanishing=0 if staged.missing else row["missing"],
         deleted=0 if staged.missing else row["long_gone" if staged.unkeyed else "gone"],
@@ -48,6 +65,9 @@ def make_plan(target: Target, staged: Staged) -> Plan:
         rewritten=row["rewritten"],
         new=staged.valid - staged.known - row["matched"],
     )
+    if not row["known_changed"]:
+        return plan, None
+    return plan, Places(row["tables"], row["places"], row["staged"], row["known_changed"])
 
 
 def _rewritten(target: Target) -> sql.Composable:
@@ -67,36 +87,52 @@ def _rewritten(target: Target) -> sql.Composable:
 
 
 class ChangedSample(NamedTuple):
-    """Old and new values of rows, in the order of the target's columns: one in `parts` of those that would change."""
+    """Old and new values of rows, in the order of the target's columns. `of`: known rows that would change."""
 
     rows: Sequence[tuple[Sequence[Value], Sequence[Value]]] = ()
-    parts: int = 1
+    of: int = 0
 
 
-def changed_rows(target: Target, plan: Plan) -> ChangedSample:
-    """All known rows that would change, or, of more than MOST_CHANGED, about so many, by a hash of their keys."""
-    number, parts = len(target.columns), -(-plan.changed // MOST_CHANGED)
-    # First the join of all rows, as in make_plan, then the conditions: where the planner has no statistics of the table, it expects one
-    # row of all conditions together, and compares each row with each.
-    statement = target.statement(
-        "with r as materialized ("
-        " select t.tableoid as part, t.ctid as place, s.ctid as staged,"
-        "        s.ok and t.absent_since is null and (hash_record(row({key})) & 2147483647) %% {parts} = 0 and {changed} as wanted"
-        "   from {table} t left join {stage} s on {same} where {mine})"
-        " select {old}, {new} from r join {table} t on t.tableoid = r.part and t.ctid = r.place join {stage} s on s.ctid = r.staged"
-        "  where r.wanted",
-        old=columns_of("t", target.columns),
-        new=columns_of("s", target.columns),
-        key=comma(sql.Identifier("s", name) for name in target.type.key),
-        parts=sql.Literal(parts),
+def changed_rows(target: Target, places: Places) -> ChangedSample:
+    """The rows at these places. One that somebody else has moved meanwhile is not among them."""
+    number = len(target.columns)
+    statement = target.compiled(
+        "changed rows",
+        lambda: target.statement(
+            "select {old}, {new}"
+            "  from unnest(%(tables)s::oid[], %(places)s::tid[], %(staged)s::tid[]) r(part, place, staged)"
+            "  join {table} t on t.tableoid = r.part and t.ctid = r.place join {stage} s on s.ctid = r.staged"
+            " where t.ctid = any (%(places)s::tid[]) and s.ctid = any (%(staged)s::tid[]) and {same}",
+            old=columns_of("t", target.columns),
+            new=columns_of("s", target.columns),
+        ),
     )
+    params: Params = {"tables": places.tables, "places": places.rows, "staged": places.staged}
     try:
-        rows = target.tuples(statement.as_bytes(target.db), target.params)
+        rows = target.tuples(statement, params)
     except psycopg.DataError as exc:
         if exc.sqlstate is not None:
             raise
         return ChangedSample()  # somebody else wrote a value that Python has no object for: the date infinity, say
-    return ChangedSample([(row[:number], row[number:]) for row in rows], parts)
+    return ChangedSample([(row[:number], row[number:]) for row in rows], places.of)
+
+
+def reordering(target: Target, name: str) -> Reordering:
+    """How the column's values are spread anew over the rows in which it would change."""
+    row = target.row(
+        "with c as materialized ("
+        " select t.{name} as old, s.{name} as new from {table} t join {stage} s on {same}"
+        "  where {mine} and s.ok and t.absent_since is null and t.{name} is distinct from s.{name}),"
+        " v as (select u.value, count(*) filter (where u.was) as had, count(*) filter (where not u.was) as has"
+        "   from (select old as value, true as was from c union all select new, false from c) u where u.value is not null"
+        "  group by u.value)"
+        " select count(*) as cells, (select greatest(count(old), count(new)) from c) as filled,"
+        "  (select coalesce(sum(least(had, has)), 0)::bigint from v) as kept,"
+        "  (select count(*) from v where had > 0) as olds,"
+        "  (select count(*) from (select distinct old, new from c) p) as pairs from c",
+        name=sql.Identifier(name),
+    )
+    return Reordering(**row)
 
 
 def decimals(target: Target, name: str) -> int:

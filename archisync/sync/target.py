@@ -77,8 +77,8 @@ class Target:
         """The number `n` that a query gives. `params`: besides those of every statement."""
         return int(one(self.db, self.statement(template, **parts), self.params | params, prepare=True)["n"])
 
-    def row(self, template: str, **parts: sql.Composable) -> dict[str, int]:
-        """The one row of a query that counts."""
+    def row(self, template: str, **parts: sql.Composable) -> dict[str, Any]:
+        """The one row of a query, which counts."""
         return one(self.db, self.statement(template, **parts), self.params)
 
     def statement(self, template: str, **parts: sql.Composable) -> sql.Composed:

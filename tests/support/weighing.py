@@ -38,12 +38,13 @@ def verdict(
         ChangedRows(
             fields=fields,
             rows=[([a.get(f.name) for f in fields], [b[f.name] for f in fields]) for a, b in changed],
+            changed=len(changed),
             known=len(known),
             now=now,
             zone=zone,
             blank={f.name: len(changed) for f in fields} if blank is None else blank,
         )
-    )
+    ).suspicions
     staying = [a for a, _ in pairs]
     weighed = [
         Weighed(suspicion=seen, whole=sum(sum(_counts(base, row) for row in staying) for base in seen.bases))
