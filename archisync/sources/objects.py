@@ -54,7 +54,27 @@ from archisync.sources.unpack import too_large
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(r"(?i)(s3|gs|az)://([^/]+)/(.+)", re.DOTALL)
 _HINT = "for example s3://bucket/{agent}/{type}.csv, gs://bucket/{type}.csv or az://container/{type}.csv"
-_PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+
+
+class _Store(NamedTuple):
+    """What a store's variables begin with, which of them log in, and which say where it is."""
+
+    prefix: str
+    credentials: str
+    place: str
+
+
+_STORES = {
+    "s3": _Store(
+        "AWS_", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or their like", "AWS_ENDPOINT_URL and AWS_REGION"
+    ),
+    "gs": _Store("GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS, the path of a key", "GOOGLE_BASE_URL"),
+    "az": _Store(
+        "AZURE_",
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or their like (but no connection string)",
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_ENDPOINT",
+    ),
+}
 _CONNECT_TIMEOUT_S = 15
 _STREAM_BYTES = 1024 * 1024
 _LOGIN_REFUSED = re.compile(
@@ -261,9 +281,9 @@ def _keys(bucket: Any, folder: str) -> Iterator[tuple[str, float]]:
 def _bucket(address: str, config: Config) -> Any:
     """The store, with what the environment says about it. Raises ConfigurationError."""
     scheme = address.partition(":")[0]
-    prefix = _PREFIXES[scheme]
+    prefix = _STORES[scheme].prefix
     given = {name.lower(): value for name, value in config.environment.items() if name.startswith(prefix) and value}
-    options = {name: value for name, value in given.items() if _is_known(scheme, name)}
+    options = {name: value for name, value in given.items() if _is_known(scheme, prefix, name)}
     endpoint = config.text("AWS_ENDPOINT_URL_S3") or config.text("AWS_ENDPOINT_URL")
     if scheme == "s3" and endpoint:
         options["aws_endpoint_url"] = endpoint
@@ -286,14 +306,24 @@ def _bucket(address: str, config: Config) -> Any:
 
 
 @lru_cache
-def _is_known(scheme: str, name: str) -> bool:
-    """Whether the variable is one of the store's: AWS_PAGER and the like are for other programs."""
+def _is_known(scheme: str, prefix: str, name: str) -> bool:
+    """Whether the variable is one of the store's: AWS_PAGER and the like are for other programs.
+
+    AWS_TIMEOUT and the like, which are about the client's connections, are left to our own settings: obstore panics at them.
+    """
+    return not _opens(scheme, client_options={name.removeprefix(prefix.lower()): "x"}) and _opens(
+        scheme, config={name: "x"}
+    )
+
+
+def _opens(scheme: str, **options: Any) -> bool:
+    """Whether obstore knows the options."""
     try:
-        _open(f"{scheme}://bucket/x", config={name: "x"})
-    except UnknownConfigurationKeyError:
-        return False
-    except (BaseError, ValueError):  # known; x is no value for it, or not enough alone
-        return True
+        _open(f"{scheme}://bucket/x", **options)
+    except BaseError as exc:  # known, unless it says otherwise; x is no value for it, or not enough alone
+        return not isinstance(exc, UnknownConfigurationKeyError)
+    except ValueError as exc:
+        return not str(exc).startswith("Invalid key")
     return True
 
 
@@ -306,16 +336,14 @@ def _errors(address: str, config: Config) -> Iterator[None]:
 
 
 def _meaning(exc: Exception, origin: str, config: Config) -> SyncError:
-    said = _said(exc, config)
+    said, store_of_origin = _said(exc, config), _STORES[origin.partition(":")[0]]
     if isinstance(exc, NotFoundError | FileNotFoundError):
         return NoExportError(
             f"no export at {origin}",
             hint="check ARCHISYNC_SOURCE, the endpoint, and that the ERP has written the export",
         )
     if _NO_CREDENTIALS.search(said):
-        return AuthenticationError(
-            f"{origin}: there are no credentials", hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or their like"
-        )
+        return AuthenticationError(f"{origin}: there are no credentials", hint=f"set {store_of_origin.credentials}")
     if isinstance(exc, PermissionDeniedError | UnauthenticatedError) or _LOGIN_REFUSED.search(said):
         return AuthenticationError(
             f"{origin}: the store refuses our credentials: {said}", hint="renew them, or grant reading"
@@ -323,7 +351,7 @@ def _meaning(exc: Exception, origin: str, config: Config) -> SyncError:
     wait_s = _THROTTLED_S if _THROTTLED.search(said) else None
     return TransientSourceError(
         f"{origin} can't be read: {said}",
-        hint="look at the endpoint (AWS_ENDPOINT_URL) and the region",
+        hint=f"look at {store_of_origin.place}",
         retry_after_s=wait_s,
     )
 
@@ -332,7 +360,11 @@ def _said(exc: Exception, config: Config) -> str:
     """The error's first words, without a secret of the environment."""
     text = re.sub(r"\s+", " ", str(exc).partition("Debug source")[0])
     for name, value in config.environment.items():
-        if name.startswith(tuple(_PREFIXES.values())) and len(value) >= _SHORTEST_SECRET and "ENDPOINT" not in name:
+        if (
+            name.startswith(tuple(known.prefix for known in _STORES.values()))
+            and len(value) >= _SHORTEST_SECRET
+            and "ENDPOINT" not in name
+        ):
             text = text.replace(value, "***")
     return printable(redact(text.strip()), limit=300)
 

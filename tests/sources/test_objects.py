@@ -177,3 +177,26 @@ def test_the_other_stores_are_asked_alike(
     export = fetched(_request(tmp_path, template, settings))
     assert export.path.read_bytes() == CONTENT
     assert isinstance(fetch(_request(tmp_path, template, settings, export.validators)), Unchanged)
+
+
+@pytest.mark.parametrize(("scheme", "prefix"), [("s3", "AWS_"), ("gs", "GOOGLE_"), ("az", "AZURE_")])
+def test_variables_that_are_not_the_stores_change_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], scheme: str, prefix: str
+) -> None:
+    """obstore panics at the ones about its connections, and prints how it came to that."""
+    others = (
+        "ALLOW_HTTP",
+        "ALLOW_INVALID_CERTIFICATES",
+        "CONNECT_TIMEOUT",
+        "PAGER",
+        "PROXY_URL",
+        "TIMEOUT",
+        "USER_AGENT",
+    )
+    variables = {prefix + name: CANARY for name in others} | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    places = {"GOOGLE_BASE_URL": "http://127.0.0.1:9", "AZURE_ENDPOINT": "http://127.0.0.1:9"}
+    skip = {"GOOGLE_SKIP_SIGNATURE": "true", "AZURE_SKIP_SIGNATURE": "true", "AZURE_STORAGE_ACCOUNT_NAME": "acme"}
+    error = refused(_request(tmp_path, f"{scheme}://exports/{{agent}}/{{type}}.csv", KEY | variables | places | skip))
+    assert isinstance(error, TransientSourceError)
+    assert (prefix in error.hint, CANARY in error.message) == (True, False)
+    assert capfd.readouterr().err == ""
