@@ -3,17 +3,22 @@
 import re
 import sqlite3
 import subprocess
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from archisync.base.errors import SourceError
+from archisync.base.errors import AuthenticationError, NoExportError, SourceError, TransientSourceError
 from archisync.formats import RawRow, open_table
 from archisync.sources import Export, check_template
+from archisync.standalone.folders import temporary_folder
 from tests.conftest import REPOSITORY
 from tests.support.fetching import CANARY, CONTENT, fetched, refused, request_of
-from tests.support.servers import needs, running_ftps, running_mariadb, running_smbd
+from tests.support.servers import needs, running_dovecot, running_ftps, running_mariadb, running_smbd
 
 GUIDE = (REPOSITORY / "examples/guides/connect.md").read_text("utf-8")
 RCLONE = "WebDAV, SharePoint, Google Drive and whatever rclone knows"
@@ -29,6 +34,16 @@ def _recipe(name: str, **words: str) -> str:
         line = line.replace(shown, other)
     check_template(line)
     return line
+
+
+def _program(folder: Path, name: str) -> Path:
+    """One of the guide's programs, as it is there."""
+    found = re.search(rf"cat > {name} <<'END'\n(.*?\n)END\n", GUIDE, re.DOTALL)
+    assert found is not None
+    program = folder / name
+    program.write_text(found[1])
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture
@@ -148,11 +163,7 @@ def test_mysql(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line_end", ["", "\x85", "\n"])
 def test_fields_of_fixed_width_in_ebcdic(tmp_path: Path, line_end: str) -> None:
     """The guide's program. Without line ends, as a file of fixed records is transferred; with NEL, and with what a transfer makes of it."""
-    found = re.search(r"cat > fixed-width <<'END'\n(.*?\n)END\n", GUIDE, re.DOTALL)
-    assert found is not None
-    program = tmp_path / "fixed-width"
-    program.write_text(found[1])
-    program.chmod(0o755)
+    program = _program(tmp_path, "fixed-width")
     records = ["1001 Bar Centrale   Forlì ", "1002 Osteria del Po Torino"]
     (tmp_path / "agent-1.txt").write_bytes("".join(record + line_end for record in records).encode("cp500"))
     template = f"exec:{program} {tmp_path}/{{agent}}.txt cp500 customer_id:5 name:15 city:6"
@@ -161,3 +172,52 @@ def test_fields_of_fixed_width_in_ebcdic(tmp_path: Path, line_end: str) -> None:
         ("1001", "Bar Centrale", "Forlì"),
         ("1002", "Osteria del Po", "Torino"),
     ]
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    with temporary_folder() as folder:
+        yield folder
+
+
+def _deliver(maildir: Path, number: int, subject: str, **attachments: bytes) -> None:
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["To"] = subject, "erp@erp.example", "archisync@company.example"
+    mail.set_content("Buongiorno, in allegato l'esportazione.")
+    for name, content in attachments.items():
+        mail.add_attachment(content, maintype="text", subtype="csv", filename=f"{name}.csv")
+    for folder in ("cur", "new", "tmp"):
+        (maildir / folder).mkdir(parents=True, exist_ok=True)
+    (maildir / "new" / f"{1_700_000_000 + number}.M1P1.erp").write_bytes(mail.as_bytes(policy=SMTP))
+
+
+@needs("dovecot")
+def test_a_mail_with_an_attachment(tmp_path: Path, reachable: Path) -> None:
+    authority, server = trustme.CA(), tmp_path / "server.pem"
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(server)
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login erp password {CANARY}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    mails = reachable / "mail" / "ERP"
+    content = CONTENT + "2,2026-01-03 Forlì\r\n".encode()  # as it is, with whatever line ends
+    _deliver(mails, 1, "older", **{"orders-agent-1": CONTENT})
+    _deliver(mails, 2, "newer", **{"invoices-agent-1": b"other", "orders-agent-1": content})
+    _deliver(mails, 3, "without")
+    program = _program(tmp_path, "from-mail")
+    trusted: dict[str, Any] = {"HOME": str(tmp_path), "ARCHISYNC_EXEC_ENV": "SSL_CERT_FILE"}
+
+    def template(folder: str = "ERP") -> str:
+        return f"exec:{program} 127.0.0.1:{port} {folder} {{type}}-{{agent}}.csv"
+
+    with running_dovecot(reachable, server, CANARY) as port:
+        known = trusted | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        assert fetched(request_of(tmp_path, template(), **known)).path.read_bytes() == content
+        again = tmp_path / "again"
+        again.mkdir()
+        assert isinstance(refused(request_of(again, template(), agent_id="agent-2", **known)), NoExportError)
+        assert "CERTIFICATE_VERIFY_FAILED" in refused(request_of(again, template(), **trusted)).message
+        assert "(Nowhere)" in refused(request_of(again, template("Nowhere"), **known)).message
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login erp password wrong\n")
+        wrong = refused(request_of(again, template(), **known))
+        assert (type(wrong), "refuses erp" in wrong.message) == (AuthenticationError, True)
+    assert isinstance(refused(request_of(again, template(), **known)), TransientSourceError)

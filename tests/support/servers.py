@@ -1,6 +1,7 @@
 """Servers as Debian installs them, each for one test: MariaDB, an FTP server with TLS, a file server for Windows shares."""
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -110,4 +111,46 @@ def running_smbd(state: Path, folder: Path, password: str) -> Iterator[int]:
         capture_output=True,
     )
     with _running(["smbd", "-F", "--no-process-group", "-s", str(configuration)], _answers(port)):
+        yield port
+
+
+@contextmanager
+def running_dovecot(folder: Path, certificate: Path, password: str) -> Iterator[int]:
+    """Dovecot, an IMAP server with TLS only, which shows the Maildir `folder/mail` to the user `erp`. Gives its port.
+
+    It serves nobody's mail as root, so the mail becomes that of `nobody`, who must be able to reach the folder.
+    """
+    port, nobody = free_port(), pwd.getpwnam("nobody")
+    for path in (folder / "mail", *(folder / "mail").rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    configuration = folder / "dovecot.conf"
+    configuration.write_text(f"""
+        protocols = imap
+        listen = 127.0.0.1
+        base_dir = {folder}/run
+        state_dir = {folder}/state
+        log_path = {folder}/log
+        ssl = required
+        ssl_cert = <{certificate}
+        ssl_key = <{certificate}
+        mail_location = maildir:{folder}/mail:LAYOUT=fs
+        service imap-login {{
+          inet_listener imap {{
+            port = 0
+          }}
+          inet_listener imaps {{
+            port = {port}
+            ssl = yes
+          }}
+        }}
+        passdb {{
+          driver = static
+          args = user=erp password={password}
+        }}
+        userdb {{
+          driver = static
+          args = uid={nobody.pw_uid} gid={nobody.pw_gid} home={folder}/mail
+        }}
+    """)
+    with _running(["dovecot", "-F", "-c", str(configuration)], _answers(port)):
         yield port
