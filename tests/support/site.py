@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 from psycopg.types.json import Jsonb
 
-from archisync.store import audit
+from archisync.actions import settings, types
+from archisync.rules import declarations
+from archisync.rules.config import Config
+from archisync.rules.reasons import Limits, Rule
+from archisync.store import agents, audit
 from archisync.store.audit import Actor, Deed, Via
 from archisync.store.database import Database
 from tests.support.rows import add_run, count, record_tick
 
 NAMES = ("anna.bianchi", "luca.ferrari", "giulia.romano", "mario.bassi", "sara.conti", "paolo.greco")
+LONG_ID = "maria-antonietta.della-rovere+northern.branch@sales.example-company.com"
 HOSTILE = "<script>document.title='taken'</script>"
 HOSTILE_TEXT = f'{HOSTILE}" onload="x" \'); drop table users;-- \u202e\u0007\x1b[31m' + "W" * 300
 HOSTILE_IDS = (
@@ -139,6 +144,29 @@ def _plant_troubles(db: Database, ids: Sequence[str], hostile: str | None) -> No
         [Deed(agent_id=ids[5], before={"whitelisted": False}, after={"whitelisted": True})],
         why=None,
     )
+
+
+def plant_long_names(db: Database) -> str:
+    """Six agents, one with a long id, and a type with names as long as PostgreSQL has them; its name."""
+    plant(db)
+    name, column = ("returned_goods_and_credit_notes_of_the_branch_offices_" + "x" * 63)[:50], "c" * 63
+    toml = f'name = "{name}"\nscope = "agent"\ninterval = 30\nkey = ["return_number"]\n[fields]\n'
+    toml += (
+        f'return_number = {{ kind = "identifier", labels = ["N"] }}\n{column} = {{ kind = "date", labels = ["D"] }}\n'
+    )
+    type_ = declarations.read(declarations.parse_toml(toml.encode(), "long.toml"), file="long.toml")
+    somebody = Actor(name="anna@desk", via=Via.CLI)
+    types.apply(db, somebody, type_, Config(environment={}), file="long.toml")
+    agents.add(db, LONG_ID, name="Maria Antonietta " * 6, whitelisted=True)
+    columns = {(Rule.COLUMNS_SWAPPED, column): 30, (Rule.EMPTIED, ""): 70}
+    settings.set_limits(db, somebody, {type_: Limits(columns=columns)}, why="w" * 200)
+    settings.pause(db, somebody, sync_type=name, agent_id=LONG_ID, why="w" * 200)
+    db.execute("update system.sync_state set consecutive_failures = 5 where sync_type = %s", [name])
+    finding = _finding("columns-swapped", column, "m " * 40, [["a" * 50, "b" * 50]], None)
+    changes: list[object] = [{"key": ["K" * 80], "fields": {column: ["v" * 90, None]}}]
+    hold(db, name, LONG_ID, message="54 of 120 known rows would vanish", rule="planned-deletes", sample=[["R" * 60]], changes=changes,
+         planned={"vanishing": 54}, findings=[finding])  # fmt: skip
+    return name
 
 
 def _finding(rule: str, column: str, what: str, examples: list[list[str]], hostile: str | None) -> dict[str, object]:

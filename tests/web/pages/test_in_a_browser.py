@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import httpx
 import pytest
 
 from archisync.standalone.postgres import EmbeddedPostgres
@@ -93,19 +94,39 @@ def wait_until(chrome: Browser, expression: str) -> Any:
     return value
 
 
+STICKS_OUT = """
+[...document.querySelectorAll('main *, header *')].filter((e) => { const b = e.getBoundingClientRect();
+  return b.width && (b.right > innerWidth + 1 || b.left < -1) && !e.closest('.wide, .unseen, .skip'); })
+"""
+WRAPPED = """
+[...document.querySelectorAll('button, .button, nav a, .chip')].filter((e) => {
+  const walk = document.createTreeWalker(e, NodeFilter.SHOW_TEXT); let end = null, lines = 0;
+  for (let text; text = walk.nextNode();) {
+    if (text.parentElement.closest('.unseen, .skip') || !text.data.trim()) continue;
+    const range = document.createRange(); range.selectNodeContents(text);
+    for (const b of range.getClientRects()) if (b.width && (end === null || b.top > end - 2)) { lines++; end = b.bottom; }
+  }
+  return lines > 1 || e.scrollWidth > e.clientWidth + 1; })
+"""
+"""Controls whose text takes several lines, or does not fit in."""
+SQUEEZED = """
+[...document.querySelectorAll('td, tbody th')].filter((e) => { const range = document.createRange(); range.selectNodeContents(e);
+  return e.clientWidth < 100 && range.getBoundingClientRect().height > 160; })
+"""
+"""Cells that are columns of single letters: what stands beside them took the width."""
+
+
 def look(chrome: Browser, address: str, *, width: int, dark: bool, name: str = "") -> None:
-    """Open the page, and see that nothing sticks out or is refused."""
+    """Open the page, and see that nothing sticks out, wraps where it should not, or is refused."""
     chrome.open(address, width=width, dark=dark)
     assert chrome.problems == [], (address, chrome.problems)
     root = "document.documentElement"
     wide = chrome.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
     assert wide <= 0, (address, width, wide)
-    out = (
-        "[...document.querySelectorAll('main *, header *')].filter((e) => { const b = e.getBoundingClientRect();"
-        " return b.width && (b.right > innerWidth + 1 || b.left < -1) && !e.closest('.wide') && !e.closest('.unseen, .skip') })"
-        ".map((e) => e.outerHTML.slice(0, 200))"
-    )
-    assert chrome.evaluate(out) == [], (address, width)
+    chrome.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    for wrong in (STICKS_OUT, WRAPPED, SQUEEZED):
+        found = chrome.evaluate(f"({wrong}).map((e) => e.outerHTML.slice(0, 200))")
+        assert found == [], (address, width, wrong)
     if name:
         chrome.keep(name, width=width, schemes=(dark,))
 
@@ -166,6 +187,32 @@ def test_hostile_names_ids_and_messages_run_nothing_and_break_nothing(
                 if not address.startswith("/ask/again"):
                     look(chrome, found.url + address, width=width, dark=False)
                     assert "taken" not in chrome.evaluate("document.title").split()
+
+
+@pytest.mark.check
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_names_fit(
+    width: int, connection: Database, database_url: str, redis_url: str, tmp_path: Path, chrome: Browser
+) -> None:
+    type_name = site.plant_long_names(connection)
+    with panel(database_url, redis_url, tmp_path / "log") as found:
+        sign_in(chrome, found, name=site.LONG_ID)
+        pair = httpx.QueryParams({"type": type_name, "agent": site.LONG_ID})
+        for address in (
+            *addresses(connection, site.LONG_ID),
+            f"/pair?{pair}",
+            f"/types/{type_name}",
+            f"/ask/sync?{pair}",
+        ):
+            look(chrome, found.url + address, width=width, dark=False)
+
+
+def test_on_a_telephone_a_card_has_its_controls_in_one_row(shown: Panel, chrome: Browser) -> None:
+    sign_in(chrome, shown)
+    chrome.look(width=360, dark=False)
+    tops = "[...document.querySelectorAll('#type-orders button, #type-orders .button')].map((e) => e.getBoundingClientRect().top)"
+    assert len(set(chrome.evaluate(tops))) == 1
 
 
 def test_the_sign_in_page_is_accessible_and_a_wrong_token_is_told(shown: Panel, chrome: Browser, axe: str) -> None:
