@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.erp import Erp, running_erp
+from tests.support.odata import Service, service_of_orders
 from tests.support.places import Folder
 from tests.support.s3 import Bucket, running_s3
 from tests.support.sshd import SSHD, running_sshd
@@ -16,6 +17,13 @@ from tests.support.sshd import SSHD, running_sshd
 def erp() -> Iterator[Erp]:
     with running_erp() as erp:
         yield erp
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """An OData service of orders."""
+    with service_of_orders() as service:
+        yield service
 
 
 @pytest.fixture(params=["path", "sftp", "s3"])

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,9 @@ from tests.support.odata import (
     Service,
     orders_request,
     rows_of,
-    service_of_orders,
     short,
     with_client,
 )
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with service_of_orders() as service:
-        yield service
 
 
 class TestODataSource(SourceConformance):

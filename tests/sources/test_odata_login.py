@@ -1,6 +1,5 @@
 """OData: OAuth 2.0 client credentials, whose token may end between two pages, and what must not be shown of them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,9 @@ from tests.support.odata import (
     Service,
     orders_request,
     rows_of,
-    service_of_orders,
     short,
     with_client,
 )
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with service_of_orders() as service:
-        yield service
 
 
 def test_a_token_is_asked_for_once_and_used_for_all_pages(tmp_path: Path, service: Service) -> None:
