@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -29,15 +29,33 @@ from archisync.rules.synctypes import sync_type
 from archisync.sources.interface import Export, Request
 from archisync.sources.spool import spool
 from archisync.sources.template import fill, has_placeholder
+from archisync.store import session
 from archisync.store.refusals import was_refused
 
 SCHEME = "sql+postgresql"
 _HINT = "for example sql+postgresql://reader@erp-db.example/erp?query=/etc/archisync/{type}.sql"
 _CONNECT_TIMEOUT_S = 15
+_SETTINGS: Mapping[str, str] = {
+    # How values are written and read.
+    "DateStyle": "ISO, DMY",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # What ends a query: `statement_timeout` is the time for a fetch.
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
 _ROWS_AT_ONCE = 5_000
 _MOST_QUERY_BYTES = 1024 * 1024
-_TRANSIENT = ("08", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE: connection, rollback, resources, object in use, operator's intervention, system."""
+_TRANSIENT = ("08", "25P03", "25P04", "40", "53", "55", "57", "58")
+"""Beginnings of SQLSTATE: connection, a transaction's time limits, rollback, resources, object in use, operator's intervention, system."""
 _UNASKED = "no password supplied"
 """Said by libpq itself, in English."""
 
@@ -54,7 +72,7 @@ class QuerySource:
         place = _parse(request.template)
         query = _query(Path(fill(place.query, request)))
         deadline = monotonic() + request.config.fetch_timeout_s
-        with _errors(place, request), _connected(place, request) as connection, connection.transaction():
+        with _errors(place), _session(place, request) as connection:
             labels = _labels(connection, query, request)
             rows = _Rows(connection, query, request, deadline, place)
             spooled = spool(rows, request, origin=place.shown)
@@ -71,7 +89,7 @@ class QuerySource:
         """Ask for the query's columns."""
         place = _parse(request.template)
         query = _query(Path(fill(place.query, request)))
-        with _errors(place, request), _connected(place, request) as connection:
+        with _errors(place), _session(place, request) as connection:
             _labels(connection, query, request)
 
 
@@ -132,16 +150,10 @@ def _query(path: Path) -> bytes:
 
 
 @contextmanager
-def _connected(place: _Place, request: Request) -> Iterator[psycopg.Connection]:
+def _session(place: _Place, request: Request) -> Iterator[psycopg.Connection]:
+    """A transaction that only reads, with our settings, through a pooler too. What decides about names and rows of the query itself
+    (search_path, TimeZone, row security) is left to the role."""
     password = request.config.sql_password(sync_type(request.sync_type))
-    settings = {
-        "default_transaction_read_only": "on",
-        "statement_timeout": f"{request.config.fetch_timeout_s}s",
-        "idle_in_transaction_session_timeout": "0",
-        "datestyle": "ISO,DMY",
-        "intervalstyle": "iso_8601",
-        "extra_float_digits": "1",
-    }
     with psycopg.connect(
         host=place.host,
         port=place.port or None,
@@ -149,13 +161,17 @@ def _connected(place: _Place, request: Request) -> Iterator[psycopg.Connection]:
         dbname=place.database,
         password=password or None,
         connect_timeout=_CONNECT_TIMEOUT_S,
-        client_encoding="UTF8",
+        client_encoding=session.ENCODING,
         application_name="archisync source",
         keepalives_idle=15,
-        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+        options="",  # not those of PGOPTIONS, which are meant for archisync's own database
         autocommit=True,
     ) as connection:
-        yield connection
+        connection.read_only = True
+        settings = {**_SETTINGS, "statement_timeout": f"{request.config.fetch_timeout_s}s"}
+        with connection.transaction():
+            connection.execute(session.setting_text(connection.info.backend_pid, settings).encode())
+            yield connection
 
 
 def _params(request: Request) -> dict[str, str]:
@@ -179,7 +195,7 @@ class _Rows:
         self, connection: psycopg.Connection, query: bytes, request: Request, deadline: float, place: _Place
     ) -> None:
         fetch = psycopg.ClientCursor(connection)
-        declare = "declare archisync_rows no scroll cursor for select row_to_json(q)::text from ({}\n) q"
+        declare = "declare archisync_rows no scroll cursor for select pg_catalog.row_to_json(q)::pg_catalog.text from ({}\n) q"
         fetch.execute(_wrapped(declare, query), _params(request))
         self._fetch = fetch
         self._deadline = deadline
@@ -205,7 +221,7 @@ def _header(labels: list[str]) -> bytes:
 
 
 @contextmanager
-def _errors(place: _Place, request: Request) -> Iterator[None]:
+def _errors(place: _Place) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as exc:
@@ -219,7 +235,10 @@ def _meaning(exc: psycopg.Error, place: _Place) -> SyncError:
     state = exc.sqlstate or ""
     port = f":{place.port}" if place.port else ""
     login = f"{place.user}@" if place.user else ""
-    psql = shlex.join(["psql", f"postgresql://{login}{place.host}{port}/{place.database}"])
+    in_folder = place.host.startswith("/")
+    psql = shlex.join(
+        ["psql", place.login if in_folder else f"postgresql://{login}{place.host}{port}/{place.database}"]
+    )
     if state.startswith("28") or was_refused(place.login, exc) or _UNASKED in str(exc):
         return AuthenticationError(
             f"{place.shown} does not let us in: {said}",

@@ -1,6 +1,7 @@
 """SQL: a query in a PostgreSQL database is an export, whatever its values, and it can't write."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +21,7 @@ from archisync.sources import Request, check_template
 from archisync.store import agents
 from archisync.store.database import Database
 from tests.support.fetching import CANARY, fetched, refused, request_of
+from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.rows import sync
 from tests.support.systempostgres import needs_italian_postgres, system_postgres
 
@@ -38,7 +40,11 @@ def _request(tmp_path: Path, database_url: str, query: str, **more: str) -> Requ
     address = _address(database_url, f"{tmp_path}/{{type}}.sql", more.pop("user", ""))
     password = more.pop("password", "")
     return request_of(
-        tmp_path, address, ARCHISYNC_SQL_PASSWORD=password, ARCHISYNC_FETCH_TIMEOUT_S=more.pop("timeout_s", "60")
+        tmp_path,
+        address,
+        agent_id=more.pop("agent", "agent-1"),
+        ARCHISYNC_SQL_PASSWORD=password,
+        ARCHISYNC_FETCH_TIMEOUT_S=more.pop("timeout_s", "60"),
     )
 
 
@@ -56,6 +62,50 @@ def test_rows_become_json_lines_with_every_kind_of_value(tmp_path: Path, databas
         "agent-1", "orders", True, None, "2025-12-31", 'a"\n\\;è', "50 %",
     )  # fmt: skip
     assert row["moment"].startswith("2025-12-31T")
+
+
+def _rows(request: Request) -> str:
+    path = fetched(request).path
+    rows = path.read_text("utf-8")
+    path.unlink()
+    return rows
+
+
+HOSTILE = {
+    "client_encoding": "LATIN1", "DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "bytea_output": "escape", "xmlbinary": "hex",
+    "extra_float_digits": "-15", "default_transaction_isolation": "serializable", "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "on", "statement_timeout": "1", "lock_timeout": "1", "idle_session_timeout": "500",
+    "idle_in_transaction_session_timeout": "500", "standard_conforming_strings": "off", "backslash_quote": "off", "array_nulls": "off",
+    "transform_null_equals": "on", "lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8", "search_path": "public, pg_catalog",
+    "escape_string_warning": "on", "client_min_messages": "debug5", "plpgsql.extra_errors": "all", "jit_above_cost": "0",
+}  # fmt: skip
+"""Settings that a role may have."""
+SHADOWS = """
+create function public.row_to_json(record) returns json language plpgsql as $$ begin return '{}'; end $$;
+create domain public.text as pg_catalog.text check (false);
+"""
+VALUES = r"""
+select %(agent)s as agent, 0.1::float8 + 0.2 as number, date '2025-12-31' as day, interval '1 day 2 hours' as span, '\x00ff'::bytea as raw,
+       '\' as backslash, 'Caffè €' as name, 1234.5::money as price, array[1, null] as list, '12/10/2025'::date::pg_catalog.text as said
+"""
+
+
+@pytest.mark.parametrize("way", ["direct", pytest.param("transaction", marks=[needs_pgbouncer, pytest.mark.check])])
+def test_values_are_the_same_whatever_the_role_or_a_pooler_says(
+    tmp_path: Path, database_url: str, connection: Database, way: str
+) -> None:
+    right = _rows(_request(tmp_path, database_url, VALUES))
+    row = json.loads(right)
+    assert (row["number"], row["raw"], row["backslash"], row["said"]) == (0.1 + 0.2, r"\x00ff", "\\", "2025-10-12")
+    with ExitStack() as stack:
+        url = database_url if way == "direct" else stack.enter_context(pgbouncer(database_url, mode=way))
+        connection.execute(SHADOWS.encode())
+        # Between two transactions a pooler's own connection is not ours.
+        for name in HOSTILE.keys() - ({"idle_session_timeout"} if way == "transaction" else set()):
+            connection.execute(f"alter database {connection.info.dbname} set {name} = '{HOSTILE[name]}'".encode())
+        assert _rows(_request(tmp_path, url, VALUES)) == right
+        error = refused(_request(tmp_path, url, "select nextval('system.deliveries_id_seq')"))
+        assert "read-only transaction" in error.message
 
 
 def test_many_rows_are_read_by_a_cursor(tmp_path: Path, database_url: str) -> None:
