@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from archisync.base.errors import ConfigurationError
+from archisync.base.otherusers import user_name, who_else_writes
 
 FOLDER_VARIABLE = "ARCHISYNC_FOLDER"
 """Names the folder of FILE, as --folder does."""
@@ -62,10 +63,21 @@ def write_env_file(path: Path, variables: Mapping[str, str], *, remark: str) -> 
     new.rename(path)
 
 
+def _refuse_what_others_wrote(path: Path) -> None:
+    """A source or a hook in the file is a program that this user would start. Raises ConfigurationError, and OSError."""
+    if others := who_else_writes(path.stat()):
+        me = user_name(os.geteuid())
+        raise ConfigurationError(
+            f"{path} is not read: it {others}, and it names programs that {me} would start",
+            hint=f"look at what it says; then, as root: chown {me} {path} && chmod go-w {path} (or become its owner)",
+        )
+
+
 def settings_of(folder: Path, environment: Mapping[str, str], *, required: bool = False) -> dict[str, str]:
     """What archisync.env in the folder says about archisync; empty without one. Raises ConfigurationError."""
     path = folder / FILE
     try:
+        _refuse_what_others_wrote(path)
         found = read_env_file(path, environment)
     except FileNotFoundError:
         if required:

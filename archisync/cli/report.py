@@ -32,7 +32,7 @@ def report(
     a = app(ctx)
     a.output.say("reading the runs …")
     with a.database("report") as db:
-        text = htmlreport.page(read(db, days=days))
+        text = htmlreport.page(read(db, days=days, config=a.config))
     if str(html) == "-":
         for line in text.splitlines():
             a.output.line(line)

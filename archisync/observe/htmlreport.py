@@ -87,11 +87,12 @@ def _add(parent: Element, name: str, text: str = "", style: str = "") -> Element
 def _headline(main: Element, report: Report) -> None:
     _add(main, "h1", "Is the sales data fresh?")
     wrong = [h.sync_type for h in report.health if h.word not in _GOOD | _QUIET]
-    if report.tick_note:
-        _add(main, "p", f"Nothing is refreshed: {report.tick_note}", "bad")
+    stopped = [note for note in (report.tick_note, report.worker_note) if note]
+    for note in stopped:
+        _add(main, "p", f"Nothing is refreshed: {note}", "bad")
     if wrong:
         _add(main, "p", f"Not all of it: look at {_listed(wrong)}.", "bad")
-    elif not report.tick_note:
+    elif not stopped:
         _add(main, "p", "Yes. Everything that is switched on is as fresh as it should be.", "good")
     span = duration(report.now - report.since)
     _add(main, "p", f"As of {report.now:%d %B %Y, %H:%M}. Runs and failures are those of the last {span}.", "soft")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from archisync.queue.workers import overdue_note
+from archisync.rules.config import Config
 from archisync.store import activity, clock, health, held, history, ticks
 from archisync.store.activity import Point, Slow, Step
 from archisync.store.database import Database
@@ -21,7 +23,8 @@ TREND_RUNS = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """`steps` are the runs from `since` to `now` in BARS equal steps. `tick_note` is a sentence when no tick runs any more."""
+    """`steps` are the runs from `since` to `now` in BARS equal steps. `tick_note` is a sentence when no tick runs any more,
+    `worker_note` when nobody can do what is queued."""
 
     now: datetime
     since: datetime
@@ -33,10 +36,11 @@ class Report:
     failures: Sequence[Run]
     slowest: Sequence[Slow]
     tick_note: str | None
+    worker_note: str | None
 
 
-def read(db: Database, *, days: int) -> Report:
-    """The state now, and the runs of the last days."""
+def read(db: Database, *, days: int, config: Config) -> Report:
+    """The state now, and the runs of the last days. Redis is asked for workers."""
     span = timedelta(days=days)
     now = clock.now(db)
     until = now + timedelta(seconds=1)  # the clock has whole seconds, and the current one counts
@@ -52,4 +56,5 @@ def read(db: Database, *, days: int) -> Report:
         failures=history.newest(db, state=State.FAILED, since=since, limit=LISTED),
         slowest=activity.slowest(db, since=since, limit=SLOWEST),
         tick_note=ticks.overdue_note(ticks.last(db)),
+        worker_note=overdue_note(config),
     )

@@ -6,7 +6,6 @@ that account: a folder that it can't reach is an error, and it may not connect.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import stat
@@ -31,22 +30,6 @@ class Account:
         if found.st_uid == self.uid:
             return bool(found.st_mode & stat.S_IXUSR)
         return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == self.gid else stat.S_IXOTH))
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def is_private_group(gid: int) -> bool:
-    """Whether the group is this user's own, as Debian and Fedora make one for each user (with an umask of 002)."""
-    try:
-        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def postgres_account() -> Account | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from archisync.base import lockedfolders
 from archisync.base.errors import BusyError, ConfigurationError
-from archisync.standalone.account import Account, closed_parent, is_private_group, postgres_account, user_name
+from archisync.base.otherusers import is_private_group, user_name
+from archisync.standalone.account import Account, closed_parent, postgres_account
 
 BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds to notice
 POLL_S = 0.02

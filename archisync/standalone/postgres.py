@@ -14,8 +14,9 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from archisync.base.errors import ConfigurationError
+from archisync.base.otherusers import user_name
 from archisync.base.processes import run
-from archisync.standalone.account import Account, check_reachable, give, postgres_account, process_options, user_name
+from archisync.standalone.account import Account, check_reachable, give, postgres_account, process_options
 from archisync.standalone.server import Server, not_installed
 
 DATABASE = "archisync"

@@ -1,6 +1,7 @@
 """`config list`, and settings from a folder: --folder and ARCHISYNC_FOLDER."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 
 from archisync.base.envfile import read_env_file
 from archisync.base.errors import ConfigurationError, ExitCode
+from archisync.base.otherusers import user_name
 from archisync.rules.config import SETTINGS
 from tests.conftest import Cli
 
 NOTHING = dict.fromkeys(("ARCHISYNC_DATABASE_URL", "ARCHISYNC_REDIS_URL", "ARCHISYNC_SOURCE"), "")
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 
 
 @pytest.fixture
@@ -107,6 +111,31 @@ def test_a_folder_without_the_file_is_refused_if_it_was_typed(cli: Cli, tmp_path
     assert cli("status", "--folder").stderr == (
         "error: --folder needs a folder\nhint: archisync --folder ~/archisync status\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "said"),
+    [
+        (0o646, os.geteuid(), "may be written to by others"),
+        pytest.param(0o600, 65534, "belongs to nobody, not to root", marks=only_root),
+    ],
+)
+def test_a_file_that_somebody_else_may_have_written_is_refused(
+    cli: Cli, tmp_path: Path, mode: int, owner: int, said: str
+) -> None:
+    """It names programs: what root reads there, root starts."""
+    path = tmp_path / "archisync.env"
+    path.write_text("ARCHISYNC_SOURCE='exec:/bin/sh'\n")
+    path.chmod(mode)
+    os.chown(path, owner, -1)
+    for arguments, env in ((["--folder", str(tmp_path)], {}), ([], {"ARCHISYNC_FOLDER": str(tmp_path)})):
+        done = cli("status", *arguments, env=env)
+        me = user_name(os.geteuid())
+        assert (done.returncode, done.stderr) == (
+            ExitCode.CONFIGURATION,
+            f"error: {path} is not read: it {said}, and it names programs that {me} would start\n"
+            f"hint: look at what it says; then, as root: chown {me} {path} && chmod go-w {path} (or become its owner)\n",
+        )
 
 
 def test_each_command_finds_the_settings_and_so_do_the_processes_that_it_starts(

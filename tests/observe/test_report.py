@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -68,8 +68,8 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
-def page(cli: Cli, *options: str) -> str:
-    done = cli("report", "--html", "-", *options)
+def page(cli: Cli, *options: str, env: Mapping[str, str] | None = None) -> str:
+    done = cli("report", "--html", "-", *options, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -101,6 +101,19 @@ def test_a_page_without_any_run(cli: Cli) -> None:
     assert "No agent is on the whitelist." in shown
     assert "None: nothing waits for a person." in shown
     assert "No sync ended in this time." in shown
+
+
+def test_it_does_not_look_healthy_while_nobody_works(cli: Cli, connection: Database) -> None:
+    connection.execute("update system.sync_settings set enabled = false")
+    assert cli("tick").returncode == 0
+    said = {
+        None: "Nothing is refreshed: no worker is alive on the queue archisync: archisync worker --processes 2",
+        "redis://127.0.0.1:1": "Nothing is refreshed: Redis is out of reach",
+        "": "Yes. Everything that is switched on is as fresh as it should be",  # nobody can say
+    }
+    for url, sentence in said.items():
+        shown = " ".join(_Page(page(cli, env={} if url is None else {"ARCHISYNC_REDIS_URL": url})).text)
+        assert [other for other in said.values() if other in shown] == [sentence]
 
 
 @pytest.mark.usefixtures("history")
