@@ -162,9 +162,10 @@ def _sentence(reason: Reason, pair: PairState, now: datetime) -> str:
         case Reason.NOT_YET:
             return f"its interval of {pair.interval_minutes} min has not passed; due at {_due_or_rested_at(pair)}"
         case Reason.DUE:
-            if pair.last_slot_at is None:
-                return "it is due: it has never been scheduled"
-            return f"it is due: its interval of {pair.interval_minutes} min passed at {_stamp(due_at(pair))}"
+            why = "it has never been scheduled"
+            if pair.last_slot_at is not None:
+                why = f"its interval of {pair.interval_minutes} min passed at {_stamp(due_at(pair))}"
+            return f"it is due: {why}; the next tick queues it"
 
 
 def _fate(pair: PairState, now: datetime) -> str:

@@ -240,11 +240,11 @@ SENTENCES = [
         "its interval of 10 min has not passed; due at 2026-03-01T12:06:00Z",
         NOON + timedelta(minutes=6),
     ),
-    (PAIR, Reason.DUE, "it is due: it has never been scheduled", NOON),
+    (PAIR, Reason.DUE, "it is due: it has never been scheduled; the next tick queues it", NOON),
     (
         replace(PAIR, last_slot_at=NOON - timedelta(minutes=11)),
         Reason.DUE,
-        "it is due: its interval of 10 min passed at 2026-03-01T11:59:00Z",
+        "it is due: its interval of 10 min passed at 2026-03-01T11:59:00Z; the next tick queues it",
         NOON,
     ),
 ]
