@@ -17,6 +17,8 @@ KEPT_PERCENT, KEPT_OF_FEW_PERCENT = 80, 90
 """How many of a column's old values must be there again in other rows: repeated values come back by chance."""
 LEAST_VALUES = 4
 FEW_ROWS = 5
+FEW_REPEATED = 30
+"""Cells of a number column below which small numbers that repeat come back in other rows by chance: admissions, 0 to 6 a day."""
 _SURE_OF_PART = 4
 """Values that a part of the rows should have in common below which it says nothing: chance alone may leave none."""
 
@@ -65,7 +67,8 @@ def shuffled(changed: ChangedRows, column: Column, found: Reordering) -> Suspici
     Not when each old value has one new one (territories exchanged), when few values are dealt anew, or when all count on by a step.
     """
     different = at_least(found.olds, found.filled, 75) and found.filled >= 8
-    kept_percent = KEPT_PERCENT if different else KEPT_OF_FEW_PERCENT
+    by_chance = column.field.kind not in TEXTS and found.cells < FEW_REPEATED
+    kept_percent = KEPT_PERCENT if different and not by_chance else KEPT_OF_FEW_PERCENT
     if found.olds < LEAST_VALUES or not at_least(found.kept, found.filled - 1, kept_percent):
         return None
     if _is_usual(column, found):
@@ -86,7 +89,8 @@ def _is_usual(column: Column, found: Reordering) -> bool:
         return True  # recoded: one new value for each old one
     if column.field.kind in TEXTS:
         return found.olds * 2 < found.cells and found.olds < 20  # dealt anew
-    return _usual_of_figures(column, found.cells, found.olds)
+    few_repeat = found.cells < FEW_REPEATED and not at_least(found.olds, found.filled, 75)
+    return few_repeat or _usual_of_figures(column, found.cells, found.olds)
 
 
 def _usual_of_figures(column: Column, cells: int, olds: int) -> bool:

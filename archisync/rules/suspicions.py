@@ -283,7 +283,8 @@ def _emptied(changed: ChangedRows, column: Column) -> Suspicion | None:
         lost = [c for c in column.both if c.old and not c.new][: changed.blank.get(column.name, 0)]
     else:
         lost = [c for c in column.cells if c.new is None]
-    if len(lost) < LEAST:
+    come = sum(c.old is None for c in column.cells)
+    if len(lost) < LEAST or come * 2 >= len(lost):  # remarks of a day come and go
         return None
     return seen_in(changed, column, lost, Rule.EMPTIED, "loses its value", base=Base(among, column.name))
 

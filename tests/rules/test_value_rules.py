@@ -93,6 +93,27 @@ def test_a_column_that_was_always_empty_and_a_table_of_three_rows_are_not_asked_
     assert held_for("customers", few, [few[0], *({**row, "city": None} for row in few[1:])]) is None
 
 
+def test_remarks_of_a_day_come_and_go() -> None:
+    """A column that is emptied gets no new ones."""
+    old = [{**row, "street": f"Via {n}" if n < 7 else None} for n, row in enumerate(customers(21))]
+    gone = [{**row, "street": row["street"] if n > 3 else None} for n, row in enumerate(old)]
+    elsewhere = [{**row, "street": f"Via {n}" if n in (8, 9) else row["street"]} for n, row in enumerate(gone)]
+    assert held_for("customers", old, gone) == "emptied"
+    assert held_for("customers", old, elsewhere) is None
+
+
+def test_small_numbers_of_a_few_rows_come_back_by_chance() -> None:
+    """Prices don't."""
+    few, more = [2, 0, 3, 1, 2, 4, 6, 1, 5, 2], [1, 2, 2, 3, 1, 6, 4, 2, 2, 5]
+    old: list[Row] = [{"product_id": f"P{n}", "min_quantity": Decimal(v)} for n, v in enumerate(few)]
+    new: list[Row] = [{"product_id": f"P{n}", "min_quantity": Decimal(v)} for n, v in enumerate(more)]
+    assert held_for("products", old, new) is None
+    prices = [Decimal(n * n + 5) for n in range(10)]
+    old = [{"product_id": f"P{n}", "unit_price": price} for n, price in enumerate(prices)]
+    new = [{"product_id": f"P{n}", "unit_price": prices[n * 3 % 10]} for n in range(10)]
+    assert held_for("products", old, new) == "rows-shuffled"
+
+
 def test_a_yes_that_was_written_as_no_is_daily_life_and_an_empty_cell_is_not() -> None:
     old: list[Row] = [{"product_id": f"P{n}", "discontinued": n % 2 == 0} for n in range(20)]
     new: list[Row] = [{**row, "discontinued": False} for row in old]

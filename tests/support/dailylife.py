@@ -110,7 +110,7 @@ LIFE = [
     Life("names without accents", "customers", _all("name", lambda t, _: strip_accents(t))),
     Life("a town renamed", "customers", _renamed),
     Life("contacts dealt anew", "customers", _all("contact", lambda _, rng: rng.choice(["Anna", "Luca", "Marco", "Sara"]))),
-    Life("extensions dropped", "customers", _all("phone", lambda t, _: t.split(" ")[0])),
+    Life("extensions dropped", "customers", _all("phone", lambda t, _: t.rsplit(" ", 1)[0])),
     Life("a part of the fax numbers cleared", "customers", _cleared("fax")),
     Life("a part of the phone numbers cleared", "customers", _cleared("phone")),
     Life("handed to another agent", "customers", _handed_over),

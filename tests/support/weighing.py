@@ -19,7 +19,7 @@ NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 
 
 def verdict(
-    type_name: str,
+    named: str | SyncType,
     old: Sequence[Row],
     new: Sequence[Row],
     *,
@@ -29,7 +29,7 @@ def verdict(
     blank: Mapping[str, int] | None = None,
 ) -> Hold | None:
     """What the guard says of `new` where `old` is known. `blank`: empty cells of boolean columns; by default each lost yes is one."""
-    type_ = SYNC_TYPES[type_name]
+    type_ = SYNC_TYPES[named] if isinstance(named, str) else named
     known, coming = {_key(type_, row): row for row in old}, {_key(type_, row): row for row in new}
     fields = [field for field in type_.fields if field.name in new[0]] if new else []
     pairs = [(known[key], row) for key, row in coming.items() if key in known]
