@@ -198,6 +198,9 @@ back as (
 select (select count(*) from over) + (select count(*) from back where charged) as reaped
 """
 
+SILENT: Params = {"reason": "lease-expired", "message": None, "hint": None}
+"""What a run says whose worker fell silent; the message names it."""
+
 # Purpose: take agents back from workers that fell silent. A lease longer than any setting allows (an hour, see config.lease_s) comes from a
 # clock that was wrong. Caller: tick, first step. Locks: the claims, SKIP LOCKED: an apply that is committing holds its own; then states, in
 # order; then the runs.
@@ -366,8 +369,7 @@ def put_off(db: Database, agent_id: str, *, delay_s: int) -> None:
 
 def reap(db: Database, *, max_attempts: int, limit: int = 10_000) -> int:
     """Runs that were taken back, with their agents, from workers that fell silent."""
-    params: Params = {"reason": "lease-expired", "message": None, "hint": None}
-    return int(one(db, SQL_REAP, params | {"max_attempts": max_attempts, "limit": limit})["reaped"])
+    return int(one(db, SQL_REAP, {**SILENT, "max_attempts": max_attempts, "limit": limit})["reaped"])
 
 
 def break_off(db: Database, claim: Claim, *, max_attempts: int, reason: str, message: str, hint: str | None) -> None:

@@ -252,7 +252,7 @@ QUEUE_STATEMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "an agent's next runs": (claims.SQL_CLAIM_AGENT, WORKER | {"agent_id": "a7"}),
     "an agent that is locked": (claims.SQL_PUT_OFF, {"agent_id": "a7", "delay_s": 15}),
     "lost jobs": (deliveries.SQL_MARK_UNDELIVERED, {"delivery_ids": [2, 2], "job_nos": [7, 8]}),
-    "silent workers": (claims.SQL_REAP, {"max_attempts": 3, "limit": 1000}),
+    "silent workers": (claims.SQL_REAP, {**claims.SILENT, "max_attempts": 3, "limit": 1000}),
 }
 
 
