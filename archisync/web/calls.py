@@ -39,6 +39,7 @@ from archisync.web.workforce import Workforce
 
 MOST_BYTES = 64 * 1024
 """Of a body: the largest form has a reason of some hundred characters."""
+MOST_FIELDS = 200
 BODY_S = 10.0
 """For a body to arrive: a client that sends a byte a minute holds nothing but its own socket, and not for long."""
 COOKIE = "archisync_session"
@@ -120,7 +121,10 @@ class Call:
 
     def form(self) -> dict[str, str]:
         """The fields of a form; of a name that comes twice, the last."""
-        pairs = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True, max_num_fields=200)
+        try:
+            pairs = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            raise Refusal(400, f"the form has more than {MOST_FIELDS} fields", hint="reload the page") from None
         return {name: storable(name, value) for name, value in pairs}
 
 

@@ -73,8 +73,11 @@ def figures(settings: Settings) -> Iterator[Figure]:
     ):
         small, large = (Site(postgres, valkey, folder, name) for name in ("small", "large"))
         for site, size, rows in ((small, 100, 1_000), (large, agents, history)):
+            print(f" loading {size:,} agents and {rows:,} runs …", file=sys.stderr)
+            begun = perf_counter()
             with connected(site.url, purpose="bench", answer_timeout_s=3600) as db:
                 company.found(db, agents=size, runs=rows)
+            print(f" loaded in {perf_counter() - begun:.0f} s", file=sys.stderr)
         with (
             panel(small.url, valkey.url, Path(folder) / "small.log") as one,
             panel(large.url, valkey.url, Path(folder) / "large.log") as other,
@@ -89,7 +92,7 @@ def documents(small: Panel, large: Panel, settings: Settings, size: str) -> Iter
             for client in (one, other):
                 assert client.get(API + path).status_code == 200, path
             ours, peer = side_by_side(
-                3 * settings.rounds,
+                settings.rounds,
                 lambda path=path: _seconds(other, path),  # type: ignore[misc]
                 lambda path=path: _seconds(one, path),  # type: ignore[misc]
             )
@@ -137,6 +140,7 @@ def load(found: Panel, site: Site, redis_url: str, *, seconds: int) -> Iterator[
         env=site.environment,
         stderr=subprocess.DEVNULL,
     )
+    print(f" {RATE} requests a second for {seconds} s …", file=sys.stderr)
     begun = perf_counter() + 1
     every_s = CLIENTS / RATE
     pollers = [

@@ -97,6 +97,7 @@ PATHS = (
     "/api/v1/../../etc/passwd", "/api/v1/%2e%2e/sync/intervals", "//api/v1/me", "/api//v1/me", "/api/v1/me/", "/api/v1/", "/api/v1",
     "/api/v1/runs/%00", "/api/v1/agents/%00", "/api/v1/agents/..%2f..%2fhealthz", "/api/v1/agents/%ff%fe", "/api/v1/agents/",
     "/api/v1/held/1;x", "/api/v1/intervals/%3Cscript%3E", "/api/v1/runs/-1", "/api/v1/runs/1e3", "/api/v1/runs/%D9%A1",
+    f"/api/v1/runs/{'9' * 5000}", f"/api/v1/held/{'9' * 20}",
     "/api/v1/runs?after=%00", "/api/v1/runs?limit=%F0%9F%98%80", "/api/v1/agents?part=%25%5F%5C", "/api/v1/runs?reason=%27%3B--",
 )  # fmt: skip
 

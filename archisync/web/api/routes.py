@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from archisync.base import jsontext
@@ -19,6 +20,21 @@ JSON = "application/json"
 PREFIX = "/api/v1"
 Document = dict[str, Any]
 Answer = Callable[[Call, Given], Document]
+
+
+class _Number(Convertor[str]):
+    """Digits, but not so many that Python refuses to read them, as Starlette's own `int` takes."""
+
+    regex = "[0-9]{1,19}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("number", _Number())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +66,7 @@ class ApiRoute:
     @property
     def full_path(self) -> str:
         """As Starlette wants it. An agent's id may have any characters, so it takes the rest of the path; a run has a number."""
-        return PREFIX + re.sub(r"\{agent\}$", "{agent:path}", self.path.replace("{run}", "{run:int}"))
+        return PREFIX + re.sub(r"\{agent\}$", "{agent:path}", self.path.replace("{run}", "{run:number}"))
 
     def endpoint(self) -> Endpoint:
         return partial(_endpoint, self)

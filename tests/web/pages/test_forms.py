@@ -239,6 +239,8 @@ def test_settings_are_changed_only_as_they_were_seen(shown: Panel, troubled: Dat
         assert act(client, "enabled", type="ddt", enabled="true") == "ddt: scheduled again, from the next tick on"
         assert refused(client, "enabled", 400, type="ddt", enabled="maybe") == "Enabled is neither true nor false"
         assert refused(client, "interval", 400, type="orders") == "The form has no field minutes"
+        many = {f"field{n}": "x" for n in range(300)}
+        assert refused(client, "interval", 400, type="orders", **many) == "The form has more than 200 fields"
     limits = settings.all_limits(troubled)["orders"]
     assert (limits.drop, limits.delete, limits.rewrite) == (40, 30, 20)
 
