@@ -104,6 +104,7 @@ class Among(StrEnum):
     """The rows, of those that are known, of which a share is taken."""
 
     FILLED = "that have a value"
+    EMPTY = "without a value"
     TRUE = "with a yes"
     ACCENTED = "with accents"
     LONGER = "with a longer value"

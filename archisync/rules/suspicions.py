@@ -33,6 +33,7 @@ from archisync.rules.changedrows import (
 from archisync.rules.exchanges import columns_swapped
 from archisync.rules.reasons import Rule
 from archisync.rules.shuffles import may_be_shuffled, reordering, shuffled
+from archisync.rules.spellings import rewritten, spelled_missing
 from archisync.rules.synctypes import Kind, Role
 from archisync.rules.values import Value
 
@@ -337,4 +338,6 @@ _RULES: Sequence[Callable[[ChangedRows, Column], Suspicion | None]] = (
     _dates,
     _emptied,
     _constant,
+    rewritten,
+    spelled_missing,
 )

@@ -110,6 +110,8 @@ def _among(base: Base, target: Target) -> sql.Composable:
     match base.among:
         case Among.FILLED:
             condition = "{column} is not null"
+        case Among.EMPTY:
+            condition = "{column} is null"
         case Among.TRUE:
             condition = "{column}"
         case Among.ACCENTED:

@@ -108,6 +108,27 @@ def _zeros(rows: list[Row], name: str) -> bool:
     return sum(str(row[name] or "").startswith("0") and str(row[name]).isdigit() for row in rows) * 4 >= len(rows)
 
 
+def _digits(rows: list[Row], name: str) -> bool:
+    return _varied(rows, name) and all(str(row[name] or "0").isdigit() for row in rows)
+
+
+def _begin_apart(rows: list[Row], name: str) -> bool:
+    return _digits(rows, name) and len({str(row[name])[:3] for row in rows}) * 2 > len(rows)
+
+
+def _some_empty(rows: list[Row], name: str) -> bool:
+    return sum(row[name] is None for row in rows) >= 6
+
+
+def _as_power(text: str) -> str:
+    return f"{float(text):.2E}" if text.isdigit() else text
+
+
+def _spell_empty(rows: list[Row], names: Sequence[str]) -> None:
+    for row in rows:
+        row.update({name: "NULL" for name in names if row[name] is None})
+
+
 def _some_true(rows: list[Row], name: str) -> bool:
     return sum(row[name] is True for row in rows) * 2 >= len(rows)
 
@@ -176,6 +197,12 @@ MUTATIONS = [
     _texts("cut to five characters", "cut-values", lambda t: t[:5].strip(), fits=_varied),
     _texts("cut to eight characters", "cut-values", lambda t: t[:8].strip(), fits=_varied),
     Mutation("decimals gone", "cut-values", (Kind.NUMBER,), _each(lambda n: Decimal(int(n))), roles=(None,), fits=_fractions),
+    _texts("in quotes", "garbled", lambda t: f'"{t}"', fits=_varied),
+    _texts("in a table's cell", "garbled", lambda t: f"<td>{t}</td>", fits=_varied),
+    _texts("masked", "garbled", lambda t: t[:1] + "*" * max(3, len(t) - 1), fits=_varied),
+    Mutation("a power of ten", "cut-values", (Kind.IDENTIFIER,), _each(_as_power), roles=(None,), fits=_digits),
+    Mutation("beginnings gone", "cut-values", (Kind.IDENTIFIER,), _each(lambda t: t[3:]), roles=(None,), fits=_begin_apart),
+    Mutation("empty cells spelled NULL", "garbled", (Kind.TEXT,), _spell_empty, roles=(None,), fits=_some_empty),
     _texts("leading zeros gone", "cut-values", lambda t: t.lstrip("0") if t.isdigit() else t, fits=_zeros),
 ]  # fmt: skip
 

@@ -81,8 +81,8 @@ def _rewritten(type_: SyncType, old: Row, new: Row) -> bool:
 
 def _counts(base: Base, row: Row) -> bool:
     value: Any = row.get(base.column)
-    if value is None:
-        return False
+    if value is None or base.among is Among.EMPTY:
+        return value is None and base.among is Among.EMPTY
     match base.among:
         case Among.FILLED:
             return True

@@ -74,6 +74,16 @@ def test_rows_that_vanish_are_none_that_a_share_is_taken_of(deliver: Deliver) ->
     assert (run.message or "").startswith("phone: loses its value in 35 of 60 rows that have a value: 58 %")
 
 
+@pytest.mark.usefixtures("compared_in")
+def test_a_word_for_a_missing_value_is_a_share_of_the_empty_cells(deliver: Deliver) -> None:
+    header = "customer_id,name,phone\n"
+    deliver(header + "".join(f"C{n},Name {n},{'' if n < 10 else n}\n" for n in range(30)))
+    run = deliver(header + "".join(f"C{n},Name {n},{'NULL' if n < 6 else '' if n < 10 else n}\n" for n in range(30)))
+    assert run.message == (
+        "phone: gets a word for a missing value, such as NULL, in 6 of 10 rows without a value: 60 % (at most 20 % are applied unasked)"
+    )
+
+
 def test_an_accepted_export_is_applied_once_and_only_that_one(deliver: Deliver, connection: Database) -> None:
     header = "product_id,name,unit_price\n"
     good = header + "".join(f"P{n},Name {n},{n + 1}.50\n" for n in range(20))
