@@ -160,6 +160,8 @@ def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) 
             return Response(status_code=400)
         except ArchisyncError as exc:
             return refuse(request, exc)
+        except Exception as exc:  # noqa: BLE001 - as in the thread
+            return bug(request, exc)
 
     def attempt(request: Request, act: Callable[[], Response]) -> Response:
         """In the thread: an error that leaves it is held by the future that brings it, and holds that one until garbage is collected."""
@@ -168,15 +170,18 @@ def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) 
         except ArchisyncError as exc:
             return refuse(request, exc)
         except Exception as exc:  # noqa: BLE001 - the last place where an error can be put into words
-            hint = "a bug: this line and archisync --version help whoever mends it"
-            services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}", hint=hint)
-            bug = ArchisyncError(f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}")
-            return failed(request, bug, 500)
+            return bug(request, exc)
 
     def refuse(request: Request, exc: ArchisyncError) -> Response:
         response = failed(request, exc, status_of(exc))
         response.headers.update(getattr(exc, "headers", {}))
         return response
+
+    def bug(request: Request, exc: Exception) -> Response:
+        hint = "a bug: this line and archisync --version help whoever mends it"
+        services.log.event("web-failed", path=request.url.path, message=f"{type(exc).__name__}: {exc}", hint=hint)
+        error = ArchisyncError(f"a bug in archisync: {type(exc).__name__}: {redact(str(exc))[:500]}")
+        return failed(request, error, 500)
 
     return answer
 

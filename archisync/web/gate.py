@@ -163,8 +163,15 @@ def check_origin(scope: Scope, *, by_browser: bool) -> bool:
     if site is not None and site != "same-origin":
         return False
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == seen.host.lower()
+        return _host_of(origin) == seen.host.lower()
     return site is not None or not by_browser
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # no browser sends such a one
+        return None
 
 
 def _with_ours(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import ExitStack
 from time import monotonic
@@ -9,10 +10,9 @@ from time import monotonic
 import pytest
 
 from archisync.web.calls import BODY_S
-from archisync.web.server import HEADERS_S
+from archisync.web.server import HEADERS_S, listen
 from tests.support.panel import TOKEN, Panel
 
-pytestmark = pytest.mark.slow
 HEAD = f"POST /api/v1/pauses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
 
 
@@ -22,6 +22,25 @@ def opened(stack: ExitStack, port: int, text: str) -> socket.socket:
     return connection
 
 
+def test_an_answer_is_sent_at_once_and_not_when_its_first_part_is_acknowledged() -> None:
+    """A client may take 40 ms for that, with each request."""
+
+    async def without_delay(listening: socket.socket) -> int:
+        accepted: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+
+        def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.set_result(writer.get_extra_info("socket"))
+
+        async with await asyncio.start_server(take, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            found = (await accepted).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            return found
+
+    assert asyncio.run(without_delay(listen("127.0.0.1", 0))) != 0
+
+
+@pytest.mark.slow
 def test_clients_that_dawdle_are_dropped_and_others_are_answered_meanwhile(running: Panel) -> None:
     begun = monotonic()
     with ExitStack() as stack, running.client() as client:
