@@ -35,7 +35,8 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        coalesce(st.applied_source -> 'columns', '[]') as columns, coalesce(st.applied_source -> 'lost', '{}') as lost,
        (system.clock() at time zone 'UTC')::date as today,
        (st.applied_source ->> 'written_at')::timestamptz as written_at, st.applied_source ->> 'origin' as origin,
-       st.applied_source ->> 'sha256' as sha256, coalesce((st.applied_source ->> 'shared')::boolean, false) as shared
+       st.applied_source ->> 'sha256' as sha256, coalesce((st.applied_source ->> 'shared')::boolean, false) as shared,
+       coalesce((st.applied_source ->> 'first')::boolean, false) as first
   from system.sync_settings s
  cross join (select exists (select from system.queued_runs where id = %(run_id)s and trigger = 'forced') as forced) r
   left join system.sync_state st on st.sync_type = s.sync_type and st.agent_id = %(agent_id)s
@@ -49,14 +50,27 @@ select coalesce(applied_source -> 'columns', '[]')
   from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s and applied_source is not null
 """
 
-# Purpose: for whom else these very bytes were applied, but for agents who are known to share them. Caller: agent_with, for an export that
-# changes most rows of its pair. No locks.
+# Purpose: for whom else these very bytes were applied, but for agents who are known to share them; and whether it looks as if all agents
+# shared them from the start: they were that agent's first, and nobody has others. Caller: agent_with, for an export that changes most rows
+# of its pair. No locks.
 SQL_SAME_BYTES = """
-select agent_id from system.sync_state
- where sync_type = %(sync_type)s and applied_source ->> 'sha256' = %(sha256)s and agent_id <> %(agent_id)s and active
-   and not coalesce((applied_source ->> 'shared')::boolean, false)
- order by agent_id limit 1
+select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and not exists (
+         select from system.sync_state o
+          where o.sync_type = s.sync_type and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)
+            and o.applied_source ->> 'sha256' <> %(sha256)s) as from_start
+  from system.sync_state s
+ where s.sync_type = %(sync_type)s and s.applied_source ->> 'sha256' = %(sha256)s and s.agent_id <> %(agent_id)s and s.active
+   and not coalesce((s.applied_source ->> 'shared')::boolean, false)
+ order by s.agent_id limit 1
 """
+
+
+class Other(NamedTuple):
+    """Another agent with the same export. `from_start`: it looks as if all agents had shared it from the start."""
+
+    agent_id: str
+    from_start: bool
+
 
 # Purpose: the pair has no data any more: no baseline, nothing known of an applied export; a standing acceptance was given for other
 # data. Caller: clear, which deletes the rows in the same transaction. Locks: the state rows.
@@ -74,9 +88,9 @@ class Begun(NamedTuple):
     `line_layout`: how the lines of the last export were read, `digest_layout`: the one that the rows' digests are of; None when they
     were no lines, or nothing is known of it. `open_ended`: the last export's final line had no line end, and was accepted so.
     `columns`: the fields that it had; `lost`: those that earlier ones had, and since which day (UTC) they are gone. `origin`,
-    `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes. `shared`: another agent has the same export, from the
-    beginning or because a person said so. `held`: an earlier export waits for a decision. `forced`: somebody waits for this run.
-    `now`: the database's. `limits`: the guard's."""
+    `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes; `first`: it was the pair's first one. `shared`: another
+    agent has the same export, from the beginning or because a person said so. `held`: an earlier export waits for a decision.
+    `forced`: somebody waits for this run. `now`: the database's. `limits`: the guard's."""
 
     outside_changes: bool
     known_rows: int | None
@@ -91,6 +105,7 @@ class Begun(NamedTuple):
     origin: str | None
     sha256: str | None
     shared: bool
+    first: bool
     held: bool
     forced: bool
     now: datetime
@@ -117,11 +132,11 @@ def had(db: Database, *, sync_type: str, agent_id: str) -> list[str]:
     return list(row["columns"]) if row else []
 
 
-def agent_with(db: Database, sync_type: str, agent_id: str, sha256: str) -> str | None:
+def agent_with(db: Database, sync_type: str, agent_id: str, sha256: str) -> Other | None:
     """Another active agent whose last applied export of this type has these bytes, and who does not share them as a rule."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
     row = db.execute(SQL_SAME_BYTES, params, prepare=True).fetchone()
-    return row["agent_id"] if row else None
+    return Other(**row) if row else None
 
 
 def forget(db: Database, sync_type: SyncType, agent_id: str | None) -> None:

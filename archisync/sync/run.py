@@ -161,6 +161,7 @@ class Sync:
                 # A time in the future would make all later exports look old.
                 "written_at": f"{min(written, before.now)}" if written else None,
                 "shared": verdict.shared,
+                "first": not before.known_rows or (before.first and export.sha256 == before.sha256),
             }
             return self._finish(comparison.staged, export, verdict, layouts, more)
 

@@ -15,7 +15,7 @@ from archisync.rules.reasons import Rule
 from archisync.rules.synctypes import Role, Scope
 from archisync.sources.interface import Export
 from archisync.store import applied_exports, held
-from archisync.store.applied_exports import Begun
+from archisync.store.applied_exports import Begun, Other
 from archisync.sync.comparison import Comparison
 from archisync.sync.evidence import notations, weighed_suspicions
 from archisync.sync.runrecord import RunRecord
@@ -64,6 +64,7 @@ def judge_comparison(
     staged = comparison.staged
     plan = Plan() if staged.conflicting else comparison.plan()
     other = _other_with(target, plan, before, export) if staged.valid else None
+    first = not before.known_rows
     may_be_same = staged.valid < LEAST_ROWS or not _has_figures(target)
     folder, name = _place(printable(export.origin))
     last_folder, last_name = _place(before.origin or "")
@@ -77,7 +78,7 @@ def judge_comparison(
         plan=plan,
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         notations=notations(target, comparison, plan),
-        another_agent=other if before.known_rows and not may_be_same else None,
+        another_agent=None if other is None or may_be_same or (first and other.from_start) else other.agent_id,
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export),
         last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
@@ -85,7 +86,7 @@ def judge_comparison(
     )
     hold = _hold(evidence, before)
     if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
-        shared = before.shared or (other is not None and not before.known_rows)
+        shared = before.shared or (other is not None and first)
         return Verdict(plan=plan, hold=hold, shared=shared, nearest=nearest(evidence, before.limits))
     return Verdict(plan=plan, hold=None, accepted=True, shared=before.shared or hold.rule is Rule.ANOTHER_AGENTS)
 
@@ -123,7 +124,7 @@ def outlook_of(comparison: Comparison, plan: Plan) -> Outlook:
     )
 
 
-def _other_with(target: Target, plan: Plan, before: Begun, export: Export) -> str | None:
+def _other_with(target: Target, plan: Plan, before: Begun, export: Export) -> Other | None:
     """Another agent for whom these bytes were applied, where they change most of what is known, or are the first."""
     if target.type.scope is Scope.SHARED or before.shared or (plan.changed + plan.vanishing) * 2 < plan.known:
         return None

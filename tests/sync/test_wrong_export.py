@@ -45,6 +45,28 @@ def test_agents_whose_first_exports_are_the_same_share_them(deliver: Deliver, fi
             assert deliver(orders(1, 2, 3, amount=amount), "orders", agent=agent).state == "succeeded"
 
 
+@pytest.mark.parametrize("known", ["the other one's second", "a third one's"])
+def test_a_first_export_is_not_taken_from_another_agent(deliver: Deliver, connection: Database, known: str) -> None:
+    """An agent who is new gets the file of one who has long had others; or all agents have their own."""
+    if known == "a third one's":
+        deliver(orders(7, 8, 9), "orders", agent="third")
+    else:
+        deliver(orders(1, 2, 3, amount=".25"), "orders", agent=OTHER)
+    deliver(orders(1, 2, 3), "orders", agent=OTHER)
+    run = deliver(orders(1, 2, 3), "orders")
+    assert (run.state, run.reason) == ("held", "another-agents")
+    held.decide(connection, run.run_id, accept=True, by="anna", why="they work together")
+    assert deliver(orders(1, 2, 3), "orders").state == "succeeded"
+    for agent in (OTHER, AGENT):
+        assert deliver(orders(1, 2, 3, amount=".85"), "orders", agent=agent).state == "succeeded"
+
+
+def test_a_forced_run_of_the_first_export_leaves_it_the_first(deliver: Deliver) -> None:
+    deliver(orders(1, 2, 3), "orders", agent=OTHER)
+    deliver(orders(1, 2, 3), "orders", agent=OTHER, trigger="forced")
+    assert deliver(orders(1, 2, 3), "orders").state == "succeeded"
+
+
 def test_who_shares_with_one_may_still_not_have_a_third_one_s(deliver: Deliver) -> None:
     for agent in (OTHER, AGENT):
         deliver(orders(1, 2, 3), "orders", agent=agent)
