@@ -1,6 +1,8 @@
 """A session is the same whatever role, database, server and environment say: everything is right, or refused in a sentence."""
 
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -272,6 +274,13 @@ def test_a_server_that_speaks_another_language_refuses_likewise(cli: Cli) -> Non
         with psycopg.connect(url, autocommit=True) as db:
             db.execute("create database closed allow_connections false")
             db.execute("create role archisync_tick")
+            for name in ("sealed", "shut"):
+                db.execute(f"create role {name} login password 'right'".encode())
+            hba = Path(str(db.info.host)) / "data" / "pg_hba.conf"
+            hba.write_text("local all sealed scram-sha-256\nlocal all shut reject\n" + hba.read_text())
+            db.execute("select pg_reload_conf()")
+            while db.execute("select count(*) from pg_hba_file_rules where user_name = '{shut}'").fetchall() != [(1,)]:
+                continue
         hint = (
             "check ARCHISYNC_DATABASE_URL, PG… variables, what alter role and alter database have set, the server's pg_hba.conf, "
             "and whether it has a connection left for this role"
@@ -279,6 +288,8 @@ def test_a_server_that_speaks_another_language_refuses_likewise(cli: Cli) -> Non
         for wrong in (
             url.replace("postgres@", "nobody@"),
             url.replace("postgres@", "archisync_tick@"),
+            url.replace("postgres@", "sealed:wrong@"),
+            url.replace("postgres@", "shut@"),
             url.replace("/postgres?", "/nowhere?"),
             url.replace("/postgres?", "/closed?"),
             f"{url}&options=-cnonsense%3D1",
@@ -287,3 +298,9 @@ def test_a_server_that_speaks_another_language_refuses_likewise(cli: Cli) -> Non
             assert (done.returncode, "FATALE: " in done.stderr) == (3, True), done.stderr
             assert done.stderr.startswith("error: PostgreSQL refused the connection: connection failed: ")
             assert done.stderr.endswith(f"\nhint: {hint}\n")
+        with psycopg.connect(url, autocommit=True) as db:  # for whose end a server that was asked to stop waits
+            folder = Path(str(db.info.host)) / "data"
+            os.kill(int((folder / "postmaster.pid").read_text().split()[0]), signal.SIGTERM)
+            while (done := cli("status", env={"ARCHISYNC_DATABASE_URL": url})).returncode == 0:
+                continue
+            assert (done.returncode, "FATALE: " in done.stderr) == (4, True), done.stderr
