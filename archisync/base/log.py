@@ -1,7 +1,7 @@
 """Log lines on stderr: one event a line, with its time, a stable name and ids as fields; JSON when stderr is no terminal.
 
-The standard error of LOGGING_COMMANDS is a log and nothing else: their errors are events too (archisync.cli.output), and so is what
-libraries log (archisync.base.librarylogs).
+The standard error of LOGGING_COMMANDS is a log and nothing else: their errors and remarks are events too (archisync.cli.output), and so is
+what libraries log (archisync.base.librarylogs).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from archisync.base.text import printable, redact
 EVENTS = {
     "agent-locked": "a run goes back into the queue: another process still fetches for its agent",
     "child-died": "a worker's child process ended during a run; a tick takes the run back",
+    "command-said": "a remark of a command whose standard error is a log",
     "command-failed": "a command whose standard error is a log ended with an error",
     "delivery-failed": "a worker's child could not take the next delivery; another child does",
     "delivery-ignored": "a delivery came for a run that is not queued under its fence any more",
@@ -49,12 +50,14 @@ REMEDIES = frozenset(
     }
 )  # fmt: skip
 """The events of which each line has a `hint`: what a person can do about it. (So has `run-finished`, where there is something to do.)"""
-LOGGING_COMMANDS = ("tick", "worker", "web")
+LOGGING_COMMANDS = ("tick", "worker", "web", "up", "metrics")
 
 
 def logging_command(arguments: Sequence[str]) -> str | None:
-    """The command that the arguments name, if its standard error is a log (that of `worker list` is not)."""
+    """The command that the arguments name, if its standard error is a log (that of `worker list`, and of `metrics` once, is not)."""
     words = [argument for argument in arguments if not argument.startswith("-")]
+    if words[:1] == ["metrics"] and not any(argument.startswith("--serve") for argument in arguments):
+        return None
     return words[0] if words and words[0] in LOGGING_COMMANDS and words[1:2] != ["list"] else None
 
 

@@ -103,7 +103,7 @@ def _read_workers(config: Config) -> Workers:
                 queue_length=queue_length(client, config.queue),
             )
     except ArchisyncError as exc:
-        return Workers(error=exc.message)
+        return Workers(error=with_hint(exc.message, exc.hint))
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def watch(config: Config, *, every_s: float, colour: bool) -> bool:
                 try:
                     view, problem = read_view(config), None
                 except ArchisyncError as exc:
-                    problem = exc.message
+                    problem = with_hint(exc.message, exc.hint)
         except KeyboardInterrupt:
             return True
 

@@ -218,9 +218,17 @@ class Output:
     # --- talk -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """A remark for a person, on stderr; --quiet silences it."""
-        if not self.quiet:
+        """A remark for a person, on stderr; --quiet silences it. One log event where standard error is a log."""
+        if self.quiet:
+            return
+        if (command := self._logging_command()) is not None:
+            EventLog(self._stderr).event("command-said", command=command, message=text)
+        else:
             stdio.write(self._stderr, printable(text) + "\n")
+
+    def _logging_command(self) -> str | None:
+        """The command, if its standard error is a log now."""
+        return None if self._stderr.isatty() else logging_command(sys.argv[1:])
 
     def ask(self, question: str) -> bool | None:
         """Ask a person, on stderr: the answer, no if it is anything but yes. None without a terminal."""
@@ -234,8 +242,7 @@ class Output:
 
         `traceback`: comes first, without the passwords that libraries put into their messages.
         """
-        command = None if self._stderr.isatty() else logging_command(sys.argv[1:])
-        if command is not None:
+        if (command := self._logging_command()) is not None:
             EventLog(self._stderr).event(
                 "command-failed",
                 command=command,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from archisync.base.errors import ArchisyncError
+from archisync.base.text import with_hint
 from archisync.observe import plan
 from archisync.queue.workers import LiveWorker
 from archisync.rules.config import Config
@@ -53,7 +54,7 @@ class Workforce:
         try:
             found = plan.workers_of(self._config)
         except ArchisyncError as exc:
-            return Staff(workers=None, note=exc.message)
+            return Staff(workers=None, note=with_hint(exc.message, exc.hint))
         return Staff(workers=tuple(found), note=None if found else "no worker is alive")
 
     def _forecast(self) -> Forecast:

@@ -30,7 +30,7 @@ def run_inline(db: Database, config: Config, forced: Sequence[Forced], *, change
 
     Raises BusyError, after the other runs are done, when another worker has an agent for another run.
     """
-    with Runner(db, config, EventLog()) as runner:
+    with Runner(db, config, EventLog(as_json=False)) as runner:  # beside what `run` says to a person
         inline = Inline(db, config, runner, changed)
         left = [one for one in forced if not inline.done(one)]
         busy = [one for one in left if not inline.done_later(one)]

@@ -63,7 +63,8 @@ def test_each_line_about_what_a_person_can_mend_has_a_hint() -> None:
     ("words", "command"),
     [
         (["tick"], "tick"), (["--quiet", "worker", "--burst"], "worker"), (["web", "--listen", "8080"], "web"), (["status"], None),
-        (["run", "orders", "tick"], None), (["worker", "list"], None), ([], None),
+        (["run", "orders", "tick"], None), (["worker", "list"], None), ([], None), (["up"], "up"),
+        (["metrics"], None), (["metrics", "--serve", "9400"], "metrics"), (["metrics", "--serve=9400"], "metrics"),
     ],
 )  # fmt: skip
 def test_a_command_whose_standard_error_is_a_log(words: list[str], command: str | None) -> None:

@@ -342,7 +342,8 @@ def test_an_argument_that_is_not_utf_8_is_wrong_usage(name: str, typed: Typed) -
 
 
 def test_a_folder_that_can_t_be_made_is_no_bug(run: Run) -> None:
-    assert run("up --folder /proc/nowhere") == (
+    code, out, err = run("up --folder /proc/nowhere")
+    assert (code, out, as_text(err)) == (
         ExitCode.USAGE,
         "",
         "error: the folder /proc/nowhere can't be made: No such file or directory\nhint: archisync up --folder ~/archisync\n",

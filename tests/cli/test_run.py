@@ -128,7 +128,7 @@ def test_inline_reports_a_run_that_another_process_did_meanwhile(
     cli: Cli, connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
-        until_said(process, '"event": "run-started"')
+        until_said(process, " run-started ")
         other = cli("run", "orders", "--agent", OTHER, "--inline", env=env)
         assert (other.returncode, rows(other.stdout)) == (0, [["2", "orders", OTHER, "succeeded"]])
         gate.write_text("", "utf-8")
@@ -142,7 +142,7 @@ def test_inline_waits_for_a_run_that_a_worker_claimed_meanwhile(
     connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
-        until_said(process, '"event": "run-started"')
+        until_said(process, " run-started ")
         run = begin_run(connection, 2)
         gate.write_text("", "utf-8")
         until_said(process, f"run 1: orders of {AGENT} succeeded")
@@ -173,7 +173,7 @@ def test_ctrl_c_gives_an_inline_run_back_to_the_queue(
     cli: Cli, connection: Database, env: dict[str, str], gate: Path
 ) -> None:
     with inline(env) as process:
-        until_said(process, '"event": "run-started"')
+        until_said(process, " run-started ")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
@@ -181,7 +181,7 @@ def test_ctrl_c_gives_an_inline_run_back_to_the_queue(
     run = history.get(connection, 1)
     assert (run.state, run.reason, run.message, run.attempt) == ("queued", "interrupted", "interrupted with Ctrl-C", 1)
     with inline(env) as process:
-        until_said(process, '"event": "run-started"')
+        until_said(process, " run-started ")
         gate.write_text("", "utf-8")
         out, err = process.communicate()
     assert process.returncode == 0, err

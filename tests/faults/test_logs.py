@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def log_of(stderr: str) -> list[dict[str, Any]]:
         (("worker", "--burst"), {"ARCHISYNC_DATABASE_URL": AWAY}, ExitCode.UNREACHABLE, "PostgreSQL is out of reach: "),
         (("worker", "--burst"), {"ARCHISYNC_SOURCE": "ftp://x"}, ExitCode.CONFIGURATION, "orders: no source reads the scheme ftp:"),
         (("worker", "--single"), {"ARCHISYNC_REDIS_URL": ""}, ExitCode.CONFIGURATION, "ARCHISYNC_REDIS_URL is not set"),
+        (("up", "--folder", "/proc/x"), {"ARCHISYNC_SOURCE": "ftp://x"}, ExitCode.CONFIGURATION, "orders: no source reads the scheme ftp:"),
+        (("metrics", "--serve", "nonsense"), {}, ExitCode.USAGE, "'nonsense' is not [HOST:]PORT"),
     ],
 )  # fmt: skip
 def test_an_error_is_an_event_with_its_hint(
@@ -59,6 +62,22 @@ def test_an_error_is_an_event_with_its_hint(
     assert failed["message"].startswith(message)
     assert failed["command"] == next(word for word in words if word[0] != "-")
     assert ("traceback" in failed) == ("--debug" in words)
+
+
+def test_a_remark_is_an_event_where_standard_error_is_a_log_and_else_all_is_text(
+    connection: Database, cli: Cli, tmp_path: Path
+) -> None:
+    env = clean_environment() | {"ARCHISYNC_DATABASE_URL": AWAY, "ARCHISYNC_REDIS_URL": "redis://127.0.0.1:9"}
+    command = [sys.executable, "-m", "archisync", "metrics", "--serve", "127.0.0.1:0"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        (said,) = log_of(serving.stderr.readline())
+        serving.terminate()
+        assert (said["event"], said["command"], log_of(serving.stderr.read())) == ("command-said", "metrics", [])
+    agents.add(connection, AGENT, name=None, whitelisted=True)
+    (file := tmp_path / "customers.csv").write_text("customer_id,name\n1,A\n")
+    done = cli("run", "customers", "--agent", AGENT, "--inline", env={"ARCHISYNC_SOURCE": str(file)})
+    assert (done.returncode, "run-finished" in done.stderr, "{" in done.stderr) == (ExitCode.DONE, True, False)
 
 
 def test_a_log_of_json_ticks_is_json_lines_with_times(cli: Cli, connection: Database) -> None:

@@ -18,6 +18,7 @@ from archisync.store import agents
 from archisync.store.database import Database
 from tests.conftest import REPOSITORY, Cli
 from tests.support.rows import count, record_tick
+from tests.support.said import as_text
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 ALERTS = yaml.safe_load((REPOSITORY / "examples/prometheus/alerts.yml").read_text("utf-8"))
@@ -145,7 +146,7 @@ def test_an_address_has_a_port_and_may_have_a_host() -> None:
 @pytest.mark.parametrize("words", ["", "x", "h:", "h:65536", "h:-1", "1000000000", "000000999999", "00x9"])
 def test_a_wrong_address_is_wrong_usage(cli: Cli, words: str) -> None:
     done = cli("metrics", "--serve", words)
-    assert (done.returncode, done.stderr) == (
+    assert (done.returncode, as_text(done.stderr)) == (
         2,
         f"error: '{words}' is not [HOST:]PORT\nhint: for example 9464, or 0.0.0.0:9464\n",
     )
@@ -153,7 +154,10 @@ def test_a_wrong_address_is_wrong_usage(cli: Cli, words: str) -> None:
 
 def test_output_and_serve_exclude_each_other(cli: Cli) -> None:
     done = cli("metrics", "--serve", "1", "--output", "x")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: --output and --serve exclude each other")
+    assert (done.returncode, as_text(done.stderr).splitlines()[0]) == (
+        2,
+        "error: --output and --serve exclude each other",
+    )
 
 
 def test_the_example_alerts_name_metrics_and_commands_that_exist(cli: Cli, busy: Database) -> None:

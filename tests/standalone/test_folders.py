@@ -13,6 +13,7 @@ from archisync.standalone.folders import HINT_FOLDER, make_folder, make_temporar
 from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.standalone.valkey import EmbeddedValkey
 from tests.conftest import Cli
+from tests.support.said import as_text
 from tests.support.users import as_other_user
 
 NOBODY = 65534
@@ -117,7 +118,7 @@ def test_a_folder_that_somebody_else_may_have_prepared_is_refused_and_nothing_is
             HINT_FOLDER,
         )
     up = cli("up", "--folder", str(data))
-    assert (up.returncode, up.stderr) == (
+    assert (up.returncode, as_text(up.stderr)) == (
         ExitCode.CONFIGURATION,
         f"error: the embedded servers don't use {data}: {said}\nhint: {HINT_FOLDER}\n",
     )

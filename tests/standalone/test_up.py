@@ -18,6 +18,7 @@ from archisync.store.database import connected
 from tests.conftest import REPOSITORY, Cli, clean_environment
 from tests.support.processes import GONE_TIMEOUT_S, wait_until_gone
 from tests.support.rows import count
+from tests.support.said import as_text
 
 RUNNING = "select count(*) from system.runs where state = 'running'"
 COMMAND = """
@@ -45,7 +46,7 @@ class Up:
 
     def line(self, beginning: str) -> str:
         """The next line on standard error that begins so."""
-        for line in self.stderr:
+        for line in map(as_text, self.stderr):
             if line.startswith(beginning):
                 return line
         raise AssertionError(f"it ended with {self.process.wait()} and never said: {beginning}")
@@ -231,7 +232,7 @@ def test_a_folder_that_postgresql_can_t_reach_is_refused_before_anything_is_made
     home = folder / "home"
     home.mkdir(mode=0o700)
     done = cli("up", "--folder", str(home / "erp" / "data"))
-    assert (done.returncode, done.stderr) == (
+    assert (done.returncode, as_text(done.stderr)) == (
         ExitCode.CONFIGURATION,
         f"error: root runs PostgreSQL as the user nobody, who may not enter {home}\n"
         "hint: archisync up --folder /var/lib/archisync   (everybody may enter the folders above it)\n",

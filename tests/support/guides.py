@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
+from tests.support.said import as_text
+
 LATER_TRIES = 200  # each starts a process, so this is far longer than a worker or a minute of cron needs
 SHELL_LANGUAGES = ("console", "sh")
 OTHER_LANGUAGES = ("crontab", "yaml", "json", "sql", "python", "text")
@@ -117,7 +119,7 @@ def _command(typed: Sequence[str], shown: Sequence[str], line: int) -> Command:
 
 def difference(shown: Sequence[str], printed: str) -> str:
     """The difference between what is shown and what was printed; empty when there is none."""
-    wanted, got = _plain(shown), _plain(printed.splitlines())
+    wanted, got = _plain(shown), _plain(as_text(printed).splitlines())
     pattern = "".join("(?:[^\n]*\n)*?" if line == "…" else f"{_pattern(line)}\n" for line in wanted)
     if re.fullmatch(pattern, "".join(f"{line}\n" for line in got)):
         return ""

@@ -10,14 +10,16 @@ class Said(NamedTuple):
 
 
 def as_text(stderr: str) -> str:
-    """The same with each `command-failed` of a log as the text that a terminal shows."""
+    """The same with each `command-failed` and `command-said` of a log as the text that a terminal shows."""
     lines = []
     for line in stderr.splitlines():
-        event = json.loads(line) if line.startswith("{") else {}
+        event = json.loads(line) if line.startswith('{"time"') else {}
         if event.get("event") == "command-failed":
             lines.append(f"error: {event['message']}")
             if event["hint"]:
                 lines.append(f"hint: {event['hint']}")
+        elif event.get("event") == "command-said":
+            lines.append(event["message"])
         else:
             lines.append(line)
     return "".join(f"{line}\n" for line in lines)

@@ -1,5 +1,6 @@
 """An error's hint reaches the person on every way; and whatever happens around a run ends up in the run."""
 
+import ast
 import io
 import json
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import archisync
 from archisync.base.errors import ArchisyncError, ExportError, NoExportError, TransientSourceError
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
@@ -22,6 +24,14 @@ from tests.conftest import Cli
 from tests.support.rows import do_run
 from tests.sync.conftest import AGENT, Deliver
 
+SAY_THEMSELVES_WHAT_TO_DO = [
+    "doctor/here.py: except ArchisyncError as exc:",  # of types with the same error the first one's finding, which has the hint
+    "rules/synctypes.py: except ConfigurationError as exc:",
+    "sources/plugin.py: except PluginError as exc:",  # `doctor` has a hint of its own
+    "sources/plugin.py: except _EXPECTED as exc:",  # looks at the types alone
+    "web/contract.py: except (UnreachableError, ConfigurationError) as exc:",
+    "pages/signin.py: except Refusal as exc:",  # a form says what it refuses
+]
 UNREADABLE = 'customer_id,name\nC1,"a "b" c"\n'
 SOURCE = "ARCHISYNC_SOURCE"
 
@@ -83,6 +93,24 @@ def test_the_hint_of_a_failure_is_in_the_run_the_queue_the_notice_and_the_log(
     notice = notices.lock_next(connection)
     assert notice is not None
     assert (notice.event, notice.hint) == ("degraded", "export it")
+
+
+def test_no_handler_keeps_an_error_s_message_without_its_hint() -> None:
+    """Whoever takes an error apart takes both, or says itself what to do."""
+    without = []
+    for path in sorted(Path(archisync.__path__[0]).rglob("*.py")):
+        for handler in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(handler, ast.ExceptHandler) and handler.name:
+                parts = {
+                    node.attr
+                    for node in ast.walk(handler)
+                    if isinstance(node, ast.Attribute)
+                    and isinstance(node.value, ast.Name)
+                    and node.value.id == handler.name
+                }
+                if "message" in parts and "hint" not in parts:
+                    without.append(f"{path.parent.name}/{path.name}: {ast.unparse(handler).splitlines()[0]}")
+    assert without == SAY_THEMSELVES_WHAT_TO_DO
 
 
 def test_a_hint_shows_no_password_and_no_control_character() -> None:
