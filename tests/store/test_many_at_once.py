@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from archisync.actions import agents as actions
+from archisync.actions import runs
 from archisync.base.errors import NotFoundError
 from archisync.rules.synctypes import SYNC_TYPES, Scope
 from archisync.schedule import force
@@ -93,3 +94,28 @@ def test_denying_and_allowing_every_agent_takes_as_many_statements_as_one(
     with pytest.raises(NotFoundError, match="there is no agent 'nobody'"):
         actions.set_whitelisted(connection, Actor(name="test", via=Via.CLI), [*ids, "nobody"], False)
     assert count(connection, ACTIVE) == AGENTS * len(OWN)
+
+
+def test_cancelling_retrying_and_ending_rests_take_as_many_statements_for_many_pairs_as_for_one(
+    connection: Database, statements: list[str]
+) -> None:
+    actor = Actor(name="test", via=Via.CLI)
+    resting = """update system.sync_state set consecutive_failures = 3, backoff_until = system.clock() + interval '1 hour'
+                  where agent_id = any(%s)"""
+    taken: dict[str, list[int]] = {}
+    for agents in (["a1"], [f"a{n}" for n in range(2, AGENTS + 1)]):
+        pairs = [pair for pair in PAIRS if pair.agent_id in agents]
+        for act in ("retry", "cancel", "rest end"):
+            connection.execute(resting, [agents])
+            statements.clear()
+            if act == "cancel":
+                waiting = runs.find_unfinished(connection, [], None, None)
+                assert len(runs.cancel(connection, actor, [run.run_id for run in waiting])) == len(pairs)
+            else:
+                failing = runs.find_failing(connection, None, None, resting=True)
+                done = runs.retry if act == "retry" else runs.end_rests
+                assert len(done(connection, actor, failing)) == len(pairs)
+            taken.setdefault(act, []).append(len(statements))
+            assert count(connection, f"select count(*) from system.audit where action = '{act}'") >= len(pairs)
+    assert {act: few for act, (few, _) in taken.items()} == {act: many for act, (_, many) in taken.items()}
+    assert max(few for few, _ in taken.values()) <= 4
