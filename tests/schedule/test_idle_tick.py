@@ -58,7 +58,7 @@ SOMETHING = {
     "a delivery that is not pushed": "insert into system.deliveries default values",
     "a delivery that is pushed": "insert into system.deliveries (delivered_at) values (system.clock())",
     "a silent worker": CLAIMED.format("system.clock()"),
-    "a lease of a wrong clock": CLAIMED.format("system.clock() + interval '61 min 1 s'"),
+    "a lease of a wrong clock": CLAIMED.format("system.clock() + interval '62 min'"),
     "old history": FINISHED.format("system.clock() - interval '90 days' - interval '1 second'"),
     "an old notice": NOTICE.format("created_at", "system.clock() - interval '31 days'"),
 }
