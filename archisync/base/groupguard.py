@@ -8,6 +8,7 @@ those that are left.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,10 +16,14 @@ from dataclasses import dataclass
 _SCRIPT = """
 import os, signal
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
-groups = set()
+groups, new = set(), set()
 for line in open(0):
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for group in groups:
+    if line == "!\\n": new.clear(); continue
+    group = int(line[1:])
+    if line[0] == "?": new.add(group); continue
+    new.discard(group)
+    (groups.add if line[0] == "+" else groups.discard)(group)
+for group in groups | new:
     try: os.killpg(group, signal.SIGKILL)
     except OSError: pass
 """
@@ -48,10 +53,25 @@ def prepare() -> None:
         _guard = _Guard(owner=os.getpid(), pipe=_started())
 
 
+def announce() -> None:
+    """End the calling process' group when its parent dies: between fork and exec, for the parent may die before it can say so itself."""
+    if _guard is None:
+        return
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # somebody may have killed the guard
+    with suppress(OSError):
+        os.write(_guard.pipe, f"?{os.getpid()}\n".encode())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as Popen leaves it to a program
+
+
 def watch(group: int) -> None:
     """End the group when this process dies."""
     prepare()
     _tell(f"+{group}\n")
+
+
+def nobody_came() -> None:
+    """A child that announced itself could not become its program, and its number may belong to others."""
+    _tell("!\n")
 
 
 def forget(group: int) -> None:

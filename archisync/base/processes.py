@@ -49,11 +49,16 @@ def start(
     try:
         with held_back():
             child = subprocess.Popen(  # noqa: S603 - the callers say whose commands these are
-                arguments, start_new_session=True, preexec_fn=_preparation(os.getpid(), death_signal, limits), **options
+                arguments,
+                start_new_session=True,
+                preexec_fn=_preparation(os.getpid(), death_signal, limits, guarded=guarded),
+                **options,
             )
-    except KeyboardInterrupt:
+    except BaseException:
         if child is not None:
             end(child)
+        elif guarded:
+            groupguard.nobody_came()
         raise
     if guarded:
         groupguard.watch(child.pid)
@@ -61,12 +66,14 @@ def start(
 
 
 def _preparation(
-    parent_pid: int, death_signal: signal.Signals, limits: dict[int, tuple[int, int]]
+    parent_pid: int, death_signal: signal.Signals, limits: dict[int, tuple[int, int]], *, guarded: bool
 ) -> Callable[[], None]:
     """What the child does between fork and exec, after a change of user, which would take the death signal back."""
 
     def prepare() -> None:
         die_with_parent(parent_pid, death_signal)
+        if guarded:
+            groupguard.announce()
         for limit, values in limits.items():
             resource.setrlimit(limit, values)
 

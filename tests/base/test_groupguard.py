@@ -1,5 +1,6 @@
 """What a child has started ends with us, however we end; and the guard itself ends too."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -54,21 +55,40 @@ def test_a_group_that_has_ended_is_nobody_s_any_more(tmp_path: Path) -> None:
     )
     code = "import os\nfrom archisync.base.processes import end, start\n" + spy
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
-    first, *others = told.read_text().split()
-    assert others[0] == first.replace("+", "-")
+    announced, watched, forgotten, *others = told.read_text().split()
+    assert (announced[0] + watched[0] + forgotten[0], len({announced[1:], watched[1:], forgotten[1:]})) == ("?+-", 1)
+    assert others
     assert all(line.startswith("-") for line in others)
 
 
-def test_a_guard_that_somebody_killed_is_replaced(tmp_path: Path) -> None:
-    code = f"""{STARTS}
-guard = next(int(p) for p in open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children").read().split() if int(p) != child.pid)
-os.kill(guard, signal.SIGKILL); os.waitpid(guard, 0)
-other = start(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, guarded=True)
-third = start(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, guarded=True)
-print("third", third.stdout.readline().decode().strip(), flush=True)
-os.killpg(child.pid, signal.SIGKILL); os.killpg(other.pid, signal.SIGKILL)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL
-    wait_until_gone(int(done.stdout.split("third")[1]))
+def test_a_grandchild_ends_with_us_though_we_die_before_we_know_its_parent(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "born")
+    code = (
+        "import os, signal\n"
+        "from archisync.base import groupguard\n"
+        "from archisync.base.processes import start\n"
+        "def killed(group):\n"
+        "    print(open('born').read(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "groupguard.watch = killed\n"
+        "start(['sh', '-c', 'sleep 1000 & echo $! > born; wait'], guarded=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_until_gone(int(done.stdout))
+
+
+def test_a_program_that_is_not_there_leaves_no_number_behind(tmp_path: Path) -> None:
+    """It may belong to others later."""
+    code = (
+        "import os\n"
+        "from archisync.base import groupguard\n"
+        "from archisync.base.processes import start\n"
+        f"told = open({str(tmp_path / 'told')!r}, 'w')\n"
+        "groupguard._started = lambda: os.dup(told.fileno())\n"
+        "try: start(['/nowhere/to/be/found'], guarded=True)\n"
+        "except FileNotFoundError: pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    assert [line[0] for line in (tmp_path / "told").read_text().split()] == ["?", "!"]

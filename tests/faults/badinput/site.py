@@ -90,8 +90,10 @@ def do(db: Database, config: Config, sync_type: str, agent: str) -> tuple[runs.R
 
 
 def prepare(db: Database, url: str, folder: Path, case: BadExport) -> Site:
-    """Apply the four known rows, then put the bad export in place of the good one."""
+    """Apply the four known rows, then put the bad export in place of the good one. Agents of other cases leave: their first export was the
+    same."""
     agent = case.name
+    db.execute("update agents.users set whitelisted = false")
     agents.add(db, agent, name=None, whitelisted=True)
     path = folder / agent / f"{case.sync_type}.csv"
     path.parent.mkdir()
