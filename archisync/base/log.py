@@ -54,12 +54,9 @@ LOGGING_COMMANDS = ("tick", "worker", "web", "up", "metrics")
 
 
 def logging_command(arguments: Sequence[str]) -> str | None:
-    """The command that the arguments name, if its standard error is a log (that of `worker list`, `tick --dry-run`, and `metrics` once, is
-    not)."""
+    """The command that the arguments name, if its standard error is a log (that of `worker list`, and of `metrics` once, is not)."""
     words = [argument for argument in arguments if not argument.startswith("-")]
     if words[:1] == ["metrics"] and not any(argument.startswith("--serve") for argument in arguments):
-        return None
-    if words[:1] == ["tick"] and "--dry-run" in arguments:
         return None
     return words[0] if words and words[0] in LOGGING_COMMANDS and words[1:2] != ["list"] else None
 

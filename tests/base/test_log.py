@@ -62,7 +62,7 @@ def test_each_line_about_what_a_person_can_mend_has_a_hint() -> None:
 @pytest.mark.parametrize(
     ("words", "command"),
     [
-        (["tick"], "tick"), (["tick", "--dry-run"], None),
+        (["tick"], "tick"), (["tick", "--dry-run"], "tick"),
         (["--quiet", "worker", "--burst"], "worker"), (["web", "--listen", "8080"], "web"), (["status"], None),
         (["run", "orders", "tick"], None), (["worker", "list"], None), ([], None), (["up"], "up"),
         (["metrics"], None), (["metrics", "--serve", "9400"], "metrics"), (["metrics", "--serve=9400"], "metrics"),

@@ -31,5 +31,5 @@ def test_a_dry_run_prints_each_decision_and_writes_nothing(cli: Cli, noon: Datab
     done = cli("tick", "--dry-run", env=AT_NOON)
     assert done.returncode == 0
     assert "type-disabled  ddt        anna                     the type ddt is disabled\n" in done.stdout
-    assert done.stderr == "due: 5 of 6 pairs; nothing was written (dry run)\n"
+    assert as_text(done.stderr) == "due: 5 of 6 pairs; nothing was written (dry run)\n"
     assert noon.execute("select count(*) as n from system.runs").fetchone() == {"n": 0}
