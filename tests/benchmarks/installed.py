@@ -30,7 +30,7 @@ MANY = 2_000
 CROWD = 20_000
 COMMANDS: dict[str, float | None] = {
     "status": 2.5, "metrics": 4, "tick": None, "history": None, "plan": None, "agent list": None, "held list": None,
-    "why orders a1": None, "interval list": None, "pause list": None,
+    "why orders a1": None, "interval list": None, "rest list": None, "audit list": None,
 }  # fmt: skip
 """Each with the most that it may take, in times of the bare process."""
 MOST_OF_EMBEDDED = 2.0
