@@ -396,6 +396,8 @@ def _sampled(peers: Peers, rate: float) -> Iterator[Figure]:
             peer = run()
         except LookupError as exc:
             note = str(exc)
+        except subprocess.CalledProcessError as exc:
+            note = f"it ended with exit code {exc.returncode}"
         yield Figure(
             name="syncs of 200 rows, two processes: 1 % changed", unit="/s", ours=rate, against=name, peer=peer,
             ratio=rate / peer if peer else None, target=None, note=note,
