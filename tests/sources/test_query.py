@@ -74,8 +74,8 @@ def _rows(request: Request) -> str:
 HOSTILE = {
     "client_encoding": "LATIN1", "DateStyle": "German, DMY", "IntervalStyle": "sql_standard", "bytea_output": "escape", "xmlbinary": "hex",
     "extra_float_digits": "-15", "default_transaction_isolation": "serializable", "default_transaction_read_only": "off",
-    "default_transaction_deferrable": "on", "statement_timeout": "1", "lock_timeout": "1", "idle_session_timeout": "500",
-    "idle_in_transaction_session_timeout": "500", "standard_conforming_strings": "off", "backslash_quote": "off", "array_nulls": "off",
+    "default_transaction_deferrable": "on", "statement_timeout": "250", "lock_timeout": "1", "idle_session_timeout": "2000",
+    "idle_in_transaction_session_timeout": "2000", "standard_conforming_strings": "off", "backslash_quote": "off", "array_nulls": "off",
     "transform_null_equals": "on", "lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8", "search_path": "public, pg_catalog",
     "escape_string_warning": "on", "client_min_messages": "debug5", "plpgsql.extra_errors": "all", "jit_above_cost": "0",
 }  # fmt: skip
@@ -86,7 +86,8 @@ create domain public.text as pg_catalog.text check (false);
 """
 VALUES = r"""
 select %(agent)s as agent, 0.1::float8 + 0.2 as number, date '2025-12-31' as day, interval '1 day 2 hours' as span, '\x00ff'::bytea as raw,
-       '\' as backslash, 'Caffè €' as name, 1234.5::money as price, array[1, null] as list, '12/10/2025'::date::pg_catalog.text as said
+       '\' as backslash, 'Caffè €' as name, 1234.5::money as price, array[1, null] as list, '12/10/2025'::date::pg_catalog.text as said,
+       pg_catalog.pg_sleep(0.4) is null as slow
 """
 
 
