@@ -15,7 +15,7 @@ from pathlib import Path
 
 from archisync.base import lockedfolders
 from archisync.base.errors import BusyError, ConfigurationError
-from archisync.base.otherusers import is_private_group, user_name
+from archisync.base.otherusers import others_may_write, user_name
 from archisync.standalone.account import Account, closed_parent, postgres_account
 
 BUSY_TIMEOUT_S = 15.0  # the children of a killed postmaster need some seconds to notice
@@ -66,8 +66,7 @@ def _problem_on_the_way(parent: Path) -> str | None:
     found = parent.stat()
     if found.st_uid not in (0, os.geteuid()):
         return f"{parent} belongs to {user_name(found.st_uid)}, who may put another folder in its place"
-    open_to_group = found.st_mode & stat.S_IWGRP and not is_private_group(found.st_gid)
-    if (open_to_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+    if others_may_write(found) and not found.st_mode & stat.S_ISVTX:
         return f"others may write to {parent}"
     return None
 
