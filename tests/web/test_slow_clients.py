@@ -26,15 +26,18 @@ def test_an_answer_is_sent_at_once_and_not_when_its_first_part_is_acknowledged()
     """A client may take 40 ms for that, with each request."""
 
     async def without_delay(listening: socket.socket) -> int:
-        accepted: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        accepted: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
 
         def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            accepted.set_result(writer.get_extra_info("socket"))
+            accepted.set_result(writer)
 
         async with await asyncio.start_server(take, sock=listening):
-            _, writer = await asyncio.open_connection(*listening.getsockname())
-            found = (await accepted).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            writer.close()
+            _, ours = await asyncio.open_connection(*listening.getsockname())
+            theirs = await accepted
+            found: int = theirs.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for writer in (ours, theirs):
+                writer.close()
+                await writer.wait_closed()
             return found
 
     assert asyncio.run(without_delay(listen("127.0.0.1", 0))) != 0
