@@ -15,7 +15,7 @@ def user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def is_private_group(gid: int) -> bool:
+def _is_private_group(gid: int) -> bool:
     """Whether the group is this user's own, as Debian and Fedora make one for each user (with an umask of 002)."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
@@ -26,7 +26,7 @@ def is_private_group(gid: int) -> bool:
 
 def others_may_write(found: os.stat_result) -> bool:
     """Whether the mode lets anybody write but the owner and this user."""
-    open_to_group = found.st_mode & stat.S_IWGRP and not is_private_group(found.st_gid)
+    open_to_group = found.st_mode & stat.S_IWGRP and not _is_private_group(found.st_gid)
     return bool(open_to_group or found.st_mode & stat.S_IWOTH)
 
 
