@@ -1,4 +1,4 @@
-"""`metrics`: read by the official parser, written in one step, served; the example alerts name metrics that exist."""
+"""`metrics`: read by the official parser, written in one step, served."""
 
 import re
 import subprocess
@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from archisync.base.listening import parse_address
@@ -21,7 +20,6 @@ from tests.support.rows import count, record_tick
 from tests.support.said import as_text
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
-ALERTS = yaml.safe_load((REPOSITORY / "examples/prometheus/alerts.yml").read_text("utf-8"))
 
 
 def read(text: str) -> Samples:
@@ -158,28 +156,6 @@ def test_output_and_serve_exclude_each_other(cli: Cli) -> None:
         2,
         "error: --output and --serve exclude each other",
     )
-
-
-def test_the_example_alerts_name_metrics_and_commands_that_exist(cli: Cli, busy: Database) -> None:
-    names = {f"archisync_{name}" for name, _ in read(cli("metrics").stdout)}
-    rules = ALERTS["groups"][0]["rules"]
-    for rule in rules:
-        used = set(re.findall(r"archisync_\w+", rule["expr"]))
-        assert used
-        assert used <= names
-        assert set(rule["annotations"]) == {"summary", "action"}
-    alerts = [rule["alert"] for rule in rules]
-    assert {"ArchisyncNoTick", "ArchisyncPairStale", "ArchisyncExportHeld", "ArchisyncRunFailing"} <= set(alerts)
-    assert len(alerts) == len(set(alerts))
-    assert not busy.closed
-
-
-def test_no_alert_of_a_type_fires_while_it_is_switched_off_or_paused() -> None:
-    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-    of_types = [rule for rule in rules if re.search(r"archisync_(pairs|exports|runs)_", rule["expr"])]
-    assert {rule["alert"] for rule in of_types} >= {"ArchisyncPairStale", "ArchisyncRunFailing", "ArchisyncDegraded"}
-    for rule in of_types:
-        assert rule["expr"].endswith(" and archisync_enabled == 1 and archisync_paused == 0"), rule["alert"]
 
 
 def test_a_paused_agent_is_neither_stale_nor_failing(cli: Cli, busy: Database) -> None:
