@@ -14,14 +14,15 @@ from archisync.store.database import Database, Params, one
 # sees what others wrote to the pair's rows: what commits later leaves a row for the next sync. With what the guard and the apply have to
 # know of the last export, and whether the run is forced, which it may have become on its way. A scheduled run's commit does not wait for
 # the disk: a PostgreSQL that crashes in that moment forgets the data together with the run's end, so the run is still in the queue and is
-# done again. Caller: sync, first statement of the apply's transaction. Locks: rows that nobody else changes.
+# done again. Unless the export is to be moved after the commit: then nobody would find it again. Caller: sync, first statement of the
+# apply's transaction. Locks: rows that nobody else changes.
 SQL_BEGIN_APPLY = """
 with forgotten as (
   delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s returning 1)
 select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archisync.agent_id', %(agent_id)s, true),
        set_config('archisync.sync_type', %(sync_type)s, true),
        r.forced, system.clock() as now,
-       set_config('synchronous_commit', case when r.forced then current_setting('synchronous_commit') else 'off' end, true),
+       set_config('synchronous_commit', case when r.forced or %(moves)s then current_setting('synchronous_commit') else 'off' end, true),
        set_config('work_mem', '64MB', true),  -- for a hash of 100,000 rows; with 4 MB it goes to disk and back
        set_config('datestyle', 'ISO, DMY', true),  -- lines that are copied as they are may have dates with the day first
        exists (select from system.held_exports h where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s
@@ -112,10 +113,12 @@ class Begun(NamedTuple):
     limits: Limits
 
 
-def begin_apply(db: Database, *, run_id: int, sync_type: str, agent_id: str) -> Begun:
-    """The first statement of the transaction that applies an export. A preview, which is rolled back, has no run: 0."""
+def begin_apply(db: Database, *, run_id: int, sync_type: str, agent_id: str, moves: bool = False) -> Begun:
+    """The first statement of the transaction that applies an export. `moves`: the export is moved after the commit, which then waits for
+    the disk. A preview, which is rolled back, has no run: 0."""
     params: Params = {
         "run_id": run_id,
+        "moves": moves,
         "sync_type": sync_type,
         "agent_id": agent_id,
         "high_water_days": HIGH_WATER_DAYS,

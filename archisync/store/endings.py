@@ -92,7 +92,8 @@ SQL_FINISH_APPLIED = f"""{_FINISH}
 # Purpose: the end of runs whose exports are the ones that were applied, all of an agent's in one statement, and with `release` the end of
 # its claim and lock. A run is left out that has become forced meanwhile, or whose table is no longer what its last apply left: fetching
 # takes minutes, and somebody may have cleared it. The commit does not wait for the disk: a PostgreSQL that crashes in that moment
-# forgets that somebody looked, and nothing of the data is concerned. Caller: end_unchanged. Locks: claim, states in order, runs.
+# forgets that somebody looked, and nothing of the data is concerned. Unless the export is to be moved after it: the commit that applied the
+# export may have been a moment ago, and not wait either. Caller: end_unchanged. Locks: claim, states in order, runs.
 SQL_END_UNCHANGED = f"""{_BEGIN}
 told as materialized (
   select * from jsonb_to_recordset(%(ends)s)
@@ -130,7 +131,8 @@ released as (
    where c.agent_id = mine.agent_id and %(release)s and (select count(*) from ended) = jsonb_array_length(%(ends)s)
   returning pg_advisory_unlock(hashtextextended('archisync.agent.' || c.agent_id, 0)))
 select (select count(*) from mine) > 0 as mine, (select count(*) from released) > 0 as released,
-       coalesce((select array_agg(id) from ended), '{{}}') as ended, set_config('synchronous_commit', 'off', true) as no_wait_for_disk
+       coalesce((select array_agg(id) from ended), '{{}}') as ended,
+       set_config('synchronous_commit', case when %(moves)s then current_setting('synchronous_commit') else 'off' end, true)
 """  # noqa: S608 - the parts are constants of this module
 
 # Purpose: one more warning of a run that has succeeded: its data is committed, and what came after did not work. Caller: add_warning.
@@ -234,10 +236,13 @@ def _finish(db: Database, statement: str, run: ClaimedRun, outcome: Outcome, rep
         raise lost(run.agent_id)
 
 
-def end_unchanged(db: Database, claim: Claim, ends: Sequence[UnchangedEnd], *, release: bool) -> Ended:
+def end_unchanged(
+    db: Database, claim: Claim, ends: Sequence[UnchangedEnd], *, release: bool, moves: bool = False
+) -> Ended:
     """End the runs of one agent whose exports are unchanged; with `release`, let the agent go if all of them ended. A run whose table may
-    no longer be what its last apply left stays queued. Raises LeaseLostError, and changes nothing, when the agent was taken away."""
-    params: Params = {**claim.params, "release": release, "ends": Jsonb([_told(end) for end in ends])}
+    no longer be what its last apply left stays queued. `moves`: an export is moved after the commit, which then waits for the disk. Raises
+    LeaseLostError, and changes nothing, when the agent was taken away."""
+    params: Params = {**claim.params, "release": release, "moves": moves, "ends": Jsonb([_told(end) for end in ends])}
     row = db.execute(SQL_END_UNCHANGED, params, prepare=True).fetchone()
     if row is None or not row["mine"]:
         raise lost(claim.agent_id)

@@ -66,11 +66,16 @@ def preview(db: Database, config: Config, sync_type: SyncType, agent_id: str, *,
 
 def _judged(db: Database, config: Config, sync_type: SyncType, agent_id: str, export: Export) -> Preview:
     record = RunRecord()
-    pair = {"sync_type": sync_type.name, "agent_id": agent_id}
-    records = open_export(config, sync_type, export, record.export, had=lambda: applied_exports.had(db, **pair))
+    records = open_export(
+        config,
+        sync_type,
+        export,
+        record.export,
+        had=lambda: applied_exports.had(db, sync_type=sync_type.name, agent_id=agent_id),
+    )
     target = Target(db, sync_type, agent_id, records.layout.columns, run_id=_NO_RUN)
     with db.transaction(force_rollback=True):
-        before = applied_exports.begin_apply(db, run_id=_NO_RUN, **pair)
+        before = applied_exports.begin_apply(db, run_id=_NO_RUN, sync_type=sync_type.name, agent_id=agent_id)
         record.warn_about_lost(lost_columns(records.layout, before), records.layout)
         comparison = compare(target, records, compare_all=True, may_load=False)
         staged = comparison.staged

@@ -146,7 +146,11 @@ class Sync:
         with self._db.transaction():
             run = self._run
             before = applied_exports.begin_apply(
-                self._db, run_id=run.run_id, sync_type=run.sync_type, agent_id=run.agent_id
+                self._db,
+                run_id=run.run_id,
+                sync_type=run.sync_type,
+                agent_id=run.agent_id,
+                moves=bool(self._originals),
             )
             layouts = DigestLayouts.of(records.line_layout, before)
             comparison = self._compare(target, records, compare_all=layouts.renew or before.forced, may_load=may_load)
@@ -217,7 +221,8 @@ class Sync:
         self._record.counts = Counts(seen=applied["seen"], unchanged=applied["valid"])
         claim = Claim(agent_id=self._run.agent_id, fence=self._run.fence)
         end = UnchangedEnd(self._run, outcome, self._record.report(), applied["run_id"])
-        if endings.end_unchanged(self._db, claim, [end], release=False).run_ids:
+        moves = bool(self._originals)
+        if endings.end_unchanged(self._db, claim, [end], release=False, moves=moves).run_ids:
             return outcome
         self._record.counts = None
         self._applied = {}

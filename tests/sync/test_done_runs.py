@@ -11,8 +11,10 @@ import pytest
 from archisync.base.log import EventLog
 from archisync.rules.config import Config
 from archisync.schedule.tick import tick
+from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, queued_runs
 from archisync.store.database import Database, connected
+from archisync.store.migrations import migrate
 from archisync.store.runs import Counts, Run
 from archisync.work.runner import Runner
 from tests.faults.steps import Steps
@@ -92,6 +94,35 @@ def test_a_failed_move_is_a_warning_of_the_run_that_applied_the_export(
     (folder / "read").unlink()
     assert _run(connection, config).warnings == []
     assert _files(folder) == ["read/customers_20260501.csv"]
+
+
+@pytest.mark.parametrize("applied_before", [False, True])
+def test_a_postgresql_that_crashes_after_the_move_still_has_the_rows(
+    own_postgres: EmbeddedPostgres, config: Config, folder: Path, applied_before: bool
+) -> None:
+    """Commits that need not wait for the disk are lost in such a crash: the process that writes them a moment later stands still."""
+    (folder / "customers_20260501.csv").write_text(HEADER + "".join(ROWS))
+    moving = Config.from_environment({**config.environment, "ARCHISYNC_DATABASE_URL": own_postgres.url})
+    leaving = Config.from_environment(
+        {**moving.environment, "ARCHISYNC_SOURCE": moving.environment["ARCHISYNC_SOURCE"].removesuffix("?done=read")}
+    )
+    with connected(own_postgres.url, purpose="worker") as db:
+        migrate(db, {})
+        agents.add(db, AGENT, name=None, whitelisted=True)
+        writer = count(db, "select pid from pg_stat_activity where backend_type = 'walwriter'")
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            if applied_before:
+                assert _run(db, leaving).reason == "applied"
+            assert _run(db, moving).state == "succeeded"
+            assert _files(folder) == ["read/customers_20260501.csv"]
+            own_postgres.kill()
+        finally:
+            os.kill(writer, signal.SIGKILL)
+    own_postgres.start()
+    with connected(own_postgres.url, purpose="worker") as db:
+        assert count(db, "select count(*) from agents.customers") == len(ROWS)
+        assert count(db, "select count(*) from system.queued_runs") == 0
 
 
 def _killed_after(environment: dict[str, str], delivery_id: int, job_no: int, step: int) -> None:
