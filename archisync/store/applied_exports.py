@@ -14,8 +14,8 @@ from archisync.store.database import Database, Params, one
 # sees what others wrote to the pair's rows: what commits later leaves a row for the next sync. With what the guard and the apply have to
 # know of the last export, and whether the run is forced, which it may have become on its way. A scheduled run's commit does not wait for
 # the disk: a PostgreSQL that crashes in that moment forgets the data together with the run's end, so the run is still in the queue and is
-# done again. Unless the export is to be moved after the commit: then nobody would find it again. Caller: sync, first statement of the
-# apply's transaction. Locks: rows that nobody else changes.
+# done again. Unless the export is moved after the commit: what lies among the exports that were read may be deleted by anybody. Caller:
+# sync, first statement of the apply's transaction. Locks: rows that nobody else changes.
 SQL_BEGIN_APPLY = """
 with forgotten as (
   delete from system.outside_changes where sync_type = %(sync_type)s and agent_id = %(agent_id)s returning 1)
