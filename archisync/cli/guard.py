@@ -13,7 +13,6 @@ from archisync.cli.context import actor, app, one_or_all
 from archisync.cli.groups import command_group
 from archisync.rules.reasons import COLUMN_SHARES, SHARES, Limits
 from archisync.rules.synctypes import sync_type
-from archisync.rules.thresholds import check_column, check_threshold
 
 commands = command_group("When an export is held.")
 
@@ -66,7 +65,6 @@ def set_(
 
     a = app(ctx)
     type_, value = sync_type(type_name), settings.check_percent(percent)
-    check_threshold(share, column, type_)
     with a.database("guard set") as db:
         change_limits(db, actor(), type_, {(share, column): value}, why=reason)
     where = f"{type_.name}, {column}" if column else type_.name
@@ -89,8 +87,6 @@ def reset(
 
     a = app(ctx)
     types = one_or_all(a, type_name, everything, question="put the thresholds of all types back", command="guard reset")
-    for type_ in types:
-        check_column(column, type_)
     with a.database("guard reset") as db, db.transaction():
         if not column:
             set_limits(db, actor(), dict.fromkeys(types, Limits()), why=reason)

@@ -13,11 +13,6 @@ def check_threshold(share: str, column: str, type_: SyncType) -> None:
         raise UsageError(f"there is no threshold {ascii(share)[:60]}", hint="allowed: " + ", ".join(SHARES))
     if column and share in ROW_SHARES:
         raise UsageError(f"{share} is a share of rows, not of a column", hint="leave out the column")
-    check_column(column, type_)
-
-
-def check_column(column: str, type_: SyncType) -> None:
-    """Raise UsageError for a column that the type does not have; "" is all of them."""
     names = [field.name for field in type_.fields]
     if column and column not in names:
         raise UsageError(f"{type_.name} has no column {ascii(column)[:60]}", hint="allowed: " + ", ".join(names))

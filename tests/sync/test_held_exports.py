@@ -184,6 +184,12 @@ def test_a_threshold_that_is_not_allowed_changes_nothing(
     assert count(connection, "select count(*) from system.sync_settings where drop_percent = 50") == 6
 
 
+def test_the_thresholds_of_a_column_that_there_is_not_are_not_put_back(cli: Cli, connection: Database) -> None:
+    done = cli("guard", "reset", "customers", "telephone")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: customers has no column 'telephone'")
+    assert count(connection, "select count(*) from system.audit") == 0
+
+
 def test_the_database_refuses_a_share_above_100(connection: Database) -> None:
     with pytest.raises(Exception, match="sync_settings_drop_is_a_share"):
         connection.execute("update system.sync_settings set drop_percent = 101")
