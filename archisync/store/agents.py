@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -29,21 +30,34 @@ select {_AGENT} from agents.users u
 where %(id)s::text is null or u.id::text = %(id)s
 order by u.id
 """  # noqa: S608 - the part is a constant of this module
-# Purpose: a page of them, in order of their ids; `part`: of those whose ids contain it, in any case of letters. The id alone is looked
-# through, which is an index. Caller: page. No locks.
-SQL_PAGE = f"""
-select {_AGENT} from (
-  select x.id from agents.users x
-   where x.id::text > %(after)s and (%(part)s::text is null or strpos(lower(x.id::text), lower(%(part)s)) > 0)
-     and (%(whitelisted)s::boolean is null or (x.whitelisted is true) = %(whitelisted)s)
-   order by x.id::text limit %(limit)s) found
-  join agents.users u on u.id = found.id
- order by u.id::text
+# Purpose: these agents, in the order of `ids`. One lookup for each: see history.SQL_ENDED. Caller: page. No locks.
+SQL_THESE = f"""
+select {_AGENT} from unnest(%(ids)s::text[]) with ordinality as w(id, place)
+ cross join lateral (select * from agents.users x where x.id::text = w.id offset 0) u
+ order by w.place
 """  # noqa: S608
-# Purpose: agents whose ids contain a text, in any case of letters. Caller: ids_with. No locks.
-SQL_IDS_WITH = (
-    "select id::text as id from agents.users where strpos(lower(id::text), lower(%(part)s)) > 0 limit %(limit)s"
-)
+# Purpose: ids that fit, in a walk over all ids that begins at `part`, where those are that begin with it, and goes on at the first id of
+# all (`wrapped`). It ends after `steps` steps of `step` ids, so it costs the same however many agents there are. A step reads one range of
+# the index, and is so short that no statistics, old or missing, make a sort of the table look cheaper. `reached`: the last id that was
+# looked at (never the empty text: the step behind the last id is followed by one more); `over`: it has come round. Caller: walk. No locks.
+SQL_WALK = """
+with recursive walk as (
+  select 0 as n, coalesce(%(after)s::text, %(part)s::text, '') as reached, %(after)s::text is null as with_it,
+         %(part)s::text is null or coalesce(%(after)s::text < %(part)s::text, false) as wrapped, false as over, '{}'::text[] as ids
+  union all
+  select w.n + 1, case when s.ends and not w.wrapped then '' else s.last end, s.ends and not w.wrapped, w.wrapped or s.ends,
+         w.wrapped and s.ends, w.ids || s.ids
+    from walk w cross join lateral (
+      select max(x.id) as last, (count(*) < %(step)s or (w.wrapped and max(x.id) >= %(part)s::text)) is true as ends,
+             coalesce(array_agg(x.id order by x.id) filter (
+               where (not w.wrapped or x.id < %(part)s::text) is not false and (strpos(lower(x.id), lower(%(part)s::text)) > 0) is not false
+                 and (x.whitelisted = %(whitelisted)s::boolean) is not false), '{}') as ids
+        from (select u.id::text as id, u.whitelisted is true as whitelisted from agents.users u
+               where u.id::text >= w.reached and (w.with_it or u.id::text <> w.reached)
+               order by u.id::text limit %(step)s) x) s
+   where not w.over and (w.with_it or (cardinality(w.ids) < %(limit)s and w.n < %(steps)s)))
+select reached, over, ids from walk order by n desc limit 1
+"""
 # Purpose: put agents on the whitelist, or take them off it; whether each was on it. Caller: set_whitelisted. Locks: the rows in the order
 # of their ids, and those that the triggers change.
 SQL_WHITELIST = """
@@ -87,6 +101,9 @@ select c.relkind::text as kind,
 _ID_TYPES = ("text", "character varying", "smallint", "integer", "bigint", "uuid")
 _RELATION = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 
+LOOKED_THROUGH = 100_000
+"""Ids that one search looks through: some 30 ms."""
+STEP = 1_000
 LOOKED_AT = 1000
 """Agents compared with a mistyped id: a bound on the time that it takes in a large registry."""
 
@@ -102,6 +119,22 @@ class Agent:
     oldest_success_at: datetime | None
 
 
+class Page(NamedTuple):
+    """Some agents. `next`: give it as `after` for the next page, even when this one has fewer agents than were asked for; None when all
+    ids have been looked through."""
+
+    agents: list[Agent]
+    next: str | None
+
+
+class Walk(NamedTuple):
+    """`over`: all ids that there are have been looked through; else those up to `reached`."""
+
+    reached: str | None
+    over: bool
+    ids: list[str]
+
+
 def ids_beginning_with(db: Database, prefix: str, *, limit: int) -> list[str]:
     """At most `limit` agent ids, in order; for completion in a shell."""
     return [row["id"] for row in db.execute(SQL_IDS_BEGINNING_WITH, {"prefix": prefix, "limit": limit}).fetchall()]
@@ -113,17 +146,26 @@ def agents(db: Database, agent_id: str | None = None) -> list[Agent]:
 
 
 def page(
-    db: Database, *, limit: int, after: str = "", part: str | None = None, whitelisted: bool | None = None
-) -> list[Agent]:
-    """Agents with ids behind `after`, in order. `part`: only those whose ids contain it; `whitelisted`: only those on the whitelist, or
-    only the others."""
-    params: Params = {"after": after, "part": part, "whitelisted": whitelisted, "limit": limit}
-    return [Agent(**row) for row in db.execute(SQL_PAGE, params).fetchall()]
+    db: Database, *, limit: int, after: str | None = None, part: str | None = None, whitelisted: bool | None = None
+) -> Page:
+    """Agents in order of their ids. `part`: only those whose ids contain it, in any case of letters, and first those that begin with it;
+    `whitelisted`: only those on the whitelist, or only the others; `after`: the `next` of the page before."""
+    found = walk(db, limit=limit + 1, after=after, part=part, whitelisted=whitelisted)
+    following = None if found.over else found.reached
+    if len(found.ids) > limit:
+        following = found.ids[limit - 1]
+    shown = db.execute(SQL_THESE, {"ids": found.ids[:limit]}).fetchall() if found.ids else []
+    return Page([Agent(**row) for row in shown], following)
 
 
-def ids_with(db: Database, part: str, *, limit: int) -> list[str]:
-    """At most `limit` ids that contain the text, in any case of letters."""
-    return [row["id"] for row in db.execute(SQL_IDS_WITH, {"part": part, "limit": limit}).fetchall()]
+def walk(
+    db: Database, *, limit: int, after: str | None = None, part: str | None = None, whitelisted: bool | None = None
+) -> Walk:
+    """The ids of such agents: at least `limit` of them, unless it looked through LOOKED_THROUGH ids before, or all."""
+    is_any = part is None and whitelisted is None
+    step = limit if is_any else STEP
+    params: Params = {"after": after, "part": part, "whitelisted": whitelisted, "limit": limit, "step": step}
+    return Walk(**one(db, SQL_WALK, params | {"steps": LOOKED_THROUGH // STEP}))
 
 
 def agent(db: Database, agent_id: str) -> Agent:

@@ -79,10 +79,12 @@ with looked as materialized (
 
 
 class Page(NamedTuple):
-    """Runs, newest first. `next`: give it as `before` for the next page; None when there is nothing more."""
+    """Runs, newest first. `next`: give it as `before` for the next page; None when there is nothing more. `only_beginning`: there are too
+    many agents to look into every id, and these are the runs of those whose ids begin with the part."""
 
     runs: list[Run]
     next: int | None
+    only_beginning: bool = False
 
 
 def search(
@@ -103,22 +105,26 @@ def search(
     params["before"] = LARGEST_ID if before is None else before
     params["after"] = id_before(db, since) if since is not None else 0
     params["limit"] = limit + 1
-    ids = [agent_id] if agent_id is not None else _agents_with(db, agent_part) if agent_part else []
+    ids, only_beginning = ([agent_id], False) if agent_id is not None else _agents_with(db, agent_part)
     if ids:
         params |= {"agent_ids": ids, "look": max(limit + 1, LOOKED_THROUGH // len(ids))}
-        return _page(db, SQL_OF_AGENTS, params)
+        return _page(db, SQL_OF_AGENTS, params)._replace(only_beginning=only_beginning)
     is_exact = agent_part is None and reason is None and since is None
     of_each_type = LOOKED_THROUGH // (1 if sync_type else len(SYNC_TYPES))
     params["look"] = limit + 1 if is_exact else max(limit + 1, of_each_type)
     return _page(db, SQL_OF_ALL, params)
 
 
-def _agents_with(db: Database, part: str) -> list[str]:
-    """The agents whose ids contain the text; none when they are too many, or when nobody on the register is meant."""
-    found = agents.ids_with(db, part, limit=MOST_AGENTS + 1)
-    if part.lower() in SHARED_AGENT:
-        found.append(SHARED_AGENT)
-    return found if len(found) <= MOST_AGENTS else []
+def _agents_with(db: Database, part: str | None) -> tuple[list[str], bool]:
+    """The agents whose ids contain the text; none when they are too many, or when nobody on the register is meant. And whether they are
+    only those whose ids begin with it."""
+    if part is None:
+        return [], False
+    found = agents.walk(db, part=part, limit=MOST_AGENTS + 1)
+    ids = [*found.ids, *([SHARED_AGENT] if part.lower() in SHARED_AGENT else [])]
+    if len(found.ids) > MOST_AGENTS or found.over:
+        return (ids if len(ids) <= MOST_AGENTS else []), False
+    return [agent_id for agent_id in ids if agent_id.startswith(part)], True
 
 
 def _page(db: Database, statement: str, params: Params) -> Page:

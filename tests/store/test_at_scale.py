@@ -65,6 +65,7 @@ ANY: dict[str, Any] = {
 
 
 SEARCH: dict[str, Any] = ANY | {"part": None, "reason": None, "look": 21}
+WALK: dict[str, Any] = {"after": None, "part": "42", "whitelisted": True, "limit": 51, "step": agents.STEP, "steps": 9}
 PAIRS: dict[str, Any] = {"after_agent": ONE, "after_type": "", "sync_type": None, "agent_id": None, "limit": 51}
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 
@@ -94,8 +95,8 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "search for a reason": (search.SQL_OF_ALL, SEARCH | {"reason": "rare", "look": 300}),
     "search of a rare type and state": (search.SQL_OF_ALL, SEARCH | {"sync_type": "prices", "states": ["held"]}),
     "search of an agent": (search.SQL_OF_AGENTS, SEARCH | {"agent_ids": [ONE]}),
-    "a page of agents": (agents.SQL_PAGE, {"after": ONE, "part": None, "whitelisted": None, "limit": 51}),
-    "agents with a part": (agents.SQL_PAGE, {"after": "", "part": "42", "whitelisted": True, "limit": 51}),
+    "agents with a part": (agents.SQL_WALK, WALK),
+    "some agents": (agents.SQL_THESE, {"ids": [ONE, ONE]}),
     "a page of pairs": (pairs.SQL_PAGE, PAIRS),
     "the pairs of an agent": (pairs.SQL_PAGE, PAIRS | {"agent_id": ONE}),
     "resting pairs": (

@@ -17,7 +17,7 @@ from archisync.rules.config import Config
 from archisync.schedule.tick import tick
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.store import health
+from archisync.store import agents, health
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks import company
@@ -239,6 +239,40 @@ def test_no_statement_walks_over_a_million_agents(
         statistics(db, A_MILLION)
     found = walks(site, cli, exports)
     assert not found, "\n".join(found)
+
+
+REGISTRIES = {
+    "ours": "select",
+    "of numbers": "create schema agents; create table agents.users (id bigint primary key, full_name text, whitelisted boolean)",
+}
+SQL_NUMBERS = "insert into agents.users select n, 'Agente ' || n, true from generate_series(1, %(agents)s) n"
+
+
+@pytest.mark.parametrize("number", [2 * MANY, pytest.param(A_MILLION, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("registry", REGISTRIES)
+@ON_EACH
+def test_a_search_for_agents_looks_through_a_bounded_number_of_ids(
+    server: Server, statistics: Callable[[Database, int], None], registry: str, number: int, redis_url: str, exports: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither an id that nobody has nor a registry without statistics makes it read, or sort, all ids."""
+    monkeypatch.setattr(agents, "LOOKED_THROUGH", MANY)
+    site = Site(server, f"{registry}, {number}, {statistics.__name__}", redis_url, exports)
+    with connected(site.url, purpose="test", answer_timeout_s=600) as db:
+        db.execute(REGISTRIES[registry])
+        migrate(db, {})
+        if statistics is old:
+            db.execute("analyze")
+        db.execute("set session_replication_role = replica")
+        db.execute(SQL_NUMBERS if registry == "of numbers" else company.SQL_AGENTS, {"agents": number})
+        if statistics is fresh:
+            db.execute("vacuum (analyze, freeze)")
+        for search in ({"part": "nobody"}, {"part": "7777"}, {"whitelisted": False}, {"after": "4"}, {}):
+            read = site.read(lambda search=search: agents.page(db, limit=50, **search))  # type: ignore[misc]
+            looked_at = max(step.rows for step in read)
+            assert looked_at <= MANY + MANY // agents.STEP, (search, read)
+        assert looked_at <= READ_AT_MOST  # a page of all needs no search
+        assert agents.page(db, limit=50, part="nobody").next is not None  # it does not say that there is none
 
 
 def test_a_walk_is_found(server: Server, redis_url: str, exports: Path) -> None:

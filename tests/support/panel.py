@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from starlette.types import ASGIApp, Message
 
 from tests.conftest import clean_environment
 
@@ -83,3 +84,21 @@ def signed_in(found: Panel, token: str = TOKEN, *, name: str = "anna") -> Iterat
         answer = client.post("/sign-in", data={"token": token, "name": name})
         assert answer.status_code == 303, answer.text
         yield client
+
+
+@asynccontextmanager
+async def inside(app: ASGIApp, token: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a panel that runs in this process; at its end the panel closes its connections."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+        yield client
+    life = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
+
+    async def receive() -> Message:
+        return next(life)
+
+    async def send(message: Message) -> None:
+        assert message["type"].endswith(".complete")
+
+    await app({"type": "lifespan"}, receive, send)

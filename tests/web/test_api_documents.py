@@ -65,6 +65,10 @@ def test_each_request_answers_what_is_documented_and_each_example_works(client: 
             compare_keys(document, documents().of(route.document), route.document, seen)
     running = client.post(f"{API}/runs/cancel", json={"agent": PAOLO}).json()
     compare_keys({"runs": running["runs"]}, documents().of("POST runs/cancel"), "POST runs/cancel", seen)
+    searched = client.get(f"{API}/runs?agent_part=a").json()
+    compare_keys(
+        {"only_beginning": searched["only_beginning"], "runs": []}, documents().of("GET runs"), "GET runs", seen
+    )
     used = {route.document for route in ROUTES} & set(documents().requests)
     assert used == set(documents().requests)
     never = [path for name in used for path in every_field(documents().requests[name], name) if path not in seen]
@@ -72,9 +76,9 @@ def test_each_request_answers_what_is_documented_and_each_example_works(client: 
 
 
 FILLED_BY_COMMANDS = (
-    "GET types.types[].", "GET ticks.ticks[].", "POST runs.runs[].", "POST held/{run}/accept.held.", "POST held/{run}/reject.held.",
-    "POST agents/allow.agents[].", "POST pauses/end.pauses[].", "POST pauses.pause.", "GET pauses.pauses[].",
-    "POST rests/end.ended[].backoff_until",
+    "GET types.types[].", "GET runs.runs[].", "GET ticks.ticks[].", "POST runs.runs[].", "POST held/{run}/accept.held.",
+    "POST held/{run}/reject.held.", "POST agents/allow.agents[].", "POST pauses/end.pauses[].", "POST pauses.pause.",
+    "GET pauses.pauses[].", "POST rests/end.ended[].backoff_until",
 )  # fmt: skip
 """Objects that commands print too: `test_json_documented.py` sees each of their fields."""
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-import httpx
 import pytest
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
 import archisync
 from archisync.base.errors import ArchisyncError
@@ -21,7 +20,7 @@ from archisync.store.database import Database
 from archisync.web.app import application
 from archisync.web.connections import PLACES, Connections
 from tests.conftest import REPOSITORY
-from tests.support.panel import TOKEN, TOKENS
+from tests.support.panel import TOKEN, TOKENS, inside
 
 WINGS = ("web", "observe")
 BOUNDED = {
@@ -133,16 +132,5 @@ def test_a_request_that_is_refused_leaves_no_garbage(
 
 
 async def ask(app: ASGIApp, token: str) -> list[int]:
-    transport, headers = httpx.ASGITransport(app), {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
-        found = [(await client.get(path)).status_code for path, _, _ in REFUSED]
-    life = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))  # it closes its connections
-
-    async def receive() -> Message:
-        return next(life)
-
-    async def send(message: Message) -> None:
-        assert message["type"].endswith(".complete")
-
-    await app({"type": "lifespan"}, receive, send)
-    return found
+    async with inside(app, token) as client:
+        return [(await client.get(path)).status_code for path, _, _ in REFUSED]

@@ -88,13 +88,14 @@ def types(call: Call, given: Given) -> Document:
 
 
 def list_agents(call: Call, given: Given) -> Document:
-    """The registry of agents, by id."""
-    limit = given["limit"]
+    """The registry of agents, by id; with `part`, those first whose ids begin with it.
+
+    A page looks through a bounded number of ids: it may have fewer than were asked for and still a `next`."""
     with call.database() as db:
         found = agents.page(
-            db, limit=limit + 1, after=given["after"] or "", part=given["part"], whitelisted=given["whitelisted"]
+            db, limit=given["limit"], after=given["after"], part=given["part"], whitelisted=given["whitelisted"]
         )
-    return paged("agents", found, limit, lambda agent: agent.agent_id)
+    return found._asdict()
 
 
 def show_agent(call: Call, given: Given) -> Document:
@@ -156,7 +157,8 @@ def list_runs(call: Call, given: Given) -> Document:
             since=since, before=before, limit=given["limit"],
         )  # fmt: skip
         _known_agent(db, given["agent"], found.runs or found.next)
-    return {"runs": found.runs, "next": str(found.next) if found.next is not None else None}
+    narrowed = {} if given["agent_part"] is None else {"only_beginning": found.only_beginning}
+    return {"runs": found.runs, **narrowed, "next": str(found.next) if found.next is not None else None}
 
 
 def show_run(call: Call, given: Given) -> Document:
@@ -345,7 +347,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     _get("/failing", list_failing, "GET failing", *_pages(), paged=True),
     _get("/rests", list_rests, "archisync rest list", *_pages(), paged=True, command=("rest list",)),
     _get(
-        "/runs", list_runs, "archisync history", _OF_TYPE, _OF_AGENT,
+        "/runs", list_runs, "GET runs", _OF_TYPE, _OF_AGENT,
         Parameter(name="agent_part", meaning="only agents whose ids contain this, in any case of letters"),
         _STATES, Parameter(name="reason", meaning="only runs with this reason, as a word", example="source-unavailable"), _SINCE,
         *_pages(), paged=True, command=("history",),

@@ -43,6 +43,7 @@ def page(call: Call) -> Response:
             title="Runs",
             runs=found.runs,
             following=found.next,
+            only_beginning=found.only_beginning,
             given=given,
             before=before,
             filtered=any(given.values()),
