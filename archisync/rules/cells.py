@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import quopri
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
+from types import MappingProxyType
+from urllib.parse import unquote_plus
 
 from archisync.rules.values import clean
 
@@ -32,13 +35,38 @@ def factor(old: Decimal, new: Decimal) -> int:
     if exact == new:
         return power
     last_digit = Decimal(1).scaleb(int(new.as_tuple().exponent))
-    rounded = abs(exact - new) * 2 <= last_digit and len(new.normalize().as_tuple().digits) > 1
-    return power if rounded else 0
+    near = abs(exact - new) < last_digit and len(new.normalize().as_tuple().digits) > 1
+    return power if near else 0
 
 
-def truncated(old: Decimal, new: Decimal) -> bool:
-    """Whether the number lost its decimals, without being rounded: 12.90 → 12."""
-    return old != new and new == int(old)
+def lost_point(old: Decimal, new: Decimal) -> bool:
+    """Whether the new number has the old one's digits, without its decimal sign: 12.5 → 125, 12.25 → 1225."""
+    plain = old.normalize()
+    return new == plain.scaleb(-min(int(plain.as_tuple().exponent), 0)) != old
+
+
+def multiplied_by(by: Decimal, old: Decimal, new: Decimal) -> bool:
+    """Whether the new number is the old one times `by`, rounded as it is written."""
+    last_digit = Decimal(1).scaleb(int(new.as_tuple().exponent))
+    least = abs(new) * Decimal("0.00001")  # `by` was estimated
+    return abs(old * by - new) <= max(last_digit * Decimal("0.51"), least) and abs(new) >= last_digit * 10
+
+
+def rounded(old: Decimal, new: Decimal) -> bool:
+    """Whether the number lost its decimals, rounded or not, or all digits but three: 12.90 → 12 or 13, 12345 → 12300."""
+    if new != int(new) or old == new:
+        return False
+    if old != int(old):
+        return abs(old - new) < 1
+    unit = Decimal(1).scaleb(max(int(new.normalize().as_tuple().exponent), 0)) if new else Decimal(1)
+    return unit >= 10 and abs(old - new) * 2 <= unit and abs(old - new) * 200 <= abs(old)
+
+
+def lost_first_digits(old: Decimal, new: Decimal) -> bool:
+    """Whether only the last digits before the decimal sign are left: 1234.50 → 34.50."""
+    old, new = abs(old), abs(new)
+    place = Decimal(10) ** max(new.adjusted() + 1, 1)
+    return bool(new) and old > new and (old - new) % place == 0
 
 
 # -- dates
@@ -103,13 +131,37 @@ def garbled(old: str, new: str) -> bool:
     """
     if not beyond_ascii(old):
         return False
-    if "&" in new and html.unescape(new) == old:
+    if escaped(old, new):
         return True
     if any(_same_text(_BEYOND_ASCII.sub(by, old), new) for by in ("", " ")):
         return any(character.isalpha() for character in _BEYOND_ASCII.findall(old))  # a sign may be left out: ™
     if _ugliness(new) <= _ugliness(old):
         return False
     return any(_same_text(damage(old), new) for damage in _DAMAGES)
+
+
+def _unescaped(text: str) -> str | None:
+    try:
+        return text.encode("ascii").decode("unicode_escape")
+    except UnicodeError:
+        return None
+
+
+_ESCAPES: Mapping[str, Callable[[str], str | None]] = MappingProxyType(
+    {
+        "&": html.unescape,
+        "%": unquote_plus,
+        "+": unquote_plus,
+        "=": lambda text: quopri.decodestring(text.encode("ascii", "replace")).decode("utf-8", "replace"),
+        "\\": _unescaped,
+    }
+)
+"""What begins an escape, and how it is read: HTML's, an address's, a mail's, and those of program text."""
+
+
+def escaped(old: str, new: str) -> bool:
+    """Whether the new text is the old one as a page, an address, a mail or a program spells it: & as &amp;, ò as \\u00f2."""
+    return old != new and any(begin in new and read(new) == old for begin, read in _ESCAPES.items())
 
 
 def _same_text(damaged: str | None, new: str) -> bool:

@@ -107,6 +107,7 @@ class Among(StrEnum):
     EMPTY = "without a value"
     TRUE = "with a yes"
     ACCENTED = "with accents"
+    MARKED = "with &, < or quotes"
     LONGER = "with a longer value"
     ZEROS = "with a leading zero"
     FRACTIONS = "with decimals"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from archisync.rules.changedrows import (
     LEAST,
     PURE_PERCENT,
+    TEXTS,
     Among,
     Base,
     Cell,
@@ -15,6 +17,7 @@ from archisync.rules.changedrows import (
     Suspicion,
     at_least,
     examples_of,
+    seen_in,
 )
 from archisync.rules.reasons import Rule
 from archisync.rules.synctypes import Kind, Role
@@ -88,3 +91,79 @@ def _swapped(changed: ChangedRows, column: Column, place: int, hits: Sequence[Ce
         examples=examples_of(hits),
         floor=0 if len(hits) >= SURE else 50,
     )
+
+
+LEAST_COPIED = 5
+_PROBED, _PROBED_FIRST = 20, 4
+
+
+def columns_copied(changed: ChangedRows, columns: Sequence[Column]) -> Iterator[Suspicion]:
+    """A text gets another column's of its row, which may stay; or both are in one, or one is in both parts."""
+    for column in columns:
+        if column.field.kind not in TEXTS or column.field.role is not None or len(column.both) < LEAST_COPIED:
+            continue
+        probed = column.both[:: len(column.both) // _PROBED + 1]
+        for place, field in enumerate(changed.fields):
+            if field.kind not in TEXTS or field.name == column.name or field.role is Role.ENUM:
+                continue
+            if not any(_may_show(changed, cell, place) for cell in probed[:_PROBED_FIRST]):
+                continue
+            for what, is_so in _COPIES.items():
+                if sum(_shows(changed, cell, place, is_so) for cell in probed) * 2 > len(probed):
+                    hits = [cell for cell in column.both if _shows(changed, cell, place, is_so)]
+                    if _are_copies(changed, column, hits, place):
+                        yield seen_in(
+                            changed,
+                            column,
+                            hits,
+                            Rule.COLUMNS_SWAPPED,
+                            what.format(field.name),
+                            base=Base(Among.FILLED, column.name),
+                            floor=50,
+                        )
+
+
+def _are_copies(changed: ChangedRows, column: Column, hits: Sequence[Cell], place: int) -> bool:
+    """Not one text, such as a country, that is added everywhere."""
+    others = {side[place] for cell in hits for side in changed.rows[cell.row]}
+    return (
+        len({cell.new for cell in hits}) >= LEAST_COPIED
+        and len(others) > LEAST_COPIED
+        and at_least(len(hits), len(column.both), PURE_PERCENT)
+    )
+
+
+def _may_show(changed: ChangedRows, cell: Cell, place: int) -> bool:
+    """Quickly, for nearly no two columns are copies."""
+    before, now = (row[place] for row in changed.rows[cell.row])
+    return bool((before and str(before) in str(cell.new)) or (now and str(cell.old).endswith(str(now))))
+
+
+def _shows(changed: ChangedRows, cell: Cell, place: int, is_so: Callable[[str, str, str, str], bool]) -> bool:
+    before, now = (str(row[place] or "") for row in changed.rows[cell.row])
+    return is_so(str(cell.old), str(cell.new), before, now)
+
+
+def _copied(old: str, new: str, before: str, _: str) -> bool:
+    return new == before != old
+
+
+def _glued(old: str, new: str, before: str, _: str) -> bool:
+    return len(before) > 1 and old in new and before in new and 0 <= len(new) - len(old) - len(before) <= LONGEST_GLUE
+
+
+def _split(old: str, new: str, _: str, now: str) -> bool:
+    return (
+        bool(now) and old.startswith(new) and old.endswith(now) and 0 <= len(old) - len(new) - len(now) <= LONGEST_GLUE
+    )
+
+
+LONGEST_GLUE = 3
+_COPIES: Mapping[str, Callable[[str, str, str, str], bool]] = MappingProxyType(
+    {
+        "gets the values of {}": _copied,
+        "has the values of {} in it": _glued,
+        "loses its end to {}": _split,
+    }
+)
+"""What is said of the other column, and whether it is so: old and new text of the column, then of the other one."""

@@ -34,6 +34,7 @@ class Rule(StrEnum):
     ROWS_SHUFFLED = "rows-shuffled"
     EMPTIED = "emptied"
     CONSTANT = "constant"
+    REPLACED = "replaced"
     NO_FINAL_LINE_END = "no-final-line-end"
     ZERO_ROWS = "zero-rows"
     ROW_DROP = "row-drop"
@@ -62,6 +63,7 @@ COLUMN_SHARES: Mapping[Rule, int] = MappingProxyType(
         Rule.ROWS_SHUFFLED: 20,
         Rule.EMPTIED: 50,
         Rule.CONSTANT: 50,
+        Rule.REPLACED: 50,
     }
 )
 """The rules that look at one column, and the percentage of its known values above which each holds. Those with a signature that daily life

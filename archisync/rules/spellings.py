@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from archisync.rules.cells import escaped
 from archisync.rules.changedrows import (
     LEAST,
     PURE_PERCENT,
@@ -21,6 +22,7 @@ from archisync.rules.changedrows import (
     seen_in,
 )
 from archisync.rules.reasons import Rule
+from archisync.rules.values import Value
 
 LEAST_PIECES = 5
 """Different beginnings that are lost: a common one (IT, +39) is dropped on purpose."""
@@ -30,7 +32,10 @@ _MISSING = frozenset(
     "NULL null None nan NaN undefined #N/A #N/D #NV #REF! #RIF! #VALUE! #VALORE! #NAME? #NOME? #DIV/0! [NULL] (null) \\N".split()  # noqa: SIM905
 )
 """How programs spell a value that is missing or could not be computed. What people write (-, n/d) may be an answer."""
-_MARKUP = re.compile(r"[\"<>;|{}=\\`]")
+_TRIED = frozenset("aaa asdf bar dummy foo foobar lorem prova qwerty sample test tests testing xxx xxxx zzz".split())  # noqa: SIM905
+"""What people type to try a program."""
+_MARKUP = re.compile(r"[\"<>;|{}=\\`]|_x[0-9A-F]{4}_")
+_MASK = re.compile(r"([*#•])\1\1|XXXX")
 _POWER = re.compile(r"([0-9])[.,]?([0-9]*)E\+([0-9]+)")
 
 
@@ -45,11 +50,20 @@ class _Sign(NamedTuple):
 def _wrapping(old: str, new: str) -> str | None:
     """What has been put around the text, if no person would: quotes, tags, separators."""
     before, found, after = new.partition(old)
-    return f"{before}\n{after}" if found and _MARKUP.search(before + after) else None
+    around = before + after
+    return f"{before}\n{after}" if found and (_MARKUP.search(around) or around in ("'", "''")) else None
 
 
 def _mask(old: str, new: str) -> str | None:
-    return "" if "***" in new and "***" not in old else None
+    return "" if _MASK.search(new) and not _MASK.search(old) else None
+
+
+def _backwards(old: str, new: str) -> str | None:
+    return "" if new == old[::-1] != old else None
+
+
+def _escaped(old: str, new: str) -> str | None:
+    return "" if escaped(old, new) else None
 
 
 def _power(old: str, new: str) -> str | None:
@@ -67,12 +81,24 @@ def _lost_beginning(old: str, new: str) -> str | None:
     return str(lost)
 
 
+def _lost_end(old: str, new: str) -> str | None:
+    """Not at a separator: an extension, or ZIP+4, is dropped on purpose."""
+    lost = len(old) - len(new)
+    if lost <= 0 or not old.startswith(new) or not old[len(new)].isalnum():
+        return None
+    return str(lost)
+
+
 _SIGNS = (
     _Sign(Rule.GARBLED, "has quotes, tags or separators around its values", _wrapping),
     _Sign(Rule.GARBLED, "is masked with asterisks", _mask),
+    _Sign(Rule.GARBLED, "is written backwards", _backwards),
+    _Sign(Rule.GARBLED, "has signs of a page or an address, such as %20,", _escaped),
     _Sign(Rule.CUT_VALUES, "is written as a power of ten", _power),
     _Sign(Rule.CUT_VALUES, "loses its beginning", _lost_beginning),
+    _Sign(Rule.CUT_VALUES, "loses its end", _lost_end),
 )
+_CUTS = (_lost_beginning, _lost_end)
 
 
 def rewritten(changed: ChangedRows, column: Column) -> Suspicion | None:
@@ -83,11 +109,15 @@ def rewritten(changed: ChangedRows, column: Column) -> Suspicion | None:
     for sign in _SIGNS:
         if any(sign.of(str(c.old), str(c.new)) is not None for c in probed):
             hits = _in_one_form(sign, column.both)
-            pieces = len({str(c.old)[: len(str(c.old)) - len(str(c.new))] for c in hits})
-            enough = sign.of is not _lost_beginning or pieces >= LEAST_PIECES
+            enough = sign.of not in _CUTS or len({_lost(c) for c in hits}) >= LEAST_PIECES
             if enough and len(hits) >= LEAST and at_least(len(hits), len(column.both), PURE_PERCENT):
                 return seen_in(changed, column, hits, sign.rule, sign.what, base=Base(Among.FILLED, column.name))
     return None
+
+
+def _lost(cell: Cell) -> str:
+    old, new = str(cell.old), str(cell.new)
+    return old[len(new) :] if old.startswith(new) else old[: len(old) - len(new)]
 
 
 def _in_one_form(sign: _Sign, cells: Sequence[Cell]) -> list[Cell]:
@@ -107,3 +137,20 @@ def spelled_missing(changed: ChangedRows, column: Column) -> Suspicion | None:
     hits, among = (empty, Among.EMPTY) if len(empty) * 2 >= len(cells) else ([c for c in cells if c.old], Among.FILLED)
     what = "gets a word for a missing value, such as NULL,"
     return seen_in(changed, column, hits, Rule.GARBLED, what, base=Base(among, column.name))
+
+
+def tried(changed: ChangedRows, column: Column) -> Suspicion | None:
+    if column.field.kind not in TEXTS or len(column.both) < LEAST:
+        return None
+    if not any(_is_trial(c.new) for c in column.both[:: len(column.both) // _PROBED + 1]):
+        return None
+    hits = [c for c in column.both if _is_trial(c.new) and not _is_trial(c.old)]
+    if len(hits) < LEAST or not at_least(len(hits), len(column.both), PURE_PERCENT):
+        return None
+    what = "gets words that a program is tried with, such as TEST,"
+    return seen_in(changed, column, hits, Rule.GARBLED, what, base=Base(Among.FILLED, column.name), floor=50)
+
+
+def _is_trial(value: Value) -> bool:
+    words = str(value).casefold().rstrip("0123456789 ").split()
+    return bool(words) and _TRIED.issuperset(words)

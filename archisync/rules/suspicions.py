@@ -6,18 +6,16 @@ that everybody gets, a corrected column. Nothing is configured: a rule looks at 
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import NamedTuple
 
 from archisync.rules import cells as signs
 from archisync.rules.changedrows import (
-    DAYS,
     LEAST,
     LOOKED_AT,
-    NUMBERS,
     PURE_PERCENT,
     TEXTS,
     Among,
@@ -30,12 +28,14 @@ from archisync.rules.changedrows import (
     examples_of,
     seen_in,
 )
-from archisync.rules.exchanges import columns_swapped
+from archisync.rules.datemoves import dates
+from archisync.rules.exchanges import columns_copied, columns_swapped
+from archisync.rules.figures import cut_digits, multiplied, rescaled
 from archisync.rules.reasons import Rule
+from archisync.rules.replacements import counted_up, inverted, replaced
 from archisync.rules.shuffles import may_be_shuffled, reordering, shuffled
-from archisync.rules.spellings import rewritten, spelled_missing
+from archisync.rules.spellings import rewritten, spelled_missing, tried
 from archisync.rules.synctypes import Kind, Role
-from archisync.rules.values import Value
 
 LEAST_GARBLED = 2
 LEAST_CUT = 5
@@ -43,10 +43,7 @@ MANY_OLD_VALUES = 20
 """Different values that become one and the same, or a code: that many are no group which people treat alike."""
 SHORT_CUT = 4
 """Characters below which a text that was cut may as well be a code."""
-FAR_DAYS = 360
 NEAR_PAST, NEAR_FUTURE = timedelta(days=60), timedelta(days=400)
-LONGEST_TERM_YEARS = 3
-LONGEST_SHIFT_HOURS = 14
 _CASES_LOOKED_AT = 400
 """Accented texts of a column that are compared with every kind of damage."""
 
@@ -76,7 +73,7 @@ def in_order(suspicions: Iterable[Suspicion]) -> list[Suspicion]:
 def _look(changed: ChangedRows) -> Seen:
     columns = list(changed.columns(LEAST_GARBLED))
     wide = [column for column in columns if len(column.cells) >= LEAST]
-    found = [*columns_swapped(changed, wide), *_garbled(changed, columns)]
+    found = [*columns_swapped(changed, wide), *columns_copied(changed, wide), *_garbled(changed, columns)]
     for column in wide:
         found.extend(seen for rule in _RULES if (seen := rule(changed, column)) is not None)
     perhaps = [column for column in wide if may_be_shuffled(changed, column)]
@@ -136,7 +133,8 @@ def _cut_texts(changed: ChangedRows, column: Column) -> Suspicion | None:
     distinct = len({c.old for c in cut})
     after, number = Counter(str(c.old)[len(str(c.new))] for c in cut).most_common(1)[0] if cut else ("", 0)
     dropped_part = not after.isalnum() and at_least(number, len(cut), 90)
-    codes = length < SHORT_CUT and (distinct < MANY_OLD_VALUES or all(str(c.new).isupper() for c in cut))
+    many = distinct >= MANY_OLD_VALUES or (distinct > LEAST_CUT and at_least(distinct, len(cut), 75))
+    codes = length < SHORT_CUT and (not many or all(str(c.old).isupper() for c in cut))
     if dropped_part or codes or len(cut) < LEAST or not at_least(len(cut), len(column.both), PURE_PERCENT):
         return None
     return seen_in(
@@ -160,118 +158,6 @@ def _cut_zeros(changed: ChangedRows, column: Column) -> Suspicion | None:
     return seen_in(
         changed, column, cut, Rule.CUT_VALUES, "loses its leading zeros", base=Base(Among.ZEROS, column.name)
     )
-
-
-# -- numbers
-
-
-def _cut_decimals(changed: ChangedRows, column: Column) -> Suspicion | None:
-    """All numbers that changed lost their decimals, also those that would have been rounded up."""
-    if column.field.kind is not Kind.NUMBER or column.field.role is not None:
-        return None
-    cut = [c for c in column.both if signs.truncated(_number(c.old), _number(c.new))]
-    rounded_down = sum(abs(_number(c.old)) % 1 > Decimal("0.5") for c in cut)
-    if len(cut) < LEAST_CUT or rounded_down < 2 or not at_least(len(cut), len(column.both), 90):
-        return None
-    return seen_in(
-        changed, column, cut, Rule.CUT_VALUES, "loses its decimals", base=Base(Among.FRACTIONS, column.name), floor=50
-    )
-
-
-def _rescaled(changed: ChangedRows, column: Column) -> Suspicion | None:
-    if column.field.kind not in NUMBERS:
-        return None
-    not_zero = [c for c in column.both if c.old and c.new]
-    powers = [signs.factor(_number(c.old), _number(c.new)) for c in not_zero]
-    power, number = Counter(powers).most_common(1)[0] if powers else (0, 0)
-    hits = [c for c, of_cell in zip(not_zero, powers, strict=True) if of_cell == power]
-    if not power or number < LEAST or not at_least(number, len(not_zero), PURE_PERCENT):
-        return None
-    distinct = len({c.old for c in hits})
-    if distinct < 2:
-        return None
-    return seen_in(changed, column, hits, Rule.RESCALED, _in_words(power), base=Base(Among.FILLED, column.name))
-
-
-def _number(value: Value) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(str(value))
-
-
-def _in_words(power: int) -> str:
-    if power == signs.SIGN:
-        return "changes its sign"
-    return f"becomes {10 ** abs(power)} times as {'large' if power > 0 else 'small'}"
-
-
-# -- dates
-
-
-def _local(changed: ChangedRows, column: Column) -> list[tuple[Cell, date, date]]:
-    """Dates as they are, moments as the ERP's clock showed them."""
-    if column.field.kind is Kind.DATE:
-        return [(c, c.old, c.new) for c in column.both if isinstance(c.old, date) and isinstance(c.new, date)]
-    return [
-        (c, c.old.astimezone(changed.zone).replace(tzinfo=None), c.new.astimezone(changed.zone).replace(tzinfo=None))
-        for c in column.both
-        if isinstance(c.old, datetime) and isinstance(c.new, datetime)
-    ]
-
-
-def _dates(changed: ChangedRows, column: Column) -> Suspicion | None:
-    if column.field.kind not in DAYS or len(column.both) < LEAST:
-        return None
-    local = _local(changed, column)
-    exchanged = [c for c, old, new in local if signs.swapped(old) == new]
-    distinct = len({c.old for c in exchanged})
-    if distinct >= LEAST and at_least(len(exchanged), len(local), PURE_PERCENT):
-        return seen_in(
-            changed,
-            column,
-            exchanged,
-            Rule.DATES_SWAPPED,
-            "has day and month exchanged",
-            base=Base(Among.EXCHANGEABLE, column.name),
-        )
-    return _dates_moved(changed, column, local)
-
-
-def _dates_moved(changed: ChangedRows, column: Column, local: Sequence[tuple[Cell, date, date]]) -> Suspicion | None:
-    other_year = [(c, old, new) for c, old, new in local if signs.same_day_of_another_year(old, new)]
-    distance, number = Counter(_distance(old, new) for _, old, new in local).most_common(1)[0]
-    moved, what, floor = other_year, "moves to another year", 0
-    if number > len(other_year):
-        moved = [(c, old, new) for c, old, new in local if _distance(old, new) == distance]
-        found = _how_far(distance, column)
-        if found is None:
-            return None
-        what, floor = found
-    distinct = len({c.old for c, _, _ in moved})
-    renewed = column.field.role is Role.TERM and all(
-        0 < new.year - old.year <= LONGEST_TERM_YEARS for _, old, new in moved
-    )
-    pure = at_least(len(moved), len(local), PURE_PERCENT) and at_least(distinct, len(moved), 10)
-    if renewed or distinct < LEAST or not pure:
-        return None
-    hits = [c for c, _, _ in moved]
-    return seen_in(changed, column, hits, Rule.DATES_MOVED, what, base=Base(Among.FILLED, column.name), floor=floor)
-
-
-def _distance(old: date, new: date) -> timedelta:
-    return new - old
-
-
-def _how_far(distance: timedelta, column: Column) -> tuple[str, int] | None:
-    """In words, and the share from which so small a step is unlikely: none is for a day that was planned, or the row's own time stamp."""
-    if abs(distance) >= timedelta(days=FAR_DAYS):
-        return f"moves by {abs(distance).days} days", 0
-    hours, rest = divmod(abs(distance), timedelta(hours=1))
-    if column.field.role is not None or rest or not hours:
-        return None
-    if hours == 24 and distance.days in (1, -1):
-        return "moves by one day", 50
-    if column.field.kind is Kind.TIMESTAMP and hours <= LONGEST_SHIFT_HOURS:
-        return f"moves by {hours} h", 50
-    return None
 
 
 # -- any column
@@ -330,14 +216,32 @@ def _day(value: object) -> date | None:
     return value if isinstance(value, date) else None
 
 
+def _marked(changed: ChangedRows, column: Column) -> Suspicion | None:
+    """Only texts with such a sign are spelled anew: Rossi & Figli as Rossi &amp; Figli."""
+    if column.field.kind not in TEXTS or not any("&" in str(new) for new in column.news):
+        return None
+    marked = [c for c in column.both if str(c.old).isascii() and html.escape(str(c.old)) != c.old]
+    hits = [c for c in marked if "&" in str(c.new) and signs.escaped(str(c.old), str(c.new))]
+    if len(hits) < LEAST_GARBLED or not at_least(len(hits), len(marked), PURE_PERCENT):
+        return None
+    what = "has HTML's names of signs"
+    return seen_in(changed, column, hits, Rule.GARBLED, what, base=Base(Among.MARKED, column.name))
+
+
 _RULES: Sequence[Callable[[ChangedRows, Column], Suspicion | None]] = (
     _cut_texts,
     _cut_zeros,
-    _cut_decimals,
-    _rescaled,
-    _dates,
+    cut_digits,
+    rescaled,
+    multiplied,
+    dates,
     _emptied,
     _constant,
+    counted_up,
     rewritten,
     spelled_missing,
+    tried,
+    _marked,
+    inverted,
+    replaced,
 )

@@ -116,6 +116,8 @@ def _among(base: Base, target: Target) -> sql.Composable:
             condition = "{column}"
         case Among.ACCENTED:
             condition = "{column} ~ '[^\\x01-\\x7f]'"
+        case Among.MARKED:
+            condition = "{column} ~ '[&<>\"'']'"
         case Among.LONGER:
             condition = "length({column}) > {length}"
         case Among.ZEROS:

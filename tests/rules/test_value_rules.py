@@ -120,6 +120,11 @@ def test_small_numbers_of_a_few_rows_come_back_by_chance() -> None:
         ("Via Po {n}", '"Via Po {n}"', "garbled"),
         ("Via Po {n}", "Via Po {n};", "garbled"),
         ("Via Po {n}", "V******", "garbled"),
+        ("Via Po {n}", "{n} oP aiV", "garbled"),
+        ("Via Po {n}", "Via%20Po%20{n}", "garbled"),
+        ("Po {n}0 & Arno", "Po {n}0 &amp; Arno", "garbled"),
+        ("Via Po {n}", "Test {n}", "garbled"),
+        ("{n}1234567", "'{n}1234567", "garbled"),
         ("Via Po {n}", "Via Po {n} - Scala A", None),
         ("Via Po {n}", "(Via Po {n})", None),
         ("{n}04567890", "{n}E+05", None),
@@ -129,6 +134,10 @@ def test_small_numbers_of_a_few_rows_come_back_by_chance() -> None:
         ("{n}A{n}B{n}", "B{n}", "cut-values"),
         ("IT{n}2345", "{n}2345", None),
         ("+39 06 {n}", "06 {n}", None),
+        ("Via Po {n}", "Via Po {n} 06 1", None),
+        ("A{n}b Po {n}{n}", "A{n}b Po {n}", "cut-values"),
+        ("Via Po {n}{n}", "Via Po", "constant"),
+        ("Po {n}, Arno", "Corso Dante 1{n}", "constant"),
         ("", "NULL", "garbled"),
         ("", "Via Po", None),
         ("Via Po {n}", "#REF!", "garbled"),
@@ -140,6 +149,89 @@ def test_what_programs_write_is_told_from_what_people_write(before: str, after: 
     old = [{**row, "street": before.format(n=n + 1) or None} for n, row in enumerate(shared)]
     new = [{**row, "street": after.format(n=n + 1)} for n, row in enumerate(shared)]
     assert held_for("customers", old, new) == expected
+
+
+Decimals = Callable[[Decimal], Decimal]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda n: n * 12, "rescaled"),
+        (lambda n: n * 2, None),
+        (lambda n: round(n / Decimal("1.22"), 2), "rescaled"),
+        (lambda n: round(n * Decimal("1.2"), 2), None),
+        (lambda n: round(n * Decimal("0.8"), 2), None),
+        (lambda n: Decimal(str(n).replace(".", "").rstrip("0")), "rescaled"),
+        (round, "cut-values"),
+        (lambda n: round(n, 1), None),
+        (lambda n: n % 100, "cut-values"),
+        (lambda n: n - 100, None),
+        (lambda n: n // 10, "rescaled"),
+    ],
+)
+def test_what_programs_do_to_numbers_is_told_from_a_new_price_list(change: Decimals, expected: str | None) -> None:
+    prices = [Decimal(10127 + 997 * n + n * n) / 100 for n in range(40)]
+    old: list[Row] = [{"product_id": f"P{n}", "unit_price": price} for n, price in enumerate(prices)]
+    new: list[Row] = [{"product_id": f"P{n}", "unit_price": Decimal(change(price))} for n, price in enumerate(prices)]
+    assert held_for("products", old, new) == expected
+
+
+def test_a_number_of_the_row_may_count_up_where_it_did() -> None:
+    """A rank that moves on, or a column that is filled for the first time; not a price that was drawn down."""
+    for before, expected in ((lambda n: n, None), (lambda _: None, None), (lambda n: n * n % 97, "constant")):
+        old: list[Row] = [{"product_id": f"P{n}", "min_quantity": before(n)} for n in range(30)]
+        assert held_for("products", old, [{**row, "min_quantity": n + 5} for n, row in enumerate(old)]) == expected
+
+
+def test_dates_move_on_and_are_not_dealt_anew() -> None:
+    def invoices(step: Callable[[int], int]) -> list[Row]:
+        days = [date(2025, 1, 1) + timedelta(n * 37 % 211 + step(n)) for n in range(30)]
+        return [{"invoice_number": f"{n}", "order_number": "1", "invoice_date": day} for n, day in enumerate(days)]
+
+    old = invoices(lambda _: 0)
+    assert held_for("invoices", old, invoices(lambda n: 8 + n * 17 % 90)) is None
+    assert held_for("invoices", old, invoices(lambda n: n * 17 % 90 * (1 - n % 2 * 2))) == "dates-moved"
+
+
+def test_a_yes_that_becomes_a_no_and_the_other_way_round() -> None:
+    old: list[Row] = [{"product_id": f"P{n}", "discontinued": n % 3 == 0} for n in range(60)]
+    opposite: list[Row] = [{**row, "discontinued": not row["discontinued"]} for row in old]
+    assert verdict("products", old, opposite, blank={}).rule is Rule.REPLACED  # type: ignore[union-attr]
+    by_chance: list[Row] = [{**row, "discontinued": random.Random(n).random() < 0.5} for n, row in enumerate(old)]
+    assert verdict("products", old, by_chance, blank={}) is None
+
+
+def test_texts_are_replaced_when_they_are_like_any_rows() -> None:
+    """Not when they are translated, typed numbers, or few persons' names."""
+    names = [
+        "Anna Verdi",
+        "Luca Neri",
+        "Marco Gallo",
+        "Sofia Conti",
+        "Elena Greco",
+        "Paolo Riva",
+        "Ilaria Costa",
+        "Dario Longo",
+    ]
+    others = [
+        "Bruno Serra",
+        "Carla Fiore",
+        "Ugo Testa",
+        "Nadia Monti",
+        "Pietro Sala",
+        "Rita Bruni",
+        "Franco Leone",
+        "Giada Poli",
+    ]
+    old = [{**row, "contact": f"{names[n % 8]} {n}"} for n, row in enumerate(customers(40))]
+    made_up = [{**row, "contact": f"{others[n * 3 % 8]} {n * 7 % 40 + 100}"} for n, row in enumerate(old)]
+    translated = [{**row, "contact": f"{others[n % 8]} {names[n % 8]}"} for n, row in enumerate(old)]
+    few = [{**row, "contact": others[n % 3]} for n, row in enumerate(old)]
+    assert [held_for("customers", old, new) for new in (made_up, translated, few)] == ["replaced", None, None]
+    prices = [{**row, "contact": f"{n * 37 % 40},{n + 10} €"} for n, row in enumerate(old)]
+    raised = [{**row, "contact": f"{n * 23 % 40 + 41},{n * 11 % 40 + 10} €"} for n, row in enumerate(old)]
+    assert held_for("customers", prices, raised) is None
 
 
 def test_a_yes_that_was_written_as_no_is_daily_life_and_an_empty_cell_is_not() -> None:

@@ -29,6 +29,10 @@ def _all(name: str, change: Callable[[Any, random.Random], Any]) -> Callable[[li
     return apply
 
 
+def _for_some(change: Callable[[Any], Any]) -> Callable[[Any, random.Random], Any]:
+    return lambda value, rng: change(value) if rng.random() < 0.3 else value
+
+
 def _fill(name: str, value: Any) -> Callable[[list[Row], random.Random], None]:
     def apply(rows: list[Row], _: random.Random) -> None:
         for row in rows:
@@ -131,6 +135,15 @@ LIFE = [
     Life("all touched", "products", _all("modified_at", lambda t, _: t.replace(year=2026, month=5, day=4, hour=6))),
     Life("new units", "products", _recoded("unit", "U")),
     Life("new groups", "products", _both(_recoded("group_code", "GR"), _recoded("group_name", "Gruppo "))),
+    Life("mails at a new domain", "customers", _all("email", lambda t, _: f"{t.split('@')[0]}@azienda.example")),
+    Life("phones with other numbers for some", "customers", _all("phone", _for_some(lambda t: f"049 {t[::-1]}"))),
+    Life("descriptions translated", "products", _all("description", lambda t, _: f"Ground and roasted goods {t.split()[-1]}")),
+    Life("streets spelled in short", "customers", _all("street", lambda t, _: t.replace("Via ", "V. ").replace("Piazza ", "P.za "))),
+    Life("a sale of 20 %", "products", _price(-20, -20)),
+    Life("a sale that ends", "products", _price(25, 25)),
+    Life("prices in steps of ten cents", "products", _all("unit_price", lambda p, _: round(p, 1))),
+    Life("half of the goods are back", "products", _all("discontinued", lambda b, rng: b and rng.random() < 0.5)),
+    Life("dates of invoices corrected for some", "invoices", _all("invoice_date", _for_some(lambda d: d - timedelta(days=d.day)))),
     Life("contracts a year longer", "prices", _all("valid_to", lambda d, _: d.replace(year=d.year + 1, day=min(d.day, 28)))),
     Life("a new price list", "prices", _price(-4, 9)),
 ]  # fmt: skip

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from hashlib import md5
 from html.entities import codepoint2name
 from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus
+from zoneinfo import ZoneInfo
 
 from archisync.rules.synctypes import SYNC_TYPES, Field, Kind, Role, SyncType
 from tests.support.tables import Row
@@ -85,6 +89,93 @@ def _ids(rows: list[Row], names: Sequence[str]) -> None:
     for row in rows:
         key = next(v for k, v in row.items() if k.endswith(("_id", "_number")) and v)
         row.update(dict.fromkeys(names, key))
+
+
+def _copy(join: Callable[[str, str], tuple[str, str | None]]) -> Callable[[list[Row], Sequence[str]], None]:
+    """What becomes of two texts of a row."""
+
+    def ruin(rows: list[Row], names: Sequence[str]) -> None:
+        for row in rows:
+            one, other = (row[name] for name in names)
+            if one and other:
+                row.update(zip(names, join(str(one), str(other)), strict=True))
+
+    return ruin
+
+
+def _glue(one: str, other: str) -> tuple[str, str | None]:
+    return f"{one} {other}", None
+
+
+def _add(one: str, other: str) -> tuple[str, str | None]:
+    return f"{other}{one}", other
+
+
+def _over(_: str, other: str) -> tuple[str, str | None]:
+    return other, other
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0)
+
+
+def _split(one: str, _: str) -> tuple[str, str | None]:
+    first, _, rest = one.partition(" ")
+    return first, rest or None
+
+
+def _draw_down(step: Callable[[Any, int], Any]) -> Callable[[list[Row], Sequence[str]], None]:
+    def ruin(rows: list[Row], names: Sequence[str]) -> None:
+        for name in names:
+            first = next((row[name] for row in rows if row[name] is not None), None)
+            for number, row in enumerate(rows):
+                row[name] = step(first, number)
+
+    return ruin
+
+
+def _count_up(text: str, number: int) -> str:
+    bare = text.rstrip("0123456789")
+    return f"{bare}{int(text[len(bare) :] or 1) + number}"
+
+
+def _made_up(rows: list[Row], names: Sequence[str]) -> None:
+    rng = random.Random(3)
+    for row in rows:
+        for name in names:
+            row[name] = " ".join(
+                rng.choice(["Gamma", "Delta", "Zeta", "Theta", "Kappa"]) + str(rng.randint(1, 999)) for _ in "ab"
+            )
+
+
+def _on_another_clock(moment: datetime) -> datetime:
+    """A time of Rome that was read as UTC."""
+    return moment.astimezone(ZoneInfo("Europe/Rome")).replace(tzinfo=UTC)
+
+
+def _in_thousandths(day: Any) -> Any:
+    first = datetime(1970, 1, 1, tzinfo=UTC) if isinstance(day, datetime) else date(1970, 1, 1)
+    return first + (day - first) / 1000
+
+
+def _without_point(number: Decimal) -> Decimal:
+    return Decimal(f"{number.normalize():f}".replace(".", ""))
+
+
+def _blanks(rows: list[Row], name: str) -> bool:
+    return _varied(rows, name) and sum(" " in str(row[name] or "") for row in rows) * 10 >= 9 * len(rows)
+
+
+def _long(rows: list[Row], name: str) -> bool:
+    return _varied(rows, name) and sum(len(str(row[name] or "")) > 6 for row in rows) * 10 >= 9 * len(rows)
+
+
+def _large(rows: list[Row], name: str) -> bool:
+    return _several(rows, name) and sum(abs(row[name] or 0) >= 100 for row in rows) * 10 >= 9 * len(rows)  # type: ignore[arg-type, operator]
+
+
+def _ampersands(rows: list[Row], name: str) -> bool:
+    return sum("&" in str(row[name] or "") and str(row[name]).isascii() for row in rows) * 20 >= len(rows)
 
 
 def _accented(rows: list[Row], name: str) -> bool:
@@ -203,6 +294,46 @@ MUTATIONS = [
     Mutation("a power of ten", "cut-values", (Kind.IDENTIFIER,), _each(_as_power), roles=(None,), fits=_digits),
     Mutation("beginnings gone", "cut-values", (Kind.IDENTIFIER,), _each(lambda t: t[3:]), roles=(None,), fits=_begin_apart),
     Mutation("empty cells spelled NULL", "garbled", (Kind.TEXT,), _spell_empty, roles=(None,), fits=_some_empty),
+    Mutation("two texts in one", "columns-swapped", (Kind.TEXT,), _copy(_glue), columns=2, roles=(None,), fits=_long),
+    Mutation("a text added to another", "columns-swapped", (Kind.TEXT,), _copy(_add), columns=2, roles=(None,), fits=_long),
+    Mutation("a text copied over another", "columns-swapped", (Kind.TEXT,), _copy(_over), columns=2, roles=(None,), fits=_long),
+    Mutation("a text split", "columns-swapped", (Kind.TEXT,), _copy(_split), columns=2, roles=(None,), fits=_blanks),
+    Mutation("the first one drawn down", "constant", (*TEXTS, *NUMBERS), _draw_down(lambda first, _: first), roles=(None,), fits=_several),
+    Mutation("a text that counts up", "constant", TEXTS, _draw_down(_count_up), roles=(None,), fits=_varied),
+    Mutation("a number that counts up", "constant", NUMBERS, _draw_down(lambda first, n: first + n), roles=(None,), fits=_varied),
+    Mutation("a date that counts up", "constant", DAYS, _draw_down(lambda first, n: first + timedelta(days=n)), fits=_varied),
+    _texts("backwards", "garbled", lambda t: t[::-1], fits=_varied),
+    _texts("as in an address", "garbled", quote, fits=_blanks),
+    _texts("as in a form's address", "garbled", quote_plus, fits=_blanks),
+    _texts("with the mark of a text", "garbled", lambda t: f"'{t}", fits=_varied),
+    _texts("with a control character spelled out", "garbled", lambda t: f"{t}_x000D_", fits=_varied),
+    _texts("masked with letters", "garbled", lambda t: t[:1] + "X" * max(4, len(t)), fits=_varied),
+    _texts("what people type to try", "garbled", lambda t: ["test", "Prova 2", "aaa", "asdf"][len(t) % 4], fits=_varied),
+    Mutation("a status to try", "garbled", TEXTS, _each(lambda _: "TEST"), roles=(Role.ENUM,)),
+    Mutation("& spelled out", "garbled", TEXTS, _each(html.escape), roles=(None,), fits=_ampersands),
+    _garbled("as in a mail", lambda t: "".join(c if c.isascii() else "".join(f"={b:02X}" for b in c.encode()) for c in t)),
+    _garbled("as in program text", lambda t: t.encode("ascii", "backslashreplace").decode()),
+    _texts("cut to two characters", "cut-values", lambda t: t[:2].strip(), fits=_long),
+    _texts("the last character gone", "cut-values", lambda t: t[:-1].strip(), fits=_long),
+    Mutation("the decimal sign gone", "rescaled", (Kind.NUMBER,), _each(_without_point), fits=_fractions),
+    Mutation("a dozen", "rescaled", NUMBERS, _each(lambda n: n * 12), roles=(None,), fits=_several),
+    Mutation("the 12th part", "rescaled", (Kind.NUMBER,), _each(lambda n: round(n / 12, 2)), roles=(None,), fits=_large),
+    Mutation("in lire", "rescaled", (Kind.NUMBER,), _each(lambda n: round(n * Decimal("1936.27"), 2)), roles=(None,), fits=_several),
+    Mutation("without VAT", "rescaled", (Kind.NUMBER,), _each(lambda n: round(n / Decimal("1.22"), 2)), roles=(None,), fits=_several),
+    Mutation("with VAT", "rescaled", (Kind.NUMBER,), _each(lambda n: round(n * Decimal("1.22"), 2)), roles=(None,), fits=_several),
+    Mutation("rounded", "cut-values", (Kind.NUMBER,), _each(lambda n: Decimal(round(n))), roles=(None,), fits=_fractions),
+    Mutation("the first digits gone", "cut-values", NUMBERS, _each(lambda n: n % 100), roles=(None,), fits=_large),
+    Mutation("the last digit gone", "rescaled", NUMBERS, _each(lambda n: n // 10), roles=(None,), fits=_large),
+    Mutation("in thousandths", "dates-moved", DAYS, _each(_in_thousandths), fits=_several),
+    Mutation("the end of time", "dates-moved", DAYS, _each(lambda d: d.replace(year=9999, month=12, day=31)), roles=(None,), fits=_several),
+    Mutation("on another clock", "dates-moved", (Kind.TIMESTAMP,), _each(_on_another_clock), roles=(None,), fits=_several),
+    Mutation("half an hour more", "dates-moved", (Kind.TIMESTAMP,), _each(_step(hours=5, minutes=30)), roles=(None,), fits=_several),
+    Mutation("the time of day gone", "cut-values", (Kind.TIMESTAMP,), _each(_midnight), roles=(None,), fits=_several),
+    Mutation("the first of the month", "cut-values", DAYS, _each(lambda d: d.replace(day=1)), roles=(None,), fits=_several),
+    Mutation("dates one row on", "dates-moved", DAYS, _reorder(lambda v: [v[-1], *v[:-1]]), roles=(None,), fits=_varied),
+    Mutation("made up", "replaced", (Kind.TEXT,), _made_up, roles=(None,), fits=_long),
+    _texts("a sum of letters", "replaced", lambda t: md5(t.encode(), usedforsecurity=False).hexdigest(), fits=_long),
+    Mutation("the opposite", "replaced", (Kind.BOOLEAN,), _each(lambda b: not b)),
     _texts("leading zeros gone", "cut-values", lambda t: t.lstrip("0") if t.isdigit() else t, fits=_zeros),
 ]  # fmt: skip
 

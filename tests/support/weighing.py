@@ -90,6 +90,8 @@ def _counts(base: Base, row: Row) -> bool:
             return value is True
         case Among.ACCENTED:
             return not str(value).isascii()
+        case Among.MARKED:
+            return any(sign in str(value) for sign in "&<>\"'")
         case Among.LONGER:
             return len(str(value)) > base.length
         case Among.ZEROS:
