@@ -39,10 +39,10 @@ class Connections:
             db = self._take()
             try:
                 yield db
-            except psycopg.Error as exc:
-                raise translate(exc) from exc
             finally:
                 self._give_back(db)
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
         finally:
             self._places.release()
 
@@ -52,16 +52,21 @@ class Connections:
             db.close()
 
     def _take(self) -> Database:
-        while (db := self._next_free()) is not None:
+        if (db := self._next_free()) is not None:
             try:
                 synctypes.load(db)  # a tenth of a millisecond; the server may have gone and come back
             except psycopg.Error:
                 db.close()
+                self.close()  # the others have lost it, too, and each could take as long to say so
             else:
                 return db
         timeout_s = min(ANSWER_TIMEOUT_S, self._config.database_timeout_s)
         db = connect(self._config.database_url, purpose="web", answer_timeout_s=timeout_s)
-        synctypes.load(db)
+        try:
+            synctypes.load(db)
+        except psycopg.Error:
+            db.close()
+            raise
         return db
 
     def _give_back(self, db: Database) -> None:

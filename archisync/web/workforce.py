@@ -47,7 +47,8 @@ class Workforce:
         return found if found is not None and is_fresh else Staff(workers=None, note="Redis does not answer")
 
     def day(self) -> Forecast | None:
-        """The forecast for the coming day, up to some minutes old; None while the first one is being calculated. Raises database errors."""
+        """The forecast for the coming day, up to some minutes old; None while the first one is being calculated. Raises database errors,
+        and UnreachableError when Redis does not say how many workers there are."""
         return self._day.answer()[0]
 
     def _ask_redis(self) -> Staff:
@@ -58,7 +59,7 @@ class Workforce:
         return Staff(workers=tuple(found), note=None if found else "no worker is alive")
 
     def _forecast(self) -> Forecast:
-        workers = len(self.staff().workers or ())
+        workers = plan.workers_alive(self._config)
         with connected(
             self._config.database_url, purpose="web plan", answer_timeout_s=self._config.database_timeout_s
         ) as db:
