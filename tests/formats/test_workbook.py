@@ -94,6 +94,13 @@ def test_cells_become_texts_and_numbers(tmp_path: Path) -> None:
     assert [type(cell) is NumberText for cell in row.cells[2:]] == [True] * 6 + [False] * 4
 
 
+def test_no_character_in_a_cell_moves_another_one(tmp_path: Path) -> None:
+    texts = ["a\x7fb", "\x7f", '"', "\\", "two\nlines", "\u2028", "", "\x1f"]
+    rows = [[str(number), "x", text] for number, text in enumerate(texts)]
+    path = _write(tmp_path / "b", ("S", [[*HEAD, "more"], *rows]))
+    assert [row.cells for row in _table(path).rows() if isinstance(row, RawRow)] == [tuple(row) for row in rows]
+
+
 def test_dates_count_from_1904_where_the_workbook_says_so(tmp_path: Path) -> None:
     path = _write(tmp_path / "b", ("S", [HEAD, ["1", date(2025, 12, 31)]]), options={"date_1904": True})
     assert list(_table(path).rows()) == [RawRow(2, ("1", "2025-12-31"))]

@@ -23,4 +23,4 @@ def _write() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(refusing(_write))
+    refusing(_write)

@@ -17,6 +17,7 @@ from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.ignored import IgnoredRows
 from archisync.formats.reader import convert, last_line
 from archisync.formats.rows import BadRow, NumberText, RawRow, RequiredPlaces, may_be_row
+from archisync.formats.workbook.child import BETWEEN
 from archisync.rules.config import CsvDialect, ReaderLimits
 
 _MOST_TITLES = 30
@@ -77,12 +78,13 @@ class WorkbookTable:
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows below the header, without blank ones; `line` is the number of the row in the sheet."""
         self.skipped = 0
+        bad = {int(number): fault for number, fault in self._header.sheet.bad.items()}
         for number, cells in self._rows_of(self._header.sheet):
             if number <= self._header.row:
                 continue
             if self._ignored and self._ignored.has(cells):
                 self.skipped += 1
-            elif fault := self._header.sheet.bad.get(str(number)):
+            elif fault := bad.get(number):
                 yield BadRow(number, fault)
             else:
                 yield RawRow(number, cells)
@@ -94,9 +96,10 @@ class WorkbookTable:
             file.seek(sheet.begin)
             while file.tell() < sheet.end:
                 part = _DECODE(file.readline().decode())
+                columns = [c.split(BETWEEN) if isinstance(c, str) else c for c in part["columns"]]
                 for place in map(int, part["numbers"]):
-                    part["columns"][place] = map(_number, part["columns"][place])
-                for cells in zip(*part["columns"], strict=True):
+                    columns[place] = map(_number, columns[place])
+                for cells in zip(*columns, strict=True):
                     number += 1
                     if any(cells):
                         yield number, cells
