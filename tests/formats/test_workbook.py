@@ -101,6 +101,12 @@ def test_no_character_in_a_cell_moves_another_one(tmp_path: Path) -> None:
     assert [row.cells for row in _table(path).rows() if isinstance(row, RawRow)] == [tuple(row) for row in rows]
 
 
+def test_cells_that_begin_further_down_keep_the_numbers_of_their_rows(tmp_path: Path) -> None:
+    path = _write(tmp_path / "b", ("S", [[], [], [], *([None, None, *row] for row in ROWS)]))
+    table = _table(path)
+    assert (table.labels, list(table.rows())) == (("id", "name"), [RawRow(5, ("1", "a")), RawRow(6, ("2", "b"))])
+
+
 def test_dates_count_from_1904_where_the_workbook_says_so(tmp_path: Path) -> None:
     path = _write(tmp_path / "b", ("S", [HEAD, ["1", date(2025, 12, 31)]]), options={"date_1904": True})
     assert list(_table(path).rows()) == [RawRow(2, ("1", "2025-12-31"))]

@@ -15,6 +15,7 @@ import string
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from archisync.base.errors import ExportError
@@ -54,10 +55,10 @@ def _write() -> None:
             for name in _names(workbook, calamine, wanted):
                 sheet = workbook.get_sheet_by_name(name)
                 begin = sys.stdout.buffer.tell()
-                for line in _lines(sheet.to_python()):
+                above = sheet.start[0] if sheet.start else 0  # rows above the first cell
+                for line in _lines(islice(sheet.iter_rows(), above, None)):
                     sys.stdout.buffer.write(line)
-                first = sheet.start[0] + 1 if sheet.start else 1
-                sheets.append({"name": name, "first": first, "begin": begin, "end": sys.stdout.buffer.tell()})
+                sheets.append({"name": name, "first": above + 1, "begin": begin, "end": sys.stdout.buffer.tell()})
     except calamine.PasswordError:
         raise ExportError("the workbook is protected by a password", hint="save it without one") from None
     except (calamine.CalamineError, ValueError, OSError) as exc:
@@ -84,16 +85,19 @@ def _names(workbook: Any, calamine: Any, wanted: str | None) -> list[str]:
     return [wanted]
 
 
-def _lines(rows: list[list[Any]]) -> Iterator[bytes]:
-    for at in range(0, len(rows), _ROWS_A_LINE):
+def _lines(rows: Iterator[list[Any]]) -> Iterator[bytes]:
+    while block := list(islice(rows, _ROWS_A_LINE)):
         columns: list[Any] = []
         numbers = []
-        for place, column in enumerate(zip(*rows[at : at + _ROWS_A_LINE], strict=True)):
-            text = _joined(column)
-            if text is None and (texts := _numbers(column, set(map(type, column)))):
-                numbers.append(place)
+        for place, column in enumerate(zip(*block, strict=True)):
+            texts: Sequence[Any] = column
+            if (text := _joined(column)) is None:
+                kinds = set(map(type, column))
+                if numbered := _numbers(column, kinds):
+                    numbers.append(place)
+                texts = numbered or _texts(column, kinds)
                 text = _joined(texts)
-            columns.append(text or [_AS_TEXT_OR_NUMBER.get(type(cell), str)(cell) for cell in column])
+            columns.append(text or texts)
         yield _dump({"numbers": numbers, "columns": columns}).encode("utf-8", "replace") + b"\n"
 
 
@@ -117,6 +121,13 @@ def _numbers(column: tuple[Any, ...], kinds: set[type]) -> list[str] | None:
         if max(map(len, texts)) <= _FEW_DIGITS:
             return [text.removesuffix(".0") for text in texts]
     return [repr(_number(cell)) if cell != "" else "" for cell in column]
+
+
+def _texts(column: tuple[Any, ...], kinds: set[type]) -> list[Any]:
+    """The cells of a column of dates, or of several kinds; a number stays one."""
+    if len(kinds) == 1:
+        return list(map(_AS_TEXT_OR_NUMBER.get(kinds.pop(), str), column))
+    return [_AS_TEXT_OR_NUMBER.get(type(cell), str)(cell) for cell in column]
 
 
 def _number(number: float) -> float | int:

@@ -98,7 +98,7 @@ class WorkbookTable:
                 part = _DECODE(file.readline().decode())
                 columns = [c.split(BETWEEN) if isinstance(c, str) else c for c in part["columns"]]
                 for place in map(int, part["numbers"]):
-                    columns[place] = map(_number, columns[place])
+                    columns[place] = map(NumberText if all(columns[place]) else _number, columns[place])
                 for cells in zip(*columns, strict=True):
                     number += 1
                     if any(cells):
