@@ -29,6 +29,7 @@ AREAS: tuple[str, ...] = (
     "panel",
     "owntypes",
     "guarding",
+    "doors",
 )
 """Modules of this folder, in the order in which they run."""
 

@@ -125,7 +125,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         folder = stack.enter_context(temporary_folder())
         postgres = stack.enter_context(EmbeddedPostgres(folder, durable=True, settings={"max_wal_size": "4GB"}))
         place = Place(postgres, stack.enter_context(EmbeddedValkey(folder, durable=False)), folder)
-        _write_exports(folder)
+        write_exports(folder)
         none, few = Site(place, own=0, agents=agents), Site(place, own=FEW, agents=agents)
         for what, measure in _questions(agents, synced).items():
             print(f" {what}", file=sys.stderr)
@@ -164,7 +164,7 @@ def _figure(
     )  # fmt: skip
 
 
-def _write_exports(folder: Path) -> None:
+def write_exports(folder: Path) -> None:
     """One export a type for all agents, in ISO form: what it has matters less than that it stays as it is."""
     for name in SYNC_TYPES.built_in:
         type_ = SYNC_TYPES[name]

@@ -225,6 +225,34 @@ def test_what_can_not_be_read_is_refused(tmp_path: Path, make: Callable[[Path], 
     assert (found[0], found[1].startswith(hint)) == (message, True)
 
 
+_ODS = """<office:document-content xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0">
+<office:body><office:spreadsheet>
+<table:table table:name="S">{rows}</table:table></office:spreadsheet></office:body></office:document-content>
+"""
+
+
+def _ods(path: Path, between: str) -> Path:
+    """The rows as an ODS with that between its tags."""
+    cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
+    rows = [["<table:table-row>", *(cell.format(text) for text in row), "</table:table-row>"] for row in ROWS]
+    content = _ODS.format(rows=between.join(tag for row in rows for tag in row))
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        packed.writestr("content.xml", content.replace("\n<", between + "<"))
+        packed.writestr(
+            "META-INF/manifest.xml", '<manifest xmlns="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+        )
+    return path
+
+
+def test_an_ods_with_blanks_between_its_tags_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    assert list(_table(_ods(tmp_path / "a", "")).rows()) == [RawRow(2, ("1", "a")), RawRow(3, ("2", "b"))]
+    message, hint = _refusal(_ods(tmp_path / "b", "\n  "))
+    assert message.startswith("the workbook is an ODS that can't be read: ")
+    assert hint.startswith("save it as .xlsx; an ODS is read as LibreOffice writes it")
+
+
 def test_a_cut_or_damaged_workbook_gives_rows_or_an_export_error(tmp_path: Path) -> None:
     whole = _write(tmp_path / "b", ("S", ROWS)).read_bytes()
     path = tmp_path / "damaged"

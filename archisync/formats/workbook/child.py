@@ -39,6 +39,9 @@ _RELATIONS = "xl/_rels/workbook.xml.rels"
 _ALL_TO_COMPUTE = b'fullCalcOnLoad="1"'
 _FEW_DIGITS = 16  # with the decimal point
 _AGAIN = "open it in a spreadsheet program and save it again"
+_AS_ODS = (
+    "save it as .xlsx; an ODS is read as LibreOffice writes it, and not with blanks between its tags, as Gnumeric does"
+)
 _dump = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
@@ -62,7 +65,9 @@ def _write() -> None:
     except calamine.PasswordError:
         raise ExportError("the workbook is protected by a password", hint="save it without one") from None
     except (calamine.CalamineError, ValueError, OSError) as exc:
-        raise ExportError(f"the workbook is damaged: {str(exc)[:200]}", hint=_AGAIN) from exc
+        marks.join()
+        fault = "is an ODS that can't be read" if marks.is_ods else "is damaged"
+        raise ExportError(f"the workbook {fault}: {str(exc)[:200]}", hint=_AS_ODS if marks.is_ods else _AGAIN) from exc
     bad = marks.found()
     sheets = [sheet | {"bad": bad.get("", {}) | bad.get(sheet["name"], {})} for sheet in sheets]
     sys.stdout.buffer.write(_dump({"sheets": sheets}).encode("utf-8", "replace"))
@@ -160,6 +165,7 @@ class _Marks(threading.Thread):
         super().__init__(daemon=True)
         self._path = path
         self._failure: BaseException | None = None
+        self.is_ods = False
         self.bad_rows: dict[str, dict[str, str]] = {}
         """By sheet: number of the row -> what is wrong with a cell in it. `0` is the sheet as a whole."""
 
@@ -182,7 +188,8 @@ class _Marks(threading.Thread):
 
         try:
             with zipfile.ZipFile(self._path) as packed:
-                if "content.xml" in packed.namelist():
+                self.is_ods = "content.xml" in packed.namelist()
+                if self.is_ods:
                     self._read_ods(packed)
                 else:
                     self._read_xlsx(packed)
