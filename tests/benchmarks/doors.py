@@ -214,10 +214,10 @@ def _workbooks(settings: Settings, folder: Path, rows: int) -> Iterator[Figure]:
         print(f" {name}", file=sys.stderr)
         path = folder / f"customers-{len(columns)}.xlsx"
         write_workbook(path, columns, rows)
-        works = (lambda: _table_rows(path), lambda: _bare_rows(path))  # noqa: B023 - measured before the next one
+        works = (partial(_table_rows, path), partial(_bare_rows, path))
         assert [work() for work in works] == [rows, rows + 1]
-        ours, peer = side_by_side(2 * settings.rounds, *(lambda work=work: _processor_s(work) for work in works))
-        clock = side_by_side(settings.rounds, *(lambda work=work: timed(work) for work in works))
+        ours, peer = side_by_side(2 * settings.rounds, *(partial(_processor_s, work) for work in works))
+        clock = side_by_side(settings.rounds, *(partial(timed, work) for work in works))
         yield Figure(
             name=name, unit="rows/s", ours=rows / ours, against=against, peer=rows / peer, ratio=peer / ours, target=target,
             note=f"by processor time, its process included; {clock[1] / clock[0]:.2g} by the clock",
