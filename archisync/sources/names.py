@@ -29,6 +29,8 @@ MAX_NAMES = 10_000
 """Names that are looked at in one folder. A folder with more is no place for exports; somebody must clean it up."""
 MAX_DONE_NAMES = 100_000
 """The same for the folder of `done`, which archisync itself fills."""
+_CLOCKS_APART_S = 300
+"""The clock of the machine that wrote a file may be ahead of ours by so much: then it is young. One that is further ahead is wrong."""
 _WILD = re.compile(r"\*|\{date:([^{}]*)\}")
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 _DIRECTIVE = re.compile(r"%(.?)")
@@ -236,9 +238,9 @@ def _is_day_first(text: str) -> bool:
 
 def require_settled(written: float, options: Options, *, origin: str) -> None:
     """Raise NotSettledError for a file that was written less than `settle_s` ago."""
-    left_s = written + options.settle_s - time()
-    if options.settle_s and 0 < left_s <= options.settle_s:
+    age_s = time() - written
+    if options.settle_s and -_CLOCKS_APART_S < age_s < options.settle_s:
         raise NotSettledError(
-            f"{origin} was written {options.settle_s - int(left_s)} s ago, and is read when it is {options.settle_s} s old",
+            f"{origin} was written {max(int(age_s), 0)} s ago, and is read when it is {options.settle_s} s old",
             hint="wait for the next run",
         )

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -139,6 +140,10 @@ def test_a_young_file_is_not_read_yet(tmp_path: Path) -> None:
         _newest(tmp_path, "orders.csv?settle=3600s")
     assert raised.value.message.startswith(f"{folder}/orders.csv was written ")
     assert raised.value.message.endswith(" s ago, and is read when it is 3600 s old")
+    ahead = time() + 200
+    os.utime(folder / "orders.csv", (ahead, ahead))
+    with pytest.raises(NotSettledError, match=r"was written 0 s ago, and is read when it is 30 s old$"):
+        _newest(tmp_path, "orders.csv?settle=30s")
     os.utime(folder / "orders.csv", (4_000_000_000, 4_000_000_000))
     assert _newest(tmp_path, "orders.csv?settle=30s") == "orders.csv", "a wrong clock holds nothing back for ever"
 
