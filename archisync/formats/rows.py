@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from archisync.base.errors import ExportError
+
 if TYPE_CHECKING:
     from archisync.formats.copylines import PlainLine
     from archisync.formats.knownlines import LineDigests
@@ -25,6 +27,14 @@ def may_be_row(cells: Sequence[str], labels: Sequence[str], required: Sequence[i
     filled = sum(1 for cell in cells if cell.strip())
     wanted = sum(1 for label in labels if label.strip())
     return len(cells) == len(labels) and 2 * filled > wanted and all(cells[place].strip() for place in required)
+
+
+def title_or_row(number: int) -> ExportError:
+    """The refusal of an export whose line of that number has the columns, below a line that may be data."""
+    return ExportError(
+        f"line {number} has the columns, but a line above it may be a row",
+        hint=f"if all above it are titles: ARCHISYNC_CSV_TITLE_LINES={number - 1}",
+    )
 
 
 class NumberText(str):

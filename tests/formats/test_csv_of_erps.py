@@ -85,16 +85,22 @@ def test_the_required_columns_decide_between_two_delimiters(tmp_path: Path) -> N
     assert (table.delimiter, table.labels) == (";", ("id", "name", "a,b,c"))
 
 
-@pytest.mark.parametrize(
-    "above", [b"1;a\n", b"Agent;Rossi\n", b"1;a\n2;b\nx\n", b"".join(b"%d\n" % line for line in range(40))]
-)
+@pytest.mark.parametrize("above", [b"1;a\n", b"Agent;Rossi\n", b"1;a\n2;b\nx\n", b"Agent;Rossi\n;\n\n"])
 def test_what_may_be_a_row_is_no_title(tmp_path: Path, above: bytes) -> None:
-    table = _table(tmp_path, above + b"id;name\n3;c\n")
-    assert _required(table.labels) is None
     lines = above.count(b"\n")
+    with pytest.raises(
+        ExportError, match=f"^line {lines + 1} has the columns, but a line above it may be a row$"
+    ) as no:
+        _table(tmp_path, above + b"id;name\n3;c\n")
+    assert no.value.hint == f"if all above it are titles: ARCHISYNC_CSV_TITLE_LINES={lines}"
     table = _table(tmp_path, above + b"id;name\n3;c\n", CsvDialect(title_lines=lines))
     assert (table.labels, _cells(table.rows())) == (("id", "name"), [("3", "c")])
     assert (table.detected["title_lines"], table.detected["configured"]) == (str(lines), "title lines")
+
+
+def test_below_more_lines_than_titles_have_no_header_is_looked_for(tmp_path: Path) -> None:
+    table = _table(tmp_path, b"".join(b"%d\n" % line for line in range(40)) + b"id;name\n3;c\n")
+    assert (table.labels, "title_lines" in table.detected) == (("0",), False)
 
 
 def test_a_delimiter_that_is_named_and_unknown_is_refused(tmp_path: Path) -> None:

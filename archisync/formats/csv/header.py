@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.formats.csv.lines import Lines
 from archisync.formats.csv.records import records
-from archisync.formats.rows import RequiredPlaces, may_be_row
+from archisync.formats.rows import RequiredPlaces, may_be_row, title_or_row
 from archisync.rules.config import CSV_DELIMITERS, CsvDialect
 
 DELIMITERS = {delimiter: name for name, delimiter in CSV_DELIMITERS.items()}
@@ -101,22 +101,24 @@ def _first_records(
 def _below_titles(
     open_lines: OpenLines, delimiter: str, first: int, dialect: CsvDialect, required: RequiredPlaces
 ) -> Header | None:
-    """The first record with the required columns, if all above it are titles."""
-    above: list[list[str]] = []
+    """The first record with the required columns. Raises ExportError if it is not clear that all above it are titles."""
+    above: list[tuple[str, ...]] = []
+    header = Header(delimiter, (), first)
+    places: Sequence[int] | None = None
     try:
         with open_lines() as lines:
             skip_to(lines, first)
             for line, cells in islice(records(lines, delimiter, quoted=dialect.quoted), _MOST_TITLES + 1):
-                labels = _labels(cells)
-                places = required(labels)
+                header = Header(delimiter, _labels(cells), line)
+                places = required(header.labels)
                 if places is not None:
-                    if any(may_be_row(row, labels, places) for row in above):
-                        return None
-                    return Header(delimiter, labels, line)
-                above.append(list(labels))
+                    break
+                above.append(header.labels)
     except ExportError:
         return None
-    return None
+    if places is not None and any(may_be_row(row, header.labels, places) for row in above):
+        raise title_or_row(header.line)
+    return header if places is not None else None
 
 
 def _labels(cells: list[str] | str) -> tuple[str, ...]:

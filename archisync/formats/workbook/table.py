@@ -16,7 +16,7 @@ from typing import NamedTuple
 from archisync.base.errors import ConfigurationError, ExportError
 from archisync.formats.ignored import IgnoredRows
 from archisync.formats.reader import convert, last_line
-from archisync.formats.rows import BadRow, NumberText, RawRow, RequiredPlaces, may_be_row
+from archisync.formats.rows import BadRow, NumberText, RawRow, RequiredPlaces, may_be_row, title_or_row
 from archisync.formats.workbook.child import BETWEEN
 from archisync.rules.config import CsvDialect, ReaderLimits
 
@@ -112,6 +112,8 @@ class WorkbookTable:
             raise ExportError(f"the sheets {names} both have the columns", hint="say which: ARCHISYNC_SHEET")
         if found:
             return found[0]
+        if below := [header for top in tops.values() for header in top if required(header.labels) is not None]:
+            raise title_or_row(below[0].row)
         first = [top[0] for top in tops.values() if top]
         if not first:
             raise ExportError("the workbook has no cells", hint="look whether the ERP's export job ran to its end")
