@@ -58,10 +58,13 @@ _FOREIGN = {
     _ZIP: "a zip archive",
     b"\x1f\x8b": "compressed twice",
     b"BZh": "compressed with bzip2",
+    b"PAR1": "a Parquet file",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
     b"\xfd7zXZ": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
-_FORMAT_HINT = "export it as CSV or JSON Lines (either may be gzipped), or print it as a PDF report"
+_FORMAT_HINT = "export it as CSV, JSON Lines or a workbook (the first two may be gzipped), or print it as a PDF report"
 _CONVERT_HINT = "export it as CSV, or let a program convert it: ARCHISYNC_SOURCE='exec:/path/to/program {agent} {type}'"
 _HTML = re.compile(
     r"<!doctype html|<html|<(?:head|body|script|meta|title|table|div|p|center|form|br|font)\b", re.IGNORECASE
@@ -121,7 +124,7 @@ def open_table(
     if is_jsonl:
         from archisync.formats.jsonl import JsonlTable
 
-        return JsonlTable(export.path)
+        return JsonlTable(export.path, required)
     from archisync.formats.csv.table import CsvTable
 
     return CsvTable(export.path, dialect, required)

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from archisync.base.errors import ExportError, TruncatedError
-from archisync.formats.rows import CUT_OFF_HINT, BadRow, NestedText, NumberText, RawRow
+from archisync.base.text import printable
+from archisync.formats.rows import (
+    CUT_OFF_HINT,
+    BadRow,
+    NestedText,
+    NumberText,
+    RawRow,
+    RequiredPlaces,
+    nothing_required,
+)
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 """25 cells of 64 KiB are 1.6 MiB. In memory, a line that is a list of numbers takes 55 times its size."""
@@ -24,6 +33,9 @@ MAX_DEPTH = 4
 _BLOCK_BYTES = 256 * 1024
 _CUT_CHARS = 12  # a literal or number that is cut
 _BLANKS = re.compile(r"[ \t\n\r]*")
+_ARRAY_INSIDE = re.compile(
+    r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:\{|(?:"(?:[^"\\]|\\.)*"|[-+.\w]+)\s*,))*\s*"([^"\\]*)"\s*:\s*\[\s*\{'
+)
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -48,10 +60,10 @@ class _Pairs(list[tuple[str, object]]):
 class JsonlTable:
     """A JSON Lines file or a JSON array. Raises ExportError when there is no object with a key."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, required: RequiredPlaces = nothing_required) -> None:
         self._path = path
         self._is_array = is_json_array(path)
-        self.labels = self._read_labels()
+        self.labels = self._read_labels(required)
         self.detected = {"format": "json" if self._is_array else "jsonl", "encoding": "utf-8"}
         if not self.labels:
             raise ExportError(
@@ -74,17 +86,23 @@ class JsonlTable:
         values = {key: _cell(value) for key, value in _flat(pairs)}
         return tuple(map(values.get, self.labels))
 
-    def _read_labels(self) -> tuple[str, ...]:
+    def _read_labels(self, required: RequiredPlaces) -> tuple[str, ...]:
         """The keys of all objects in the order in which they first occur."""
         labels: dict[str, None] = {}
+        whole, inside = 0, None if self._is_array else _rows_inside(self._path)
         for _, found in self._objects():
             if isinstance(found, _BadLineError):
+                if inside and not whole and isinstance(found, _InvalidJsonError):
+                    raise inside  # the first line is a part of it
                 continue  # `rows` gives the reason
+            whole += 1
             labels.update(dict.fromkeys(key for key, _ in _flat(found)))
             if len(labels) > MAX_LABELS:
                 raise ExportError(
                     f"the export has more than {MAX_LABELS} different keys", hint="an object's keys are its columns"
                 )
+        if inside and whole == 1 and required(tuple(labels)) is None:
+            raise inside
         return tuple(labels)
 
     def _objects(self) -> Iterator[tuple[int, _Pairs | _BadLineError]]:
@@ -99,6 +117,16 @@ def is_json_array(path: Path) -> bool:
     """Whether the file begins with the bracket of an array of objects or arrays, or of an empty one."""
     with path.open("rb") as file:
         return re.match(rb"\s*\[\s*[\[{\]]", file.read(1024).removeprefix(_UTF8_BOM)) is not None
+
+
+def _rows_inside(path: Path) -> ExportError | None:
+    """The refusal of a file that may be one object with the rows in it, as many services answer."""
+    with path.open("rb") as file:
+        found = _ARRAY_INSIDE.match(file.read(_BLOCK_BYTES).removeprefix(_UTF8_BOM).decode("utf-8", "replace"))
+    return found and ExportError(
+        f"the export is a JSON object with the rows in it, in {printable(found[1], limit=60)!r}",
+        hint="let a program take them out, for example jq -c '.value[]'; an OData service is read by odata+https://",
+    )
 
 
 def _flat(pairs: _Pairs, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:

@@ -10,20 +10,27 @@ from hypothesis import strategies as st
 from archisync.base.errors import ExportError
 from archisync.formats import open_table
 from archisync.formats.jsonl import MAX_LABELS, MAX_LINE_BYTES, JsonlTable
-from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow, Table
+from archisync.formats.rows import BadRow, NestedText, NumberText, RawRow, RequiredPlaces, Table, nothing_required
 from archisync.sources import Export
 from tests.support.properties import examples
 
 
-def _table(tmp_path: Path, content: bytes, suffix: str = ".jsonl") -> Table:
+def _table(
+    tmp_path: Path, content: bytes, suffix: str = ".jsonl", required: RequiredPlaces = nothing_required
+) -> Table:
     path = tmp_path / "spooled"
     path.write_bytes(content)
-    return open_table(Export(path=path, origin="x", suffix=suffix, size_bytes=len(content), sha256=""))
+    export = Export(path=path, origin="x", suffix=suffix, size_bytes=len(content), sha256="")
+    return open_table(export, required=required)
 
 
-def _refusal(tmp_path: Path, content: bytes) -> str:
+def _id_required(labels: tuple[str, ...]) -> tuple[int, ...] | None:
+    return (labels.index("id"),) if "id" in labels else None
+
+
+def _refusal(tmp_path: Path, content: bytes, required: RequiredPlaces = nothing_required) -> str:
     with pytest.raises(ExportError) as refused:
-        list(_table(tmp_path, content).rows())
+        list(_table(tmp_path, content, required=required).rows())
     assert refused.value.hint
     return refused.value.message
 
@@ -87,6 +94,28 @@ def test_a_complete_last_line_needs_no_line_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"[1]\n", b"\n", b"{}\n"])
 def test_a_file_without_any_object_is_refused(tmp_path: Path, content: bytes) -> None:
     assert _refusal(tmp_path, content) == "the export has no JSON object with a key"
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (b'{"value":[{"id":1},{"id":2}]}', "value"),
+        (b'{"status": "a \\" {[", "page": 1, "d": {"next": null, "results": [{"id": 1}]}}\n', "results"),
+        (b'\xef\xbb\xbf{\n  "total": 2,\n  "data": [\n{"id": 1},\n{"id": 2}\n]\n}\n', "data"),
+    ],
+)
+def test_rows_inside_an_object_are_refused_with_the_way_to_take_them_out(
+    tmp_path: Path, content: bytes, key: str
+) -> None:
+    assert _refusal(tmp_path, content, _id_required) == f"the export is a JSON object with the rows in it, in '{key}'"
+
+
+def test_rows_with_arrays_in_them_are_rows(tmp_path: Path) -> None:
+    order = b'{"lines": [{"sku": 1}], "id": 1}\n'
+    for content in (order, order * 2):
+        assert _table(tmp_path, content, required=_id_required).labels == ("lines", "id")
+        if content != order:
+            assert _table(tmp_path, content, required=lambda labels: None).labels == ("lines", "id")
 
 
 def test_a_boundless_line_is_refused(tmp_path: Path) -> None:
