@@ -11,8 +11,10 @@ import importlib
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 from tests.benchmarks.figures import Figure, Settings
 
@@ -25,11 +27,11 @@ AREAS: tuple[str, ...] = (
     "working",
     "small",
     "installed",
-    "atscale",
-    "panel",
     "owntypes",
     "guarding",
     "doors",
+    "panel",
+    "atscale",
 )
 """Modules of this folder, in the order in which they run."""
 
@@ -45,16 +47,23 @@ def main(arguments: list[str]) -> int:
     if unknown := set(chosen.areas) - set(AREAS):
         parser.error(f"no such area: {', '.join(sorted(unknown))}")
     settings = Settings(rounds=1 if chosen.quick else chosen.rounds, quick=chosen.quick)
+    with settings.until_the_end:
+        _measure([area for area in AREAS if area in (chosen.areas or AREAS)], settings)
+    return 0
+
+
+def _measure(areas: Sequence[str], settings: Settings) -> None:
     results = _kept()
-    for area in chosen.areas or AREAS:
+    for area in areas:
         print(f"== {area}", file=sys.stderr)
+        begun = perf_counter()
         figures = list(importlib.import_module(f"tests.benchmarks.{area}").figures(settings))
         results[area] = {"machine": _machine(), "figures": [asdict(figure) for figure in figures]}
+        print(f" {area} took {perf_counter() - begun:.0f} s", file=sys.stderr)
         print(table(figures))
-        if not chosen.quick:
+        if not settings.quick:
             (FOLDER / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
             (FOLDER / "results.md").write_text(_report(results), "utf-8")
-    return 0
 
 
 def _kept() -> dict[str, dict[str, object]]:

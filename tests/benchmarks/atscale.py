@@ -1,30 +1,24 @@
-"""Commands that people type, and pruning, with 1,000,000 agents and 10,000,000 runs of history, against 100 agents: whole processes."""
+"""Commands that people type, and pruning, with 1,000,000 agents and 10,000,000 runs of history, against 100 agents: whole processes.
+
+Pruning changes the large site, so this area comes after the others that ask it."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from statistics import median
 from time import perf_counter
-from urllib.parse import urlsplit
 
-from archisync.standalone.folders import temporary_folder
-from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.standalone.valkey import EmbeddedValkey
 from archisync.store import history
 from archisync.store.database import connected
-from tests.benchmarks import company
 from tests.benchmarks.figures import Figure, Settings, side_by_side, spread, timed
+from tests.benchmarks.sites import ONE, Site, sites
 from tests.support.rows import count
 
-DAYS = 60
 PRUNED_DAYS = 54
-"""A tenth of the history is older."""
-ONE = "agent-00000042"
+"""A tenth of the history is older (sites.DAYS)."""
 COMMANDS: dict[str, float | None] = {
     "status": 2,
     f"why orders {ONE}": 2,
@@ -36,50 +30,12 @@ COMMANDS: dict[str, float | None] = {
     "metrics": None,
     "doctor": None,
 }
-SERVER = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}
-
-
-class Site:
-    """A database, and the commands that its operator types."""
-
-    def __init__(self, server: EmbeddedPostgres, valkey: EmbeddedValkey, folder: str, name: str) -> None:
-        with connected(server.url, purpose="bench") as db:
-            db.execute(f"create database {name}")
-        self.url = urlsplit(server.url)._replace(path=f"/{name}").geturl()
-        self.environment = os.environ | {
-            "ARCHISYNC_DATABASE_URL": self.url,
-            "ARCHISYNC_REDIS_URL": valkey.url,
-            "ARCHISYNC_SOURCE": f"{folder}/{{agent}}/{{type}}.csv",
-        }
-
-    def seconds(self, command: str) -> float:
-        """The time of the whole process. `doctor` may find faults, since there are no workers and no exports."""
-
-        def run() -> None:
-            words = [sys.executable, "-m", "archisync", *command.split()]
-            done = subprocess.run(words, env=self.environment, check=False, capture_output=True)
-            if done.returncode not in ((0, 1) if command == "doctor" else (0,)):
-                raise AssertionError(f"archisync {command}: exit {done.returncode}: {done.stderr.decode()}")
-
-        return timed(run)
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
-    agents, history = (20_000, 200_000) if settings.quick else (1_000_000, 10_000_000)
-    with (
-        temporary_folder() as servers,
-        EmbeddedPostgres(servers, durable=False, settings=SERVER) as postgres,
-        EmbeddedValkey(servers, durable=False) as valkey,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        small, large = (Site(postgres, valkey, folder, name) for name in ("small", "large"))
-        for site, size, rows in ((small, 100, 1_000), (large, agents, history)):
-            with connected(site.url, purpose="bench", answer_timeout_s=3600) as db:
-                begun = perf_counter()
-                company.found(db, agents=size, runs=rows, days=DAYS)
-            print(f" {size:,} agents and {rows:,} runs loaded in {perf_counter() - begun:.0f} s", file=sys.stderr)
-        yield from _questions(small, large, settings, f"{agents:,} agents, {history:,} runs")
-        yield from _pruning(large, settings)
+    small, large, size = sites(settings)
+    yield from _questions(small, large, settings, size)
+    yield from _pruning(large, settings)
 
 
 def _questions(small: Site, large: Site, settings: Settings, size: str) -> Iterator[Figure]:
@@ -142,8 +98,8 @@ class Pruning(threading.Thread):
 def _pruning(site: Site, settings: Settings) -> Iterator[Figure]:
     """The tick itself prunes nothing: it keeps runs for the default time, and none is that old."""
     old = f"select count(*) from system.sync_runs where finished_at < system.clock() - interval '{PRUNED_DAYS} days'"
+    site.rest()
     with connected(site.url, purpose="bench", answer_timeout_s=600) as db:
-        db.execute("update system.sync_settings set enabled = false")  # nothing becomes due meanwhile
         expected = count(db, old)
     before_s = [site.seconds("tick") for _ in range(3 * settings.rounds)]
     probe, pruning = Probe(site.url), Pruning(site.url)

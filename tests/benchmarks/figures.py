@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +36,12 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How thorough a run is. `quick` only tries the benchmarks: small sizes, one round, no result is kept."""
+    """How thorough a run is. `quick` only tries the benchmarks: small sizes, one round, no result is kept. `until_the_end`: what areas
+    share ends with it."""
 
     rounds: int = 5
     quick: bool = False
+    until_the_end: ExitStack = field(default_factory=ExitStack, compare=False)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
 
 import httpx
 
-from archisync.standalone.folders import temporary_folder
-from archisync.standalone.postgres import EmbeddedPostgres
-from archisync.standalone.valkey import EmbeddedValkey
-from archisync.store.database import connected
 from archisync.web.api.routes import ApiRoute
 from archisync.web.api.table import ROUTES
-from tests.benchmarks import company
-from tests.benchmarks.atscale import ONE, SERVER, Site
 from tests.benchmarks.figures import Figure, Settings, side_by_side
+from tests.benchmarks.sites import ONE, Site, sites
 from tests.support.panel import Panel, panel
 
 API = "/api/v1"
@@ -64,26 +57,13 @@ def paths(route: ApiRoute) -> Iterator[str]:
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
-    agents, history = (20_000, 200_000) if settings.quick else (1_000_000, 10_000_000)
+    small, large, size = sites(settings)
     with (
-        temporary_folder() as servers,
-        EmbeddedPostgres(servers, durable=False, settings=SERVER) as postgres,
-        EmbeddedValkey(servers, durable=False) as valkey,
-        tempfile.TemporaryDirectory() as folder,
+        panel(small.url, small.redis_url, small.folder / "small.log") as one,
+        panel(large.url, large.redis_url, large.folder / "large.log") as other,
     ):
-        small, large = (Site(postgres, valkey, folder, name) for name in ("small", "large"))
-        for site, size, rows in ((small, 100, 1_000), (large, agents, history)):
-            print(f" loading {size:,} agents and {rows:,} runs …", file=sys.stderr)
-            begun = perf_counter()
-            with connected(site.url, purpose="bench", answer_timeout_s=3600) as db:
-                company.found(db, agents=size, runs=rows)
-            print(f" loaded in {perf_counter() - begun:.0f} s", file=sys.stderr)
-        with (
-            panel(small.url, valkey.url, Path(folder) / "small.log") as one,
-            panel(large.url, valkey.url, Path(folder) / "large.log") as other,
-        ):
-            yield from documents(one, other, settings, f"{agents:,} agents, {history:,} runs")
-            yield from load(other, large, valkey.url, seconds=5 if settings.quick else SECONDS)
+        yield from documents(one, other, settings, size)
+        yield from load(other, large, seconds=5 if settings.quick else SECONDS)
 
 
 def documents(small: Panel, large: Panel, settings: Settings, size: str) -> Iterator[Figure]:
@@ -132,8 +112,9 @@ class Poller(threading.Thread):
                 self._next_s += self._every_s
 
 
-def load(found: Panel, site: Site, redis_url: str, *, seconds: int) -> Iterator[Figure]:
+def load(found: Panel, site: Site, *, seconds: int) -> Iterator[Figure]:
     """RATE requests a second beside an idle tick every two seconds and two workers."""
+    site.rest()
     before_s = [site.seconds("tick") for _ in range(5)]
     workers = subprocess.Popen(
         [sys.executable, "-m", "archisync", "worker", "--processes", "2"],
