@@ -61,9 +61,9 @@ class Moments:
         return Markup('<time data-clock="{}" data-zone="{}">{}</time>').format(minutes, local.tzname(), text)
 
     def in_words(self, text: str | None) -> Markup:
-        """A sentence of the commands, in which each time is written as on the page."""
+        """A sentence of the commands, in which each time is written as on the page, and no line ends between a number and its %."""
         parts, end = [Markup()], 0
-        text = harmless(text or "")
+        text = harmless(text or "").replace(" %", "\N{NO-BREAK SPACE}%")
         for found in _STAMP.finditer(text):
             parts += [escape(text[end : found.start()]), self._parsed(found.group())]
             end = found.end()

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from archisync.store import settings
 from archisync.store.database import Database
+from archisync.web.pages.look import FOLDER
 from archisync.web.pages.moments import Moments
 from tests.support import site
 from tests.support.panel import Panel, signed_in
@@ -98,4 +99,15 @@ def test_times_are_in_the_zone_of_the_company_with_utc_beside() -> None:
     assert rome.in_words("<b> due at 2026-07-01T22:30:00Z, not 2026-99-99T00:00:00Z") == (
         "&lt;b&gt; due at " + str(rome.exact(now)) + ", not 2026-99-99T00:00:00Z"
     )
+    assert rome.in_words("45 % of 9") == "45\N{NO-BREAK SPACE}% of 9"
     assert ">00:30:00 CEST · 22:30:00 UTC<" in rome.clock()
+
+
+def test_each_template_writes_the_sentences_of_the_commands_in_the_words_of_a_page() -> None:
+    """With times in the company's zone, as the rest of the page has them."""
+    found = [
+        (template.name, shown)
+        for template in (FOLDER / "templates").iterdir()
+        for shown in re.findall(r"{{\s*([a-z_.]+\.(?:message|note|last_error)\b[^}]*)}}", template.read_text("utf-8"))
+    ]
+    assert found == []
