@@ -28,7 +28,12 @@ def act(client: httpx.Client, form: str, /, **fields: Any) -> str:
     assert (answer.status_code, answer.headers.get("location")) == (303, "/settings"), answer.text[-1500:]
     found = re.search(r'<div id="note"[^>]*>(.*?)</div>', client.get("/settings").text)
     assert found
-    return unescape(re.sub(r"<[^>]*>", "", found[1]))
+    return sentence(found[1])
+
+
+def sentence(html: str) -> str:
+    """What a reader sees of it, with usual blanks."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", html)).split())
 
 
 def refused(client: httpx.Client, form: str, status: int, /, **fields: Any) -> str:
@@ -36,7 +41,7 @@ def refused(client: httpx.Client, form: str, status: int, /, **fields: Any) -> s
     assert answer.status_code == status, answer.text[-1500:]
     found = re.search(r'role="alert">(.*?)</p>', answer.text)
     assert found
-    return unescape(re.sub(r"<[^>]*>", "", found[1]))
+    return sentence(found[1])
 
 
 def ask(client: httpx.Client, address: str) -> tuple[str, dict[str, str]]:
