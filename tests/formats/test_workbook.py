@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Callable
 from datetime import date, datetime
@@ -235,7 +236,12 @@ _ODS = """<office:document-content xmlns:office="urn:oasis:names:tc:opendocument
 """
 
 
-def _ods(path: Path, between: str) -> Path:
+_MANIFEST = (
+    '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">{}</manifest:manifest>'
+)
+
+
+def _ods(path: Path, between: str, manifest: str = "") -> Path:
     """The rows as an ODS with that between its tags."""
     cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
     rows = [["<table:table-row>", *(cell.format(text) for text in row), "</table:table-row>"] for row in ROWS]
@@ -243,9 +249,7 @@ def _ods(path: Path, between: str) -> Path:
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
         packed.writestr("content.xml", content.replace("\n<", between + "<"))
-        packed.writestr(
-            "META-INF/manifest.xml", '<manifest xmlns="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
-        )
+        packed.writestr("META-INF/manifest.xml", _MANIFEST.format(manifest))
     return path
 
 
@@ -254,6 +258,32 @@ def test_an_ods_with_blanks_between_its_tags_is_refused_with_what_to_do(tmp_path
     message, hint = _refusal(_ods(tmp_path / "b", "\n  "))
     assert message.startswith("the workbook is an ODS that can't be read: ")
     assert hint.startswith("save it as .xlsx; an ODS is read as LibreOffice writes it")
+
+
+def _locked_ods(path: Path) -> None:
+    entry = '<manifest:file-entry manifest:full-path="content.xml"><manifest:encryption-data/></manifest:file-entry>'
+    _ods(path, "", entry)
+
+
+def _locked_xlsx(path: Path) -> None:
+    """A compound file (MS-CFB) with the stream in which Office keeps what it has encrypted."""
+    free, end = 0xFFFFFFFF, 0xFFFFFFFE
+    head = struct.pack("<8s16xHHHHH6xIIIIIIIIII", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0x3E, 3, 0xFFFE, 9, 6,
+                       0, 1, 1, 0, 4096, end, 0, end, 0, 0)  # fmt: skip
+    table = struct.pack("<128I", 0xFFFFFFFD, end, *[free] * 126)
+    entries = b""
+    for name, kind, child in (("Root Entry", 5, 1), ("EncryptedPackage", 2, free), ("", 0, free), ("", 0, free)):
+        text = name.encode("utf-16-le")
+        size = len(text) + 2 if name else 0
+        entries += struct.pack("<64sHBBIII36xIQ", text, size, kind, 1, free, free, child, end if kind else 0, 0)
+    path.write_bytes(head + struct.pack("<108I", *[free] * 108) + table + entries)
+
+
+@pytest.mark.parametrize("make", [_locked_ods, _locked_xlsx])
+def test_a_workbook_with_a_password_is_not_called_damaged(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "b")
+    assert _refusal(tmp_path / "b") == ("the workbook is protected by a password", "save it without one")
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "b.records"}
 
 
 def test_a_cut_or_damaged_workbook_gives_rows_or_an_export_error(tmp_path: Path) -> None:

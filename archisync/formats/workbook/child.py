@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import string
 import sys
@@ -38,6 +39,7 @@ _ERROR = re.compile(rb'<c\b([^>]* t="e"[^>]*)>(?:<f[^>]*/>|<f[^>]*>[^<]*</f>)?<v
 _RELATIONS = "xl/_rels/workbook.xml.rels"
 _ALL_TO_COMPUTE = b'fullCalcOnLoad="1"'
 _FEW_DIGITS = 16  # with the decimal point
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0"  # an .xls, or what an .xlsx with a password is wrapped in
 _AGAIN = "open it in a spreadsheet program and save it again"
 _AS_ODS = (
     "save it as .xlsx; an ODS is read as LibreOffice writes it, and not with blanks between its tags, as Gnumeric does"
@@ -62,15 +64,30 @@ def _write() -> None:
                 for line in _lines(islice(sheet.iter_rows(), above, None)):
                     sys.stdout.buffer.write(line)
                 sheets.append({"name": name, "first": above + 1, "begin": begin, "end": sys.stdout.buffer.tell()})
-    except calamine.PasswordError:
-        raise ExportError("the workbook is protected by a password", hint="save it without one") from None
     except (calamine.CalamineError, ValueError, OSError) as exc:
         marks.join()
-        fault = "is an ODS that can't be read" if marks.is_ods else "is damaged"
-        raise ExportError(f"the workbook {fault}: {str(exc)[:200]}", hint=_AS_ODS if marks.is_ods else _AGAIN) from exc
+        raise _refusal(path, exc, calamine, is_ods=marks.is_ods) from exc
     bad = marks.found()
     sheets = [sheet | {"bad": bad.get("", {}) | bad.get(sheet["name"], {})} for sheet in sheets]
     sys.stdout.buffer.write(_dump({"sheets": sheets}).encode("utf-8", "replace"))
+
+
+def _refusal(path: str, exc: Exception, calamine: Any, *, is_ods: bool) -> ExportError:
+    """What is wrong. calamine says more of a file that is named by its format: of any other one, that it has none."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        suffixes = (".xlsx", ".xls") if file.read(len(_OLD_OFFICE)) == _OLD_OFFICE else (".ods" if is_ods else ".xlsx",)
+    for named in (path + suffix for suffix in suffixes):
+        os.symlink(path, named)  # noqa: PTH211
+        try:
+            calamine.CalamineWorkbook.from_path(named)
+        except (calamine.CalamineError, ValueError, OSError) as found:
+            exc = found
+        finally:
+            os.unlink(named)  # noqa: PTH108
+        if isinstance(exc, calamine.PasswordError):
+            return ExportError("the workbook is protected by a password", hint="save it without one")
+    fault = "is an ODS that can't be read" if is_ods else "is damaged"
+    return ExportError(f"the workbook {fault}: {str(exc)[:200]}", hint=_AS_ODS if is_ods else _AGAIN)
 
 
 def _names(workbook: Any, calamine: Any, wanted: str | None) -> list[str]:
