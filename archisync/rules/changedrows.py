@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,10 @@ from archisync.rules.values import Value
 
 LEAST = 3
 """Changed cells of a column below which no rule looks at it, garbled text apart."""
-LOOKED_AT = 1_000
-"""Changed rows that are looked at first: nearly always, a share of them is that of all to within three percent."""
+FIRST_LOOKED_AT, LOOKED_AT = 300, 1_000
+"""Changed rows that are looked at first, and where those look wrong: a share of 1,000 is nearly always that of all to within 3 %."""
+GLANCED_AT = 60
+"""Cells of a column that are looked at first."""
 PURE_PERCENT = 60
 """Of a column's changed values so many must bear a rule's signature; the others are the day's usual changes."""
 SHOWN_EXAMPLES = 3
@@ -24,6 +27,11 @@ _SHOWN_CHARS = 60
 TEXTS = (Kind.TEXT, Kind.IDENTIFIER)
 NUMBERS = (Kind.NUMBER, Kind.INTEGER)
 DAYS = (Kind.DATE, Kind.TIMESTAMP)
+
+
+def first_look(changed: int) -> int:
+    """How many of so many changed rows are looked at first: more of many, so that one that got another's value is among them with it."""
+    return min(max(FIRST_LOOKED_AT, math.isqrt(10 * changed)), LOOKED_AT)
 
 
 class Cell(NamedTuple):
@@ -47,6 +55,13 @@ class Column(NamedTuple):
     @property
     def name(self) -> str:
         return self.field.name
+
+    @property
+    def glance(self) -> Column:
+        """The same with GLANCED_AT of its cells at the most, the same ones each time."""
+        if len(self.cells) <= GLANCED_AT:
+            return self
+        return column_of(self.field, random.Random(len(self.cells)).sample(self.cells, GLANCED_AT))  # noqa: S311  # no secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +111,12 @@ class ChangedRows:
                 continue
             cells = [Cell(row, old, new) for row, (old, new) in enumerate(zip(olds, news, strict=True)) if old != new]
             if len(cells) >= least:
-                both = [c for c in cells if c.old is not None and c.new is not None]
-                yield Column(changed, cells, both, {c.old for c in cells}, {c.new for c in cells})
+                yield column_of(changed, cells)
+
+
+def column_of(field: Field, cells: Sequence[Cell]) -> Column:
+    both = [c for c in cells if c.old is not None and c.new is not None]
+    return Column(field, cells, both, {c.old for c in cells}, {c.new for c in cells})
 
 
 class Among(StrEnum):

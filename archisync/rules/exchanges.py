@@ -42,8 +42,7 @@ def columns_swapped(changed: ChangedRows, columns: Sequence[Column]) -> Iterator
                 hits = _taken_from(changed, column, other, place)
             else:
                 continue
-            seen = _swapped(changed, column, place, hits)
-            if seen is not None:
+            if len(hits) >= LEAST and (seen := _swapped(changed, column, place, hits)) is not None:
                 yield seen
 
 
@@ -74,7 +73,7 @@ def _become_numbers(changed: ChangedRows, column: Column, place: int) -> list[Ce
 
 def _swapped(changed: ChangedRows, column: Column, place: int, hits: Sequence[Cell]) -> Suspicion | None:
     distinct = len({c.new for c in hits})
-    if len(hits) < LEAST or distinct < 2:
+    if distinct < 2:
         return None
     compared = [c for c in column.both if (value := changed.rows[c.row][0][place]) and value != c.old]
     if not at_least(len(hits), len(compared), PURE_PERCENT):

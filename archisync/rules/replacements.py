@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import pairwise
+from string import digits
 from typing import NamedTuple
 
 from archisync.rules.changedrows import (
@@ -39,7 +40,7 @@ _ALIKE = 0.5
 _SHORTEST = 4
 """Letters and digits below which two texts are alike by chance."""
 _WORDS = re.compile(r"[^\W\d_]{3}")
-_LAST_NUMBER = re.compile(r"(.*?)([0-9]{1,15})", re.DOTALL)
+_LONGEST_NUMBER = 16
 
 
 def replaced(changed: ChangedRows, column: Column) -> Suspicion | None:
@@ -136,14 +137,16 @@ def counted_up(changed: ChangedRows, column: Column) -> Suspicion | None:
 
 def _series(changed: ChangedRows, values: Sequence[tuple[Cell, Value]]) -> list[Cell]:
     """The cells of the longest series. Of a part of the rows: those with as many numbers between them as rows change."""
-    probed = Counter(
-        found and found.before for _, value in values[:: len(values) // _COUNTED + 1] for found in [_counted(value)]
-    )
-    if not probed or probed.most_common(1)[0][1] * 2 < probed.total():  # nearly always
+    most = 2 * changed.scaled(len(values))
+    probed = [found for _, value in values[:: len(values) // _COUNTED + 1] if (found := _counted(value)) is not None]
+    if len({found.before for found in probed}) * 2 > len(probed) + 1:  # nearly always, this or the next
+        return []
+    if (
+        not probed
+        or sorted(found.number for found in probed)[len(probed) * 3 // 4] - min(found.number for found in probed) > most
+    ):
         return []
     counted = [(cell, found) for cell, value in values if (found := _counted(value)) is not None]
-    if len(counted) < LEAST_REPLACED:
-        return []
     before, _ = Counter(found.before for _, found in counted).most_common(1)[0]
     same = {found.number: cell for cell, found in counted if found.before == before}
     numbers = sorted(same)
@@ -153,10 +156,9 @@ def _series(changed: ChangedRows, values: Sequence[tuple[Cell, Value]]) -> list[
         return (
             list(same.values()) if len(same) * 50 > len(counted) * 49 and 0.9 * wanted <= span <= 1.1 * wanted else []
         )
-    step, _ = Counter(b - a for a, b in pairwise(numbers)).most_common(1)[0] if len(numbers) > 1 else (0, 0)
     runs = [[numbers[0]]]
     for a, b in pairwise(numbers):
-        if b - a != step:
+        if b - a > 1:
             runs.append([])
         runs[-1].append(b)
     return [same[number] for number in max(runs, key=len)]
@@ -175,5 +177,6 @@ def _counted(value: Value) -> _Counted | None:
         case date():
             return _Counted(0, value.toordinal())
         case _:
-            found = _LAST_NUMBER.fullmatch(str(value))
-            return _Counted(found[1], int(found[2])) if found else None
+            text = str(value)
+            before = text.rstrip(digits)
+            return _Counted(before, int(text[len(before) :])) if 0 < len(text) - len(before) < _LONGEST_NUMBER else None

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from archisync.rules import cells as signs
 from archisync.rules.changedrows import (
     LEAST,
-    LOOKED_AT,
     PURE_PERCENT,
     TEXTS,
     Among,
@@ -26,6 +25,7 @@ from archisync.rules.changedrows import (
     Suspicion,
     at_least,
     examples_of,
+    first_look,
     seen_in,
 )
 from archisync.rules.datemoves import dates
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 
 def suspect(changed: ChangedRows) -> Seen:
     """Look at some of the rows, and at all of them where those look wrong."""
-    part = changed.part(LOOKED_AT)
+    part = changed.part(first_look(changed.changed))
     seen = _look(part)
     if part is not changed and (seen.suspicions or seen.perhaps_shuffled):
         return _look(changed)
@@ -75,13 +75,23 @@ def _look(changed: ChangedRows) -> Seen:
     wide = [column for column in columns if len(column.cells) >= LEAST]
     found = [*columns_swapped(changed, wide), *columns_copied(changed, wide), *_garbled(changed, columns)]
     for column in wide:
-        found.extend(seen for rule in _RULES if (seen := rule(changed, column)) is not None)
+        found.extend(_seen_in_column(changed, column))
     perhaps = [column for column in wide if may_be_shuffled(changed, column)]
     if not changed.in_part:
         all_looked_at = [(column, reordering(column.cells)) for column in perhaps]
         found.extend(seen for column, how in all_looked_at if (seen := shuffled(changed, column, how)) is not None)
         perhaps = []
     return Seen(in_order(found), perhaps)
+
+
+def _seen_in_column(changed: ChangedRows, column: Column) -> Iterator[Suspicion]:
+    glance = column.glance
+    for rule in _RULES_OF_MOST:
+        if (glance is column or rule(changed, glance)) and (seen := rule(changed, column)) is not None:
+            yield seen
+    for rule in _RULES:
+        if (seen := rule(changed, column)) is not None:
+            yield seen
 
 
 # -- texts
@@ -228,20 +238,18 @@ def _marked(changed: ChangedRows, column: Column) -> Suspicion | None:
     return seen_in(changed, column, hits, Rule.GARBLED, what, base=Base(Among.MARKED, column.name))
 
 
-_RULES: Sequence[Callable[[ChangedRows, Column], Suspicion | None]] = (
+_Rule = Callable[[ChangedRows, Column], Suspicion | None]
+_RULES_OF_MOST: Sequence[_Rule] = (
     _cut_texts,
     _cut_zeros,
     cut_digits,
     rescaled,
     multiplied,
     dates,
-    _emptied,
     _constant,
-    counted_up,
     rewritten,
-    spelled_missing,
     tried,
-    _marked,
-    inverted,
     replaced,
 )
+"""Most of a column's changed cells must bear their sign: a glance at some shows whether they may."""
+_RULES: Sequence[_Rule] = (_emptied, counted_up, spelled_missing, _marked, inverted)

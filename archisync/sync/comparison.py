@@ -29,8 +29,8 @@ class Comparison(Protocol):
         """What `write` would do; after a first load, what that has done."""
         ...
 
-    def changed_rows(self) -> ChangedSample:
-        """Old and new values of known rows that would change; after `plan`."""
+    def changed_rows(self, most: int) -> ChangedSample:
+        """Old and new values of known rows that would change; so many at the most, where they must be fetched. After `plan`."""
         ...
 
     def decimals(self, name: str) -> int:
@@ -88,8 +88,8 @@ class StagedComparison:
         plan, self._changed = planning.make_plan(self._target, self.staged)
         return plan
 
-    def changed_rows(self) -> ChangedSample:
-        return planning.changed_rows(self._target, self._changed) if self._changed else ChangedSample()
+    def changed_rows(self, most: int) -> ChangedSample:
+        return planning.changed_rows(self._target, self._changed, most) if self._changed else ChangedSample()
 
     def decimals(self, name: str) -> int:
         return 0 if self.staged.loaded else planning.decimals(self._target, name)

@@ -5,14 +5,14 @@ Nothing is asked of an export that changes nothing, and known rows are counted o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
-from archisync.rules.changedrows import Among, Base, ChangedRows, Suspicion
+from archisync.rules.changedrows import LOOKED_AT, Among, Base, ChangedRows, Suspicion, first_look
 from archisync.rules.guard import Notation, Plan, Weighed
 from archisync.rules.shuffles import shuffled
 from archisync.rules.suspicions import in_order, suspect
@@ -29,10 +29,19 @@ def weighed_suspicions(
     """What looks wrong in the rows that would change."""
     if plan.changed < LEAST_CHANGED:
         return []
-    sample = comparison.changed_rows()
-    if not sample.rows:
+    found = _found(target, lambda most: _changed_rows(target, comparison, plan, most, now=now, zone=zone), plan)
+    bases = dict.fromkeys(base for seen in found for base in seen.bases)
+    if not bases:
         return []
-    changed = ChangedRows(
+    counts = dict(zip(bases, _count(target, comparison, list(bases), zone), strict=True))
+    return [Weighed(suspicion=seen, whole=sum(counts[base] for base in seen.bases)) for seen in found]
+
+
+def _changed_rows(
+    target: Target, comparison: Comparison, plan: Plan, most: int, *, now: datetime, zone: ZoneInfo
+) -> ChangedRows:
+    sample = comparison.changed_rows(most)
+    return ChangedRows(
         fields=target.columns,
         rows=sample.rows,
         changed=sample.of,
@@ -41,17 +50,16 @@ def weighed_suspicions(
         zone=zone,
         blank=comparison.staged.blank,
     )
-    found = _found(target, changed)
-    bases = dict.fromkeys(base for seen in found for base in seen.bases)
-    if not bases:
-        return []
-    counts = dict(zip(bases, _count(target, comparison, list(bases), zone), strict=True))
-    return [Weighed(suspicion=seen, whole=sum(counts[base] for base in seen.bases)) for seen in found]
 
 
-def _found(target: Target, changed: ChangedRows) -> list[Suspicion]:
-    """Also columns whose values are in other rows, which no part of the rows can show: such a part is of an export in the stage."""
+def _found(target: Target, look: Callable[[int], ChangedRows], plan: Plan) -> list[Suspicion]:
+    """At more rows where some look wrong. Also columns whose values are in other rows, which no part of the rows can show: such a part is
+    of an export in the stage. `look` gives so many of the changed rows at the most, of such an export."""
+    changed = look(first_look(plan.changed))
     seen = suspect(changed)
+    if changed.in_part and (seen.suspicions or seen.perhaps_shuffled):
+        changed = look(LOOKED_AT)
+        seen = suspect(changed)
     if not seen.perhaps_shuffled:
         return seen.suspicions
     closer = [(column, planning.reordering(target, column.name)) for column in seen.perhaps_shuffled]

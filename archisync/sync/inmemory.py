@@ -268,7 +268,7 @@ class InMemoryComparison:
         different = sum(before is not None and before != now for before, now in zip(row.values, values, strict=True))
         return 2 * different > max(filled, 2)
 
-    def changed_rows(self) -> ChangedSample:
+    def changed_rows(self, most: int) -> ChangedSample:  # all are here
         rows = [((*row.key, *row.values), record.values) for row, record in self._changed if not row.gone]
         return ChangedSample(rows, len(rows))
 

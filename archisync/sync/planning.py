@@ -93,21 +93,24 @@ class ChangedSample(NamedTuple):
     of: int = 0
 
 
-def changed_rows(target: Target, places: Places) -> ChangedSample:
-    """The rows at these places. One that somebody else has moved meanwhile is not among them."""
+def changed_rows(target: Target, places: Places, most: int) -> ChangedSample:
+    """The rows at so many of these places. One that somebody else has moved meanwhile is not among them."""
     number = len(target.columns)
     statement = target.compiled(
         "changed rows",
         lambda: target.statement(
             "select {old}, {new}"
-            "  from unnest(%(tables)s::oid[], %(places)s::tid[], %(staged)s::tid[]) r(part, place, staged)"
+            "  from unnest({tables}, {places}, {staged}) r(part, place, staged)"
             "  join {table} t on t.tableoid = r.part and t.ctid = r.place join {stage} s on s.ctid = r.staged"
-            " where t.ctid = any (%(places)s::tid[]) and s.ctid = any (%(staged)s::tid[]) and {same}",
+            " where t.ctid = any ({places}) and s.ctid = any ({staged}) and {same}",
+            tables=sql.SQL("(%(tables)s::oid[])[:%(most)s]"),
+            places=sql.SQL("(%(places)s::tid[])[:%(most)s]"),
+            staged=sql.SQL("(%(staged)s::tid[])[:%(most)s]"),
             old=columns_of("t", target.columns),
             new=columns_of("s", target.columns),
         ),
     )
-    params: Params = {"tables": places.tables, "places": places.rows, "staged": places.staged}
+    params: Params = {"tables": places.tables, "places": places.rows, "staged": places.staged, "most": most}
     try:
         rows = target.tuples(statement, params)
     except psycopg.DataError as exc:
