@@ -71,13 +71,23 @@ class Notation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Alike:
+    """Another agent who has `rows` of the export's rows, to the letter, among the `known` ones."""
+
+    agent_id: str
+    rows: int
+    known: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What is known before anything is written.
 
     `valid`: rows that could be read, with distinct keys. `known`: rows of the last applied export, None before the first one; `high`: rows
     of the largest one in the last seven days. `conflicting`: keys that the export has more than once, with different values.
     `suspicions`: what looks wrong in the rows that change, in the order of the rules. `notations`: columns with numbers in the other
-    locale's notation. `another_agent`: the one for whom these very bytes were applied. `newly_open`: the last line lacks its line end, and
+    locale's notation. `another_agent`: the one for whom these very bytes were applied; `alike`: one who has most of these rows, if the
+    export is the agent's first. `newly_open`: the last line lacks its line end, and
     that of the last applied export had one. `written_at` and `last_written_at`: when the ERP wrote this export, and the last applied one of
     the same folder; `beside`: under another name.
     """
@@ -92,6 +102,7 @@ class Evidence:
     suspicions: Sequence[Weighed] = ()
     notations: Sequence[Notation] = ()
     another_agent: str | None = None
+    alike: Alike | None = None
     newly_open: bool = False
     written_at: datetime | None = None
     last_written_at: datetime | None = None
@@ -233,12 +244,14 @@ def _rejected(evidence: Evidence, limits: Limits) -> Hold | None:
 
 
 def _another_agents(evidence: Evidence) -> Hold | None:
-    if evidence.another_agent is None:
+    if evidence.another_agent is not None:
+        message = f"the export is byte by byte the one that was applied for {evidence.another_agent}"
+        return Hold(rule=Rule.ANOTHER_AGENTS, message=message)
+    alike = evidence.alike
+    if alike is None or alike.rows < LEAST_ROWS or not exceeds(alike.rows, max(evidence.valid, alike.known), 50):
         return None
-    return Hold(
-        rule=Rule.ANOTHER_AGENTS,
-        message=f"the export is byte by byte the one that was applied for {evidence.another_agent}",
-    )
+    message = f"{alike.rows} of {evidence.valid} rows of this first export are those of {alike.agent_id}, to the letter"
+    return Hold(rule=Rule.ANOTHER_AGENTS, message=message)
 
 
 def _more(evidence: Evidence) -> Hold | None:

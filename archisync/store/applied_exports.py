@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        coalesce(st.applied_source -> 'columns', '[]') as columns, coalesce(st.applied_source -> 'lost', '{}') as lost,
        (system.clock() at time zone 'UTC')::date as today,
        (st.applied_source ->> 'written_at')::timestamptz as written_at, st.applied_source ->> 'origin' as origin,
-       st.applied_source ->> 'sha256' as sha256, coalesce((st.applied_source ->> 'shared')::boolean, false) as shared,
+       st.applied_source ->> 'sha256' as sha256, st.applied_source ->> 'least_digest' as least_digest,
+       coalesce((st.applied_source ->> 'shared')::boolean, false) as shared,
        coalesce((st.applied_source ->> 'first')::boolean, false) as first
   from system.sync_settings s
  cross join (select exists (select from system.queued_runs where id = %(run_id)s and trigger = 'forced') as forced) r
@@ -65,6 +67,19 @@ select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and 
  order by s.agent_id limit 1
 """
 
+# Purpose: whose rows a first export may nearly have. Of an agent with nine of ten rows in common, the row with the least digest is nearly
+# always one of them, and one of the first few in this export's order. `from_start`: as above. Caller: agent_with_least, once for each pair.
+# No locks.
+SQL_SAME_LEAST = """
+select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and not exists (
+         select from system.sync_state o
+          where o.sync_type = s.sync_type and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)) as from_start
+  from system.sync_state s
+ where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
+   and not coalesce((s.applied_source ->> 'shared')::boolean, false)
+ order by s.agent_id limit 1
+"""
+
 
 class Other(NamedTuple):
     """Another agent with the same export. `from_start`: it looks as if all agents had shared it from the start."""
@@ -89,8 +104,9 @@ class Begun(NamedTuple):
     `line_layout`: how the lines of the last export were read, `digest_layout`: the one that the rows' digests are of; None when they
     were no lines, or nothing is known of it. `open_ended`: the last export's final line had no line end, and was accepted so.
     `columns`: the fields that it had; `lost`: those that earlier ones had, and since which day (UTC) they are gone. `origin`,
-    `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes; `first`: it was the pair's first one. `shared`: another
-    agent has the same export, from the beginning or because a person said so. `held`: an earlier export waits for a decision.
+    `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes; `least_digest`: the first of its lines' digests, in order;
+    `first`: it was the pair's first one. `shared`: another agent has the same export, from the beginning or because a person said so.
+    `held`: an earlier export waits for a decision.
     `forced`: somebody waits for this run. `now`: the database's. `limits`: the guard's."""
 
     outside_changes: bool
@@ -105,6 +121,7 @@ class Begun(NamedTuple):
     written_at: datetime | None
     origin: str | None
     sha256: str | None
+    least_digest: str | None
     shared: bool
     first: bool
     held: bool
@@ -139,6 +156,13 @@ def agent_with(db: Database, sync_type: str, agent_id: str, sha256: str) -> Othe
     """Another active agent whose last applied export of this type has these bytes, and who does not share them as a rule."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
     row = db.execute(SQL_SAME_BYTES, params, prepare=True).fetchone()
+    return Other(**row) if row else None
+
+
+def agent_with_least(db: Database, sync_type: str, agent_id: str, least: Sequence[str]) -> Other | None:
+    """Another active agent whose rows have one of these digests as their least, and who does not share them as a rule."""
+    params: Params = {"sync_type": sync_type, "agent_id": agent_id, "least": list(least)}
+    row = db.execute(SQL_SAME_LEAST, params, prepare=True).fetchone()
     return Other(**row) if row else None
 
 

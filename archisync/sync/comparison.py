@@ -38,6 +38,14 @@ class Comparison(Protocol):
         in: three may be thousands of the other one."""
         ...
 
+    def digests(self) -> tuple[sql.Composable, Params]:
+        """A query of the digests of the export's lines, of an export that is the pair's first."""
+        ...
+
+    def least_digest(self, last: str | None) -> str | None:
+        """The first of the digests that the rows have, in order. After `write`. `last`: the one before."""
+        ...
+
     def staying(self) -> tuple[sql.Composable, Params]:
         """The condition, with its parameters, for known rows `t` that the export has."""
         ...
@@ -93,6 +101,14 @@ class StagedComparison:
 
     def decimals(self, name: str) -> int:
         return 0 if self.staged.loaded else planning.decimals(self._target, name)
+
+    def digests(self) -> tuple[sql.Composable, Params]:
+        if self.staged.loaded:
+            return self._target.statement("select t.line_digest from {table} t where {mine}"), self._target.params
+        return self._target.statement("select s.line_digest from {stage} s where s.ok"), {}
+
+    def least_digest(self, last: str | None) -> str | None:  # too much has changed
+        return planning.least_digest(self._target)
 
     def staying(self) -> tuple[sql.Composable, Params]:
         return sql.SQL("true") if self.staged.missing else self._target.staying(), {}

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -168,7 +169,7 @@ def _compare(
         staged.repeated += digests.left_out - digests.matched
         staged.nothing_new = digests.all_matched and not known.without and staged.seen == digests.left_out
     staged.valid = len(read.records) + staged.known
-    return InMemoryComparison(target, staged, read.records, read.bad_keys, old)
+    return InMemoryComparison(target, staged, read.records, read.bad_keys, old, digests.found)
 
 
 def _old_rows(target: Target, missing: frozenset[bytes] | None, known: KnownLines, keys: Set[Key]) -> dict[Key, OldRow]:
@@ -228,10 +229,12 @@ class InMemoryComparison:
         records: Mapping[Key, Record],
         bad_keys: Iterable[Key],
         old: Mapping[Key, OldRow],
+        found: Set[bytes],
     ) -> None:
         self._target = target
         self.staged = staged
         self._old = old
+        self._found = found
         self._bad_keys = [key for key in bad_keys if key not in records]
         length = len(target.type.key)
         self._records = records
@@ -276,6 +279,19 @@ class InMemoryComparison:
         place = [column.name for column in self._target.columns].index(name)
         values = [record.values[place] for record in self._records.values()]
         return sum(isinstance(value, Decimal) and value.as_tuple().exponent not in (0, -3) for value in values)
+
+    def digests(self) -> tuple[sql.Composable, Params]:
+        return sql.SQL("select unnest(%(digests)s::uuid[])"), {
+            "digests": [digest.hex() for digest in self._new_digests()]
+        }
+
+    def _new_digests(self) -> list[bytes]:
+        return [record.digest for record in self._records.values() if record.digest]
+
+    def least_digest(self, last: str | None) -> str | None:
+        known = UUID(last).bytes if last else b""
+        digests = [*self._new_digests(), *([known] if known in self._found else self._found)]
+        return str(UUID(bytes=min(digests))) if digests else None
 
     def staying(self) -> tuple[sql.Composable, Params]:
         missing = [row.key for row in self._missing if not row.gone]

@@ -138,6 +138,16 @@ def reordering(target: Target, name: str) -> Reordering:
     return Reordering(**row)
 
 
+def least_digest(target: Target) -> str | None:
+    """The first of the digests of the agent's rows, in order."""
+    statement = target.statement(
+        "select t.line_digest::text as least from {table} t where {all} and t.line_digest is not null order by t.line_digest limit 1",
+        all=target.mine("t"),
+    )
+    row = target.db.execute(statement, target.params).fetchone()
+    return row["least"] if row else None
+
+
 def decimals(target: Target, name: str) -> int:
     """Staged numbers of the column with decimals, but not three of them."""
     return target.count(

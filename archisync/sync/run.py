@@ -19,7 +19,7 @@ from archisync.base.signals import is_interrupt
 from archisync.base.text import counted, printable
 from archisync.rules.config import Config
 from archisync.rules.guard import Hold
-from archisync.rules.synctypes import SHARED_AGENT, SyncType, sync_type
+from archisync.rules.synctypes import SHARED_AGENT, Scope, SyncType, sync_type
 from archisync.sources.interface import Export, Fetched, Original, Unchanged
 from archisync.store import applied_exports, endings, held
 from archisync.store.applied_exports import Begun
@@ -158,6 +158,7 @@ class Sync:
             self._record.warn_about_lost(lost, records.layout)
             verdict = self._judge(target, comparison, export, before)
             self._write(comparison, verdict, layouts)
+            of_agent = self._type.scope is Scope.AGENT
             written = written_at(export)
             more = {
                 "columns": records.layout.found,
@@ -165,6 +166,7 @@ class Sync:
                 # A time in the future would make all later exports look old.
                 "written_at": f"{min(written, before.now)}" if written else None,
                 "shared": verdict.shared,
+                "least_digest": comparison.least_digest(before.least_digest) if of_agent else None,
                 "first": not before.known_rows or (before.first and export.sha256 == before.sha256),
             }
             return self._finish(comparison.staged, export, verdict, layouts, more)

@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 from typing import TypedDict
 from zoneinfo import ZoneInfo
 
+from psycopg import sql
+
 from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
-from archisync.rules.guard import LEAST_ROWS, Evidence, Hold, Near, Plan, judge, nearest
+from archisync.rules.guard import LEAST_ROWS, Alike, Evidence, Hold, Near, Plan, judge, nearest
 from archisync.rules.reasons import Rule
 from archisync.rules.synctypes import Role, Scope
 from archisync.sources.interface import Export
 from archisync.store import applied_exports, held
 from archisync.store.applied_exports import Begun, Other
+from archisync.store.database import one
 from archisync.sync.comparison import Comparison
 from archisync.sync.evidence import notations, weighed_suspicions
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
+
+_LEAST_DIGESTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +71,7 @@ def judge_comparison(
     other = _other_with(target, plan, before, export) if staged.valid else None
     first = not before.known_rows
     may_be_same = staged.valid < LEAST_ROWS or not _has_figures(target)
+    near = _nearly(target, comparison) if first and other is None and not may_be_same and not before.shared else None
     folder, name = _place(printable(export.origin))
     last_folder, last_name = _place(before.origin or "")
     evidence = Evidence(
@@ -79,6 +85,7 @@ def judge_comparison(
         suspicions=weighed_suspicions(target, comparison, plan, now=before.now, zone=zone),
         notations=notations(target, comparison, plan),
         another_agent=None if other is None or may_be_same or (first and other.from_start) else other.agent_id,
+        alike=None if near is None or near[0].from_start else near[1],
         newly_open=staged.open_ended and not before.open_ended,
         written_at=written_at(export),
         last_written_at=before.written_at if folder == last_folder and export.sha256 != before.sha256 else None,
@@ -86,7 +93,7 @@ def judge_comparison(
     )
     hold = _hold(evidence, before)
     if hold is None or not _is_accepted(target, hold, plan, export.sha256, record):
-        shared = before.shared or (other is not None and first)
+        shared = before.shared or ((other or near) is not None and first)
         return Verdict(plan=plan, hold=hold, shared=shared, nearest=nearest(evidence, before.limits))
     return Verdict(plan=plan, hold=None, accepted=True, shared=before.shared or hold.rule is Rule.ANOTHER_AGENTS)
 
@@ -129,6 +136,30 @@ def _other_with(target: Target, plan: Plan, before: Begun, export: Export) -> Ot
     if target.type.scope is Scope.SHARED or before.shared or (plan.changed + plan.vanishing) * 2 < plan.known:
         return None
     return applied_exports.agent_with(target.db, target.type.name, target.agent_id, export.sha256)
+
+
+def _nearly(target: Target, comparison: Comparison) -> tuple[Other, Alike] | None:
+    """Another agent with rows of this first export: the least digests of its lines find one."""
+    if target.type.scope is Scope.SHARED:
+        return None
+    own, params = comparison.digests()
+    least = target.db.execute(
+        sql.SQL("select d::text as least from ({}) o (d) where d is not null order by d limit {}").format(
+            own, _LEAST_DIGESTS
+        ),
+        params,
+    ).fetchall()
+    digests = [row["least"] for row in least]
+    other = applied_exports.agent_with_least(target.db, target.type.name, target.agent_id, digests)
+    if other is None:
+        return None
+    counts = target.statement(
+        "select count(*) as known, count(*) filter (where t.line_digest in ({own})) as rows"
+        " from {table} t where t.agent_id = %(other)s and t.absent_since is null",
+        own=own,
+    )
+    row = one(target.db, counts, {**params, "other": other.agent_id})
+    return other, Alike(agent_id=other.agent_id, rows=row["rows"], known=row["known"])
 
 
 def _has_figures(target: Target) -> bool:

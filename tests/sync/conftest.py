@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from archisync.rules.config import Config
 from archisync.store import agents
 from archisync.store.database import Database
 from archisync.store.runs import Run
+from archisync.sync import inmemory
 from tests.support.rows import sync
 
 AGENT = "anna.bianchi"
@@ -40,3 +42,13 @@ def deliver(connection: Database, csv_config: Config, exports: Path) -> Deliver:
         return sync(connection, csv_config, sync_type, agent, trigger=trigger)
 
     return run
+
+
+@pytest.fixture(params=["memory", "database"])
+def compared_in(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A larger difference than fits into memory goes through the stage; here any does."""
+    before = inmemory.MOST_ROWS
+    if request.param == "database":
+        inmemory.MOST_ROWS = -1
+    yield request.param
+    inmemory.MOST_ROWS = before

@@ -6,7 +6,6 @@ import csv
 import io
 import random
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.store import held
 from archisync.store.database import Database
-from archisync.sync import inmemory
 from tests.conftest import Cli
 from tests.support.mutations import cases
 from tests.support.rows import fingerprint
@@ -30,16 +28,6 @@ def as_csv(rows: list[Row]) -> str:
     for row in rows:
         writer.writerow("" if value is None else value for value in row.values())
     return text.getvalue()
-
-
-@pytest.fixture(params=["memory", "database"])
-def compared_in(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A larger difference than fits into memory goes through the stage; here any does."""
-    before = inmemory.MOST_ROWS
-    if request.param == "database":
-        inmemory.MOST_ROWS = -1
-    yield request.param
-    inmemory.MOST_ROWS = before
 
 
 @pytest.mark.usefixtures("compared_in")

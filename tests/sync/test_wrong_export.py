@@ -95,6 +95,52 @@ def test_agents_who_begin_to_share_an_export_are_asked_about_once(deliver: Deliv
             assert deliver(text, "orders", agent=agent).state == "succeeded"
 
 
+known_orders = orders
+
+
+def changed(text: str, *places: int) -> str:
+    lines = text.splitlines(keepends=True)
+    for place in places:
+        lines[place] = lines[place].replace(".", "9.")
+    return "".join(lines)
+
+
+@pytest.mark.usefixtures("compared_in")
+@pytest.mark.parametrize("unknown", ["", ",x"])
+@pytest.mark.parametrize("history", ["one export", "small changes", "all changed"])
+def test_a_first_export_that_is_nearly_another_agents_is_held(
+    deliver: Deliver, connection: Database, history: str, unknown: str
+) -> None:
+    """Some rows more, some less, and some others. It is loaded or, with an unknown column, compared in memory or in the database."""
+
+    def orders(*numbers: int, amount: str = ".50") -> str:
+        return known_orders(*numbers, amount=amount).replace("\n", f"{unknown}\n")
+
+    text = orders(*range(10, 50))
+    deliver(orders(*range(70, 90)), "orders", agent="third")
+    if history != "one export":
+        deliver(
+            orders(*range(10, 50), amount=".25") if history == "all changed" else changed(text, 5, 15, 25),
+            "orders",
+            agent=OTHER,
+        )
+    deliver(text, "orders", agent=OTHER)
+    near = changed(text, 3, 17).replace("\n11,", "\n51,", 1)
+    run = deliver(near, "orders")
+    assert (run.state, run.reason) == ("held", "another-agents")
+    assert run.message == f"37 of 40 rows of this first export are those of {OTHER}, to the letter"
+    held.decide(connection, run.run_id, accept=True, by="anna", why="she has her customers now")
+    assert deliver(near, "orders").state == "succeeded"
+    assert deliver(text, "orders").state == "succeeded"
+
+
+def test_a_first_export_with_less_than_half_of_anothers_rows_is_applied(deliver: Deliver) -> None:
+    """And one that is like the only other agent's: it looks as if all had shared it from the start."""
+    deliver(orders(*range(10, 50)), "orders", agent=OTHER)
+    assert deliver(orders(*range(11, 52)), "orders").state == "succeeded"
+    assert deliver(orders(*range(10, 30), *range(60, 90)), "orders", agent="third").state == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("columns", "figures", "reason"), [("", "", "applied"), (",orders_count", ",7", "another-agents")]
 )

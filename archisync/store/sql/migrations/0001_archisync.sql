@@ -264,6 +264,8 @@ alter table system.sync_state alter column sync_type set (n_distinct = 6);
 create index sync_state_by_slot on system.sync_state (sync_type, system.or_never(last_slot_at)) where active and unfinished_run_id is null;
 -- For whom else these very bytes were applied.
 create index sync_state_by_export on system.sync_state ((applied_source ->> 'sha256'), sync_type) where applied_source is not null;
+-- Whose rows a new agent's first export nearly has.
+create index sync_state_by_least on system.sync_state ((applied_source ->> 'least_digest'), sync_type) where applied_source is not null;
 -- The unfinished runs of a type, so that the queue itself needs no index for it.
 create index sync_state_unfinished on system.sync_state (sync_type, unfinished_run_id) where unfinished_run_id is not null;
 create index sync_state_next on system.sync_state (sync_type, next_run_id) where next_run_id is not null;
