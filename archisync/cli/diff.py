@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from archisync.rules.synctypes import Scope, SyncType, sync_type
 
 if TYPE_CHECKING:
     from archisync.cli.output import Output
+    from archisync.store.database import Database
     from archisync.sync.preview import Preview
 
 
@@ -41,13 +44,23 @@ def diff(ctx: typer.Context, type_name: TypeArgument, agent: DataAgentOption = N
 
 def preview_of(a: App, type_: SyncType, agent_id: str, *, file: Path | None = None) -> Preview:
     """What a sync would do; with `file`, of that export instead of the source's."""
-    from archisync.store import agents
-    from archisync.store.database import require_direct
-    from archisync.store.locks import agent_lock
     from archisync.sync.preview import preview
 
     if file is None:
         _ = a.config.source(type_)  # report a missing setting first
+    with locked_agent(a, type_, agent_id) as db:
+        if file is None:
+            a.output.say(f"fetching {type_.name} of {agent_id} …")
+        return preview(db, a.config, type_, agent_id, file=file)
+
+
+@contextmanager
+def locked_agent(a: App, type_: SyncType, agent_id: str) -> Iterator[Database]:
+    """A connection on which no run of the agent comes between. Raises BusyError."""
+    from archisync.store import agents
+    from archisync.store.database import require_direct
+    from archisync.store.locks import agent_lock
+
     with a.database("diff", answer_timeout_s=a.config.run_timeout_s) as db:
         require_direct(db, silent_s=a.config.longest_silence_s)
         if type_.scope is Scope.AGENT:
@@ -55,9 +68,7 @@ def preview_of(a: App, type_: SyncType, agent_id: str, *, file: Path | None = No
         with agent_lock(db, agent_id) as locked:
             if not locked:
                 raise BusyError(f"a run of {agent_id} is in progress", hint="archisync status; then try again")
-            if file is None:
-                a.output.say(f"fetching {type_.name} of {agent_id} …")
-            return preview(db, a.config, type_, agent_id, file=file)
+            yield db
 
 
 def _as_json(found: Preview) -> dict[str, object]:

@@ -9,10 +9,10 @@ import typer
 
 from archisync.base.errors import ExitCode
 from archisync.cli.arguments import DataAgentOption, EveryType, Json, OptionalType, Reason, TypeArgument, data_agent
-from archisync.cli.context import actor, app, one_or_all
+from archisync.cli.context import App, actor, app, one_or_all
 from archisync.cli.groups import command_group
 from archisync.rules.reasons import COLUMN_SHARES, SHARES, Limits
-from archisync.rules.synctypes import sync_type
+from archisync.rules.synctypes import SyncType, sync_type
 
 commands = command_group("When an export is held.")
 
@@ -102,11 +102,15 @@ def reset(
 def say_of_file(
     ctx: typer.Context,
     type_name: TypeArgument,
-    export: Annotated[Path, typer.Option("--export", metavar="FILE", help="The export to look at.")],
+    export: Annotated[
+        Path, typer.Option("--export", metavar="FILE", help="The export to look at, or a folder of old ones.")
+    ],
     agent: DataAgentOption = None,
     json: Json = False,
 ) -> None:
     """Judge a file as the guard would. Shows which rules came nearest, and writes nothing. Exit code 6 when it would be held.
+
+    Of a folder, each file is judged in the order of their times, against the last one that would not be held.
 
     Example: archisync guard test customers --agent anna.bianchi --export customers.csv
     """
@@ -117,10 +121,13 @@ def say_of_file(
 
     a = app(ctx)
     type_ = sync_type(type_name)
+    if export.is_dir():
+        _replay(a, type_, data_agent(type_, agent), export, json=json)
+        return
     found = preview_of(a, type_, data_agent(type_, agent), file=export)
     if json:
         hold = asdict(found.hold) if found.hold else None
-        a.output.json(would_be_held=hold, nearest=[asdict(near) for near in found.nearest])
+        a.output.json(would_be_held=hold, nearest=[asdict(near) for near in found.nearest], exports=[])
     else:
         a.output.line(f"held ({found.hold.rule}): {found.hold.message}" if found.hold else "it would be applied")
         if found.hold and found.hold.hint:
@@ -129,4 +136,24 @@ def say_of_file(
         rows = [[near.rule, near.column, near.share, near.limit] for near in found.nearest]
         a.output.table(["rule", "column", "saw %", "holds above %"], rows, empty="no rule saw anything")
     if found.hold:
+        raise typer.Exit(ExitCode.HELD)
+
+
+def _replay(a: App, type_: SyncType, agent_id: str, folder: Path, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from archisync.cli.diff import locked_agent
+    from archisync.sync.preview import replay
+
+    with locked_agent(a, type_, agent_id) as db:
+        found = list(replay(db, a.config, type_, agent_id, folder))
+    if json:
+        a.output.json(would_be_held=None, nearest=[], exports=[asdict(each) for each in found])
+    else:
+        rows = [
+            [each.name, each.written_at, each.seen, each.hold and each.hold.rule, each.hold and each.hold.message]
+            for each in found
+        ]
+        a.output.table(["export", "written", "rows", "would be held", "why"], rows, empty=f"no files in {folder}")
+    if any(each.hold for each in found):
         raise typer.Exit(ExitCode.HELD)

@@ -75,7 +75,8 @@ select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and 
          select from system.sync_state o
           where o.sync_type = s.sync_type and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)) as from_start
   from system.sync_state s
- where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
+ where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' is not null
+   and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
    and not coalesce((s.applied_source ->> 'shared')::boolean, false)
  order by s.agent_id limit 1
 """

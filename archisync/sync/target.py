@@ -60,6 +60,10 @@ class Target:
         self._compared = self.mine("t") + places
         self._others = True
 
+    def forget_stage(self) -> None:
+        """So that the same transaction may compare another export."""
+        self.db.execute(sql.SQL("drop table if exists pg_temp.{}, pg_temp.{}").format(STAGE, OTHERS))
+
     def staying(self) -> sql.Composable:
         """Whether the export has the row: it is in the stage, or it was not compared because its line is known."""
         if not self._others:

@@ -204,6 +204,11 @@ def around_a_ruined_export(site: Site) -> Iterator[Document]:
     path = site.ruin("luca.ferrari", "orders")
     yield site.shown("diff orders --agent luca.ferrari", code=ExitCode.HELD)
     yield site.shown(f"guard test orders --agent luca.ferrari --export {path}", code=ExitCode.HELD)
+    folder = site.exports / "old"
+    folder.mkdir()
+    shutil.copy(SAMPLES / "luca.ferrari" / "orders.csv", folder / "1.csv")
+    shutil.copy(path, folder / "2.csv")
+    yield site.shown(f"guard test orders --agent luca.ferrari --export {folder}", code=ExitCode.HELD)
     run = sync(site.db, site.config, "orders", "luca.ferrari")
     yield site.shown(f"held show {run.run_id}")
     site.cli("guard", "set", "orders", "rescaled", "30", "gross_amount")

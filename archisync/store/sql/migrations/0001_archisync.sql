@@ -262,10 +262,12 @@ create table system.sync_state (
 alter table system.sync_state alter column sync_type set (n_distinct = 6);
 -- The due query reads a range of this index: its cost grows with what is due, not with what exists. A pair whose run is not over is not due.
 create index sync_state_by_slot on system.sync_state (sync_type, system.or_never(last_slot_at)) where active and unfinished_run_id is null;
--- For whom else these very bytes were applied.
-create index sync_state_by_export on system.sync_state ((applied_source ->> 'sha256'), sync_type) where applied_source is not null;
--- Whose rows a new agent's first export nearly has.
-create index sync_state_by_least on system.sync_state ((applied_source ->> 'least_digest'), sync_type) where applied_source is not null;
+-- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has. Neither index can be taken for the
+-- other's question, which a planner without statistics would do.
+create index sync_state_by_export on system.sync_state ((applied_source ->> 'sha256'), sync_type)
+  where applied_source ->> 'sha256' is not null;
+create index sync_state_by_least on system.sync_state ((applied_source ->> 'least_digest'), sync_type)
+  where applied_source ->> 'least_digest' is not null;
 -- The unfinished runs of a type, so that the queue itself needs no index for it.
 create index sync_state_unfinished on system.sync_state (sync_type, unfinished_run_id) where unfinished_run_id is not null;
 create index sync_state_next on system.sync_state (sync_type, next_run_id) where next_run_id is not null;
