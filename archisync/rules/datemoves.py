@@ -29,7 +29,7 @@ FAR_DAYS = 360
 VERY_FAR_DAYS = 3 * 365
 LONGEST_TERM_YEARS = 3
 LONGEST_SHIFT_HOURS = 14
-LEAST_TO_AND_FRO, TO_AND_FRO_DAYS = 8, 7
+LEAST_TO_AND_FRO, TO_AND_FRO_DAYS, MANY_DISTANCES = 8, 7, 30
 """Dates that are written anew move on; some that move back, and by less than so many days, are corrections."""
 _QUARTER, _HOUR = timedelta(minutes=15), timedelta(hours=1)
 
@@ -163,7 +163,7 @@ def _to_and_fro(changed: ChangedRows, column: Column, local: Sequence[_Moved]) -
     back = sum(m.by < timedelta() for m in local)
     far = [m for m in local if abs(m.by) > timedelta(days=TO_AND_FRO_DAYS)]
     both_ways = at_least(back, len(local), 25) and at_least(len(local) - back, len(local), 25)
-    varied = at_least(len({m.by for m in far}), len(local), 50)
+    varied = len({m.by for m in far}) >= min(len(local) / 2, MANY_DISTANCES)
     if not both_ways or not varied or not at_least(len(far), len(local), 80):
         return None
     return _seen(changed, column, far, "moves to and fro", 50)

@@ -127,7 +127,7 @@ def _are_copies(changed: ChangedRows, column: Column, hits: Sequence[Cell], plac
     others = {side[place] for cell in hits for side in changed.rows[cell.row]}
     return (
         len({cell.new for cell in hits}) >= LEAST_COPIED
-        and len(others) > LEAST_COPIED
+        and len(others) >= LEAST_COPIED
         and at_least(len(hits), len(column.both), PURE_PERCENT)
     )
 

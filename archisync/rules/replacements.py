@@ -41,6 +41,8 @@ _SHORTEST = 4
 """Letters and digits below which two texts are alike by chance."""
 _WORDS = re.compile(r"[^\W\d_]{3}")
 _LONGEST_NUMBER = 16
+_LONGEST_GAP = 3
+"""A cell that had the number already does not change."""
 
 
 def replaced(changed: ChangedRows, column: Column) -> Suspicion | None:
@@ -158,10 +160,11 @@ def _series(changed: ChangedRows, values: Sequence[tuple[Cell, Value]]) -> list[
         )
     runs = [[numbers[0]]]
     for a, b in pairwise(numbers):
-        if b - a > 1:
+        if b - a > _LONGEST_GAP:
             runs.append([])
         runs[-1].append(b)
-    return [same[number] for number in max(runs, key=len)]
+    longest = max(runs, key=len)
+    return [same[number] for number in longest] if at_least(len(longest), longest[-1] - longest[0] + 1, 90) else []
 
 
 def _counted(value: Value) -> _Counted | None:

@@ -208,6 +208,7 @@ def around_a_ruined_export(site: Site) -> Iterator[Document]:
     folder.mkdir()
     shutil.copy(SAMPLES / "luca.ferrari" / "orders.csv", folder / "1.csv")
     shutil.copy(path, folder / "2.csv")
+    (folder / "3.csv").write_text('order_id,created_at\n1,"a "b" c"\n', "utf-8")
     yield site.shown(f"guard test orders --agent luca.ferrari --export {folder}", code=ExitCode.HELD)
     run = sync(site.db, site.config, "orders", "luca.ferrari")
     yield site.shown(f"held show {run.run_id}")
