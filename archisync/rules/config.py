@@ -27,7 +27,10 @@ AGENT_BOUND_S = 300
 """And while nobody waits. No run is begun later."""
 LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-CSV_ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "iso-8859-1", "iso-8859-15")
+CSV_ENCODINGS = (
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "cp1250", "cp1251", "cp1253"),
+    *("iso-8859-1", "iso-8859-15"),
+)
 
 
 class CsvDialect(NamedTuple):
@@ -165,7 +168,8 @@ class Config:
     csv_encoding = TypeSetting(
         "ARCHISYNC_CSV_ENCODING",
         choice({name: name for name in CSV_ENCODINGS}),
-        "`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `iso-8859-1` or `iso-8859-15`; else it is detected",
+        "`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `cp1250`, `cp1251`, `cp1253`, `iso-8859-1` or "
+        "`iso-8859-15`; else it is detected",
     )
     csv_quoting = TypeSetting(
         "ARCHISYNC_CSV_QUOTING",
