@@ -12,7 +12,7 @@ import pytest
 
 from archisync.store import agents
 from archisync.store.database import Database
-from tests.faults.badinput.cases import MIB, BadExport, Outcome, good_row, known_rows
+from tests.faults.badinput.cases import MIB, BadExport, Outcome, good_row, head, known_rows
 from tests.faults.badinput.site import (
     Said,
     assert_outcome,
@@ -201,7 +201,10 @@ def test_a_source_that_is_not_utf_8_fails_the_run_and_not_the_worker(
     assert (run.message or "").startswith(f"no export at {tmp_path}/��[31m/not-utf-8/customers.csv, nor")
     assert_shown_harmlessly(db, run, log, typed)
     (folder / "not-utf-8").mkdir()
-    (folder / "not-utf-8" / "customers.csv").write_text(known_rows())
+    own_rows = "".join(
+        good_row("customers", f"own-{number}") for number in range(3)
+    )  # those of another agent would be held
+    (folder / "not-utf-8" / "customers.csv").write_text(head("customers") + own_rows)
     run, log = do(db, config_for(shared_url, folder), "customers", "not-utf-8")
     assert (run.state, run.reason) == ("succeeded", "applied")
     assert_shown_harmlessly(db, run, log, typed)
