@@ -179,6 +179,8 @@ WRONG: list[Wrong] = [
     ("DELETE", "/runs", None, (405, "method-not-allowed", None), ("DELETE is not possible here", "")),
     ("POST", "/runs", {"type": "orders", "agent": "x"}, USAGE, ("there is no field agent", "allowed: type, agents, reason")),
     ("POST", "/runs", {}, USAGE, ("type is missing", "a sync type, or all")),
+    ("GET", "/runs?" + "&".join(1001 * ["state=failed"]), None, USAGE, ("state has 1001 items", "allowed: at most 1000")),
+    ("POST", "/runs", {"type": "orders", "agents": 1001 * ["a"]}, USAGE, ("agents has 1001 items", "allowed: at most 1000")),
     ("POST", "/runs", {"type": "orders", "agents": []}, USAGE, ("agents is []", f"allowed: a list of texts {TEXTS}")),
     ("POST", "/runs", {"type": "orders", "reason": 7}, USAGE, ("reason is 7", f"allowed: a text {TEXTS}")),
     ("POST", "/runs", {"type": "orders", "agents": ["nobody"]}, NOT_FOUND, ("there is no agent 'nobody'", "archisync agent list")),

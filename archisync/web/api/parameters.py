@@ -50,7 +50,7 @@ class Parameter:
     def read(self, given: Sequence[str]) -> Any:
         """The value of texts in a path or a query. Raises UsageError."""
         if self.kind == "texts":
-            return [self._one(text) for text in given]
+            return self.check(list(given))
         if len(given) > 1:
             raise UsageError(f"{self.name} comes twice", hint="send it once")
         text = given[0]
@@ -65,8 +65,10 @@ class Parameter:
         if value is None and self.nullable:
             return None
         if self.kind in ("texts", "integers"):
-            if not isinstance(value, list) or not 0 < len(value) <= MOST_ITEMS:
+            if not isinstance(value, list) or not value:
                 raise self._wrong(value)
+            if len(value) > MOST_ITEMS:
+                raise UsageError(f"{self.name} has {len(value)} items", hint=f"allowed: at most {MOST_ITEMS}")
             return [self._one(item) for item in value]
         if self.kind == "percents":
             if not isinstance(value, dict) or len(value) > MOST_ITEMS:
