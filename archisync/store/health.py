@@ -17,7 +17,8 @@ COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "
 _UP_TO = f"limit {COUNTED + 1}"
 _RUNS = "(not k.some_agent_is_paused or not exists (select from system.pauses_of(p.sync_type, p.agent_id)))"
 # Purpose: one row a type for `status`. Each figure is one end or a bounded range of an index, however many pairs and runs there are; an
-# ORDER BY below a LIMIT keeps the planner on the index, and so do both ends of a range: of a bare `<=` it expects a third of all pairs.
+# ORDER BY below a LIMIT keeps the planner on the index. Whether a pair is late is asked above it: the planner
+# expects few pairs in a range, and would sort all that are late.
 # Pairs of paused agents are neither stale nor failing: somebody wanted that.
 # `pairs_about` is what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope. Caller: type_health.
 # No locks.
@@ -29,19 +30,18 @@ select t.sync_type, s.enabled, s.interval_minutes,
                (select count(*) filter (where scope = 'shared') as shared, count(*) filter (where scope = 'agent') as own
                   from system.sync_types) k
          where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
-       (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
-           and system.or_never(p.last_slot_at) >= '-infinity'
-           and system.or_never(p.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)
-         order by system.or_never(p.last_slot_at) {_UP_TO}) x)
+       (select count(*) from (select p.last_slot_at from system.sync_state p
+           where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
+         order by system.or_never(p.last_slot_at) {_UP_TO}) x
+         where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes))
        + (select count(*) from (select p.last_slot_at from system.sync_state p
            where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is not null
          order by p.unfinished_run_id {_UP_TO}) x
          where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
        case when not s.enabled then 0 else (select count(*) from (
-         select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and system.or_never(p.last_success_at) >= '-infinity'
-           and system.or_never(p.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes) and {_RUNS}
-         order by system.or_never(p.last_success_at) {_UP_TO}) x)
+         select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active and {_RUNS}
+         order by system.or_never(p.last_success_at) {_UP_TO}) x
+         where system.or_never(x.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes))
        + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) > system.clock() + interval '1 minute' and {_RUNS}
          order by system.or_never(p.last_success_at) {_UP_TO}) x) end as stale,

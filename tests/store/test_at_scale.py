@@ -151,6 +151,20 @@ def test_naming_a_few_unhealthy_pairs_reads_only_a_few(connection: Database, res
     assert len(health.unhealthy_pairs(connection, limit=6)) == 6
 
 
+def test_when_everything_is_late_not_all_that_is_late_is_read(connection: Database) -> None:
+    whitelist_agents(connection, 5_000)
+    connection.execute(
+        "update system.sync_state set last_slot_at = system.clock() - interval '1 day', last_success_at = '2020-01-01'"
+    )
+    connection.execute("vacuum analyze system.sync_state")
+    row = connection.execute("explain (analyze, format json) " + health.SQL_TYPE_HEALTH).fetchone()
+    assert row is not None
+    assert read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 6 * 4 * (health.COUNTED + 1)
+    assert {(h.past_slot, h.stale) for h in health.type_health(connection) if h.sync_type == "orders"} == {
+        (health.COUNTED, health.COUNTED)
+    }
+
+
 def test_a_long_queue_that_is_not_in_the_statistics_is_not_walked(connection: Database) -> None:
     whitelist_agents(connection, 3_000)
     connection.execute("vacuum analyze")
