@@ -54,30 +54,38 @@ select coalesce(applied_source -> 'columns', '[]')
 """
 
 # Purpose: for whom else these very bytes were applied, but for agents who are known to share them; and whether it looks as if all agents
-# shared them from the start: they were that agent's first, and nobody has others. Caller: agent_with, for an export that changes most rows
+# shared them from the start: they were that agent's first, and nobody has others. All of them are asked for before the first is taken:
+# else a planner that expects many reads the agents in order until one has them. Caller: agent_with, for an export that changes most rows
 # of its pair. No locks.
 SQL_SAME_BYTES = """
-select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and not exists (
+with same as materialized (
+  select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) as first
+    from system.sync_state s
+   where s.sync_type = %(sync_type)s and s.applied_source ->> 'sha256' = %(sha256)s and s.agent_id <> %(agent_id)s and s.active
+     and not coalesce((s.applied_source ->> 'shared')::boolean, false))
+select s.agent_id, s.first and not exists (
          select from system.sync_state o
-          where o.sync_type = s.sync_type and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)
+          where o.sync_type = %(sync_type)s and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)
             and o.applied_source ->> 'sha256' <> %(sha256)s) as from_start
-  from system.sync_state s
- where s.sync_type = %(sync_type)s and s.applied_source ->> 'sha256' = %(sha256)s and s.agent_id <> %(agent_id)s and s.active
-   and not coalesce((s.applied_source ->> 'shared')::boolean, false)
+  from same s
  order by s.agent_id limit 1
 """
 
 # Purpose: whose rows a first export may nearly have. Of an agent with nine of ten rows in common, the row with the least digest is nearly
-# always one of them, and one of the first few in this export's order. `from_start`: as above. Caller: agent_with_least, once for each pair.
-# No locks.
+# always one of them, and one of the first few in this export's order. `from_start`, and why not at once the first: as above. Caller:
+# agent_with_least, once for each pair. No locks.
 SQL_SAME_LEAST = """
-select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) and not exists (
+with same as materialized (
+  select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) as first
+    from system.sync_state s
+   where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' is not null
+     and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
+     and not coalesce((s.applied_source ->> 'shared')::boolean, false))
+select s.agent_id, s.first and not exists (
          select from system.sync_state o
-          where o.sync_type = s.sync_type and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)) as from_start
-  from system.sync_state s
- where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' is not null
-   and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
-   and not coalesce((s.applied_source ->> 'shared')::boolean, false)
+          where o.sync_type = %(sync_type)s and o.active and o.known_rows > 0
+            and o.agent_id not in (s.agent_id, %(agent_id)s)) as from_start
+  from same s
  order by s.agent_id limit 1
 """
 
