@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -122,13 +123,13 @@ class Site:
         return self.folder / agent / f"{sync_type}.csv"
 
     def write(self, *, share_of_rows: float = 0.0, share_of_exports: float = 1.0) -> None:
-        """Write the exports: of a share of them, a share of the rows gets a new value."""
+        """Write the exports: of a share of them, a share of the rows, at least one, gets a new value."""
         changed = self._random.randrange(1, 10**6)
         for agent in self.ids:
             for sync_type, (_, columns) in TYPES.items():
                 if self._random.random() >= share_of_exports:
                     continue
-                those = set(self._random.sample(range(self.rows), round(share_of_rows * self.rows)))
+                those = set(self._random.sample(range(self.rows), ceil(share_of_rows * self.rows)))
                 lines = [",".join(name for name, _ in columns)]
                 lines += [line(sync_type, row, changed if row in those else 0) for row in range(self.rows)]
                 self.path(agent, sync_type).write_text("\n".join(lines) + "\n", "utf-8")
