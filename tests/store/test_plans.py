@@ -133,18 +133,24 @@ class Site:
 
     def read(self, act: Callable[[], object]) -> list[Step]:
         """What the statements of `act` read, in this database."""
+        self._until_written("the act begins", since=self._log.stat().st_size)  # so is what was done before
         begin = self._log.stat().st_size
         act()
-        with psycopg.connect(self.url, autocommit=True) as mark:  # the log is written in order
-            mark.execute("do $$ begin raise log 'the act is over'; end $$")
-        while not (text := self._from(begin)).endswith("}\n") or "the act is over" not in text:
-            continue
+        text = self._until_written("the act is over", since=begin)
         entries = [
             json.loads(line) for line in text.splitlines() if line.startswith("{")
         ]  # the first one may be the end of a line
         mine = [entry["message"] for entry in entries if entry.get("dbname") == self._name]
         plans = [json.loads(message.split("plan:", 1)[1]) for message in mine if "plan:" in message]
         return [step for plan in plans for step in steps(plan["Plan"], plan["Query Text"])]
+
+    def _until_written(self, mark: str, *, since: int) -> str:
+        """The log from there on, once it has this mark: it is written in order, and a little later."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"do $$ begin raise log '{mark}'; end $$".encode())
+        while not (text := self._from(since)).endswith("}\n") or mark not in text:
+            continue
+        return text
 
     def _from(self, begin: int) -> str:
         with self._log.open("rb") as log:
