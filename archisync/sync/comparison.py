@@ -108,8 +108,8 @@ class StagedComparison:
         return self._target.statement("select s.line_digest from {stage} s where s.ok"), {}
 
     def least_digest(self, last: str | None) -> str | None:
-        """Where the stage has the new lines alone, of those and the one before: that its row has left since is rare, and reading all rows
-        takes a third of such a sync."""
+        """Where the stage has the new lines alone, of those and the one before: that its row has left since is rare, and knowing it would
+        mean to read all rows."""
         if self.staged.loaded:
             return planning.least_digest(self._target)
         known = last if self.staged.known else None
