@@ -20,12 +20,13 @@ from archisync.web.api import problems
 from archisync.web.api.routes import PREFIX
 from archisync.web.api.table import endpoints
 from archisync.web.attempts import Attempts
-from archisync.web.calls import Call, Endpoint, Refusal, Services, endpoint
+from archisync.web.calls import Call, Endpoint, Failure, Refusal, Services, endpoint
 from archisync.web.connections import Connections
 from archisync.web.gate import PROBES, Gate
 from archisync.web.pages import look
 from archisync.web.pages import routes as pages
 from archisync.web.people import People, Role
+from archisync.web.together import Together
 from archisync.web.workforce import Workforce
 
 CONTRACT: tuple[tuple[str, str, Endpoint, Role], ...] = (
@@ -40,6 +41,8 @@ CONTRACT: tuple[tuple[str, str, Endpoint, Role], ...] = (
     ("POST", "/api/sync/auto-sync/stop", contract.auto_sync_stop, Role.OPERATOR),
     ("DELETE", "/api/sync/{type}/clear-db", contract.clear_db, Role.ADMIN),
 )
+PERSONAL = (f"{PREFIX}/me", f"{PREFIX}/openapi.json")
+"""Of what programs may read, the documents that depend on who asks, or by which address. All others are the same for everybody."""
 
 
 def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
@@ -51,6 +54,7 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
         people=People(config),
         attempts=Attempts(),
         workforce=Workforce(config),
+        together=Together(),
         log=events,
     )
 
@@ -61,11 +65,12 @@ def application(config: Config, *, log: EventLog | None = None) -> ASGIApp:
 
     faces = ((CONTRACT, contract.failed), (endpoints(), problems.failed))
     scraped = endpoint(services, _metrics, role=Role.READER, failed=contract.failed)
-    routes = [
-        Route(path, endpoint(services, act, role=role, failed=failed), methods=[method])
-        for face, failed in faces
-        for method, path, act, role in face
-    ]
+
+    def answered(method: str, path: str, act: Endpoint, role: Role, failed: Failure) -> Route:
+        shared = method == "GET" and path not in PERSONAL
+        return Route(path, endpoint(services, act, role=role, failed=failed, shared=shared), methods=[method])
+
+    routes = [answered(*row, failed) for face, failed in faces for row in face]
     app = Starlette(
         routes=[*routes, *_probes(services), Route("/metrics", scraped), *pages.routes(services)],
         lifespan=lifespan,

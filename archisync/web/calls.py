@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -35,6 +36,7 @@ from archisync.web.attempts import Attempts
 from archisync.web.connections import Connections
 from archisync.web.gate import SEEN, Seen, check_origin, header
 from archisync.web.people import People, Person, Role
+from archisync.web.together import Together
 from archisync.web.workforce import Workforce
 
 MOST_BYTES = 64 * 1024
@@ -68,6 +70,7 @@ class Services:
     people: People
     attempts: Attempts
     workforce: Workforce
+    together: Together[Response]
     log: EventLog
 
 
@@ -144,8 +147,10 @@ Failure = Callable[[Request, ArchisyncError, int], Response]
 """How a face of the panel (contract, API, pages) says that something failed."""
 
 
-def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) -> Asgi:
-    """The function for Starlette's route: checks who asks, reads the body, acts, and puts every error into words."""
+def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure, shared: bool = False) -> Asgi:
+    """The function for Starlette's route: checks who asks, reads the body, acts, and puts every error into words.
+
+    `shared`: the answer is the same for everybody who may ask, so those who ask at the same time share it."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -155,7 +160,10 @@ def endpoint(services: Services, act: Endpoint, *, role: Role, failed: Failure) 
                 raise Refusal(403, "this request does not come from a page of the panel", hint="reload the page")
             body = await read_body(request)
             call = Call(services=services, request=request, seen=request.scope[SEEN], person=person, body=body)
-            return await run_in_threadpool(attempt, request, lambda: act(call))
+            find = partial(run_in_threadpool, attempt, request, lambda: act(call))
+            question = (request.scope["path"], request.scope["query_string"])
+            response = await (services.together.answer(question, find) if shared else find())
+            return unchanged(request, response) or response
         except ClientDisconnect:
             return Response(status_code=400)
         except ArchisyncError as exc:
@@ -267,11 +275,17 @@ def etag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def tagged(call: Call, body: bytes, media_type: str, *, same: bytes | None = None) -> Response:
-    """The body with an ETag, or 304 when the client has it already. `same`: the part of the body that makes it another one."""
-    tag = etag(body if same is None else same)
-    headers = {"etag": tag, "cache-control": "no-cache, private", "vary": "Cookie, Authorization"}
-    wanted = [part.strip().removeprefix("W/") for part in (call.request.headers.get("if-none-match") or "").split(",")]
-    if call.request.method in ("GET", "HEAD") and tag in wanted:
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type=media_type, headers=headers)
+def tagged(body: bytes, media_type: str, *, same: bytes | None = None) -> Response:
+    """The body with an ETag. `same`: the part of the body that makes it another one."""
+    headers = {"etag": etag(body if same is None else same), "cache-control": "no-cache, private"}
+    return Response(body, media_type=media_type, headers={**headers, "vary": "Cookie, Authorization"})
+
+
+def unchanged(request: Request, response: Response) -> Response | None:
+    """304 instead of what the client has already."""
+    tag = response.headers.get("etag")
+    wanted = [part.strip().removeprefix("W/") for part in (request.headers.get("if-none-match") or "").split(",")]
+    if request.method not in ("GET", "HEAD") or tag not in wanted:
+        return None
+    headers = {name: response.headers[name] for name in ("etag", "cache-control", "vary")}
+    return Response(status_code=304, headers=headers)

@@ -68,7 +68,7 @@ def status(call: Call) -> Response:
         places = queued_runs.positions(db)
         types = {h.sync_type: _type(db, h, places.get(h.sync_type), limit) for h in health.type_health(db)}
     response = _done(currentSync=_current(running[0]) if running else None, types=types)
-    return tagged(call, bytes(response.body), "application/json")
+    return tagged(bytes(response.body), "application/json")
 
 
 def _current(run: Run) -> dict[str, Any]:

@@ -26,6 +26,8 @@ WINGS = ("web", "observe")
 BOUNDED = {
     "web.attempts.Attempts._wrong": "test_access.py: test_the_memory_for_wrong_tokens_is_bounded_and_forgets",
     "web.connections.Connections._free": "test_however_many_ask_at_once_few_connections_are_kept",
+    "web.together.Together._begun": "test_together.py: test_an_answer_is_begun_after_its_question_and_shared_by_all_who_asked_before",
+    "web.together.Together._next": "test_together.py: test_an_answer_is_begun_after_its_question_and_shared_by_all_who_asked_before",
 }
 """What lives as long as the process and can grow, and the test that drives it past its bound."""
 GROWING = {

@@ -78,7 +78,7 @@ def _endpoint(route: ApiRoute, call: Call) -> Response:
     if route.body is not None:
         given |= read_body(route.body, call.json())
     body = written(route.answer(call, given))
-    return tagged(call, body, JSON) if route.method == "GET" else _done(route, body)
+    return tagged(body, JSON) if route.method == "GET" else _done(route, body)
 
 
 def _done(route: ApiRoute, body: bytes) -> Response:

@@ -24,4 +24,4 @@ def endpoints() -> list[tuple[str, str, Endpoint, Role]]:
 
 def _openapi(call: Call) -> Response:
     document = described(ROUTES, server=call.seen.prefix + PREFIX)
-    return tagged(call, json.dumps(document).encode(), JSON)
+    return tagged(json.dumps(document).encode(), JSON)

@@ -96,7 +96,7 @@ class Links:
 
 
 def show(call: Call, db: Database, template: str, *, title: str, **facts: Any) -> Response:
-    """The page, or 304 when the browser has it as it is."""
+    """The page."""
     frame = {
         "person": call.person,
         "waiting": held.count_waiting(db, limit=HELD_COUNTED),
@@ -107,10 +107,8 @@ def show(call: Call, db: Database, template: str, *, title: str, **facts: Any) -
     note = _note(call)
     html = _render(template, call.seen, clock.now(db), call, {**frame, "title": title, "note": note, **facts})
     same = VOLATILE.sub(r"\1", html)
-    response = tagged(
-        call, html.encode(errors="replace"), "text/html; charset=utf-8", same=same.encode(errors="replace")
-    )
-    if note and response.status_code == 200:  # it is said once, and the browser must not keep it
+    response = tagged(html.encode(errors="replace"), "text/html; charset=utf-8", same=same.encode(errors="replace"))
+    if note:  # it is said once, and the browser must not keep it
         response.headers["cache-control"] = "no-store"
         del response.headers["etag"]
         response.delete_cookie(NOTE_COOKIE, path=call.seen.prefix or "/", httponly=True, samesite="strict")
