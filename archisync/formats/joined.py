@@ -30,10 +30,18 @@ class JoinedTable:
     def __init__(self, tables: Sequence[Table], paths: Sequence[Path]) -> None:
         self._tables = tables
         self.labels = tables[0].labels
-        self.detected = tables[0].detected
         for number, table in enumerate(tables[1:], 2):
             self._require_same(table, number)
         self._before = [0, *accumulate(map(_count_lines, paths[:-1]))]
+
+    @property
+    def detected(self) -> dict[str, str]:
+        """What was detected of all files; where they differ, each thing once."""
+        ways: dict[str, dict[str, None]] = {}
+        for table in self._tables:
+            for name, what in table.detected.items():
+                ways.setdefault(name, {})[what] = None
+        return {name: ", ".join(each) for name, each in ways.items()}
 
     @property
     def skipped(self) -> int:
@@ -60,7 +68,7 @@ class JoinedTable:
                 hint="let the ERP write all files of a date with the same columns",
             )
         for name in _SAME:
-            first, other_way = self.detected.get(name), table.detected.get(name)
+            first, other_way = self._tables[0].detected.get(name), table.detected.get(name)
             if first != other_way:
                 raise ExportError(
                     f"file {number} of the export has the {name} {other_way}, and the first has {first}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from archisync.base.errors import ExportError
@@ -81,11 +81,13 @@ class PlainLines(NamedTuple):
 class Table(Protocol):
     """An opened export. There is nothing to close: the file is open only while `rows()` is iterated.
 
-    `detected` is recorded with the run: `format`, and what else was detected, such as `encoding` and `delimiter`.
+    `detected` is recorded with the run: `format`, and what else was detected so far, such as `encoding` and `delimiter`.
     """
 
     labels: tuple[str, ...]
-    detected: dict[str, str]
+
+    @property
+    def detected(self) -> Mapping[str, str]: ...
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows in file order. They are read as they are needed, and each call starts from the first.

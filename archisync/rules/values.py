@@ -10,6 +10,8 @@
 * Timestamps are returned in UTC. An ambiguous local time (clocks go back) is the first of the two; a skipped one (clocks go forward) is
   read with the offset before the change.
 * Identifiers lose thousands dots only where a number would have them: `70.962`, but not `001.234`.
+
+Ways of writing other than those of a machine are noted, so that the run's record has them (`Notations`).
 """
 
 import re
@@ -24,7 +26,9 @@ from archisync.rules.typemodel import Kind
 
 Locale = Literal["iso", "it"]
 Value = str | Decimal | int | date | datetime | bool | None
-Parser = Callable[[str], Value]
+Notations = set[str]
+"""The unusual ways in which values were written, by an example or in words: `31.12.2025`, `vero`, `exponent`."""
+Parser = Callable[[str, Notations], Value]
 
 MAX_CELL_BYTES = 64 * 1024
 MAX_IDENTIFIER_CHARS = 256
@@ -68,11 +72,11 @@ def parse(kind: Kind, text: str, locale: Locale, zone: ZoneInfo) -> Value:
     cleaned, _ = clean(text)
     if cleaned is None:
         return False if kind is Kind.BOOLEAN else None
-    return parser(kind, locale, zone)(cleaned)
+    return parser(kind, locale, zone)(cleaned, set())
 
 
 def parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Parser:
-    """The function that parses the non-empty texts that `clean` returns, for a whole column."""
+    """The function that parses the non-empty texts that `clean` returns, for a whole column, and notes how they are written."""
     match kind:
         case Kind.TEXT:
             return _text
@@ -83,9 +87,9 @@ def parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Parser:
         case Kind.INTEGER:
             return _integer_iso if locale == "iso" else _integer_it
         case Kind.DATE:
-            return lambda text: _date(text, zone)
+            return lambda text, notations: _date(text, zone, notations)
         case Kind.TIMESTAMP:
-            return lambda text: _timestamp(text, zone)
+            return lambda text, notations: _timestamp(text, zone, notations)
         case Kind.BOOLEAN:
             return _boolean
         case _:
@@ -100,17 +104,20 @@ def _bad(text: str, why: str) -> BadValueError:
 # -- text, identifiers, booleans
 
 
-def _text(text: str) -> str:
+def _text(text: str, _: Notations) -> str:
     return text
 
 
 _DOTTED_ID = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 
 
-def _identifier(text: str) -> str:
+def _identifier(text: str, notations: Notations) -> str:
     if len(text) > MAX_IDENTIFIER_CHARS:
         raise _bad(text, f"is longer than {MAX_IDENTIFIER_CHARS} characters")
-    return text.replace(".", "") if _DOTTED_ID.fullmatch(text) else text
+    if not _DOTTED_ID.fullmatch(text):
+        return text
+    notations.add("thousands dots in identifiers")
+    return text.replace(".", "")
 
 
 _BOOLEANS = {
@@ -119,10 +126,16 @@ _BOOLEANS = {
 }
 
 
-def _boolean(text: str) -> bool:
-    value = _BOOLEANS.get(strip_accents(text).casefold())
+_USUAL_BOOLEANS = frozenset({"true", "false", "1", "0"})
+
+
+def _boolean(text: str, notations: Notations) -> bool:
+    folded = strip_accents(text).casefold()
+    value = _BOOLEANS.get(folded)
     if value is None:
         raise _bad(text, "is not yes or no")
+    if folded not in _USUAL_BOOLEANS:
+        notations.add(folded)
     return value
 
 
@@ -140,19 +153,35 @@ _DIGITS_IT = re.compile(r"(?:[0-9]+|[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+|(?: [0-9]{
 _PLAIN_ISO = re.compile(r"-?[0-9]{1,17}(?:\.[0-9]{1,12})?")  # nearly every cell; it is within all limits
 
 
-def _number_iso(text: str) -> Decimal:
+_UNUSUAL_NUMBER = re.compile(r"[^0-9.,-]|(?<!^)-")
+_UNUSUAL_SIGNS = {
+    " ": "blanks in numbers", "\N{MINUS SIGN}": "Unicode minus", "(": "brackets for a minus", "€": "currency", "%": "percent",
+    "e": "exponent", "E": "exponent",
+}  # fmt: skip
+
+
+def _note_number(text: str, notations: Notations) -> None:
+    if _UNUSUAL_NUMBER.search(text):
+        notations.update(name for sign, name in _UNUSUAL_SIGNS.items() if sign in text)
+        if text.rstrip("€% ")[-1] in "-\N{MINUS SIGN}":
+            notations.add("minus behind a number")
+
+
+def _number_iso(text: str, notations: Notations) -> Decimal:
     if _PLAIN_ISO.fullmatch(text):
         return _limited(Decimal(text), text)
     negative, digits = _undress(text)
     if not _DIGITS_ISO.fullmatch(digits) or digits[0] in "eE":
         raise _bad(text, "is not a number with a decimal point")
+    _note_number(text, notations)
     return _signed(digits.replace(" ", ""), text, negative=negative)
 
 
-def _number_it(text: str) -> Decimal:
+def _number_it(text: str, notations: Notations) -> Decimal:
     negative, digits = _undress(text)
     if not _DIGITS_IT.fullmatch(digits):
         raise _bad(text, "is not a number with a decimal comma")
+    _note_number(text, notations)
     return _signed(digits.replace(" ", "").replace(".", "").replace(",", "."), text, negative=negative)
 
 
@@ -204,14 +233,14 @@ def has_other_notation(text: str, locale: Locale) -> bool:
 _THREE_DECIMALS = re.compile(r"\.[0-9]{3}(?![0-9])")
 
 
-def _integer_iso(text: str) -> int:
+def _integer_iso(text: str, notations: Notations) -> int:
     if _THREE_DECIMALS.search(text):
         raise _bad(text, "may have a thousands dot, which is not clear where the dot is the decimal sign")
-    return _integer(_number_iso(text), text)
+    return _integer(_number_iso(text, notations), text)
 
 
-def _integer_it(text: str) -> int:
-    return _integer(_number_it(text), text)
+def _integer_it(text: str, notations: Notations) -> int:
+    return _integer(_number_it(text, notations), text)
 
 
 def _integer(value: Decimal, text: str) -> int:
@@ -249,26 +278,29 @@ _MONTHS = {
 }
 
 
-def _date(text: str, zone: ZoneInfo) -> date:
-    local = _moment(text, "a date")
+def _date(text: str, zone: ZoneInfo, notations: Notations) -> date:
+    local = _moment(text, "a date", notations)
     try:
         return (local.astimezone(zone) if local.tzinfo else local).date()
     except OverflowError as exc:
         raise _bad(text, "is out of range") from exc
 
 
-def _timestamp(text: str, zone: ZoneInfo) -> datetime:
-    local = _moment(text, "a time")
+def _timestamp(text: str, zone: ZoneInfo, notations: Notations) -> datetime:
+    local = _moment(text, "a time", notations)
     try:
         return (local if local.tzinfo else local.replace(tzinfo=zone)).astimezone(UTC)
     except OverflowError as exc:
         raise _bad(text, "is out of range") from exc
 
 
-def _moment(text: str, what: str) -> datetime:
+_MOMENTS = {_ISO_MOMENT: "2025-12-31", _DAY_FIRST: "31.12.2025", _COMPACT: "20251231", _NAMED_MONTH: "31-DIC-2025"}
+"""Each form, with what is noted of it."""
+
+
+def _moment(text: str, what: str, notations: Notations) -> datetime:
     """The moment as it is written: aware if it has an offset, else naive."""
-    patterns = (_ISO_MOMENT, _DAY_FIRST, _COMPACT, _NAMED_MONTH)
-    found = next((match for pattern in patterns if (match := pattern.fullmatch(text))), None)
+    found = next((match for pattern in _MOMENTS if (match := pattern.fullmatch(text))), None)
     month = None if found is None else _month(found["month"])
     if found is None or month is None:
         raise _bad(text, f"is not {what} (YYYY-MM-DD or DD/MM/YYYY)")
@@ -280,9 +312,12 @@ def _moment(text: str, what: str) -> datetime:
     hour, minute, second = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
     try:
         day = date(int(parts["year"]), month, int(parts["day"]))
-        return datetime.combine(day, time(hour, minute, second, microsecond, tzinfo=_offset(parts.get("offset"))))
+        moment = datetime.combine(day, time(hour, minute, second, microsecond, tzinfo=_offset(parts.get("offset"))))
     except ValueError:
         raise _bad(text, "is an impossible date or time") from None
+    if found.re is not _ISO_MOMENT and (found.re is not _DAY_FIRST or parts["sign"] == "."):
+        notations.add(_MOMENTS[found.re])
+    return moment
 
 
 def _month(text: str) -> int | None:

@@ -46,11 +46,13 @@ class Layout:
 
     `columns` are all key fields in key order, then the other fields that have a column, in the type's order. `positions[i]` is the
     table column of `columns[i]`, or -1 for a field without one: a part of the key, or one that is `owned`. `ignored` are unknown labels.
+    `alike` says which labels were understood although no known label is written so, as in `CITTA' for city`.
     """
 
     columns: tuple[Field, ...]
     positions: tuple[int, ...]
     ignored: tuple[str, ...]
+    alike: tuple[str, ...] = ()
 
     @property
     def found(self) -> list[str]:
@@ -98,8 +100,20 @@ def map_labels(
     _require_columns(labels, sync_type, found)
     columns = _ordered(sync_type, {*found, *owned})
     return Layout(
-        columns=columns, positions=tuple(found.get(field.name, -1) for field in columns), ignored=tuple(ignored)
+        columns=columns,
+        positions=tuple(found.get(field.name, -1) for field in columns),
+        ignored=tuple(ignored),
+        alike=_alike(labels, found, sync_type, extra_aliases),
     )
+
+
+def _alike(
+    labels: Sequence[str], found: Mapping[str, int], sync_type: SyncType, extra_aliases: Mapping[str, str]
+) -> tuple[str, ...]:
+    known = {label.casefold() for field in sync_type.fields for label in (field.name, *field.aliases)}
+    known.update(label.casefold() for label in extra_aliases)
+    written = {name: " ".join(labels[place].split()) for name, place in found.items()}
+    return tuple(f"{label} for {name}" for name, label in written.items() if label.casefold() not in known)
 
 
 def _names_by_label(sync_type: SyncType, extra_aliases: Mapping[str, str]) -> dict[str, str]:

@@ -25,12 +25,24 @@ from archisync.formats.rows import (
 )
 from archisync.rules import values
 from archisync.rules.synctypes import Field, Kind, SyncType
-from archisync.rules.values import BadValueError, Locale, Value, clean, has_other_notation, parse, parser
+from archisync.rules.values import (
+    BadValueError,
+    Locale,
+    Notations,
+    Parser,
+    Value,
+    clean,
+    has_other_notation,
+    parse,
+    parser,
+)
 from archisync.sync.labels import Layout, map_labels, needs_column
 
 _MAX_PLAIN_COLUMNS = 400  # a table of PostgreSQL has room for 1,600
 _SHOWN_CHARS = 40
 _NO_ALIASES: Mapping[str, str] = {}
+_DECIDING = ("format", "delimiter", "quoting")
+"""What was detected and decides, besides a line's text, about the row that the line becomes."""
 
 
 class Record(NamedTuple):
@@ -77,12 +89,20 @@ class RecordReader:
         """Empty cells of boolean columns, by field; a missing yes looks like a no."""
         self.other_notation: Counter[str] = Counter()
         """Numbers that were rejected because the other locale writes them so, by field."""
+        self.notations: Notations = set()
+        """Unusual ways in which values are written that were understood."""
         self.locale = reading.locale
         self._table = table
         self._lines = lines
         self._cells = reading.cells
         self._key_length = key_length
         self._plain = reading.plain
+
+    @property
+    def detected(self) -> dict[str, str]:
+        """How the export is written, as far as it has been read."""
+        found = {"labels": ", ".join(self.layout.alike), "notations": ", ".join(sorted(self.notations))}
+        return {**self._table.detected, **{name: what for name, what in found.items() if what}}
 
     @property
     def skipped(self) -> int:
@@ -154,6 +174,7 @@ class RecordReader:
         self.seen = self.quarantined = self.control_characters_removed = 0
         self.blank.clear()
         self.other_notation.clear()
+        self.notations.clear()
 
     def _one(self, row: RawRow | BadRow) -> Record | Quarantined | None:
         """None for a row of blank cells, which is no row."""
@@ -231,7 +252,7 @@ def read_records(
         locale,
         zone,
         tuple(extra_aliases.items()),  # in their order: the last of two labels that fold alike counts
-        tuple(sorted(table.detected.items())),
+        tuple((name, table.detected.get(name)) for name in _DECIDING),
         (lines.delimiter, lines.quoted) if lines else None,
         tuple(sorted(owned)),
     )
@@ -255,7 +276,7 @@ def _reading(
     locale: Locale,
     zone: ZoneInfo,
     aliases: tuple[tuple[str, str], ...],
-    detected: tuple[tuple[str, str], ...],
+    detected: tuple[tuple[str, str | None], ...],
     line_form: tuple[str, bool] | None,
     owned: tuple[str, ...],
 ) -> _Reading:
@@ -314,7 +335,7 @@ def _cell_reader(field: Field, sync_type: SyncType, locale: Locale, zone: ZoneIn
             if empty is False:
                 reader.blank[field.name] += 1
             return empty
-        return parse_literal(text) if type(cell) is NumberText else parse_text(text)
+        return (parse_literal if type(cell) is NumberText else parse_text)(text, reader.notations)
 
     return read
 
@@ -328,7 +349,7 @@ def _empty_value(field: Field, zone: ZoneInfo) -> Value:
     return parse(field.kind, field.empty, "iso", zone)
 
 
-def _literal_parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Callable[[str], Value]:
+def _literal_parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Parser:
     """The function for JSON number literals: their decimal sign is a dot, also where the export's locale is `it`."""
     if kind in (Kind.NUMBER, Kind.INTEGER):
         return parser(kind, "iso", zone)
@@ -336,14 +357,14 @@ def _literal_parser(kind: Kind, locale: Locale, zone: ZoneInfo) -> Callable[[str
     return _identifier_literal(parse_text) if kind is Kind.IDENTIFIER else parse_text
 
 
-def _identifier_literal(parse_text: Callable[[str], Value]) -> Callable[[str], Value]:
+def _identifier_literal(parse_text: Parser) -> Parser:
     """An id that went through a float has lost its trailing zeros (`54.280` → `54.28`), and nobody can restore them."""
 
-    def read(text: str) -> Value:
+    def read(text: str, notations: Notations) -> Value:
         if not text.isdecimal():
             raise BadValueError(
                 f"{text[:_SHOWN_CHARS]!r} is an identifier written as a number that is not whole; write it as text"
             )
-        return parse_text(text)
+        return parse_text(text, notations)
 
     return read

@@ -85,6 +85,8 @@ class RunRecord:
         self.warn("lost-columns", what.format(names), len(lost), columns=list(lost))
 
     def warn_about_rows(self, staged: Staged, records: RecordReader) -> None:
+        """After the export is read."""
+        self.export["detected"] = records.detected
         if staged.quarantined:
             message = f"{counted(staged.quarantined, 'row')} quarantined"
             if staged.keyless:

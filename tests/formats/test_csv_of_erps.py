@@ -47,14 +47,16 @@ def _cells(rows: Iterator[RawRow | BadRow]) -> list[tuple[str | None, ...] | str
         (b'"sep=;"\r\nid;name\r\n1;a b\r\n2;c\r\n', {"sep_line": "yes"}),
         (b"SEP=;\nCustomers\nid;name\n1;a b\n2;c\n", {"sep_line": "yes", "title_lines": "1"}),
         (b"id;name;\n1;a b\n2;c\n", {"trailing_delimiter": "header"}),
-        (b'id;name\n="1";=("a b")\n="2";"=""c"""\n', {}),
-        (b'id; name\n1; "a b"\n2;   c\n', {}),
-        (b'"id" ;"name"  \n"1"  ;"a b"\t\r\n"2" ; c\n', {}),
+        (b'id;name\n="1";=("a b")\n="2";"=""c"""\n', {"cells": '="text"'}),
+        (b'id; name\n1; a b\n2;   c\n', {}),
+        (b'id; name\n1; "a b"\n2;   c\n', {"cells": "blanks around quotes"}),
+        (b'id;name\n="1" ; "a b"\n"2" ;="c" \n', {"cells": '="text", blanks around quotes'}),
+        (b'"id" ;"name"  \n"1"  ;"a b"\t\r\n"2" ; c\n', {"cells": "blanks around quotes"}),
         (b"id;name\n1;a b\n2;c\n\x1a", {"line_end": "Ctrl-Z"}),
         (b"id;name\n1;a b\n2;c\n\x1a\x1a\x1a", {"line_end": "Ctrl-Z"}),
-        (b"id;name\r\n1;a b\r\n2;c\r\n\x1a\r\n", {}),
+        (b"id;name\r\n1;a b\r\n2;c\r\n\x1a\r\n", {"line_end": "Ctrl-Z"}),
         (b"id;name\r\r\n1;a b\r\r\n2;c\r\r\n", {"line_end": "CR CR LF"}),
-        (b"id;name\r1;a b\r2;c\r", {}),
+        (b"id;name\r1;a b\r2;c\r", {"line_end": "CR"}),
         ("id;name\n1;a b\n2;c\n".encode("utf-32"), {}),
         ("\ufeffid;name\r\n1;a b\r\n2;c\r\n".encode("utf-32-be"), {}),
         ("id;name\n1;a b\n2;c\n\x1a".encode("utf-16"), {"line_end": "Ctrl-Z"}),
@@ -65,6 +67,21 @@ def test_what_is_understood_without_a_setting(tmp_path: Path, content: bytes, re
     assert table.labels == ("id", "name")
     assert _cells(table.rows()) == _cells(table.rows_and_lines(None, None)) == [("1", "a b"), ("2", "c")]  # type: ignore[arg-type]
     assert {name: what for name, what in table.detected.items() if name not in _KNOWN} == recorded
+
+
+def test_what_looks_like_blanks_before_quotes_inside_a_cell_is_none(tmp_path: Path) -> None:
+    content = b'id;name\n1;"a; ""b"" ; ""c"" "\n2;"  ""c"""\n3;="c\n'
+    assert "cells" not in _read(_table(tmp_path, content)).detected
+    assert _read(_table(tmp_path, content + b'"4" ; "d"\n')).detected["cells"] == "blanks around quotes"
+
+
+def test_a_delimiter_that_is_only_tried_leaves_no_trace(tmp_path: Path) -> None:
+    assert "cells" not in _read(_table(tmp_path, b'id;name;c, "x"\n1;a;b\n')).detected
+
+
+def _read(table: CsvTable) -> CsvTable:
+    assert all(isinstance(row, RawRow) for row in table.rows())
+    return table
 
 
 def test_a_delimiter_at_the_end_of_every_row_is_no_cell(tmp_path: Path) -> None:

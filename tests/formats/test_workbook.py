@@ -329,4 +329,9 @@ def test_a_workbook_is_synced_like_any_other_export(connection: Database, databa
     ).fetchall()
     assert [tuple(row.values()) for row in found] == [("00017", "Roma", Decimal("1250.5"), date(2025, 12, 31))]
     assert run.export is not None
-    assert run.export["detected"] == {"format": "workbook", "sheet": "Clienti", "title_lines": "1"}
+    assert run.export["detected"] == {
+        "format": "workbook",
+        "sheet": "Clienti",
+        "title_lines": "1",
+        "labels": "CITTA' for city",
+    }

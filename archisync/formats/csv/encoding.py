@@ -88,9 +88,13 @@ def find_ending(path: Path, codec: str | None) -> Ending:
         doubled = first.endswith("\r") and file.readline(MAX_LINE_CHARS) == "\r\n"
     line_end = "\r" if first.endswith("\r") and not doubled else "\n"
     tail = _tail(path, encoding)
-    text = tail.rstrip(_DOS_END)
-    unusual = ["CR CR LF"] * doubled + ["Ctrl-Z"] * (text != tail)
-    return Ending(line_end, closed=text != tail or text.endswith(line_end), unusual=", ".join(unusual))
+    behind = tail[len(tail.rstrip(_DOS_END + "\r\n")) :]
+    found = {"CR CR LF": doubled, "CR": line_end == "\r", "Ctrl-Z": _DOS_END in behind}
+    return Ending(
+        line_end,
+        closed=behind.endswith((line_end, _DOS_END)),
+        unusual=", ".join(name for name, is_so in found.items() if is_so),
+    )
 
 
 def _width_of_characters(path: Path, codec: str | None) -> str:

@@ -70,6 +70,7 @@ class Lines:
         self._digests: LineDigests | None = None
         self.digest: bytes | None = None  # of the last record, when it is one line
         self.has_backslash_quotes = False  # somewhere so far
+        self.unusual: set[str] = set()  # what was understood in the records so far
         self.last_left_out = 0  # the number of the last line that was left out
         self.number = 0
         self.ended = False
@@ -88,6 +89,7 @@ class Lines:
         self.chars = 0
         self.quotes = 0
         self.excel = False  # whether a cell may be ="text"
+        self.spaced = False  # whether a blank may be before a cell's quotes
         self.has_escapes = False
         self.text = ""  # of the last line of the record
         self.opened: int | None = None  # the line whose quotes left a cell open, by counting
@@ -170,6 +172,7 @@ class Lines:
         self.quotes += line.count('"')
         self.has_backslash_quotes = self.has_backslash_quotes or '\\"' in line
         self.excel = self.excel or '="' in line or '=("' in line
+        self.spaced = self.spaced or ' "' in line
         if quotes % 2:
             self.opened = None if self.opened else self.number
         elif quotes and self.opened:

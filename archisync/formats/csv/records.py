@@ -16,6 +16,8 @@ MAX_CELL_CHARS = 1024 * 1024  # far more than the 64 KiB that a value may have, 
 _DOS_END = "\x1a"
 """Ctrl-Z, with which programs of the DOS age end a text. A line of it alone is blank."""
 _EXCEL_TEXT = re.compile(r'="(.*)"|=\("(.*)"\)', re.DOTALL)
+EXCEL, SPACED = '="text"', "blanks around quotes"
+"""What is noted of a record in `Lines.unusual`."""
 
 
 def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int, list[str] | str]]:
@@ -43,8 +45,10 @@ def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int
         except csv.Error as exc:
             cells = _with_blanks_after_quotes(lines, delimiter) or _malformed(exc, lines)
         else:
-            if lines.excel:
-                cells = [_unwrapped(cell) if cell.startswith("=") else cell for cell in cells]
+            if lines.spaced and SPACED not in lines.unusual:
+                _note_blanks_before_quotes(lines, delimiter)
+        if lines.excel and not isinstance(cells, str):
+            cells = [_unwrapped(cell, lines) if cell.startswith("=") else cell for cell in cells]
         if lines.has_escapes and not isinstance(cells, str):
             cells = [shown(cell) for cell in cells]
         if isinstance(cells, str) or any(cell.strip().strip(_DOS_END) for cell in cells):
@@ -53,31 +57,55 @@ def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int
 
 def _with_blanks_after_quotes(lines: Lines, delimiter: str) -> list[str]:
     """The cells of a record of one line in which only blanks are between a closing quote and a delimiter; none if that is not so."""
+    found = _loose_cells(lines, delimiter)
+    if found:
+        lines.unusual.add(SPACED)
+    return [cell[2] if cell[1] is None else cell[1].replace('""', '"') for cell in found]
+
+
+def _note_blanks_before_quotes(lines: Lines, delimiter: str) -> None:
+    if _blanks_before_quotes(delimiter).search(lines.text) and any(
+        cell[1] is not None and cell[0].startswith(" ") for cell in _loose_cells(lines, delimiter)
+    ):
+        lines.unusual.add(SPACED)
+
+
+def _loose_cells(lines: Lines, delimiter: str) -> list[re.Match[str]]:
+    """The cells of a record of one line, with blanks around quotes; none if something else is beside the quotes."""
     if lines.lines != 1 or lines.opened is not None or len(lines.text) > MAX_CELL_CHARS:
         return []
     text = lines.text.rstrip("\r\n")
     pattern = _loose_cell(delimiter)
-    cells: list[str] = []
+    cells: list[re.Match[str]] = []
     place = -1
     while place < len(text):
         found = pattern.match(text, place + 1)
         if found is None:
             return []
-        cells.append(found[2].lstrip(" ") if found[1] is None else found[1].replace('""', '"'))
+        cells.append(found)
         place = found.end()
     return cells
+
+
+@cache
+def _blanks_before_quotes(delimiter: str) -> re.Pattern[str]:
+    """Where a cell may begin with blanks and quotes; it may also be within a cell."""
+    return re.compile(f'(?:^|{re.escape(delimiter)}) +"')
 
 
 @cache
 def _loose_cell(delimiter: str) -> re.Pattern[str]:
     end = re.escape(delimiter)
     blanks = "[ \t]*" if delimiter != "\t" else " *"
-    return re.compile(rf'(?: *"((?:[^"]|"")*)"{blanks}|([^"\r{end}]*))(?={end}|\Z)')
+    return re.compile(rf'(?: *"((?:[^"]|"")*)"{blanks}| *((?:[^" \r{end}][^\r{end}]*)?))(?={end}|\Z)')
 
 
-def _unwrapped(cell: str) -> str:
-    found = _EXCEL_TEXT.fullmatch(cell)
-    return (found[1] or found[2] or "").replace('""', '"') if found else cell
+def _unwrapped(cell: str, lines: Lines) -> str:
+    found = _EXCEL_TEXT.fullmatch(cell.rstrip())
+    if found is None:
+        return cell
+    lines.unusual.add(EXCEL)
+    return (found[1] or found[2] or "").replace('""', '"')
 
 
 def _malformed(exc: csv.Error, lines: Lines) -> str:

@@ -52,11 +52,12 @@ class CsvTable:
         self._line_end = ending.line_end
         self._encoding = checked_codec(path, codec) if codec else detected_codec(path)
         self._header = find_header(self._opened, dialect, required)
+        self._unusual: set[str] = set()
         self.delimiter = self._header.delimiter
         self._ignored = IgnoredRows(dialect.ignored, self.delimiter) if dialect.ignored else None
         self.labels, trailing = self._without_trailing(self._header.labels)
-        self.detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
-        self.detected["quoting"] = "backslash" if dialect.escaped else "double" if dialect.quoted else "none"
+        self._detected = {"format": "csv", "encoding": self._encoding, "delimiter": DELIMITERS[self.delimiter]}
+        self._detected["quoting"] = "backslash" if dialect.escaped else "double" if dialect.quoted else "none"
         oddities = {
             "line_end": ending.unusual,
             "final_line_end": "" if ending.closed else "missing",
@@ -65,7 +66,13 @@ class CsvTable:
             "trailing_delimiter": trailing,
             "configured": ", ".join(dialect.given),
         }
-        self.detected |= {name: what for name, what in oddities.items() if what}
+        self._detected |= {name: what for name, what in oddities.items() if what}
+
+    @property
+    def detected(self) -> dict[str, str]:
+        """How the file is written, as far as it has been read."""
+        cells = ", ".join(sorted(self._unusual))
+        return self._detected | ({"cells": cells} if cells else {})
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows after the header, without blank lines. A row with too few or too many cells is a BadRow.
@@ -129,6 +136,7 @@ class CsvTable:
     def _data(self, lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
         """The records after the header."""
         skip_to(lines, self._header.line)
+        lines.unusual = self._unusual
         found = records(lines, self.delimiter, quoted=self.quoted)
         next(found)
         return found
