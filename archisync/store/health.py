@@ -17,8 +17,8 @@ COUNTS = ("pairs", "past_slot", "stale", "failing", "degraded", "backing_off", "
 _UP_TO = f"limit {COUNTED + 1}"
 _RUNS = "(not k.some_agent_is_paused or not exists (select from system.pauses_of(p.sync_type, p.agent_id)))"
 # Purpose: one row a type for `status`. Each figure is one end or a bounded range of an index, however many pairs and runs there are; an
-# ORDER BY below a LIMIT keeps the planner on the index. Whether a pair is late is asked above it: the planner
-# expects few pairs in a range, and would sort all that are late.
+# ORDER BY below a LIMIT keeps the planner on the index. Whether a pair is late is asked above it, since the planner expects few pairs in a
+# range and would sort all that are late; and not at all when the pair that would be late first (`o`) is not.
 # Pairs of paused agents are neither stale nor failing: somebody wanted that.
 # `pairs_about` is what ANALYZE found last: every agent on the whitelist has one active pair of each type of its scope. Caller: type_health.
 # No locks.
@@ -30,41 +30,40 @@ select t.sync_type, s.enabled, s.interval_minutes,
                (select count(*) filter (where scope = 'shared') as shared, count(*) filter (where scope = 'agent') as own
                   from system.sync_types) k
          where c.oid = 'system.sync_state_by_success'::regclass) as pairs_about,
-       (select count(*) from (select p.last_slot_at from system.sync_state p
+       case when o.slot > k.now - s.every then 0 else (select count(*) from (select p.last_slot_at from system.sync_state p
            where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
          order by system.or_never(p.last_slot_at) {_UP_TO}) x
-         where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes))
+         where system.or_never(x.last_slot_at) <= k.now - s.every) end
        + (select count(*) from (select p.last_slot_at from system.sync_state p
            where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is not null
          order by p.unfinished_run_id {_UP_TO}) x
-         where system.or_never(x.last_slot_at) <= system.clock() - make_interval(mins => s.interval_minutes)) as past_slot,
-       case when not s.enabled then 0 else (select count(*) from (
+         where system.or_never(x.last_slot_at) <= k.now - s.every) as past_slot,
+       case when not s.enabled or o.success > k.now - 2 * s.every then 0 else (select count(*) from (
          select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active and {_RUNS}
          order by system.or_never(p.last_success_at) {_UP_TO}) x
-         where system.or_never(x.last_success_at) <= system.clock() - 2 * make_interval(mins => s.interval_minutes))
-       + (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and system.or_never(p.last_success_at) > system.clock() + interval '1 minute' and {_RUNS}
+         where system.or_never(x.last_success_at) <= k.now - 2 * s.every) end
+       + case when not s.enabled then 0 else (select count(*) from (
+         select from system.sync_state p where p.sync_type = t.sync_type and p.active
+           and system.or_never(p.last_success_at) > k.now + interval '1 minute' and {_RUNS}
          order by system.or_never(p.last_success_at) {_UP_TO}) x) end as stale,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and p.consecutive_failures > 0 and {_RUNS} order by p.consecutive_failures {_UP_TO}) x) as failing,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
            and p.consecutive_failures >= 3 and {_RUNS} order by p.consecutive_failures {_UP_TO}) x) as degraded,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.active
-           and p.backoff_until > system.clock() and {_RUNS} order by p.backoff_until {_UP_TO}) x) as backing_off,
+           and p.backoff_until > k.now and {_RUNS} order by p.backoff_until {_UP_TO}) x) as backing_off,
        (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
            and system.or_never(p.last_success_at) > '-infinity'
          order by system.or_never(p.last_success_at) desc limit 1) as newest_success_at,
-       (select p.last_success_at from system.sync_state p where p.sync_type = t.sync_type and p.active
-         order by system.or_never(p.last_success_at) limit 1) as oldest_success_at,
+       nullif(o.success, '-infinity') as oldest_success_at,
        case when s.enabled then least(
-         (select coalesce(p.last_slot_at + make_interval(mins => s.interval_minutes), system.clock())
-            from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.unfinished_run_id is null
-                   order by system.or_never(q.last_slot_at) {_UP_TO}) p
-           where (p.backoff_until is null or p.backoff_until <= system.clock())
-             and {_RUNS}
-           order by system.or_never(p.last_slot_at) limit 1),
-         (select min(greatest(p.last_slot_at + make_interval(mins => s.interval_minutes), p.backoff_until))
-            from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.backoff_until > system.clock()
+         (select coalesce(p.last_slot_at + s.every, k.now)
+            from (select *, system.or_never(q.last_slot_at) as slot from system.sync_state q
+                   where q.sync_type = t.sync_type and q.active and q.unfinished_run_id is null order by slot {_UP_TO}) p
+           where (p.backoff_until is null or p.backoff_until <= k.now) and {_RUNS}
+           order by p.slot limit 1),
+         (select min(greatest(p.last_slot_at + s.every, p.backoff_until))
+            from (select * from system.sync_state q where q.sync_type = t.sync_type and q.active and q.backoff_until > k.now
                    order by q.backoff_until {_UP_TO}) p
            where {_RUNS})) end as next_due_at,
        (select count(*) from (select from system.sync_state p where p.sync_type = t.sync_type and p.unfinished_run_id is not null
@@ -79,8 +78,14 @@ select t.sync_type, s.enabled, s.interval_minutes,
          order by h.agent_id {_UP_TO}) x) as held,
        exists (select from system.pauses_of(t.sync_type, null)) as paused
   from system.sync_types t
-  join system.sync_settings s using (sync_type)
- cross join (select exists (select from system.pauses where agent_id is not null) as some_agent_is_paused) k
+  join (select *, make_interval(mins => interval_minutes) as every from system.sync_settings) s using (sync_type)
+ cross join (select system.clock() as now, exists (select from system.pauses where agent_id is not null) as some_agent_is_paused offset 0) k
+ cross join lateral (
+   select (select system.or_never(p.last_slot_at) from system.sync_state p
+            where p.sync_type = t.sync_type and p.active and p.unfinished_run_id is null
+            order by system.or_never(p.last_slot_at) limit 1) as slot,
+          (select system.or_never(p.last_success_at) from system.sync_state p where p.sync_type = t.sync_type and p.active
+            order by system.or_never(p.last_success_at) limit 1) as success offset 0) o
  order by t.level, t.sync_type
 """  # noqa: S608 - the one part is a constant of this module
 _NOT_PAUSED = """(not c.some_agent_is_paused
