@@ -9,6 +9,7 @@ import typer
 from archisync.base.text import counted, seconds
 from archisync.cli.arguments import AgentOption, Json, TypeOption
 from archisync.cli.context import app
+from archisync.rules.forecast import ESTIMATED
 from archisync.rules.synctypes import sync_type
 from archisync.rules.times import parse_span
 
@@ -69,6 +70,8 @@ def _show(output: Output, found: Forecast) -> None:
         output.line(f"already queued: {waiting}; {found.queued_s / 60:.1f} min of work for the first hours")
     if found.assumed:
         output.line(f"note: {', '.join(found.assumed)} never ran: their duration is assumed")
+    if found.estimated:
+        output.line(f"note: the runs are {ESTIMATED}")
     for note in found.notes:
         output.line(f"warning: {note}")
     if found.keeps_up:

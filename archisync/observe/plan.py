@@ -31,7 +31,9 @@ def forecast(db: Database, *, type_name: str | None, agent_id: str | None, span:
     groups = timetable.due_groups(db, sync_type=type_name, agent_id=agent_id)
     queued = timetable.queued(db, sync_type=type_name, agent_id=agent_id)
     measured = timetable.durations(db)
-    return make_forecast(groups, measured, now=now, span=span, workers=workers, queued=queued)
+    return make_forecast(
+        groups, measured, now=now, span=span, workers=workers, queued=queued.runs, queued_about=queued.about
+    )
 
 
 def workers_of(config: Config) -> list[LiveWorker]:
@@ -52,5 +54,16 @@ def workers_alive(config: Config) -> int:
 
 def document(found: Forecast) -> dict[str, Any]:
     """What `plan --json` prints."""
-    names = ("now", "workers", "durations_s", "assumed", "queued", "queued_s", "hours", "notes", "keeps_up")
+    names = (
+        "now",
+        "workers",
+        "durations_s",
+        "assumed",
+        "queued",
+        "queued_s",
+        "hours",
+        "estimated",
+        "notes",
+        "keeps_up",
+    )
     return {name: getattr(found, name) for name in names}

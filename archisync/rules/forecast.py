@@ -16,18 +16,21 @@ from archisync.base.text import counted
 from archisync.rules.synctypes import SYNC_TYPES, Scope, sync_type
 
 HOUR = timedelta(hours=1)
+ESTIMATED = "estimated from a sample, since there are too many to count each"
+"""What a person reads beside numbers that are."""
 ASSUMED_S = 5.0
 """Duration of a run of a type that never ran; the forecast says that it is assumed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DueGroup:
-    """`pairs` of one type that are due in the same minute, and every interval after it."""
+    """`pairs` of one type that are due in the same minute, and every interval after it. `about`: so many by an estimate."""
 
     sync_type: str
     interval_minutes: int
     due_at: datetime
     pairs: int
+    about: bool = False
 
 
 @dataclass(kw_only=True)
@@ -48,8 +51,8 @@ class Hour:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """`queued`: runs that already wait, by type; `queued_s`: their work. `assumed`: types whose duration is a guess. `notes`: sentences
-    that say where the workers can't keep up."""
+    """`queued`: runs that already wait, by type; `queued_s`: their work. `assumed`: types whose duration is a guess. `estimated`: runs
+    were estimated from a sample, since they are too many to count each. `notes`: sentences that say where the workers can't keep up."""
 
     now: datetime
     hours: Sequence[Hour]
@@ -58,6 +61,7 @@ class Forecast:
     workers: int
     durations_s: Mapping[str, float]
     assumed: Sequence[str]
+    estimated: bool
     notes: Sequence[str]
 
     @property
@@ -73,6 +77,7 @@ def make_forecast(
     span: timedelta,
     workers: int,
     queued: Mapping[str, int],
+    queued_about: bool = False,
 ) -> Forecast:
     """The forecast for `span` from `now` on. `queued`: runs that already wait, by type. `workers`: with 0, no work is done."""
     types = sorted({g.sync_type for g in groups} | set(queued), key=_place)
@@ -80,6 +85,10 @@ def make_forecast(
     hours = _hours(now, span)
     for group in groups:
         _add_slots(hours, group, now, now + span)
+    about = {g.sync_type for g in groups if g.about}
+    for hour in hours:
+        hour.runs |= {name: roughly(runs) for name, runs in hour.runs.items() if name in about}
+    queued = {name: roughly(runs) for name, runs in queued.items()} if queued_about else queued
     queued_s = sum(runs * durations[name] for name, runs in queued.items())
     _add_work(hours, durations, workers, queued_s)
     return Forecast(
@@ -90,8 +99,14 @@ def make_forecast(
         workers=workers,
         durations_s=durations,
         assumed=[name for name in types if measured_s.get(name) is None],
+        estimated=bool(about) or queued_about,
         notes=[*_overload_notes(hours, workers, queued_s), *_interval_notes(groups, durations)],
     )
+
+
+def roughly(number: int) -> int:
+    """An estimated number, with no more digits than are known."""
+    return int(float(f"{number:.2g}"))
 
 
 def _place(type_name: str) -> tuple[int, str]:

@@ -1,24 +1,19 @@
-"""The workers that Redis knows, and what they have to do the coming day. A Redis that hangs must not hold a page up."""
+"""The workers that Redis knows. A Redis that hangs must not hold a page up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from archisync.base.errors import ArchisyncError
 from archisync.base.text import with_hint
 from archisync.observe import plan
 from archisync.queue.workers import LiveWorker
 from archisync.rules.config import Config
-from archisync.rules.forecast import Forecast
-from archisync.store.database import connected
 from archisync.web.background import Background
 
 PATIENCE_S = 1.0
 """For an answer, before a page is shown without it."""
 STAFF_FRESH_S = 2.0
-DAY_FRESH_S = 60.0
-"""A forecast reads all pairs: of a million agents, some seconds. So one serves all pages for a while."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,17 +34,11 @@ class Workforce:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._staff = Background(self._ask_redis, fresh_s=STAFF_FRESH_S, patience_s=PATIENCE_S)
-        self._day = Background(self._forecast, fresh_s=DAY_FRESH_S, patience_s=PATIENCE_S)
 
     def staff(self) -> Staff:
         """Who is alive."""
         found, is_fresh = self._staff.answer()
         return found if found is not None and is_fresh else Staff(workers=None, note="Redis does not answer")
-
-    def day(self) -> Forecast | None:
-        """The forecast for the coming day, up to some minutes old; None while the first one is being calculated. Raises database errors,
-        and UnreachableError when Redis does not say how many workers there are."""
-        return self._day.answer()[0]
 
     def _ask_redis(self) -> Staff:
         try:
@@ -57,10 +46,3 @@ class Workforce:
         except ArchisyncError as exc:
             return Staff(workers=None, note=with_hint(exc.message, exc.hint))
         return Staff(workers=tuple(found), note=None if found else "no worker is alive")
-
-    def _forecast(self) -> Forecast:
-        workers = plan.workers_alive(self._config)
-        with connected(
-            self._config.database_url, purpose="web plan", answer_timeout_s=self._config.database_timeout_s
-        ) as db:
-            return plan.forecast(db, type_name=None, agent_id=None, span=timedelta(days=1), workers=workers)

@@ -21,7 +21,7 @@ API = "/api/v1"
 RATE, SECONDS, CLIENTS = 200, 60, 20
 SLOWEST_MS, SLOWER = 150, 2
 PATIENCE_S = 1.0
-"""An answer that takes longer is measured once: a forecast reads all pairs, for ten seconds and more."""
+"""An answer that takes longer is measured once."""
 QUERIES = {
     "/runs": (
         "",

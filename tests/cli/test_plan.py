@@ -1,14 +1,20 @@
 """`plan`: the coming runs and the load, as a person reads them."""
 
+import asyncio
 import json
+import os
 
 import pytest
 
-from archisync.store import agents
+from archisync.rules.config import Config
+from archisync.store import agents, timetable
 from archisync.store.database import Database
+from archisync.web.app import application
+from tests.cli.conftest import Typed
 from tests.cli.rows import AT_NOON, NOW
 from tests.conftest import Cli
-from tests.support.rows import add_run
+from tests.support.panel import TOKEN, TOKENS, inside
+from tests.support.rows import add_run, whitelist_agents
 
 
 @pytest.fixture
@@ -108,3 +114,23 @@ def test_plan_without_redis_names_the_option_that_needs_none(cli: Cli, site: Dat
     assert done.stderr.endswith("hint: archisync plan --workers 2   (asks no Redis how many are alive)\n")
     assert cli("plan", "--workers", "2", env=away).returncode == 0
     assert not site.closed
+
+
+def test_what_is_estimated_is_said(
+    typed: Typed, connection: Database, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many agents a sample of the pairs is read."""
+    monkeypatch.setattr(timetable, "WHOLE", 0)
+    monkeypatch.setattr(timetable, "SAMPLED_PAGES", 3)
+    for name, value in (("DATABASE_URL", database_url), ("REDIS_URL", redis_url)):
+        monkeypatch.setenv(f"ARCHISYNC_{name}", value)
+    whitelist_agents(connection, 100)
+    said = "are estimated from a sample, since there are too many to count each"
+    assert f"note: the runs {said}\n" in typed("plan", "--workers", "1")[1]
+    assert said not in typed("plan", "--workers", "1", "--agent", "a1")[1]
+
+    async def page() -> str:
+        async with inside(application(Config.from_environment(dict(os.environ) | TOKENS)), TOKEN) as client:
+            return (await client.get("/plan")).text
+
+    assert f"The runs {said}." in asyncio.run(page())

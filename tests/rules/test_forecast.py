@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archisync.cli.plan import bar
-from archisync.rules.forecast import DueGroup, Forecast, make_forecast
+from archisync.rules.forecast import HOUR, DueGroup, Forecast, make_forecast
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ORDERS_S: dict[str, float | None] = {"orders": 6.0}
@@ -86,6 +86,19 @@ def test_runs_that_take_longer_than_their_intervals_are_noted() -> None:
     assert found.notes == [
         "an agent's types take 1.1 times as long as their intervals allow, one after the other: set longer intervals"
     ]
+
+
+def test_an_estimate_is_said_and_shows_no_more_digits_than_are_known() -> None:
+    sampled = DueGroup(sync_type="orders", interval_minutes=60, due_at=NOW, pairs=12_345, about=True)
+    found = forecast(sampled, group(7, minutes=60, name="prices"))
+    assert [h.runs for h in found.hours] == [{"orders": 12_000, "prices": 7}] * 3
+    assert found.estimated
+    assert not forecast(group(12_345)).estimated
+    waiting = make_forecast(
+        [group(1)], ORDERS_S, now=NOW, span=HOUR, workers=1, queued={"orders": 98_765}, queued_about=True
+    )
+    assert (waiting.queued, waiting.queued_s, waiting.estimated) == ({"orders": 99_000}, 99_000 * 6.0, True)
+    assert [h.runs for h in waiting.hours] == [{"orders": 6}]
 
 
 def test_the_duration_of_a_type_that_never_ran_is_assumed() -> None:

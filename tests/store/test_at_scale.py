@@ -1,5 +1,6 @@
 """What people ask costs as much as it shows: no statement walks over all pairs or all runs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -134,6 +135,27 @@ def read(plan: dict[str, Any], table: str) -> int:
     return own + sum(read(part, table) for part in plan.get("Plans", ()))
 
 
+def test_a_forecast_reads_a_sample_of_many_pairs_and_says_so(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pairs() -> dict[tuple[str, bool], int]:
+        found = Counter[tuple[str, bool]]()
+        for group in timetable.due_groups(large, sync_type=None, agent_id=None):
+            found[group.sync_type, group.about] += group.pairs
+        return found
+
+    few = {("prices", False): 1, ("products", False): 1}
+    many = ("orders", "customers", "ddt", "invoices")
+    assert pairs() == {**few, **{(name, False): AGENTS for name in many}}
+    monkeypatch.setattr(timetable, "SAMPLED_PAGES", 60)
+    found = pairs()
+    assert found.keys() == {*few, *((name, True) for name in many)}
+    assert all(found[name] == number for name, number in few.items())
+    assert all(0.7 * AGENTS < found[name, True] < 1.4 * AGENTS for name in many), found
+    params: dict[str, Any] = {"sync_type": None, "pages": 60, "whole": 100}
+    row = large.execute("explain (analyze, format json) " + timetable.SQL_DUE_GROUPS, params).fetchone()
+    assert row is not None
+    assert read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 4 * 101 + AGENTS  # and not 4 * AGENTS
+
+
 @pytest.mark.parametrize("resting", [True, False])
 def test_naming_a_few_unhealthy_pairs_reads_only_a_few(connection: Database, resting: bool) -> None:
     whitelist_agents(connection, 400)
@@ -163,9 +185,18 @@ def test_when_everything_is_late_not_all_that_is_late_is_read(connection: Databa
     assert {(h.past_slot, h.stale) for h in health.type_health(connection) if h.sync_type == "orders"} == {
         (health.COUNTED, health.COUNTED)
     }
+    connection.execute("update system.sync_state set last_slot_at = system.clock(), last_success_at = system.clock()")
+    row = connection.execute("explain (analyze, format json) " + health.SQL_TYPE_HEALTH).fetchone()
+    assert row is not None
+    assert (
+        read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 4 * (health.COUNTED + 1) + 100
+    )  # only the pairs are counted
+    assert {(h.past_slot, h.stale) for h in health.type_health(connection)} == {(0, 0)}
 
 
-def test_a_long_queue_that_is_not_in_the_statistics_is_not_walked(connection: Database) -> None:
+def test_a_long_queue_that_is_not_in_the_statistics_is_not_walked(
+    connection: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whitelist_agents(connection, 3_000)
     connection.execute("vacuum analyze")
     while queued_runs.insert_due(connection, limit=1_000, batch=100)[0]:
@@ -182,3 +213,8 @@ def test_a_long_queue_that_is_not_in_the_statistics_is_not_walked(connection: Da
         assert "queued_runs" not in set(scanned(plan))
         assert read(plan, "queued_runs") <= 200
     assert {h.queued for h in health.type_health(connection) if h.sync_type in ("orders", "ddt")} == {health.COUNTED}
+    assert timetable.queued(connection, sync_type="ddt", agent_id=None) == ({"ddt": 3_000}, False)
+    monkeypatch.setattr(timetable, "SAMPLED_PAGES", 30)
+    waiting = timetable.queued(connection, sync_type="ddt", agent_id=None)
+    assert waiting.about
+    assert 1_500 < waiting.runs["ddt"] < 6_000

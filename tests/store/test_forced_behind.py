@@ -100,7 +100,7 @@ def test_a_third_person_joins_the_run_behind_and_everybody_sees_it(pair: Databas
     orders = next(found for found in health.type_health(pair) if found.sync_type == "orders")
     assert (orders.queued, orders.running) == (1, 1)
     assert queued_runs.positions(pair) == {"orders": 1}
-    assert timetable.queued(pair, sync_type=None, agent_id=None) == {"orders": 1}
+    assert timetable.queued(pair, sync_type=None, agent_id=None) == ({"orders": 1}, False)
     why = explain(pair, SYNC_TYPES["orders"], AGENT)
     assert why.decision.sentence.startswith(f"run {doing.run_id} is running on elsewhere:7")
 

@@ -192,8 +192,7 @@ def test_what_is_asked_for_is_done_wholly_or_not_at_all(
 def test_servers_that_stop_and_start_again_are_named_while_they_are_away(
     own_postgres: EmbeddedPostgres, own_valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for what in ("STAFF_FRESH_S", "DAY_FRESH_S"):
-        monkeypatch.setattr(workforce, what, -1.0)
+    monkeypatch.setattr(workforce, "STAFF_FRESH_S", -1.0)
     with connected(own_postgres.url, purpose="test") as db:
         migrate(db, {})
         site.plant(db)

@@ -271,7 +271,7 @@ def explain(call: Call, given: Given) -> Document:
 def forecast(call: Call, given: Given) -> Document:
     """The coming runs, and whether the workers can keep up."""
     ahead, name = plan.check_span(given["for"], parse_span(given["for"])), given["type"]
-    with call.database(answer_timeout_s=call.config.database_timeout_s) as db:  # it reads all pairs
+    with call.database() as db:
         alive = plan.workers_alive(call.config) if given["workers"] is None else given["workers"]
         return plan.document(plan.forecast(db, type_name=name, agent_id=given["agent"], span=ahead, workers=alive))
 

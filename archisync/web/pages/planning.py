@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from starlette.responses import Response
 
-from archisync.rules.forecast import Forecast, Hour
+from archisync.base.errors import UnreachableError
+from archisync.observe import plan
+from archisync.rules.forecast import ESTIMATED, Forecast, Hour
 from archisync.rules.synctypes import SYNC_TYPES
 from archisync.web.calls import Call
 from archisync.web.pages.look import show
@@ -39,14 +42,17 @@ class Column:
 
 def page(call: Call) -> Response:
     """GET /plan."""
-    found = call.services.workforce.day()
+    staff = call.services.workforce.staff()
+    if staff.workers is None:
+        raise UnreachableError(
+            staff.note or "Redis does not answer", hint="the command needs no Redis: archisync plan --workers 2"
+        )
     with call.database() as db:
-        if found is None:
-            return show(call, db, "plan.html", title="Plan", found=None)
+        found = plan.forecast(db, type_name=None, agent_id=None, span=timedelta(days=1), workers=len(staff.workers))
         types = [name for name in SYNC_TYPES if any(name in hour.runs for hour in found.hours)]
         return show(
             call, db, "plan.html", title="Plan", found=found, types=types, columns=columns(found, types), most=_most(found),
-            queued=sum(found.queued.values()), width=WIDTH * len(found.hours), height=HEIGHT, colours=COLOURS,
+            queued=sum(found.queued.values()), width=WIDTH * len(found.hours), height=HEIGHT, colours=COLOURS, estimated=ESTIMATED,
         )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ TIMES = 9
 MOST = 2.0
 FLOOR_MS = 25.0
 """Below it, what a page costs is not what it asks."""
+SAMPLED_MS = {"/plan": 150.0}
+"""A page that reads a sample with many agents, and with a few all that there is."""
 PAGES = (
     "/", "/types/orders", "/types/prices", "/failing", "/agents", "/agents?find=0042", "/agent?id=agent-00000042", "/runs",
     "/runs?state=failed", "/runs?type=orders&agent=00000042", "/runs?reason=no-export&since=1h",
@@ -42,7 +44,8 @@ def test_a_page_costs_the_same_with_a_million_agents(
                 took[agents] = _measure(found, tmp_path / f"{agents}.log")
     few, many = took[100], took[AGENTS]
     print(json.dumps({page: (few[page], many[page]) for page in PAGES}, indent=1))
-    assert {page: (few[page], many[page]) for page in PAGES if many[page] > MOST * max(few[page], FLOOR_MS)} == {}
+    allowed = {page: SAMPLED_MS.get(page, MOST * max(few[page], FLOOR_MS)) for page in PAGES}
+    assert {page: (few[page], many[page]) for page in PAGES if many[page] > allowed[page]} == {}
 
 
 def _measure(found: Panel, log: Path) -> dict[str, float]:
@@ -50,9 +53,6 @@ def _measure(found: Panel, log: Path) -> dict[str, float]:
     took = {}
     with signed_in(found) as client:
         for page in PAGES:
-            if page == "/plan":
-                while "being calculated" in client.get(page).text:  # once a minute, in the background
-                    pass
             client.get(page)
             done = len(log.read_text().splitlines())
             for _ in range(TIMES):
