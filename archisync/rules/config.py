@@ -28,8 +28,8 @@ AGENT_BOUND_S = 300
 LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = (
-    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "cp1250", "cp1251", "cp1253"),
-    *("iso-8859-1", "iso-8859-15"),
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257"),
+    *("iso-8859-1", "iso-8859-2", "iso-8859-15"),
 )
 
 
@@ -168,8 +168,7 @@ class Config:
     csv_encoding = TypeSetting(
         "ARCHISYNC_CSV_ENCODING",
         choice({name: name for name in CSV_ENCODINGS}),
-        "`utf-8`, `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252`, `cp850`, `cp1250`, `cp1251`, `cp1253`, `iso-8859-1` or "
-        "`iso-8859-15`; else it is detected",
+        "one of " + ", ".join(f"`{name}`" for name in CSV_ENCODINGS) + "; else it is detected",
     )
     csv_quoting = TypeSetting(
         "ARCHISYNC_CSV_QUOTING",

@@ -131,43 +131,6 @@ def test_one_damaged_byte_does_not_turn_utf8_into_cp1252(tmp_path: Path) -> None
     assert _refusal(tmp_path, content) == "the export is UTF-8 text with 1 damaged byte"
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding", "message"),
-    [
-        ("id;nome\n1;Caffè\n2;città\n", "cp850", "the export is not UTF-8, and has the letters of DOS rather than those of cp1252"),
-        ("id;имя\n1;Иван\n2;Ёлка\n", "cp1251", "the export is not UTF-8, and has letters of another alphabet than that of cp1252"),
-    ],
-)  # fmt: skip
-def test_another_code_page_is_refused_until_it_is_named(tmp_path: Path, text: str, encoding: str, message: str) -> None:
-    content = text.encode(encoding)
-    assert _refusal(tmp_path, content) == message
-    rows = list(open_table(_export(tmp_path, content), CsvDialect(encoding=encoding)).rows())
-    assert [row.cells[1] for row in rows if isinstance(row, RawRow)] == [line[2:] for line in text.splitlines()[1:]]
-
-
-def test_what_people_write_in_cp1252_is_read(tmp_path: Path) -> None:
-    cells = [
-        "créée",
-        "•un punto",
-        "auto…",
-        "O’Neil",
-        "“virgolette”",
-        "10 €",
-        "Müßiggänger",
-        "Škoda",
-        "per—",
-        "ÀÈÌÒÙ",
-        "Forlì",
-    ]
-    content = "".join(f"{cell}\n" for cell in ["nome", *cells]).encode("cp1252")
-    assert [row.cells[0] for row in _rows(tmp_path, content) if isinstance(row, RawRow)] == cells
-
-
-def test_bytes_that_are_neither_utf8_nor_cp1252_are_refused(tmp_path: Path) -> None:
-    assert _refusal(tmp_path, b"a,b\n1,\x81\n") == "the export is not valid cp1252 text"
-    assert _refusal(tmp_path, b"\xef\xbb\xbfa,b\n1,\xff\n") == "the export is not valid utf-8 text"
-
-
 @pytest.mark.parametrize(("sign", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "pipe")])
 def test_the_delimiter_is_detected_from_the_header_outside_quotes(tmp_path: Path, sign: str, name: str) -> None:
     table = open_table(_export(tmp_path, f'"a,;|,;|"{sign}b{sign}c\n1{sign}2{sign}3\n'.encode()))

@@ -1,13 +1,14 @@
 """The encoding and the line end of a text file: detected, or checked when they are configured."""
 
 import codecs
-import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted
+from archisync.formats.csv.codepages import refuse_other_code_page
 from archisync.formats.csv.lines import MAX_LINE_CHARS
 from archisync.formats.rows import CUT_OFF_HINT
 
@@ -16,11 +17,6 @@ _TAIL_BYTES = 1024
 _UTF16_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
 _UTF16_BY_BOM = {bom: encoding for encoding, bom in _UTF16_BOMS.items()}
 _UTF32_BY_BOM = {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"}
-_ASCII, _NO_LETTERS = bytes(range(0x80)), bytes(range(0xC0))
-_DOS_LETTERS = b"\x82\x8a\x95"
-_DOS_LETTER = re.compile(rb"[a-z][" + _DOS_LETTERS + rb"]")
-_LETTERS_IN_A_ROW = re.compile(rb"[\xc0-\xff]{3,}")
-_RARE = 20  # one of so many bytes is an accented letter: more than in any western language
 _DOS_END = "\x1a"  # Ctrl-Z
 
 
@@ -61,7 +57,7 @@ def detected_codec(path: Path) -> str:
         return "utf-8"
     _refuse_damaged_utf8(path)
     codec = checked_codec(path, "cp1252")
-    _refuse_other_code_page(path)
+    refuse_other_code_page(partial(_blocks, path))
     return codec
 
 
@@ -158,31 +154,4 @@ def _refuse_damaged_utf8(path: Path) -> None:
         raise ExportError(
             f"the export is UTF-8 text with {counted(invalid, 'damaged byte')}",
             hint="export it again, all of it as UTF-8",
-        )
-
-
-def _refuse_other_code_page(path: Path) -> None:
-    """Raise ExportError when the file is cp850 or Cyrillic rather than cp1252: each byte has a meaning in all of them.
-
-    `è`, `é` and `ò` of cp850 are `Š`, `‚` and `•` in cp1252, which don't stand behind a small letter. No western word has three accented
-    letters in a row, and a Cyrillic one has little else.
-    """
-    western = dos = in_rows = 0
-    for block in _blocks(path):
-        high = block.translate(None, _ASCII)
-        letters = len(high.translate(None, _NO_LETTERS))
-        western += letters
-        if any(sign in high for sign in _DOS_LETTERS):
-            dos += len(_DOS_LETTER.findall(block))
-        if letters * _RARE > len(block):
-            in_rows += sum(map(len, _LETTERS_IN_A_ROW.findall(block)))
-    if dos > western:
-        raise ExportError(
-            "the export is not UTF-8, and has the letters of DOS rather than those of cp1252",
-            hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING=cp850",
-        )
-    if 2 * in_rows > western > 0:
-        raise ExportError(
-            "the export is not UTF-8, and has letters of another alphabet than that of cp1252",
-            hint="export it as UTF-8, or set ARCHISYNC_CSV_ENCODING, for example to cp1251",
         )
