@@ -12,6 +12,8 @@ from archisync.store.database import Database, Params, one
 from archisync.store.runs import Run, State
 
 LARGEST_ID = 2**63 - 1
+BEFORE_SPAN = 100
+"""Runs that are asked for where a span of time begins; about as many may come after it by their ids and before it by their times."""
 PRUNE_BATCH = 250
 """Rows deleted in one statement: it holds their locks for some ten milliseconds."""
 
@@ -38,14 +40,14 @@ select r.* from system.claims c join system.unfinished_runs r on r.id = c.run_id
  order by r.started_at, r.id limit %(limit)s
 """
 # Purpose: the id of a run that had ended before `since`. Every smaller id was queued earlier still, so a question about a span of time
-# reads one end of an index that has no times. It takes the greatest id of a hundred, since some run may have waited and lasted long, and
+# reads one end of an index that has no times. It takes the greatest id of BEFORE_SPAN, since some run may have waited and lasted long, and
 # none that a wrong clock dated. Caller: id_before. No locks.
-SQL_ID_BEFORE = """
+SQL_ID_BEFORE = f"""
 select coalesce(max(id), 0) as id from (
   select r.id from system.sync_runs r
    where coalesce(r.kept_at, r.finished_at) < %(since)s and r.queued_at < %(since)s
-   order by coalesce(r.kept_at, r.finished_at) desc limit 100) x
-"""
+   order by coalesce(r.kept_at, r.finished_at) desc limit {BEFORE_SPAN}) x
+"""  # noqa: S608 - the part is a constant of this module
 # Purpose: the newest runs of all types and states, or of some: those with the greatest ids, which no clock disturbs. Of the finished ones,
 # one range of sync_runs_by_state for each type and state, read from its end, so that the last runs of a rare one are found as fast as those
 # of a common one; the newest of these are looked up one by one. The queued ones likewise, in sync_state_unfinished and sync_state_next.

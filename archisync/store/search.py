@@ -13,7 +13,7 @@ from typing import NamedTuple
 from archisync.rules.synctypes import SHARED_AGENT, SYNC_TYPES
 from archisync.store import agents
 from archisync.store.database import Database, Params
-from archisync.store.history import LARGEST_ID, id_before
+from archisync.store.history import BEFORE_SPAN, LARGEST_ID, id_before
 from archisync.store.runs import Run, State
 
 LOOKED_THROUGH = 6_000
@@ -35,7 +35,7 @@ found as (
      and (%(part)s::text is null or strpos(lower(l.agent_id), lower(%(part)s)) > 0)
      and (%(reason)s::text is null or l.reason = %(reason)s)
    order by l.id desc limit %(limit)s)
-select z.id as horizon, r.* from horizon z
+select z.id as horizon, (select l.queued_at from looked l where l.id = z.id limit 1) as looked_to, r.* from horizon z
   left join (select x.* from found cross join lateral (select * from system.runs w where w.id = found.id offset 0) x) r on true
  order by r.id desc nulls last
 """
@@ -79,11 +79,13 @@ with looked as materialized (
 
 
 class Page(NamedTuple):
-    """Runs, newest first. `next`: give it as `before` for the next page; None when there is nothing more. `only_beginning`: there are too
-    many agents to look into every id, and these are the runs of those whose ids begin with the part."""
+    """Runs, newest first. `next`: give it as `before` for the next page; None when there is nothing more. `looked_to`: the page ended
+    before it was full, and only runs queued since then have been looked through. `only_beginning`: there are too many agents to look into
+    every id, and these are the runs of those whose ids begin with the part."""
 
     runs: list[Run]
     next: int | None
+    looked_to: datetime | None = None
     only_beginning: bool = False
 
 
@@ -109,9 +111,9 @@ def search(
     if ids:
         params |= {"agent_ids": ids, "look": max(limit + 1, LOOKED_THROUGH // len(ids))}
         return _page(db, SQL_OF_AGENTS, params)._replace(only_beginning=only_beginning)
-    is_exact = agent_part is None and reason is None and since is None
+    is_exact = agent_part is None and reason is None
     of_each_type = LOOKED_THROUGH // (1 if sync_type else len(SYNC_TYPES))
-    params["look"] = limit + 1 if is_exact else max(limit + 1, of_each_type)
+    params["look"] = limit + 1 + (since is not None) * BEFORE_SPAN if is_exact else max(limit + 1, of_each_type)
     return _page(db, SQL_OF_ALL, params)
 
 
@@ -134,4 +136,4 @@ def _page(db: Database, statement: str, params: Params) -> Page:
     limit = params["limit"] - 1
     if len(found) > limit:
         return Page(found[:limit], found[limit - 1].run_id)
-    return Page(found, horizon or None)
+    return Page(found, horizon or None, rows[0]["looked_to"])

@@ -67,7 +67,10 @@ def test_each_request_answers_what_is_documented_and_each_example_works(client: 
     compare_keys({"runs": running["runs"]}, documents().of("POST runs/cancel"), "POST runs/cancel", seen)
     searched = client.get(f"{API}/runs?agent_part=a").json()
     compare_keys(
-        {"only_beginning": searched["only_beginning"], "runs": []}, documents().of("GET runs"), "GET runs", seen
+        {"only_beginning": searched["only_beginning"], "looked_to": "2026-11-23T10:00:00Z", "runs": []},
+        documents().of("GET runs"),
+        "GET runs",
+        seen,
     )
     used = {route.document for route in ROUTES} & set(documents().requests)
     assert used == set(documents().requests)

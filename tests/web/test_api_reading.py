@@ -127,6 +127,9 @@ def test_a_search_for_what_is_rare_ends_and_can_be_gone_on_with(client: httpx.Cl
     found = list(pages(client, "/runs?reason=rare", "runs", limit=50))
     assert [[run["run_id"] for run in page] for page in found if page] == [[rare]]
     assert 5 < len(found) < 200
+    first = client.get(f"{API}/runs?reason=rare").json()
+    assert (first["runs"], first["next"] is None, "looked_to" in first) == ([], False, True)
+    assert "looked_to" not in client.get(f"{API}/runs?type=prices&reason=rare").json()
 
 
 def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, site: Database) -> None:

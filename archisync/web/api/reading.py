@@ -145,7 +145,10 @@ def _moment(text: str) -> datetime:
 
 
 def list_runs(call: Call, given: Given) -> Document:
-    """Runs, newest first. A page looks through a bounded number of them: it may have fewer than were asked for and still a `next`."""
+    """Runs, newest first.
+
+    A page looks through a bounded number of them: it may have fewer than were asked for and still a `next`; then `looked_to` says how far
+    back it has looked."""
     states = [State(state) for state in given["state"] or ()]
     name, before = given["type"], whole(given["after"])
     if given["agent"] is not None and given["agent_part"] is not None:
@@ -158,7 +161,8 @@ def list_runs(call: Call, given: Given) -> Document:
         )  # fmt: skip
         _known_agent(db, given["agent"], found.runs or found.next)
     narrowed = {} if given["agent_part"] is None else {"only_beginning": found.only_beginning}
-    return {"runs": found.runs, **narrowed, "next": str(found.next) if found.next is not None else None}
+    partly = {} if found.looked_to is None else {"looked_to": found.looked_to}
+    return {"runs": found.runs, **narrowed, **partly, "next": str(found.next) if found.next is not None else None}
 
 
 def show_run(call: Call, given: Given) -> Document:

@@ -43,6 +43,7 @@ def page(call: Call) -> Response:
             title="Runs",
             runs=found.runs,
             following=found.next,
+            looked_to=found.looked_to,
             only_beginning=found.only_beginning,
             given=given,
             before=before,

@@ -9,13 +9,14 @@ from html import unescape
 import pytest
 
 from archisync.rules.config import Config
-from archisync.store import agents
+from archisync.store import agents, search
 from archisync.store.database import Database
 from archisync.web.app import application
+from archisync.web.pages import runs
 from tests.support.panel import inside
 from tests.support.rows import add_run
 
-FURTHER = re.compile(r'<a href="([^"]*)">look further</a>')
+FURTHER = re.compile(r'<a href="([^"]*)">(?:look further|older: look further back)</a>')
 MOST = 20
 ALL = ("anna", "luca", "c", *(f"c{number}" for number in range(8)))
 NOT_YET = "not all ids have been looked through yet"
@@ -32,7 +33,7 @@ def many(site: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 
 def shown(database_url: str, path: str) -> list[str]:
-    """The page, and those to which its link "look further" leads."""
+    """The page, and those to which its link "look further" leads, or the one further back."""
 
     async def ask() -> list[str]:
         async with inside(application(Config(environment={"ARCHISYNC_DATABASE_URL": database_url}))) as client:
@@ -75,3 +76,22 @@ def test_a_filter_of_runs_says_when_it_means_only_ids_that_begin_with_it(many: D
     )  # whoever's id has it: all runs that there are have been looked through
     assert note not in page
     assert page.count("<tr data-key=") == 1
+
+
+def test_runs_are_looked_for_page_by_page_and_none_is_said_not_to_fit_before(
+    site: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LOOKED_THROUGH", 6)
+    monkeypatch.setattr(runs, "LISTED", 1)
+    add_run(site, "failed", reason="rare", queued_at="2026-11-23 09:00+00")
+    for _ in range(9):
+        add_run(site, "failed", reason="usual", queued_at="2026-11-23 10:00+00")
+    *before, last = shown(database_url, "/runs?reason=rare")
+    assert len(before) > 1
+    assert all("No run fits so far." in page and "have been looked through so far." in page for page in before)
+    assert all('datetime="2026-11-23T10:00:00Z"' in page for page in before)
+    assert last.count("<tr data-key=") == 1
+    *before, last = shown(database_url, "/runs?reason=never")
+    assert all("No run fits so far." in page for page in before)
+    assert "No run fits." in last
+    assert "looked through" not in last
