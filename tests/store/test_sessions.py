@@ -127,6 +127,26 @@ def server_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[st
         yield url.replace("/postgres?", "/sessions?")
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Rome", "Asia/Kathmandu", "America/St_Johns"])
+def test_times_are_read_as_psycopg_reads_them_in_utc(connection: Database, zone: str) -> None:
+    connection.execute(f"set timezone to '{zone}'")
+    texts = [
+        "0001-01-02 00:00Z",
+        "1893-10-31 23:49:55.5Z",
+        "2026-10-25 00:30:00.123456Z",
+        "2026-10-25 01:30Z",
+        "9999-12-30 23:59:59.99Z",
+    ]
+    read = [connection.execute("select %s::timestamptz as at", [text]).fetchone() for text in texts]
+    assert [row["at"].isoformat() for row in read if row] == [
+        "0001-01-02T00:00:00+00:00", "1893-10-31T23:49:55.500000+00:00", "2026-10-25T00:30:00.123456+00:00", "2026-10-25T01:30:00+00:00",
+        "9999-12-30T23:59:59.990000+00:00",
+    ]  # fmt: skip
+    for text in ("infinity", "-infinity", "0044-03-15 12:00Z BC"):
+        with pytest.raises(psycopg.DataError, match="timestamp too"):
+            connection.execute("select %s::timestamptz as at", [text]).fetchone()
+
+
 def test_a_session_has_each_setting(server_url: str) -> None:
     with connected(server_url, purpose="test") as db:
         expected = settings_of(db)
