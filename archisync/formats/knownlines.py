@@ -15,7 +15,7 @@ left out: SpanningRecordError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence, Set
 
 from xxhash import xxh3_128_digest
 
@@ -27,15 +27,12 @@ class SpanningRecordError(Exception):
 
 
 class LineDigests:
-    """Computes the digests of lines under one layout, and tells which are known.
+    """Computes the digests of lines under one layout, and tells which are `known`. `left_out` counts the lines that were known."""
 
-    `known` maps a digest to what the caller keeps for it. `left_out` counts the lines that were known.
-    """
-
-    def __init__(self, seed: int, known: dict[bytes, bytes] | None = None) -> None:
+    def __init__(self, seed: int, known: Collection[bytes] = ()) -> None:
         self.left_out = 0
-        self._known = known or {}
-        self._found: set[bytes] = set()
+        self._known = known
+        self._missing = set(known)
         self._seed = seed
 
     @property
@@ -46,22 +43,24 @@ class LineDigests:
     @property
     def matched(self) -> int:
         """The number of known digests that were found; it is less than `left_out` when lines are repeated."""
-        return len(self._found)
-
-    @property
-    def found(self) -> set[bytes]:
-        """Known digests that a line has had."""
-        return self._found
+        return len(self._known) - len(self._missing)
 
     @property
     def all_matched(self) -> bool:
-        return len(self._found) == len(self._known)
+        return not self._missing
 
-    def missing(self) -> Iterator[bytes]:
-        """What the caller keeps for each digest that was not found so far."""
-        if not self.all_matched:
-            found = self._found
-            yield from (known for digest, known in self._known.items() if digest not in found)
+    @property
+    def missing(self) -> Set[bytes]:
+        """Known digests that no line has had so far."""
+        return self._missing
+
+    def found(self) -> Set[bytes]:
+        """Known digests that a line has had."""
+        return set(self._known) - self._missing
+
+    def is_found(self, digest: bytes | None) -> bool:
+        """Whether the digest is known and a line has had it."""
+        return digest in self._known and digest not in self._missing
 
     def of(self, lines: Sequence[bytes]) -> list[bytes]:
         """The digests of lines, which have no line ends."""
@@ -69,15 +68,14 @@ class LineDigests:
         return [digest(line, seed) for line in lines]
 
     def new(self, digests: Sequence[bytes]) -> Sequence[int]:
-        """The places of the digests that are not known; the known ones are counted.
-
-        Mostly all or none of them are known, and then no digest is looked at one by one.
-        """
-        found = self._known.keys() & digests
-        if not found:
+        """The places of the digests that are not known; the known ones are counted."""
+        known = self._known
+        if not known:
             return range(len(digests))
-        self._found |= found
-        all_known = len(found) == len(digests)  # else some are new, or a known line is repeated
-        new = [] if all_known else [place for place, digest in enumerate(digests) if digest not in found]
+        missing = len(self._missing)
+        self._missing.difference_update(digests)
+        # Mostly all of them are, and then none is looked at one by one.
+        all_known = missing - len(self._missing) == len(digests)
+        new = [] if all_known else [place for place, digest in enumerate(digests) if digest not in known]
         self.left_out += len(digests) - len(new)
         return new

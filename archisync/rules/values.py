@@ -16,6 +16,7 @@ Ways of writing other than those of a machine are noted, so that the run's recor
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Literal, assert_never
@@ -260,6 +261,7 @@ _ISO_MOMENT = re.compile(
     rf"(?:[T ]{_CLOCK}(?:\.(?P<fraction>[0-9]{{1,9}}))?)?"
     r" ?(?P<offset>[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?"
 )
+_PLAIN_DAY = re.compile(r"(?:19|[2-9][0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}")  # nearly every date; it is not before MIN_YEAR
 _COMPACT = re.compile(r"(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})")
 _DAY_FIRST = re.compile(
     rf"(?P<day>[0-9]{{2}})(?P<sign>[/.])(?P<month>[0-9]{{2}})(?P=sign)(?P<year>[0-9]{{4}})(?: {_CLOCK})?)?"
@@ -279,6 +281,9 @@ _MONTHS = {
 
 
 def _date(text: str, zone: ZoneInfo, notations: Notations) -> date:
+    if _PLAIN_DAY.fullmatch(text):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
     local = _moment(text, "a date", notations)
     try:
         return (local.astimezone(zone) if local.tzinfo else local).date()

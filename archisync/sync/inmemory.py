@@ -8,7 +8,8 @@ with every row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import struct
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ def known_lines(target: Target) -> KnownLines:
     packed: bytes = row["packed"] or b""
     if row["rows"] > MOST_DIGESTS:
         packed = b""
-    digests = frozenset(packed[i : i + DIGEST_BYTES] for i in range(0, len(packed), DIGEST_BYTES))
+    digests = frozenset(struct.unpack(f"{DIGEST_BYTES}s" * (len(packed) // DIGEST_BYTES), packed))
     return KnownLines(digests, row["rows"], row["without"])
 
 
@@ -133,7 +134,7 @@ def compare_in_memory(
         return None
     try:
         if not compare_all and known.digests:
-            lines = LineDigests(records.line_layout, dict.fromkeys(known.digests, b""))
+            lines = LineDigests(records.line_layout, known.digests)
             with suppress(SpanningRecordError):  # the lines can't be told apart: compare every record
                 return _compare(target, records, lines, known)
         if known.rows > MOST_ROWS:
@@ -153,14 +154,12 @@ def _compare(
         if read.too_much:
             return None
     by_digest = digests.leaves_out
-    missing = known.digests - digests.found if by_digest else None
+    missing = digests.missing if by_digest else None
     if missing is not None and len(missing) + known.without > MOST_ROWS:
         return None
     old = _old_rows(target, missing, known, {*read.records, *read.bad_keys})
-    if by_digest:
-        matched_keys = [row for row in old.values() if row.digest is not None and row.digest in digests.found]
-        if matched_keys:
-            raise SpanningRecordError  # the export has a key of a known line once more
+    if by_digest and any(digests.is_found(row.digest) for row in old.values()):
+        raise SpanningRecordError  # the export has a key of a known line once more
     staged = read.staged
     staged.take_counts(records)
     staged.conflicting = len(read.conflicting)
@@ -169,38 +168,35 @@ def _compare(
         staged.repeated += digests.left_out - digests.matched
         staged.nothing_new = digests.all_matched and not known.without and staged.seen == digests.left_out
     staged.valid = len(read.records) + staged.known
-    return InMemoryComparison(target, staged, read.records, read.bad_keys, old, digests.found)
+    return InMemoryComparison(target, staged, read.records, read.bad_keys, old, digests)
 
 
-def _old_rows(target: Target, missing: frozenset[bytes] | None, known: KnownLines, keys: Set[Key]) -> dict[Key, OldRow]:
+def _old_rows(target: Target, missing: Set[bytes] | None, known: KnownLines, keys: Set[Key]) -> dict[Key, OldRow]:
     """The rows that the export is compared with, by key: those whose line is gone or unknown, and those with one of the keys. All rows when
     `missing` is None."""
     if missing is None:
         if not known.rows:
             return {}
         return _fetched(target, "{mine}", {})
-    if not missing and not known.without and not keys:
-        return {}
-    params: dict[str, Any] = {"missing": [digest.hex() for digest in missing]}
-    found = {}
-    if missing or known.without:
-        found = _fetched(
+    found = _fetched(target, "{mine} and {among}", {}, keys=keys) if keys else {}
+    # A line that has changed is gone, and its row has been found by its key.
+    gone = missing - {row.digest for row in found.values()}
+    if gone or known.without > sum(row.digest is None for row in found.values()):
+        params = {"missing": [digest.hex() for digest in gone]}
+        found |= _fetched(
             target, "{mine} and (t.line_digest is null or t.line_digest = any (%(missing)s::uuid[]))", params
         )
-    others = [key for key in keys if key not in found]
-    if others:
-        found |= _fetched(target, "{mine} and {among}", {}, keys=others)
     return found
 
 
 def _fetched(
-    target: Target, condition: str, params: Mapping[str, Any], *, keys: Sequence[Key] = ()
+    target: Target, condition: str, params: Mapping[str, Any], *, keys: Iterable[Key] = ()
 ) -> dict[Key, OldRow]:
-    more = dict(params) | (target.key_arrays("k", keys) if keys else {})
+    more = dict(params) | (target.key_arrays("k", list(keys)) if keys else {})
     statement = target.compiled(
         condition,
         lambda: target.statement(
-            f"select {{columns}}, t.absent_since is not null, {{long_gone}}, t.line_digest from {{table}} t where {condition}",  # noqa: S608
+            f"select {{columns}}, t.absent_since is not null, {{long_gone}}, uuid_send(t.line_digest) from {{table}} t where {condition}",  # noqa: S608
             columns=comma(sql.Identifier("t", column.name) for column in target.columns),
             among=target.among("k"),
             long_gone=LONG_GONE,
@@ -213,10 +209,7 @@ def _fetched(
         if exc.sqlstate is not None:
             raise
         raise UnreadableRowError from None
-    return {
-        row[:length]: OldRow(row[:length], row[length:-3], row[-3], row[-2], row[-1].bytes if row[-1] else None)
-        for row in rows
-    }
+    return {row[:length]: OldRow(row[:length], row[length:-3], row[-3], row[-2], row[-1]) for row in rows}
 
 
 class InMemoryComparison:
@@ -229,12 +222,12 @@ class InMemoryComparison:
         records: Mapping[Key, Record],
         bad_keys: Iterable[Key],
         old: Mapping[Key, OldRow],
-        found: Set[bytes],
+        digests: LineDigests,
     ) -> None:
         self._target = target
         self.staged = staged
         self._old = old
-        self._found = found
+        self._digests = digests
         self._bad_keys = [key for key in bad_keys if key not in records]
         length = len(target.type.key)
         self._records = records
@@ -289,8 +282,9 @@ class InMemoryComparison:
         return [record.digest for record in self._records.values() if record.digest]
 
     def least_digest(self, last: str | None) -> str | None:
-        known = UUID(last).bytes if last else b""
-        digests = [*self._new_digests(), *([known] if known in self._found else self._found)]
+        known = UUID(last).bytes if last else None
+        kept = {known} if known and self._digests.is_found(known) else self._digests.found()
+        digests = [*self._new_digests(), *kept]
         return str(UUID(bytes=min(digests))) if digests else None
 
     def staying(self) -> tuple[sql.Composable, Params]:

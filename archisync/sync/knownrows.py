@@ -56,24 +56,22 @@ class KnownRows:
     `tableoid`), one after the other; for each row without a digest its place as text."""
 
     def __init__(self, packed: bytes, others: Sequence[str]) -> None:
-        self._packed = packed
         self._others = others
+        self._size = len(packed) // (DIGEST_BYTES + _PLACE_BYTES) + len(others)
+        self.by_digest = dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", packed))
+        """Digest → place."""
 
     def __len__(self) -> int:
         """The number of all rows, with a digest or without."""
-        return len(self._packed) // (DIGEST_BYTES + _PLACE_BYTES) + len(self._others)
-
-    def by_digest(self) -> dict[bytes, bytes]:
-        """Digest → place."""
-        return dict(struct.iter_unpack(f"{DIGEST_BYTES}s{_PLACE_BYTES}s", self._packed))
+        return self._size
 
     def other_places(self, digests: LineDigests) -> Iterator[tuple[str, str]]:
         """The places of the rows that no line of the export has stood for, as PostgreSQL writes a `tableoid` and a `ctid`."""
         for other in self._others:
             part, _, version = other.partition(" ")
             yield part, version
-        for place in digests.missing():
-            block, item, part = struct.unpack(">IHI", place)
+        for digest in digests.missing:
+            block, item, part = struct.unpack(">IHI", self.by_digest[digest])
             yield f"{part}", f"({block},{item})"
 
 
@@ -86,7 +84,7 @@ def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
     known = _known_rows(target)
     if known is None:
         return None
-    digests = LineDigests(records.line_layout, known.by_digest())
+    digests = LineDigests(records.line_layout, known.by_digest)
     try:
         with target.db.transaction():
             staged = stage(target, records, digests)

@@ -344,7 +344,7 @@ def test_digests_tell_which_lines_are_new_and_which_rows_are_missing(size: int) 
     assert not set(LineDigests(2).of(lines)) & set(digests)
     packed = b"".join(digest + bytes([0, 0, 0, 7, 0, n, 0, 0, 0, 42]) for n, digest in enumerate(digests[:size], 1))
     rows = KnownRows(packed, ["42 (9,9)"])
-    known = LineDigests(1, rows.by_digest())
+    known = LineDigests(1, rows.by_digest)
     assert len(rows) == size + 1
     assert list(known.new(digests[:2] + digests[:1])) == [
         place for place, line in enumerate("aba") if "abc".index(line) >= size
