@@ -15,11 +15,12 @@ left out: SpanningRecordError.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from xxhash import xxh3_128_digest
 
 DIGEST_BYTES = 16
+MOST_LEAST = 3
 
 
 class SpanningRecordError(Exception):
@@ -79,3 +80,11 @@ class LineDigests:
         new = [] if all_known else [place for place, digest in enumerate(digests) if digest not in known]
         self.left_out += len(digests) - len(new)
         return new
+
+
+def least_digests(least: list[bytes], digests: Iterable[bytes]) -> list[bytes]:
+    """The first MOST_LEAST of both in order; `least` are those of earlier digests. Two exports with most lines in common mostly share the
+    first one."""
+    if len(least) == MOST_LEAST:
+        digests = [digest for digest in digests if digest < least[-1]]
+    return sorted({*least, *digests})[:MOST_LEAST] if digests else least

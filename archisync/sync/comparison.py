@@ -42,10 +42,6 @@ class Comparison(Protocol):
         """A query of the digests of the export's lines, of an export that is the pair's first."""
         ...
 
-    def least_digest(self, last: str | None) -> str | None:
-        """The first of the digests that the rows have, in order. After `write`. `last`: the one before."""
-        ...
-
     def staying(self) -> tuple[sql.Composable, Params]:
         """The condition, with its parameters, for known rows `t` that the export has."""
         ...
@@ -106,14 +102,6 @@ class StagedComparison:
         if self.staged.loaded:
             return self._target.statement("select t.line_digest from {table} t where {mine}"), self._target.params
         return self._target.statement("select s.line_digest from {stage} s where s.ok"), {}
-
-    def least_digest(self, last: str | None) -> str | None:
-        """Where the stage has the new lines alone, of those and the one before: that its row has left since is rare, and knowing it would
-        mean to read all rows."""
-        if self.staged.loaded:
-            return planning.least_digest(self._target)
-        known = last if self.staged.known else None
-        return min(filter(None, (planning.least_staged_digest(self._target), known)), default=None)
 
     def staying(self) -> tuple[sql.Composable, Params]:
         return sql.SQL("true") if self.staged.missing else self._target.staying(), {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from binascii import hexlify
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from psycopg import sql
 
 from archisync.formats import PlainLines
-from archisync.formats.knownlines import DIGEST_BYTES, LineDigests
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, least_digests
 from archisync.rules.values import Locale, Value
 from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.suppressed import check
@@ -36,7 +37,8 @@ class Staged:
     because the other locale writes them so, by field; `locale` is this one's.
 
     `loaded`: the export was copied straight into the table, not into the stage. `known` rows are valid, and were left out of the stage
-    because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table.
+    because their lines are known. `nothing_new`: every line of the export is known, and so is every row of the table. `lines` tells
+    which lines were left out; None when none were. `least`: the first digests of the good rows that were not.
     """
 
     seen: int = 0
@@ -55,6 +57,8 @@ class Staged:
     blank: dict[str, int] = field(default_factory=dict)
     other_notation: dict[str, int] = field(default_factory=dict)
     locale: Locale = "iso"
+    lines: LineDigests | None = field(default=None, compare=False)
+    least: list[bytes] = field(default_factory=list, compare=False)
 
     def take_counts(self, records: RecordReader) -> None:
         """What the reader knows when it has read all rows."""
@@ -68,6 +72,14 @@ class Staged:
             self.quarantine_sample.append({"line": record.line, "field": record.field, "reason": record.reason})
         self.keyless += record.keyless
         self.unkeyed += record.key is None and not record.keyless
+
+    def least_digest(self, last: str | None) -> str | None:
+        """The first of all good rows' digests, in order. `last`: the one of the last export."""
+        if self.lines:
+            before = UUID(last).bytes if last else None
+            kept = [before] if before and self.lines.is_found(before) else self.lines.found()
+            self.least = least_digests(self.least, kept)
+        return str(UUID(bytes=self.least[0])) if self.least else None
 
 
 class Copier:
@@ -133,6 +145,7 @@ class Copier:
         """The lines as COPY takes them, each followed by its digest."""
         if not plain.digests:
             return b"\n".join(plain.lines) + b"\n"
+        self._staged.least = least_digests(self._staged.least, plain.digests)
         digests = hexlify(b"".join(plain.digests), "\n", DIGEST_BYTES).split(b"\n")
         return b"\n".join(map(self._delimiter.join, zip(plain.lines, digests, strict=True))) + b"\n"
 
@@ -140,6 +153,8 @@ class Copier:
         if isinstance(record, Record):
             self._chars += sum([len(value) for value in record.values if type(value) is str])
             self._good.append((*record.values, record.digest.hex() if record.digest else None))
+            if record.digest:
+                self._staged.least = least_digests(self._staged.least, [record.digest])
             return
         self._staged.take_bad(record)
         if record.key is not None and self._keep_bad:

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, SpanningRecordError
+from archisync.formats.knownlines import DIGEST_BYTES, LineDigests, SpanningRecordError, least_digests
 from archisync.rules.changedrows import shown
 from archisync.rules.guard import Plan
 from archisync.rules.values import Value
@@ -164,11 +163,12 @@ def _compare(
     staged.take_counts(records)
     staged.conflicting = len(read.conflicting)
     if by_digest:
-        staged.known = digests.matched
+        staged.known, staged.lines = digests.matched, digests
         staged.repeated += digests.left_out - digests.matched
         staged.nothing_new = digests.all_matched and not known.without and staged.seen == digests.left_out
     staged.valid = len(read.records) + staged.known
-    return InMemoryComparison(target, staged, read.records, read.bad_keys, old, digests)
+    staged.least = least_digests([], (record.digest for record in read.records.values() if record.digest))
+    return InMemoryComparison(target, staged, read.records, read.bad_keys, old)
 
 
 def _old_rows(target: Target, missing: Set[bytes] | None, known: KnownLines, keys: Set[Key]) -> dict[Key, OldRow]:
@@ -222,12 +222,10 @@ class InMemoryComparison:
         records: Mapping[Key, Record],
         bad_keys: Iterable[Key],
         old: Mapping[Key, OldRow],
-        digests: LineDigests,
     ) -> None:
         self._target = target
         self.staged = staged
         self._old = old
-        self._digests = digests
         self._bad_keys = [key for key in bad_keys if key not in records]
         length = len(target.type.key)
         self._records = records
@@ -280,12 +278,6 @@ class InMemoryComparison:
 
     def _new_digests(self) -> list[bytes]:
         return [record.digest for record in self._records.values() if record.digest]
-
-    def least_digest(self, last: str | None) -> str | None:
-        known = UUID(last).bytes if last else None
-        kept = {known} if known and self._digests.is_found(known) else self._digests.found()
-        digests = [*self._new_digests(), *kept]
-        return str(UUID(bytes=min(digests))) if digests else None
 
     def staying(self) -> tuple[sql.Composable, Params]:
         missing = [row.key for row in self._missing if not row.gone]

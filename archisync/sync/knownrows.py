@@ -93,7 +93,7 @@ def stage_new_lines(target: Target, records: RecordReader) -> Staged | None:
     except SpanningRecordError:
         target.compare_all()
         return None
-    staged.known = digests.matched
+    staged.known, staged.lines = digests.matched, digests
     staged.valid += digests.matched
     staged.repeated += digests.left_out - digests.matched
     staged.nothing_new = bool(digests.matched) and digests.all_matched and staged.seen == digests.left_out
@@ -126,6 +126,8 @@ def _compare_others(target: Target, known: KnownRows, digests: LineDigests) -> N
     with target.db.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(OTHERS)) as copy:
         for place in known.other_places(digests):
             copy.write_row(place)
+    # Else a join with these rows may be planned for a few, and compare each with each.
+    target.db.execute(sql.SQL("analyze {}").format(OTHERS))
     twice = target.count(
         "select count(*) as n from {stage} s cross join lateral"
         " (select t.tableoid as part, t.ctid as version from {table} t where {mine} and {same} limit 1) r"

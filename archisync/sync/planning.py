@@ -138,25 +138,6 @@ def reordering(target: Target, name: str) -> Reordering:
     return Reordering(**row)
 
 
-def least_digest(target: Target) -> str | None:
-    """The first of the digests of the agent's rows, in order."""
-    return _least(target, target.statement("select t.line_digest from {table} t where {all}", all=target.mine("t")))
-
-
-def least_staged_digest(target: Target) -> str | None:
-    """The first of the digests of the rows that are staged and good, in order."""
-    return _least(target, target.statement("select s.line_digest from {stage} s where s.ok"))
-
-
-def _least(target: Target, digests: sql.Composed) -> str | None:
-    statement = target.statement(
-        "select d.line_digest::text as least from ({digests}) d where d.line_digest is not null order by d.line_digest limit 1",
-        digests=digests,
-    )
-    row = target.db.execute(statement, target.params).fetchone()
-    return row["least"] if row else None
-
-
 def decimals(target: Target, name: str) -> int:
     """Staged numbers of the column with decimals, but not three of them."""
     return target.count(

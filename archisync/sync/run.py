@@ -166,7 +166,7 @@ class Sync:
                 # A time in the future would make all later exports look old.
                 "written_at": f"{min(written, before.now)}" if written else None,
                 "shared": verdict.shared,
-                "least_digest": comparison.least_digest(before.least_digest) if of_agent else None,
+                "least_digest": comparison.staged.least_digest(before.least_digest) if of_agent else None,
                 "first": not before.known_rows or (before.first and export.sha256 == before.sha256),
             }
             return self._finish(comparison.staged, export, verdict, layouts, more)

@@ -53,10 +53,7 @@ class Target:
 
     def compare_others(self) -> None:
         """Let statements look only at the rows whose places are in the table OTHERS."""
-        places = sql.SQL(
-            " and t.ctid = any (array(select o.version from {others} o))"
-            " and (t.tableoid, t.ctid) in (select o.part, o.version from {others} o)"
-        ).format(others=OTHERS)
+        places = sql.SQL(" and (t.tableoid, t.ctid) in (select o.part, o.version from {} o)").format(OTHERS)
         self._compared = self.mine("t") + places
         self._others = True
 

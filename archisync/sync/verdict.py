@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypedDict
+from uuid import UUID
 from zoneinfo import ZoneInfo
-
-from psycopg import sql
 
 from archisync.base.errors import ArchisyncError, ExportError
 from archisync.base.text import counted, printable, redact
@@ -23,8 +22,6 @@ from archisync.sync.comparison import Comparison
 from archisync.sync.evidence import notations, weighed_suspicions
 from archisync.sync.runrecord import RunRecord
 from archisync.sync.target import Target
-
-_LEAST_DIGESTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,17 +139,11 @@ def _nearly(target: Target, comparison: Comparison) -> tuple[Other, Alike] | Non
     """Another agent with rows of this first export: the least digests of its lines find one."""
     if target.type.scope is Scope.SHARED:
         return None
-    own, params = comparison.digests()
-    least = target.db.execute(
-        sql.SQL("select d::text as least from ({}) o (d) where d is not null order by d limit {}").format(
-            own, _LEAST_DIGESTS
-        ),
-        params,
-    ).fetchall()
-    digests = [row["least"] for row in least]
+    digests = [f"{UUID(bytes=digest)}" for digest in comparison.staged.least]
     other = applied_exports.agent_with_least(target.db, target.type.name, target.agent_id, digests)
     if other is None:
         return None
+    own, params = comparison.digests()
     counts = target.statement(
         "select count(*) as known, count(*) filter (where t.line_digest in ({own})) as rows"
         " from {table} t where t.agent_id = %(other)s and t.absent_since is null",

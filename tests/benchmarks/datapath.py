@@ -3,6 +3,7 @@ same columns and key, and select + insert / update row by row, on the same serve
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import statistics
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from archisync.__main__ import GARBAGE_THRESHOLD
 from archisync.rules.config import Config
 from archisync.standalone.folders import temporary_folder
 from archisync.standalone.postgres import EmbeddedPostgres
@@ -254,7 +256,8 @@ class Peers:
 
 @contextmanager
 def new_peers() -> Iterator[Peers]:
-    """The peers on a server of their own."""
+    """The peers on a server of their own. Garbage is collected as in the command, whose functions are called here."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
     with (
         temporary_folder() as servers,
         EmbeddedPostgres(servers, durable=True) as server,
