@@ -72,7 +72,8 @@ SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS
 
 
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "health": (health.SQL_TYPE_HEALTH, {}),
+    "health": (health.SQL_TYPE_HEALTH_UNPAUSED, {}),
+    "health with a paused agent": (health.SQL_TYPE_HEALTH, {}),
     "state of a pair": (pairs.SQL_STATE, {"sync_type": "orders", "agent_id": ONE}),
     "the oldest data of a type": (health.SQL_LEAST_FRESH, {"sync_type": "orders", "limit": 50}),
     "history": (history.SQL_NEWEST, ANY),
@@ -179,9 +180,10 @@ def test_when_everything_is_late_not_all_that_is_late_is_read(connection: Databa
         "update system.sync_state set last_slot_at = system.clock() - interval '1 day', last_success_at = '2020-01-01'"
     )
     connection.execute("vacuum analyze system.sync_state")
-    row = connection.execute("explain (analyze, format json) " + health.SQL_TYPE_HEALTH).fetchone()
-    assert row is not None
-    assert read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 6 * 4 * (health.COUNTED + 1)
+    for statement in (health.SQL_TYPE_HEALTH, health.SQL_TYPE_HEALTH_UNPAUSED):
+        row = connection.execute("explain (analyze, format json) " + statement).fetchone()
+        assert row is not None
+        assert read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 6 * 4 * (health.COUNTED + 1)
     assert {(h.past_slot, h.stale) for h in health.type_health(connection) if h.sync_type == "orders"} == {
         (health.COUNTED, health.COUNTED)
     }
@@ -203,6 +205,7 @@ def test_a_long_queue_that_is_not_in_the_statistics_is_not_walked(
         continue
     for question, params in (
         (health.SQL_TYPE_HEALTH, {}),
+        (health.SQL_TYPE_HEALTH_UNPAUSED, {}),
         (history.SQL_NEWEST, ANY),
         (history.SQL_NEWEST, ANY | {"states": ["queued"], "sync_type": "prices"}),
         (ticks.SQL_ANYTHING_TO_DO, {"history_days": 90, "kept_days": 30, "hook": True}),
