@@ -32,25 +32,26 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        exists (select from forgotten) as outside_changes, st.known_rows,
        (select max(value::bigint) from jsonb_each_text(st.high_rows)
          where key::date >= (system.clock() at time zone 'UTC')::date - %(high_water_days)s::int) as high_rows,
-       st.applied_source ->> 'line_layout' as line_layout, st.applied_source ->> 'digest_layout' as digest_layout,
-       coalesce((st.applied_source ->> 'open_ended')::boolean, false) as open_ended,
-       coalesce(st.applied_source -> 'columns', '[]') as columns, coalesce(st.applied_source -> 'lost', '{}') as lost,
+       a.source ->> 'line_layout' as line_layout, a.source ->> 'digest_layout' as digest_layout,
+       coalesce((a.source ->> 'open_ended')::boolean, false) as open_ended,
+       coalesce(a.source -> 'columns', '[]') as columns, coalesce(a.source -> 'lost', '{}') as lost,
        (system.clock() at time zone 'UTC')::date as today,
-       (st.applied_source ->> 'written_at')::timestamptz as written_at, st.applied_source ->> 'origin' as origin,
-       st.applied_source ->> 'sha256' as sha256, st.applied_source ->> 'least_digest' as least_digest,
-       coalesce((st.applied_source ->> 'shared')::boolean, false) as shared,
-       coalesce((st.applied_source ->> 'first')::boolean, false) as first
+       (a.source ->> 'written_at')::timestamptz as written_at, a.source ->> 'origin' as origin,
+       a.source ->> 'sha256' as sha256, a.source ->> 'least_digest' as least_digest,
+       coalesce((a.source ->> 'shared')::boolean, false) as shared,
+       coalesce((a.source ->> 'first')::boolean, false) as first
   from system.sync_settings s
  cross join (select exists (select from system.queued_runs where id = %(run_id)s and trigger = 'forced') as forced) r
   left join system.sync_state st on st.sync_type = s.sync_type and st.agent_id = %(agent_id)s
+  left join system.applied_exports a on a.sync_type = s.sync_type and a.agent_id = %(agent_id)s
  where s.sync_type = %(sync_type)s
 """
 
 # Purpose: the columns that the pair's exports have had. Caller: had. No locks.
 SQL_HAD = """
-select coalesce(applied_source -> 'columns', '[]')
-       || (select coalesce(jsonb_agg(name), '[]') from jsonb_object_keys(applied_source -> 'lost') name) as columns
-  from system.sync_state where sync_type = %(sync_type)s and agent_id = %(agent_id)s and applied_source is not null
+select coalesce(source -> 'columns', '[]')
+       || (select coalesce(jsonb_agg(name), '[]') from jsonb_object_keys(source -> 'lost') name) as columns
+  from system.applied_exports where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 
 # Purpose: for whom else these very bytes were applied, but for agents who are known to share them; and whether it looks as if all agents
@@ -59,14 +60,16 @@ select coalesce(applied_source -> 'columns', '[]')
 # of its pair. No locks.
 SQL_SAME_BYTES = """
 with same as materialized (
-  select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) as first
-    from system.sync_state s
-   where s.sync_type = %(sync_type)s and s.applied_source ->> 'sha256' = %(sha256)s and s.agent_id <> %(agent_id)s and s.active
-     and not coalesce((s.applied_source ->> 'shared')::boolean, false))
+  select a.agent_id, coalesce((a.source ->> 'first')::boolean, false) as first
+    from system.applied_exports a
+    join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active
+   where a.sync_type = %(sync_type)s and a.source ->> 'sha256' = %(sha256)s and a.agent_id <> %(agent_id)s
+     and not coalesce((a.source ->> 'shared')::boolean, false))
 select s.agent_id, s.first and not exists (
-         select from system.sync_state o
-          where o.sync_type = %(sync_type)s and o.active and o.known_rows > 0 and o.agent_id not in (s.agent_id, %(agent_id)s)
-            and o.applied_source ->> 'sha256' <> %(sha256)s) as from_start
+         select from system.applied_exports a
+           join system.sync_state o on o.agent_id = a.agent_id and o.sync_type = a.sync_type and o.active and o.known_rows > 0
+          where a.sync_type = %(sync_type)s and a.agent_id not in (s.agent_id, %(agent_id)s)
+            and a.source ->> 'sha256' <> %(sha256)s) as from_start
   from same s
  order by s.agent_id limit 1
 """
@@ -76,11 +79,12 @@ select s.agent_id, s.first and not exists (
 # agent_with_least, once for each pair. No locks.
 SQL_SAME_LEAST = """
 with same as materialized (
-  select s.agent_id, coalesce((s.applied_source ->> 'first')::boolean, false) as first
-    from system.sync_state s
-   where s.sync_type = %(sync_type)s and s.applied_source ->> 'least_digest' is not null
-     and s.applied_source ->> 'least_digest' = any (%(least)s) and s.agent_id <> %(agent_id)s and s.active
-     and not coalesce((s.applied_source ->> 'shared')::boolean, false))
+  select a.agent_id, coalesce((a.source ->> 'first')::boolean, false) as first
+    from system.applied_exports a
+    join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active
+   where a.sync_type = %(sync_type)s and a.source ->> 'least_digest' is not null
+     and a.source ->> 'least_digest' = any (%(least)s) and a.agent_id <> %(agent_id)s
+     and not coalesce((a.source ->> 'shared')::boolean, false))
 select s.agent_id, s.first and not exists (
          select from system.sync_state o
           where o.sync_type = %(sync_type)s and o.active and o.known_rows > 0
@@ -100,10 +104,13 @@ class Other(NamedTuple):
 # Purpose: the pair has no data any more: no baseline, nothing known of an applied export; a standing acceptance was given for other
 # data. Caller: clear, which deletes the rows in the same transaction. Locks: the state rows.
 SQL_FORGET = """
-update system.sync_state
-   set known_rows = null, high_rows = '{}', applied_source = null, same_changes_nothing = false, warned_run_id = null,
-       data_version = data_version + 1
- where sync_type = %(sync_type)s and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
+with forgotten as (
+  update system.sync_state
+     set known_rows = null, high_rows = '{}', applied_run_id = null, same_changes_nothing = false, warned_run_id = null,
+         data_version = data_version + 1
+   where sync_type = %(sync_type)s and (%(agent_id)s::text is null or agent_id = %(agent_id)s)
+  returning sync_type, agent_id)
+delete from system.applied_exports a using forgotten f where a.agent_id = f.agent_id and a.sync_type = f.sync_type
 """
 
 

@@ -41,7 +41,8 @@ select l.agent_id, l.locked, c.fence, r.*, set_config('synchronous_commit', 'off
                 when exists (select from system.pauses_of(q.sync_type, q.agent_id)) then 'paused' end as blocked,
            case when st.same_changes_nothing
                  and not exists (select from system.outside_changes o where o.sync_type = q.sync_type and o.agent_id = q.agent_id)
-                then st.applied_source end as applied
+                then (select a.source from system.applied_exports a where a.sync_type = q.sync_type and a.agent_id = q.agent_id)
+            end as applied
       from (select * from system.queued_runs w
              where w.agent_id = c.agent_id and (w.not_before is null or w.not_before <= system.clock())
              order by w.id for update) q

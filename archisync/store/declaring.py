@@ -268,7 +268,7 @@ def remove(type_: SyncType, *, drop_table: bool) -> list[sql.Composed]:
     statements = [sql.SQL(end_holds).format(name)]
     statements += [
         sql.SQL("delete from {} where sync_type = {}").format(sql.Identifier("system", of), name)
-        for of in ("sync_settings", "pauses", "outside_changes", "sync_state")
+        for of in ("sync_settings", "pauses", "outside_changes", "applied_exports", "sync_state")
     ]
     if drop_table:
         statements.append(sql.SQL("drop table {}").format(table))

@@ -77,7 +77,7 @@ SQL_FINISH_APPLIED = f"""{_FINISH}
   update system.sync_state st
      set last_run_id = %(run_id)s, {_NEXT},
          consecutive_failures = 0, scheduled_failures = 0, backoff_until = null, last_success_at = system.clock(),
-         known_rows = %(known_rows)s, applied_source = %(source)s, warned_run_id = case when %(warned)s then e.id end,
+         known_rows = %(known_rows)s, applied_run_id = e.id, warned_run_id = case when %(warned)s then e.id end,
          same_changes_nothing = %(same_changes_nothing)s,
          data_version = st.data_version + case when %(changed)s then 1 else 0 end,
          high_rows = (select jsonb_object_agg(d.day, d.n) from (
@@ -87,7 +87,12 @@ SQL_FINISH_APPLIED = f"""{_FINISH}
              union all select (system.clock() at time zone 'UTC')::date::text, %(known_rows)s) h
             group by day) d)
     from ended e
-   where st.sync_type = e.sync_type and st.agent_id = e.agent_id{_FINISHED}"""  # noqa: S608 - the parts are constants of this module
+   where st.sync_type = e.sync_type and st.agent_id = e.agent_id
+  returning st.sync_type, st.agent_id),
+applied as (
+  insert into system.applied_exports (sync_type, agent_id, source)
+  select sync_type, agent_id, %(source)s from state
+      on conflict (agent_id, sync_type) do update set source = excluded.source{_FINISHED}"""  # noqa: S608 - the parts are constants of this module
 
 # Purpose: the end of runs whose exports are the ones that were applied, all of an agent's in one statement, and with `release` the end of
 # its claim and lock. A run is left out that has become forced meanwhile, or whose table is no longer what its last apply left: fetching
@@ -97,7 +102,7 @@ SQL_FINISH_APPLIED = f"""{_FINISH}
 SQL_END_UNCHANGED = f"""{_BEGIN}
 told as materialized (
   select * from jsonb_to_recordset(%(ends)s)
-           as t(id bigint, trigger text, applied_by text, reason text, message text, seen bigint, unchanged bigint, export jsonb,
+           as t(id bigint, trigger text, applied_by bigint, reason text, message text, seen bigint, unchanged bigint, export jsonb,
                 steps jsonb)),
 still as materialized (
   select st.sync_type, st.agent_id, t.id
@@ -105,7 +110,7 @@ still as materialized (
     join system.queued_runs q on q.agent_id = mine.agent_id
     join told t on t.id = q.id and t.trigger = q.trigger
     join system.sync_state st on st.agent_id = q.agent_id and st.sync_type = q.sync_type
-   where st.applied_source ->> 'run_id' = t.applied_by
+   where st.applied_run_id = t.applied_by
      and not exists (select from system.outside_changes o where o.sync_type = st.sync_type and o.agent_id = st.agent_id)
    order by st.sync_type for update of st),
 ended as (
@@ -254,7 +259,7 @@ def _told(end: UnchangedEnd) -> dict[str, Any]:
     return {
         "id": end.run.run_id,
         "trigger": end.run.trigger,
-        "applied_by": str(end.applied_by),
+        "applied_by": end.applied_by,
         "reason": end.outcome.reason,
         "message": end.outcome.message,
         "seen": counts.seen,

@@ -72,6 +72,7 @@ _TICK = [
 _WORKER = [
     *_LOOK,
     *_on(["system.sync_state"], "update"),
+    *_on(["system.applied_exports"], "select", "insert", "update"),
     *_on(["system.queued_runs"], "update", "delete"),
     *_on(["system.claims"], "insert", "update", "delete"),
     *_on(["system.sync_runs"], "insert", "update"),
@@ -82,6 +83,7 @@ _WORKER = [
 _OPERATOR = [
     *_TICK,
     *_WORKER,
+    *_on(["system.applied_exports"], "delete"),
     *_on(["system.sync_settings"], "update"),
     *_on(["system.pauses"], "insert", "update", "delete"),
     *_on(["agents.users"], "insert", "update", "delete"),
@@ -91,7 +93,7 @@ RIGHTS = {
     Role.TICK: _TICK,
     Role.WORKER: _WORKER,
     Role.OPERATOR: _OPERATOR,
-    Role.READER: [*_LOOK, *_on([EACH_TYPE], "select")],
+    Role.READER: [*_LOOK, *_on([EACH_TYPE, "system.applied_exports"], "select")],
 }
 NEEDS_TEMPORARY = (Role.WORKER, Role.OPERATOR)
 """Exports are staged in temporary tables."""

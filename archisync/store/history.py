@@ -134,7 +134,7 @@ with old as materialized (
 needed as materialized (
   select o.id from old o
    where exists (select from system.sync_state st where st.agent_id = o.agent_id and st.sync_type = o.sync_type
-                  and (st.last_run_id = o.id or (st.applied_source ->> 'run_id')::bigint = o.id))
+                  and (st.last_run_id = o.id or st.applied_run_id = o.id))
       or exists (select from system.held_exports h where h.run_id = o.id
                   and (h.decision is null or (h.decision = 'accepted' and h.used_by_run is null and h.expires_at > system.clock())))
       or (o.state = 'succeeded' and not exists (

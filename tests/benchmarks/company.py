@@ -13,13 +13,18 @@ select 'agent-' || lpad(n::text, 8, '0'), 'Agente ' || n, true from generate_ser
 """
 SQL_STATE = """
 insert into system.sync_state (sync_type, agent_id, last_slot_at, last_run_id, last_success_at, known_rows, high_rows,
-                               applied_source)
+                               applied_run_id)
 select t.sync_type, 'agent-' || lpad(n::text, 8, '0'), system.clock() - lag.seconds, n, system.clock() - lag.seconds, 40,
-       jsonb_build_object(current_date, 40),
-       jsonb_build_object('seen', 40, 'valid', 40, 'sha256', md5(n::text), 'run_id', n)
+       jsonb_build_object(current_date, 40), n
   from generate_series(1, %(agents)s) n cross join system.sync_types t join system.sync_settings s using (sync_type)
   cross join lateral (select make_interval(secs => (n * 7919::bigint) %% (s.interval_minutes * 55)) as seconds) lag
  where t.scope = 'agent'
+    on conflict do nothing
+"""
+SQL_APPLIED = """
+insert into system.applied_exports (sync_type, agent_id, source)
+select sync_type, agent_id, jsonb_build_object('seen', 40, 'valid', 40, 'sha256', md5(applied_run_id::text), 'run_id', applied_run_id)
+  from system.sync_state where applied_run_id is not null
     on conflict do nothing
 """
 SQL_SHARED_STATE = """
@@ -43,7 +48,7 @@ select nextval('system.queued_runs_id_seq'),
 """
 SQL_INDEXES = """
 select schemaname || '.' || indexname as name, indexdef from pg_indexes i
- where schemaname = 'system' and tablename in ('sync_runs', 'sync_state')
+ where schemaname = 'system' and tablename in ('sync_runs', 'sync_state', 'applied_exports')
    and not exists (select from pg_constraint c where c.conname = i.indexname)
 """
 SQL_TICK = """
@@ -71,6 +76,7 @@ def fill(db: Database, *, agents: int, runs: int, days: float = 60) -> None:
     db.execute("set session_replication_role = replica")
     db.execute(SQL_AGENTS, {"agents": agents})
     db.execute(SQL_STATE, {"agents": agents})
+    db.execute(SQL_APPLIED)
     db.execute(SQL_SHARED_STATE)
     db.execute(SQL_RUNS, {"agents": agents, "runs": runs, "a_day": runs / days})
     db.execute("reset session_replication_role")

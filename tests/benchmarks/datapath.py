@@ -23,7 +23,7 @@ from archisync.store import agents, history, queued_runs
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
-from tests.support.rows import do_job, job_of
+from tests.support.rows import do_job, forget_exports, job_of
 
 AGENT = "anna.bianchi"
 ROWS = 100_000
@@ -119,7 +119,7 @@ class Peers:
 
     def empty(self) -> None:
         self._db.execute("truncate agents.customers")
-        self._db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
+        forget_exports(self._db)
         self._db.execute("vacuum analyze agents.customers")
 
     def settle(self) -> None:

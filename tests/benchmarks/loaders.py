@@ -26,6 +26,7 @@ from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
 from tests.benchmarks.datapath import AGENT, COLUMNS, Case, cases, write
 from tests.benchmarks.figures import Figure, Settings, side_by_side, timed
+from tests.support.rows import forget_exports
 
 _DLT = """
 import csv, os, sys
@@ -110,7 +111,7 @@ class Loaders:
     def begin(self) -> None:
         """Empty every table."""
         self._db.execute("truncate agents.customers")
-        self._db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
+        forget_exports(self._db)
         for schema in ("dlt_bench", "dlt_bench_staging", "sling_bench", "pandas_bench"):
             self._db.execute(f"drop schema if exists {schema} cascade")
         shutil.rmtree(self._folder / "dlt", ignore_errors=True)

@@ -42,7 +42,7 @@ from archisync.work.runner import Runner
 from tests.faults import oracle
 from tests.faults.slots import Pair, Slots
 from tests.faults.steps import Steps
-from tests.support.rows import count, do_job, every_table, forget_runs
+from tests.support.rows import count, do_job, every_table, forget_exports, forget_runs
 
 AGENTS = ("anna", "bruno")
 EXAMPLES = 20
@@ -98,9 +98,10 @@ class Promises(Slots):
         self.db.execute(f"truncate {tables}, {', '.join(every_table())}")
         forget_runs(self.db)
         self.db.execute("delete from system.sync_state where agent_id <> 'service-account'")
+        forget_exports(self.db)
         self.db.execute(
             "update system.sync_state set last_slot_at = null, backoff_until = null, consecutive_failures = 0,"
-            " last_success_at = null, known_rows = null, high_rows = '{}', applied_source = null, same_changes_nothing = false"
+            " last_success_at = null, same_changes_nothing = false"
         )
         self.db.execute("truncate system.outside_changes")
         oracle.forget(self.db)

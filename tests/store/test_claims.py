@@ -14,7 +14,7 @@ from archisync.store.claims import Claim, Locked
 from archisync.store.database import Database, connected
 from archisync.store.deliveries import JobKey
 from tests.support.queued import LOCKED
-from tests.support.rows import add_claim, count
+from tests.support.rows import add_claim, count, pretend_applied
 
 AGENT = "anna.bianchi"
 WITHIN_S = 20
@@ -77,10 +77,8 @@ def test_a_claim_says_of_each_run_what_stands_in_its_way(queued: Database) -> No
 
 
 def test_a_claim_brings_what_is_known_of_an_export_that_would_change_nothing(queued: Database) -> None:
-    queued.execute(
-        "update system.sync_state set applied_source = %s, same_changes_nothing = sync_type <> 'orders' where agent_id = %s",
-        ['{"run_id": 1}', AGENT],
-    )
+    pretend_applied(queued)
+    queued.execute("update system.sync_state set same_changes_nothing = sync_type <> 'orders'")
     queued.execute("insert into agents.customers (agent_id, customer_id, name) values (%s, 'C1', 'Uno')", [AGENT])
     applied = {run.sync_type: run.applied for run in claimed(queued).runs}
     known = {"run_id": 1}
@@ -182,7 +180,8 @@ def test_a_run_that_was_taken_away_after_the_claim_does_not_begin(queued: Databa
 def test_a_run_that_was_forced_after_the_claim_begins_as_a_forced_one(queued: Database) -> None:
     """Whatever stood in its way, and whatever is known of its export."""
     settings.set_enabled(queued, SYNC_TYPES["orders"], False)
-    queued.execute("update system.sync_state set applied_source = '{\"run_id\": 1}', same_changes_nothing = true")
+    pretend_applied(queued)
+    queued.execute("update system.sync_state set same_changes_nothing = true")
     [run] = [run for run in claimed(queued).runs if run.sync_type == "orders"]
     assert (run.trigger, run.blocked, run.applied) == ("scheduled", "type-disabled", {"run_id": 1})
     queued_runs.force(queued, "orders", AGENT, by="test", why=None)

@@ -162,7 +162,6 @@ def test_the_columns_that_are_withheld_are_all_that_has_rows_of_agent_data(db: D
     others = {
         "ticks.skipped",
         "sync_state.high_rows",
-        "sync_state.applied_source",
         "held_exports.planned",
         "audit.before",
         "audit.after",

@@ -19,7 +19,7 @@ from archisync.store.endings import Outcome, Report, UnchangedEnd
 from archisync.store.runs import Counts, State
 from tests.support.properties import examples
 from tests.support.queued import LOCKED
-from tests.support.rows import count
+from tests.support.rows import count, pretend_applied
 
 AGENTS = ("anna", "bruno")
 LEASE_S = 60
@@ -192,9 +192,8 @@ class World:
         self.reap(agent, number)
 
     def claim_and_end_unchanged(self, agent: str, number: int) -> None:
-        self.db.execute(
-            """update system.sync_state set applied_source = '{"run_id": 1}', same_changes_nothing = true"""
-        )
+        pretend_applied(self.db)
+        self.db.execute("update system.sync_state set same_changes_nothing = true")
         self.claim(agent, number)
         if number == 1:
             self.force(agent, 0)

@@ -14,7 +14,7 @@ from archisync.store.database import Database, connected
 from archisync.store.deliveries import JobKey
 from archisync.store.endings import Outcome, Report, UnchangedEnd
 from archisync.store.runs import Counts, State
-from tests.support.rows import count
+from tests.support.rows import count, pretend_applied
 
 AGENT = "anna.bianchi"
 WAITING = """select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"""
@@ -74,7 +74,7 @@ def test_runs_that_end_together_take_their_pairs_in_the_order_of_the_whitelist(
         connection.execute("update agents.users set whitelisted = false")
         connection.execute("update system.sync_state set active = false where agent_id = %s", [AGENT])
         connection.execute("reset session_replication_role")
-    connection.execute("""update system.sync_state set applied_source = '{"run_id": 1}'""")
+    pretend_applied(connection)
     claim = claims.claim_agent(connection, AGENT, worker="quick:1", lease_s=60)
     assert isinstance(claim, Claim)
     outcome, report = Outcome(State.SUCCEEDED, "unchanged", "as it was"), Report(counts=Counts())

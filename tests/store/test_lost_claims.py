@@ -11,7 +11,7 @@ from archisync.store.database import Database, connected
 from archisync.store.endings import Outcome, Report, UnchangedEnd
 from archisync.store.runs import Counts, State
 from tests.support.queued import LOCKED
-from tests.support.rows import count
+from tests.support.rows import count, pretend_applied
 
 AGENT = "anna.bianchi"
 OVER = Outcome(State.FAILED, "error", "it failed")
@@ -52,7 +52,7 @@ def unchanged_end(connection: Database, claim: Claim) -> UnchangedEnd:
     """The end, as unchanged, of a run that the worker has begun."""
     run = claims.begin(connection, claim.runs[1], lease_s=60)
     assert run is not None
-    connection.execute("""update system.sync_state set applied_source = '{"run_id": 1}'""")
+    pretend_applied(connection)
     return UnchangedEnd(run, UNCHANGED, Report(counts=Counts()), 1)
 
 

@@ -62,6 +62,21 @@ def _insert(db: Database, table: str, values: Mapping[str, Any], returning: str)
     return count(db, statement, *values.values())
 
 
+def forget_exports(db: Database) -> None:
+    """Nothing is known of any export that was applied."""
+    db.execute("truncate system.applied_exports")
+    db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_run_id = null")
+
+
+def pretend_applied(db: Database) -> None:
+    """As if run 1 had applied an export of each pair."""
+    db.execute("update system.sync_state set applied_run_id = 1")
+    db.execute(
+        "insert into system.applied_exports (sync_type, agent_id, source)"
+        """ select sync_type, agent_id, '{"run_id": 1}' from system.sync_state on conflict do nothing"""
+    )
+
+
 def forget_runs(db: Database) -> None:
     """No run was ever queued: nothing waits, nothing is being done, no history. Slots stay as they are."""
     db.execute("truncate system.queued_runs, system.claims, system.deliveries")

@@ -18,7 +18,7 @@ from archisync.store.runs import Counts, Run
 from archisync.store.typetables import COLUMN_TYPE
 from archisync.sync import inmemory
 from tests.support.properties import examples
-from tests.support.rows import BOOKKEEPING, count
+from tests.support.rows import BOOKKEEPING, count, forget_exports
 from tests.sync.conftest import AGENT, Deliver
 
 VALUES = {
@@ -78,7 +78,7 @@ def outcomes(
     """What each export comes to, from an empty table on: state, reason, counts, warnings, what a person sees of a hold, and the table."""
     for statement in (sync_type.table, "system.sync_runs cascade", "system.outside_changes"):
         db.execute(f"truncate {statement}")
-    db.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
+    forget_exports(db)
     agent_id = SHARED_AGENT if sync_type.scope is Scope.SHARED else AGENT
     found = []
     for rows, trigger, outside in deliveries:

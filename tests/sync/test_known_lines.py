@@ -20,7 +20,7 @@ from archisync.sync.knownrows import KnownRows
 from archisync.sync.records import Quarantined, Record, RecordReader
 from archisync.sync.target import Target
 from tests.support.properties import examples
-from tests.support.rows import count
+from tests.support.rows import count, forget_exports
 from tests.sync.conftest import AGENT, Deliver
 
 BY_LINES, AS_A_WHOLE = AGENT, "as.a.whole"
@@ -118,7 +118,7 @@ def test_every_way_to_compare_an_export_has_the_same_outcome(
 ) -> None:
     for statement in ("agents.customers", "system.sync_runs cascade", "system.outside_changes"):
         connection.execute(f"truncate {statement}".encode())
-    connection.execute("update system.sync_state set known_rows = null, high_rows = '{}', applied_source = null")
+    forget_exports(connection)
     ways = Ways(deliver, connection, monkeypatch, most_rows)
     for rows, header, tail, last, outside in exports:
         text = text_of(rows, header) + tail + f"C9,{last},,,\n"

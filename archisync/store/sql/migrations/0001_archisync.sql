@@ -253,8 +253,7 @@ create table system.sync_state (
   high_rows            jsonb not null default '{}',        -- {"2026-11-24": 1450, …}: most rows applied on each of the last days (UTC)
   data_version         bigint not null default 0,          -- + 1 with every apply that changed something
   same_changes_nothing boolean not null default false,     -- the export that was applied last would change nothing if it came again
-  applied_source       jsonb,                              -- of the last applied export: run, sha256, counts, what the source said of it
-                                                           -- (ETag, Last-Modified), how it was read, its columns. NULL: always fetch
+  applied_run_id       bigint,                             -- the run that applied the pair's row in applied_exports; NULL: it has none
   warned_run_id        bigint,                             -- the applied run whose warnings a person should read; NULL: none
   primary key (agent_id, sync_type)
 ) with (fillfactor = 80);
@@ -262,12 +261,6 @@ create table system.sync_state (
 alter table system.sync_state alter column sync_type set (n_distinct = 6);
 -- The due query reads a range of this index: its cost grows with what is due, not with what exists. A pair whose run is not over is not due.
 create index sync_state_by_slot on system.sync_state (sync_type, system.or_never(last_slot_at)) where active and unfinished_run_id is null;
--- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has. Neither index can be taken for the
--- other's question, which a planner without statistics would do.
-create index sync_state_by_export on system.sync_state ((applied_source ->> 'sha256'), sync_type)
-  where applied_source ->> 'sha256' is not null;
-create index sync_state_by_least on system.sync_state ((applied_source ->> 'least_digest'), sync_type)
-  where applied_source ->> 'least_digest' is not null;
 -- The unfinished runs of a type, so that the queue itself needs no index for it.
 create index sync_state_unfinished on system.sync_state (sync_type, unfinished_run_id) where unfinished_run_id is not null;
 create index sync_state_next on system.sync_state (sync_type, next_run_id) where next_run_id is not null;
@@ -288,6 +281,22 @@ begin atomic
                          greatest(make_interval(hours => 6), make_interval(mins => s.interval_minutes))) end
     from system.sync_settings s where s.sync_type = of_type;
 end;
+
+-- What is known of the export that was applied last, of each pair that has data: run, sha256, counts, what the source said of it (ETag,
+-- Last-Modified), how it was read, its columns. Without it an export is always fetched and compared as a whole. A table of its own, so that
+-- the tick and the end of an unchanged run write neither this nor its indexes. Written after the pair's state, in the same statement.
+create table system.applied_exports (
+  sync_type text not null,
+  agent_id  text not null,
+  source    jsonb not null,
+  primary key (agent_id, sync_type)
+) with (fillfactor = 80);
+alter table system.applied_exports alter column sync_type set (n_distinct = 6);
+-- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has. Neither index can be taken for the
+-- other's question, which a planner without statistics would do.
+create index applied_exports_by_bytes on system.applied_exports ((source ->> 'sha256'), sync_type) where source ->> 'sha256' is not null;
+create index applied_exports_by_least on system.applied_exports ((source ->> 'least_digest'), sync_type)
+  where source ->> 'least_digest' is not null;
 
 -- One row for each pair and transaction that wrote to agent data without being an apply. An apply of the pair deletes the rows that it sees
 -- *before* it compares anything: what commits later leaves its row for the next sync. Writer and apply share no lock, so neither waits.
@@ -559,9 +568,9 @@ as $$ begin
   return null;
 end $$;
 revoke execute on function system.export_applied() from public;
--- Only an apply sets applied_source to a value.
-create trigger archisync_export_applied after update of applied_source on system.sync_state
-  for each row when (new.applied_source is not null) execute function system.export_applied();
+-- Only an apply sets applied_run_id to a value.
+create trigger archisync_export_applied after update of applied_run_id on system.sync_state
+  for each row when (new.applied_run_id is not null) execute function system.export_applied();
 
 -- 3. system.sync_settings: a type whose row is deleted has the defaults again. At the end of the transaction, which may restore the rows.
 
@@ -644,7 +653,8 @@ create function system.truncated_outside() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
   perform system.check_trigger_table(tg_relid, system.table_of(tg_argv[0]));
-  update system.sync_state set applied_source = null where sync_type = tg_argv[0] and applied_source is not null;
+  update system.sync_state set applied_run_id = null where sync_type = tg_argv[0] and applied_run_id is not null;
+  delete from system.applied_exports where sync_type = tg_argv[0];
   return null;
 end $$;
 revoke execute on function system.truncated_outside() from public;
