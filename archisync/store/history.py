@@ -91,13 +91,15 @@ select * from (
     order by r.id desc limit %(limit)s)) r
  order by r.id desc limit %(limit)s
 """
-# Purpose: the newest runs of one agent, the unfinished ones among them: a range of sync_runs_by_agent, read from its end. Caller: newest.
-# No locks.
+# Purpose: the newest runs of one agent, the unfinished ones among them: a range of sync_runs_by_agent, read from its end. `offset 0`: else
+# a planner with old statistics reads all runs of the type. Caller: newest. No locks.
 SQL_NEWEST_OF_AGENT = """
 select r.* from (
-  (select h.id from system.sync_runs h
-    where (h.agent_id, h.id) < (%(agent_id)s, %(before)s::bigint) and (h.agent_id, h.id) > (%(agent_id)s, 0)
-      and (%(sync_type)s::text is null or h.sync_type = %(sync_type)s) and h.state = any (%(states)s::text[])
+  (select h.id from (
+     select f.id, f.agent_id, f.sync_type, f.state, f.queued_at from system.sync_runs f
+      where (f.agent_id, f.id) < (%(agent_id)s, %(before)s::bigint) and (f.agent_id, f.id) > (%(agent_id)s, 0)
+      order by f.agent_id desc, f.id desc offset 0) h
+    where (%(sync_type)s::text is null or h.sync_type = %(sync_type)s) and h.state = any (%(states)s::text[])
       and h.queued_at >= coalesce(%(since)s::timestamptz, '-infinity')
     order by h.agent_id desc, h.id desc limit %(limit)s)
   union all

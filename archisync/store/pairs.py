@@ -49,10 +49,11 @@ select st.sync_type, st.agent_id, true as active, true as in_users, {_STATE}
 """  # noqa: S608
 
 
-# Purpose: a page of the pairs that were ever scheduled, by agent and type. Caller: page. No locks.
+# Purpose: a page of the pairs that were ever scheduled, by agent and type. `offset 0`: else a planner
+# that knows nothing of the registry reads all of it, to look up fifty. Caller: page. No locks.
 SQL_PAGE = f"""
 select st.sync_type, st.agent_id, st.active, st.last_success_at,
-       exists (select from agents.users u where u.id::text = st.agent_id) as in_users,
+       exists (select from agents.users u where u.id::text = st.agent_id offset 0) as in_users,
        {_STATE}
   from (select q.* from system.sync_state q
          where (q.agent_id, q.sync_type) > (%(after_agent)s::text, %(after_type)s::text)

@@ -24,9 +24,10 @@ MOST_AGENTS = 50
 # `looked`: runs from the end of each range of an index, with the range (`source`) that they are of. A range that has more than was looked
 # through hides what is older than its last run: `horizon` is the newest of those, and behind it nothing is shown.
 _FOUND = """
-horizon as (
-  select coalesce(max(x.lowest), 0) as id
-    from (select min(l.id) as lowest from looked l group by l.source having count(*) >= %(look)s) x),
+horizon as materialized (
+  select h.id, (select l.queued_at from looked l where l.id = h.id limit 1) as looked_to
+    from (select coalesce(max(x.lowest), 0) as id
+            from (select min(l.id) as lowest from looked l group by l.source having count(*) >= %(look)s) x) h),
 found as (
   select l.id from looked l cross join horizon z
    where l.id >= z.id and l.state = any (%(states)s::text[])
@@ -35,7 +36,7 @@ found as (
      and (%(part)s::text is null or strpos(lower(l.agent_id), lower(%(part)s)) > 0)
      and (%(reason)s::text is null or l.reason = %(reason)s)
    order by l.id desc limit %(limit)s)
-select z.id as horizon, (select l.queued_at from looked l where l.id = z.id limit 1) as looked_to, r.* from horizon z
+select z.id as horizon, z.looked_to, r.* from horizon z
   left join (select x.* from found cross join lateral (select * from system.runs w where w.id = found.id offset 0) x) r on true
  order by r.id desc nulls last
 """

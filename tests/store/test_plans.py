@@ -3,6 +3,7 @@ tick, a claim, a run, its end, `status`, `why`, `history` or `metrics` walks ove
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ from archisync.standalone.postgres import EmbeddedPostgres
 from archisync.store import agents, health
 from archisync.store.database import Database, connected
 from archisync.store.migrations import migrate
+from archisync.web.app import application
 from tests.benchmarks import company
 from tests.conftest import Cli, roomy_memory
+from tests.support.panel import inside
 from tests.support.rows import count, drain
 from tests.support.systempostgres import needs_system_postgres, system_postgres
 
@@ -48,6 +51,13 @@ LOGGED = {
     "jit": "on",
     "jit_above_cost": "0",
 }
+
+
+PAGES = (
+    "/", "/types/orders", "/failing", "/runs", "/runs?reason=rare", "/runs?since=1h", "/agents", "/held", "/audit",
+    "/pair?type=orders&agent=agent-00000042", "/agent?id=agent-00000042", "/api/v1/pairs", "/api/sync/monitoring/status",
+)  # fmt: skip
+"""What people look at in the panel. (Searches for agents have a test of their own; the plan reads a sample.)"""
 
 
 class Step(NamedTuple):
@@ -207,6 +217,14 @@ def day(site: Site, cli: Cli, exports: Path) -> Iterator[tuple[str, Callable[[],
             "held list",
         ):
             yield command, lambda command=command: works(cli(*command.split(), env=site.environment))  # type: ignore[misc]
+    for path in PAGES:
+        yield path, lambda path=path: asyncio.run(get(site, path))  # type: ignore[misc]
+
+
+async def get(site: Site, path: str) -> None:
+    async with inside(application(site.config)) as client:
+        answer = await client.get(path)
+        assert answer.status_code == 200, answer.text
 
 
 def works(done: Any) -> None:
