@@ -21,6 +21,7 @@ from archisync.formats.rows import (
     SkippingTable,
     Table,
     nothing_required,
+    unmarked_utf16,
 )
 from archisync.rules.config import DEFAULT_READER_LIMITS, DETECT, CsvDialect, ReaderLimits
 
@@ -64,6 +65,8 @@ _FOREIGN = {
     b"\xfd7zXZ": "compressed with xz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
 }
+_UNMARKED = {"utf-16-le": 1, "utf-16-be": 0}
+"""Which bytes of an ASCII text are NUL: every second one, from here on."""
 _FORMAT_HINT = "export it as CSV, JSON Lines or a workbook (the first two may be gzipped), or print it as a PDF report"
 _CONVERT_HINT = "export it as CSV, or let a program convert it: ARCHISYNC_SOURCE='exec:/path/to/program {agent} {type}'"
 _HTML = re.compile(
@@ -158,7 +161,10 @@ def _refuse_foreign(head: bytes, encoding: str | None) -> None:
     for name in filter(None, ("utf-8-sig", encoding)):
         _refuse_markup(head[:_MARKUP_BYTES].decode(name, errors="replace").lstrip())
     # A NUL in a cell is removed and counted. In the header line it means that the file is not text.
-    if not (encoding or "").startswith(("utf-16", "utf-32")) and b"\0" in head.split(b"\n", 1)[0]:
+    line = head.split(b"\n", 1)[0]
+    if not (encoding or "").startswith(("utf-16", "utf-32")) and b"\0" in line:
+        if found := next((name for name, odd in _UNMARKED.items() if not line[odd::2].strip(b"\0")), None):
+            raise unmarked_utf16(found)
         raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
 
 

@@ -37,6 +37,14 @@ def title_or_row(number: int) -> ExportError:
     )
 
 
+def unmarked_utf16(encoding: str) -> ExportError:
+    """The refusal of an export in UTF-16 that does not say in which order its bytes are. `encoding` looks right."""
+    return ExportError(  # the setting is in the message, because a held export keeps no hint
+        f"the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING={encoding}",
+        hint="or export it with the mark, or as UTF-8",
+    )
+
+
 class NumberText(str):
     """The source text of a JSON number. Its decimal sign is a dot in every locale."""
 

@@ -29,7 +29,7 @@ LOCALES: Mapping[str, Locale] = {"iso": "iso", "it": "it"}
 CSV_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 CSV_ENCODINGS = (
     *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp850", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257"),
-    *("iso-8859-1", "iso-8859-2", "iso-8859-15"),
+    *("iso-8859-1", "iso-8859-2", "iso-8859-15", "mac-roman"),
 )
 
 

@@ -15,9 +15,11 @@ def strip_accents(text: str) -> str:
 
 
 def fold_label(label: str) -> str:
-    """The form in which labels are compared: upper case, no accents, no trailing colon, single blanks. `_` stays.
+    """The form in which labels are compared: upper case, no accents, no trailing colon, single blanks, no byte order mark. `_` stays.
 
     `CITTA'` is CITTÀ on a keyboard without capital accents.
     """
-    folded = " ".join(strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").upper()).split())
+    folded = " ".join(
+        strip_accents(label.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lstrip("\ufeff").upper()).split()
+    )
     return _APOSTROPHE_ACCENT.sub("", folded).rstrip(": ")

@@ -255,7 +255,7 @@ def _integer(value: Decimal, text: str) -> int:
 
 # -- dates and timestamps
 
-_CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})"
+_CLOCK = r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})"
 _ISO_MOMENT = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
     rf"(?:[T ]{_CLOCK}(?:\.(?P<fraction>[0-9]{{1,9}}))?)?"
@@ -320,6 +320,8 @@ def _moment(text: str, what: str, notations: Notations) -> datetime:
         moment = datetime.combine(day, time(hour, minute, second, microsecond, tzinfo=_offset(parts.get("offset"))))
     except ValueError:
         raise _bad(text, "is an impossible date or time") from None
+    if len(parts.get("hour") or "00") == 1:
+        notations.add("8:30")
     if found.re is not _ISO_MOMENT and (found.re is not _DAY_FIRST or parts["sign"] == "."):
         notations.add(_MOMENTS[found.re])
     return moment

@@ -16,6 +16,8 @@ HUNGARIAN = "Győr; erdő; vevő; szállító; fűtő; előző; időszak; új sz
 TURKISH = "Beyoğlu; Kadıköy; Şişli; başlangıç; müşteri; sipariş; ağaç; değişken; yağmur; görüş"
 OTHERS = [
     ("Caffè;città", "cp850", "the letters of DOS rather than those", "cp850"),
+    ("Perché;Città;Nicolò", "mac-roman", "the letters of an old Mac rather than those", "mac-roman"),
+    ("Bäcker;Müller;Köln", "mac-roman", "the letters of an old Mac rather than those", "mac-roman"),
     ("Иван;Ёлка", "cp1251", "letters of another alphabet than that", "cp1251 or cp1253"),
     *[
         (text, page, "letters of Central Europe (Czech, Polish …) rather than those", "cp1250 or iso-8859-2")
@@ -31,7 +33,7 @@ WESTERN = [
     "Città di Forlì; più caffè; lunedì; perché; Cantù; m³ di gas; 1¼ pollici; N³; à; balìa",
     "Müßiggänger; Größe; Øresund; Ærø; smörgåsbord; Åse; Škoda; Žižka; Šimek",
     "créée; où; père; mère; Citroën; œuvre; Ÿ; L’Haÿ-les-Roses; août; Škoda; très; après; élève",
-    "¿Qué?; año; ª; Mª José; nº 5; 1º; España; pingüino; corazón; ¡Olé!",
+    "¿Qué?; año; ª; Mª José; nº 5; CŒUR; HAŸ; TŠEHHI; auto‡; 1º; España; pingüino; corazón; ¡Olé!",
     "coração; põe; aviões; não; São João; mãe; três; à; avô",
     "Þórður; Guðrún; Jón; Ísafjörður; Reykjavík; þýðing; Óðinn; Æsa; Sæmundur; Snæfellsjökull",
     "però; això; cafè; València; mòdul; col·legi; què; l’èxit",
@@ -67,12 +69,21 @@ def test_another_code_page_is_refused_until_it_is_named(
     )
     assert set(named.split(" or ")) <= set(CSV_ENCODINGS)
     assert _words(export, CsvDialect(encoding=page)) == [word.strip() for word in text.split(";")]
-    assert _words(export, CsvDialect(encoding="latin-1"))
 
 
 @pytest.mark.parametrize("text", [*WESTERN, "; ".join(WESTERN)])
 def test_western_text_is_read_as_cp1252(tmp_path: Path, text: str) -> None:
     assert _words(_export(tmp_path, _lines(text).encode("cp1252"))) == [word.strip() for word in text.split(";")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_refused_until_it_is_named(tmp_path: Path, encoding: str) -> None:
+    export = _export(tmp_path, "name\nCittà\n".encode(encoding))
+    with pytest.raises(ExportError) as refused:
+        open_table(export)
+    setting = f"ARCHISYNC_CSV_ENCODING={encoding}"
+    assert refused.value.message == f"the export is UTF-16 without a byte order mark: set {setting}"
+    assert _words(export, CsvDialect(encoding=encoding)) == ["Città"]
 
 
 def test_bytes_that_are_neither_utf8_nor_cp1252_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """CSV as ERPs write it: what is understood without a setting, what is recorded of it, and what is refused with the setting to type."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ _KNOWN = {"format", "encoding", "delimiter", "quoting"}
 
 def _required(labels: tuple[str, ...]) -> tuple[int, ...] | None:
     """The places of `id` and `name`."""
-    return (labels.index("id"), labels.index("name")) if {"id", "name"} <= set(labels) else None
+    bare = [label.strip("\ufeff ") for label in labels]
+    return (bare.index("id"), bare.index("name")) if {"id", "name"} <= set(bare) else None
 
 
 def _table(tmp_path: Path, content: bytes, dialect: CsvDialect = DETECT) -> CsvTable:
@@ -169,6 +171,62 @@ def test_a_total_that_looks_cut_is_refused_with_the_setting_to_type(tmp_path: Pa
     with pytest.raises(TruncatedError) as refused:
         list(_table(tmp_path, b"id;name\n1;a\n2\n").rows())
     assert refused.value.hint == "the transfer or the ERP's export job was cut off; export it again"
+
+
+@pytest.mark.parametrize(
+    ("cell", "setting"),
+    [
+        ("Totale: 5", "Totale"), ("(46 rows affected)", "'(* rows'"), ("2 rows selected.", "'* rows'"), ("# end", "'#'"),
+        ("*** END ***", "'***'"), ("EOF", "EOF"), ("12", None), ("A-7", None), ("7a", None), ("-5", None),
+    ],
+)  # fmt: skip
+def test_a_line_below_the_rows_is_refused_with_the_setting_that_leaves_it_out(
+    tmp_path: Path, cell: str, setting: str | None
+) -> None:
+    content = f"id;name\n1;a\n{cell}\n".encode()
+    with pytest.raises(TruncatedError) as refused:
+        list(_table(tmp_path, content).rows())
+    said = f"; if that line is a total and no row: ARCHISYNC_CSV_IGNORE_ROWS={setting}" if setting else ""
+    assert refused.value.hint == f"the transfer or the ERP's export job was cut off; export it again{said}"
+    if setting:
+        table = _table(tmp_path, content, CsvDialect(ignored=tuple(shlex.split(setting))))
+        assert (_cells(table.rows()), table.skipped) == ([("1", "a")], 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "skipped"),
+    [
+        ("id;name\n--;----\n1;a b\n2;c\n", 1),  # sqlcmd
+        (" id | name \n----+------\n 1 | a b\n 2 | c\n", 1),  # psql
+        ("+----+------+\n| id | name |\n+----+------+\n| 1 | a b |\n| 2 | c |\n+----+------+\n", 2),  # mysql
+        ("Customers\n---------\n|id|name|\n---------\n|1|a b|\n|2|c  |\n---------\n", 2),  # SAP
+        ("|id|name|\n|--|----|\n|1|a b|\n|--|----|\n|2|c  |\n|--|----|\n", 3),
+        ("id;name\n1;a b\nid;name\n2;c\n", 1),  # files that were appended
+        ("id;name\n1;a b\n\fid;name\n2;c\n", 1),  # pages
+        ("\ufeffid;name\n1;a b\n\ufeffid;name\n2;c\n", 1),
+    ],
+)
+def test_lines_of_dashes_and_the_header_again_are_no_rows(tmp_path: Path, content: str, skipped: int) -> None:
+    table = _table(tmp_path, content.encode())
+    found = [[cell.strip() for cell in row if cell and cell.strip()] for row in _cells(table.rows())]
+    assert found == [["1", "a b"], ["2", "c"]]
+    assert table.skipped == skipped
+    unparsed = list(table.rows_and_lines(_AnyLine(), None))  # type: ignore[arg-type]
+    lines = [line for item in unparsed if not isinstance(item, RawRow | BadRow) for line in item.lines]
+    assert not [line for line in lines if b"--" in line and len(line) == len(content.splitlines()[0])]
+    assert b"id;name" not in lines
+
+
+def test_dashes_in_a_row_are_cells(tmp_path: Path) -> None:
+    assert _cells(_table(tmp_path, b"id;name\n1;a\n--;--\n-;-\n").rows()) == [("1", "a"), ("--", "--"), ("-", "-")]
+    assert _cells(_table(tmp_path, b"id;name\n--;\n").rows()) == [("--", "")]
+
+
+def test_a_null_of_mysql_and_postgresql_is_no_text(tmp_path: Path) -> None:
+    content = b"id\tname\n1\t\\N\n2\tC:\\New\n"
+    reason = "has \\N, which is NULL in files of MySQL and PostgreSQL: ARCHISYNC_CSV_QUOTING=backslash"
+    assert _cells(_table(tmp_path, content).rows()) == [reason, ("2", "C:\\New")]
+    assert _cells(_table(tmp_path, content, _ESCAPED).rows())[0] == ("1", "")
 
 
 class _AnyLine:

@@ -17,6 +17,7 @@ from archisync.base.errors import ExportError
 _ASCII = bytes(range(0x80))
 _LETTERS = bytes(range(0xC0, 0x100))
 _LETTERS_IN_A_ROW = re.compile(rb"[\xc0-\xff]{3,}")
+_FEW = 4  # no word of another alphabet has so few different letters only
 _RARE = 20  # one of so many bytes is an accented letter: more than in any western language
 
 
@@ -33,6 +34,8 @@ def _places(signs: bytes, behind: bytes, before: bytes = b"") -> _Places:
 
 _DOS = _places(b"\x82\x8a\x95", b"", before=b"a-z")
 """`é`, `è` and `ò` of cp850 are `‚`, `Š` and `•`, which don't stand behind a small letter."""
+_MAC = _places(b"\x87\x88\x89\x8a\x8b\x8c\x8e\x98\x9f", b"(?![A-Z])", before=b"A-Za-z")
+"""`á`, `à`, `é`, `ò` and `ü` of Mac OS Roman are `‡`, `ˆ`, `Ž`, `˜` and `Ÿ`, which stand in words of capital letters at most."""
 _SYMBOL_IN_WORD = _places(b"\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf", rb"(?=[a-z\xe0-\xff])", before=b"A-Za-z")
 """`ł`, `ą`, `ż` (Polish), `ľ` (Slovak) and `ş` (Romanian) of cp1250 are `³`, `¹`, `¿`, `¾` and `º`."""
 _FINAL_IN_WORD = _places(b"\xec\xf9", rb"(?=[a-z])")
@@ -59,6 +62,7 @@ class _Letters:
                 self.in_rows += sum(map(len, _LETTERS_IN_A_ROW.findall(block)))
         self.all = self._counts.total()
         self.letters = sum(self._counts[sign] for sign in _LETTERS)
+        self.distinct = sum(1 for sign in _LETTERS if self._counts[sign])
 
     def of(self, letters: str) -> int:
         """How many of these letters of cp1252 there are."""
@@ -76,9 +80,13 @@ def _is_dos(seen: _Letters) -> bool:
     return seen.at(_DOS, seen.letters + 1)
 
 
+def _is_mac(seen: _Letters) -> bool:
+    return seen.at(_MAC, seen.letters + 1)
+
+
 def _is_other_alphabet(seen: _Letters) -> bool:
     """Whether it is Cyrillic or Greek: no western word has three accented letters in a row, and these have little else."""
-    return 2 * seen.in_rows > seen.letters > 0
+    return 2 * seen.in_rows > seen.letters and seen.distinct >= _FEW
 
 
 def _is_polish_or_romanian(seen: _Letters) -> bool:
@@ -111,6 +119,7 @@ def _is_turkish_or_baltic(seen: _Letters) -> bool:
 _CENTRAL_EUROPE = ("letters of Central Europe (Czech, Polish …) rather than those", "cp1250 or iso-8859-2")
 _OTHERS: dict[Callable[[_Letters], bool], tuple[str, str]] = {
     _is_dos: ("the letters of DOS rather than those", "cp850"),
+    _is_mac: ("the letters of an old Mac rather than those", "mac-roman"),
     _is_other_alphabet: ("letters of another alphabet than that", "cp1251 or cp1253"),
     _is_polish_or_romanian: _CENTRAL_EUROPE,
     _is_czech: _CENTRAL_EUROPE,

@@ -10,7 +10,7 @@ from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted
 from archisync.formats.csv.codepages import refuse_other_code_page
 from archisync.formats.csv.lines import MAX_LINE_CHARS
-from archisync.formats.rows import CUT_OFF_HINT
+from archisync.formats.rows import CUT_OFF_HINT, unmarked_utf16
 
 _BLOCK_BYTES = 256 * 1024
 _TAIL_BYTES = 1024
@@ -30,10 +30,7 @@ def configured_codec(path: Path, encoding: str) -> str:
         if b"\0" not in head:
             raise _invalid(encoding)
         found = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
-        raise ExportError(  # the setting is in the message, because a held export keeps no hint
-            f"the export is UTF-16 without a byte order mark: set ARCHISYNC_CSV_ENCODING={found}",
-            hint="or export it with the mark, or as UTF-8",
-        )
+        raise unmarked_utf16(found)
     if encoding in _UTF16_BOMS and head in _UTF16_BY_BOM:
         if _UTF16_BY_BOM[head] != encoding:
             raise _invalid(encoding)

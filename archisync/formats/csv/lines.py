@@ -148,6 +148,11 @@ class Lines:
                 return
 
     @property
+    def last_line(self) -> bytes:
+        """The line that was read last, in UTF-8 and without its line end."""
+        return self.text.rstrip("\r\n").encode("utf-8", "surrogatepass")
+
+    @property
     def _lines_left(self) -> bool:
         return self._place < len(self._block.lines)
 

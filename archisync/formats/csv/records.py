@@ -16,6 +16,8 @@ MAX_CELL_CHARS = 1024 * 1024  # far more than the 64 KiB that a value may have, 
 _DOS_END = "\x1a"
 """Ctrl-Z, with which programs of the DOS age end a text. A line of it alone is blank."""
 _EXCEL_TEXT = re.compile(r'="(.*)"|=\("(.*)"\)', re.DOTALL)
+_NULL = "\\N"
+_IS_NULL = "has \\N, which is NULL in files of MySQL and PostgreSQL: ARCHISYNC_CSV_QUOTING=backslash"
 EXCEL, SPACED = '="text"', "blanks around quotes"
 """What is noted of a record in `Lines.unusual`."""
 
@@ -51,6 +53,8 @@ def records(lines: Lines, delimiter: str, *, quoted: bool) -> Iterator[tuple[int
             cells = [_unwrapped(cell, lines) if cell.startswith("=") else cell for cell in cells]
         if lines.has_escapes and not isinstance(cells, str):
             cells = [shown(cell) for cell in cells]
+        elif "\\" in lines.text and _NULL in cells:
+            cells = _IS_NULL
         if isinstance(cells, str) or any(cell.strip().strip(_DOS_END) for cell in cells):
             yield lines.first, cells
 
@@ -64,9 +68,9 @@ def _with_blanks_after_quotes(lines: Lines, delimiter: str) -> list[str]:
 
 
 def _note_blanks_before_quotes(lines: Lines, delimiter: str) -> None:
-    if _blanks_before_quotes(delimiter).search(lines.text) and any(
-        cell[1] is not None and cell[0].startswith(" ") for cell in _loose_cells(lines, delimiter)
-    ):
+    if f"{delimiter} " not in lines.text and not lines.text.startswith(" "):
+        return
+    if any(cell[1] is not None and cell[0].startswith(" ") for cell in _loose_cells(lines, delimiter)):
         lines.unusual.add(SPACED)
 
 
@@ -85,12 +89,6 @@ def _loose_cells(lines: Lines, delimiter: str) -> list[re.Match[str]]:
         cells.append(found)
         place = found.end()
     return cells
-
-
-@cache
-def _blanks_before_quotes(delimiter: str) -> re.Pattern[str]:
-    """Where a cell may begin with blanks and quotes; it may also be within a cell."""
-    return re.compile(f'(?:^|{re.escape(delimiter)}) +"')
 
 
 @cache

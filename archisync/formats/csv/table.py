@@ -9,6 +9,8 @@ Lines end with LF, CR LF or CR CR LF, or all of them with CR when the header lin
 
 from __future__ import annotations
 
+import shlex
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -22,11 +24,13 @@ from archisync.formats.csv.encoding import checked_codec, configured_codec, dete
 from archisync.formats.csv.header import DELIMITERS, find_header, skip_to
 from archisync.formats.csv.lines import Lines, open_lines
 from archisync.formats.csv.records import records
-from archisync.formats.ignored import IgnoredRows, LinePattern
+from archisync.formats.ignored import IgnoredRows, LinePattern, Without, is_rule, word_to_ignore
 from archisync.formats.knownlines import LineDigests
 from archisync.formats.rows import CUT_OFF_HINT, BadRow, PlainLines, RawRow, RequiredPlaces, nothing_required
 from archisync.rules.config import DETECT, CsvDialect
 
+_BEFORE_LABELS = " \t\f\ufeff"
+"""What may stand before a label: blanks, a page break, the byte order mark of a file that was appended."""
 _LOOKED_AT = 3
 """Rows that show whether the rows have a delimiter at their end."""
 
@@ -34,9 +38,10 @@ _LOOKED_AT = 3
 class CsvTable:
     """A CSV file. What the dialect leaves open is detected. `required` tells a header line from title lines.
 
-    `skipped` counts the rows that the dialect says to ignore. `open_ended`: the final line end is missing, so the last row may be cut off;
-    the guard asks a person. Raises ExportError when the file is visibly truncated, is not text, or
-    has no clear header line.
+    `skipped` counts the rows that the dialect says to ignore, lines of dashes, and the header where it is repeated. `open_ended`: the
+    final line end is missing, so the last row may be cut off; the guard asks a person.
+
+    Raises ExportError when the file is visibly truncated, is not text, or has no clear header line.
     """
 
     missing = 0
@@ -52,6 +57,11 @@ class CsvTable:
         self._line_end = ending.line_end
         self._encoding = checked_codec(path, codec) if codec else detected_codec(path)
         self._header = find_header(self._opened, dialect, required)
+        self._header_cells = [label.strip(_BEFORE_LABELS) for label in self._header.labels]
+        self._first_label = next(((place, label) for place, label in enumerate(self._header_cells) if label), (0, ""))
+        self._is_known = bool(required(self._header.labels))  # else it may be a row: of two like it, both are
+        self._rule: list[str] | None = None  # the line of dashes below the header
+        self._rule_line: list[bytes] = []
         self._unusual: set[str] = set()
         self.delimiter = self._header.delimiter
         self._ignored = IgnoredRows(dialect.ignored, self.delimiter) if dialect.ignored else None
@@ -119,19 +129,23 @@ class CsvTable:
         self, lines: Lines, plain: PlainLine | None, digests: LineDigests | None
     ) -> Iterator[RawRow | BadRow | PlainLines]:
         found = self._data(lines)
-        lines.take_digests(digests)
+        drawn = [lines.last_line, BOM_UTF8 + lines.last_line] if self._is_known else []
+        drawn += self._rule_line
         pattern: LinePattern | None = self._ignored.outside(plain) if plain and self._ignored else plain
+        if pattern and any(pattern.match([line]) for line in drawn):  # seldom: labels are no numbers and dates
+            pattern = Without(pattern, drawn)
+        lines.take_digests(digests)
         while True:
             if pattern:
                 yield from lines.plain(pattern)
             record = next(found, None)
             if record is None:
                 return
-            if self._ignored and self._ignored.has(record[1]):
+            if self._is_no_row(record[1]):
                 self.skipped += 1
                 lines.last_left_out = lines.number
-                continue
-            yield self._row(*record, lines.digest)
+            else:
+                yield self._row(*record, lines.digest)
 
     def _data(self, lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
         """The records after the header."""
@@ -140,6 +154,24 @@ class CsvTable:
         found = records(lines, self.delimiter, quoted=self.quoted)
         next(found)
         return found
+
+    def _is_no_row(self, cells: list[str] | str) -> bool:
+        """Whether the record is a total, a line of dashes, or the header again.
+
+        One of as many cells as the header is a line of dashes only below it, and where that one is repeated.
+        """
+        if isinstance(cells, str):
+            return False
+        if self._ignored and self._ignored.has(cells):
+            return True
+        if len(cells) < len(self._header_cells):
+            return is_rule(cells)
+        if cells == self._rule:
+            return True
+        if not self._is_known:
+            return False
+        place, label = self._first_label
+        return cells[place].endswith(label) and [cell.strip(_BEFORE_LABELS) for cell in cells] == self._header_cells
 
     def _row(self, line: int, cells: list[str] | str, digest: bytes | None) -> RawRow | BadRow:
         if isinstance(cells, str):
@@ -167,8 +199,10 @@ class CsvTable:
         rows: list[Sequence[str]] = []
         try:
             with self._opened() as lines:
-                for _, cells in islice(self._data(lines), _LOOKED_AT):
-                    if not isinstance(cells, str) and not (self._ignored and self._ignored.has(cells)):
+                for place, (_, cells) in enumerate(islice(self._data(lines), _LOOKED_AT)):
+                    if place == 0 and not isinstance(cells, str) and is_rule(cells, self._header_cells):
+                        self._rule, self._rule_line = cells, [lines.last_line]
+                    elif not isinstance(cells, str) and not self._is_no_row(cells):
                         rows.append(cells)
         except ExportError:  # `rows` raises it
             pass
@@ -178,10 +212,10 @@ class CsvTable:
         with self._opened() as lines:
             skip_to(lines, short.line)
             _, cells = next(records(lines, self.delimiter, quoted=self.quoted), (0, ""))
-            word = "" if isinstance(cells, str) else next((cell for cell in cells if cell.strip()), "").split(" ")[0]
-            if word.isalpha():
-                shown = printable(word, limit=40)
-                return f"{CUT_OFF_HINT}; if that line is a total and no row: ARCHISYNC_CSV_IGNORE_ROWS={shown}"
+            word = "" if isinstance(cells, str) else word_to_ignore(next((cell for cell in cells if cell.strip()), ""))
+            if word:
+                setting = shlex.quote(printable(word, limit=40))
+                return f"{CUT_OFF_HINT}; if that line is a total and no row: ARCHISYNC_CSV_IGNORE_ROWS={setting}"
         return CUT_OFF_HINT
 
 
