@@ -44,7 +44,8 @@ def test_a_cut_at_any_percent_is_held_unless_it_falls_between_two_rows(
     agents.add(db, agent, name=None, whitelisted=True)
     path = tmp_path / agent / "customers.csv"
     path.parent.mkdir()
-    whole = (SAMPLES / "anna.bianchi" / "customers.csv").read_text("utf-8").replace("\n", ending)
+    own = f"\n{len(encoding)}{len(ending)}"  # rows of another agent would be held
+    whole = (SAMPLES / "anna.bianchi" / "customers.csv").read_text("utf-8").replace("\n10", own).replace("\n", ending)
     content = whole.encode(encoding)
     rows = len(whole.split(ending)) - 2
     config = config_for(shared_url, tmp_path)
