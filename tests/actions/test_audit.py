@@ -119,7 +119,7 @@ def test_an_action_whose_record_can_t_be_written_does_nothing(connection: Databa
 
     def everything() -> list[dict[str, Any]]:
         tables = "system.sync_settings system.pauses agents.users system.queued_runs system.sync_runs system.sync_state"
-        tables += " system.held_exports agents.customers"
+        tables += " system.applied_exports system.held_exports agents.customers"
         return [row for t in tables.split() for row in connection.execute(f"select * from {t} order by 1, 2".encode())]
 
     before = everything()

@@ -47,6 +47,7 @@ def everything(db: Database) -> object:
     tables = (
         "agents.customers",
         "system.sync_state",
+        "system.applied_exports",
         "system.sync_runs",
         "system.held_exports",
         "system.outside_changes",

@@ -199,7 +199,7 @@ class Site:
         tick(db, config)
         assert drain(db, config) == len(SYNC_TYPES)
         db.execute("create schema kept")
-        for table in (*every_table(), "system.sync_state"):
+        for table in (*every_table(), "system.sync_state", "system.applied_exports"):
             db.execute(f"create table kept.{table.replace('.', '_')} as table {table}")
         self._last_run = count(db, "select max(id) from system.sync_runs")
 
@@ -223,7 +223,8 @@ class Site:
             self.db.execute("truncate system.queued_runs, system.claims, system.deliveries")
             self.db.execute("delete from system.sync_runs where id > %s", [self._last_run])
             # The states last: whoever empties a table makes the state forget its export.
-            for table in (*(SYNC_TYPES[name].table for name in job.all_types), "system.sync_state"):
+            of_types = (SYNC_TYPES[name].table for name in job.all_types)
+            for table in (*of_types, "system.sync_state", "system.applied_exports"):
                 self.db.execute(f"truncate {table}")
                 self.db.execute(f"insert into {table} select * from kept.{table.replace('.', '_')}")
             if job.first_load:
