@@ -163,8 +163,9 @@ def _refuse_foreign(head: bytes, encoding: str | None) -> None:
     # A NUL in a cell is removed and counted. In the header line it means that the file is not text.
     line = head.split(b"\n", 1)[0]
     if not (encoding or "").startswith(("utf-16", "utf-32")) and b"\0" in line:
-        if found := next((name for name, odd in _UNMARKED.items() if not line[odd::2].strip(b"\0")), None):
-            raise unmarked_utf16(found)
+        for name, odd in _UNMARKED.items():
+            if not line[odd::2].strip(b"\0") and b"\0" not in line[1 - odd :: 2]:  # of UTF-32 three of four are
+                raise unmarked_utf16(name)
         raise ExportError("the export is binary data, not text", hint=_FORMAT_HINT)
 
 

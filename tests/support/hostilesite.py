@@ -127,7 +127,7 @@ class Site:
         """700 rows are changed, 100 are gone, one is new."""
         file = self._folder / AGENT / "customers.csv"
         lines = file.read_text("utf-8").replace("Caffè", "Caffé", 700).splitlines(keepends=True)
-        file.write_text("".join(lines[:-100]) + "9999,NULL,\\N,\n", "utf-8")
+        file.write_text("".join(lines[:-100]) + "9999,NULL,x\\N,\n", "utf-8")
 
 
 def set_for(admin: psycopg.Connection[Any], database: str, setting: str, value: str, *, as_role: bool = False) -> None:
