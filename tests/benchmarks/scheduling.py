@@ -95,11 +95,15 @@ class Place:
         return statistics.median(timed(work) for _ in range(IDLE_TICKS))
 
     def due_s(self, count: int, pairs: int) -> float:
-        """The seconds of a tick with that many pairs due. Each must be queued once in PostgreSQL and once in Redis."""
+        """The seconds of a tick with that many pairs due. Each must be queued once in PostgreSQL and once in Redis.
+
+        Slots that are all the same have no order, so two runs of an agent may be in two jobs: the first one takes both."""
         with self.database(count) as db, self.emptied_valkey() as client:
             registry.make_due(db, pairs)
             seconds = timed(lambda: tick(db, self.config(count)))
-            assert delivered(db, client) == Delivered(runs=pairs, jobs=pairs // registry.AGENT_TYPES)
+            found = delivered(db, client)
+            assert found.runs == pairs, found
+            assert pairs // registry.AGENT_TYPES <= found.jobs < pairs // 2, found
         return seconds
 
 
@@ -349,7 +353,7 @@ def _edits(place: Place, largest: int) -> Iterator[Figure]:
         registry.settle(db)
         agents.add(db, "a-newcomer", name=None, whitelisted=True)
         agents.add(db, "a-leaver", name=None, whitelisted=True)
-        agents.set_whitelisted(db, "a-leaver", False)
+        agents.set_whitelisted(db, ["a-leaver"], False)
         tick(db, config)
         found = db.execute(
             "select count(*) filter (where agent_id = 'a-newcomer') as new,"
