@@ -5,6 +5,7 @@ archisync relies on `id` and `whitelisted` only, and shows a name when the table
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,24 +39,27 @@ select {_AGENT} from unnest(%(ids)s::text[]) with ordinality as w(id, place)
 """  # noqa: S608
 # Purpose: ids that fit, in a walk over all ids that begins at `part`, where those are that begin with it, and goes on at the first id of
 # all (`wrapped`). It ends after `steps` steps of `step` ids, so it costs the same however many agents there are. A step reads one range of
-# the index, and is so short that no statistics, old or missing, make a sort of the table look cheaper. `reached`: the last id that was
+# the index, and is so short that no statistics, old or missing, make a sort of the table look cheaper; so the first id, which no step
+# reads, is looked up. `caseless`: a piece of the part that has no letters, which is looked for first. `reached`: the last id that was
 # looked at (never the empty text: the step behind the last id is followed by one more); `over`: it has come round. Caller: walk. No locks.
 SQL_WALK = """
 with recursive walk as (
-  select 0 as n, coalesce(%(after)s::text, %(part)s::text, '') as reached, %(after)s::text is null as with_it,
-         %(part)s::text is null or coalesce(%(after)s::text < %(part)s::text, false) as wrapped, false as over, '{}'::text[] as ids
+  select 0 as n, coalesce(%(after)s::text, %(part)s::text, '') as reached,
+         %(part)s::text is null or coalesce(%(after)s::text < %(part)s::text, false) as wrapped, false as over,
+         array(select u.id::text from agents.users u
+                where %(after)s::text is null and u.id::text = coalesce(%(part)s::text, '')
+                  and (u.whitelisted is true = %(whitelisted)s::boolean) is not false) as ids
   union all
-  select w.n + 1, case when s.ends and not w.wrapped then '' else s.last end, s.ends and not w.wrapped, w.wrapped or s.ends,
-         w.wrapped and s.ends, w.ids || s.ids
+  select w.n + 1, case when s.ends and not w.wrapped then '' else s.last end, w.wrapped or s.ends, w.wrapped and s.ends, w.ids || s.ids
     from walk w cross join lateral (
       select max(x.id) as last, (count(*) < %(step)s or (w.wrapped and max(x.id) >= %(part)s::text)) is true as ends,
              coalesce(array_agg(x.id order by x.id) filter (
-               where (not w.wrapped or x.id < %(part)s::text) is not false and (strpos(lower(x.id), lower(%(part)s::text)) > 0) is not false
+               where (not w.wrapped or x.id < %(part)s::text) is not false and (strpos(x.id, %(caseless)s::text) > 0) is not false
+                 and (strpos(lower(x.id), lower(%(part)s::text)) > 0) is not false
                  and (x.whitelisted = %(whitelisted)s::boolean) is not false), '{}') as ids
         from (select u.id::text as id, u.whitelisted is true as whitelisted from agents.users u
-               where u.id::text >= w.reached and (w.with_it or u.id::text <> w.reached)
-               order by u.id::text limit %(step)s) x) s
-   where not w.over and (w.with_it or (cardinality(w.ids) < %(limit)s and w.n < %(steps)s)))
+               where u.id::text > w.reached order by u.id::text limit %(step)s) x) s
+   where not w.over and (w.reached = '' or (cardinality(w.ids) < %(limit)s and w.n < %(steps)s)))
 select reached, over, ids from walk order by n desc limit 1
 """
 # Purpose: put agents on the whitelist, or take them off it; whether each was on it. Caller: set_whitelisted. Locks: the rows in the order
@@ -102,8 +106,10 @@ _ID_TYPES = ("text", "character varying", "smallint", "integer", "bigint", "uuid
 _RELATION = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 
 LOOKED_THROUGH = 100_000
-"""Ids that one search looks through: some 30 ms."""
+"""Ids that one search looks through: some 15 ms."""
 STEP = 1_000
+_LETTER = re.compile("[A-Za-z\x80-\U0010ffff]")
+"""What another case may have, at least."""
 LOOKED_AT = 1000
 """Agents compared with a mistyped id: a bound on the time that it takes in a large registry."""
 
@@ -165,6 +171,7 @@ def walk(
     is_any = part is None and whitelisted is None
     step = limit if is_any else STEP
     params: Params = {"after": after, "part": part, "whitelisted": whitelisted, "limit": limit, "step": step}
+    params["caseless"] = None if part is None else max(_LETTER.split(part), key=len)
     return Walk(**one(db, SQL_WALK, params | {"steps": LOOKED_THROUGH // STEP}))
 
 

@@ -66,7 +66,15 @@ ANY: dict[str, Any] = {
 
 
 SEARCH: dict[str, Any] = ANY | {"part": None, "reason": None, "look": 21}
-WALK: dict[str, Any] = {"after": None, "part": "42", "whitelisted": True, "limit": 51, "step": agents.STEP, "steps": 9}
+WALK: dict[str, Any] = {
+    "after": None,
+    "part": "42",
+    "caseless": "42",
+    "whitelisted": True,
+    "limit": 51,
+    "step": agents.STEP,
+    "steps": 9,
+}
 PAIRS: dict[str, Any] = {"after_agent": ONE, "after_type": "", "sync_type": None, "agent_id": None, "limit": 51}
 SPAN: dict[str, Any] = {"since": datetime(2026, 1, 1, tzinfo=UTC), "after": RUNS - 100}
 
@@ -155,6 +163,32 @@ def test_a_forecast_reads_a_sample_of_many_pairs_and_says_so(large: Database, mo
     row = large.execute("explain (analyze, format json) " + timetable.SQL_DUE_GROUPS, params).fetchone()
     assert row is not None
     assert read(row["QUERY PLAN"][0]["Plan"], "sync_state") <= 4 * 101 + AGENTS  # and not 4 * AGENTS
+
+
+def test_what_delays_a_pair_counts_in_a_sample_as_where_all_are_read(
+    large: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def due() -> Counter[tuple[str, datetime]]:
+        found = Counter[tuple[str, datetime]]()
+        for group in timetable.due_groups(large, sync_type=None, agent_id=None):
+            found[group.sync_type, group.due_at] += group.pairs
+        return found
+
+    with large.transaction(force_rollback=True):
+        large.execute(
+            "update system.sync_state set backoff_until = '2999-01-01 10:00:30' where agent_id like '%1'; "
+            "insert into system.pauses (agent_id, until) select id, '2999-01-02 10:00:30' from agents.users where id like '%11'; "
+            "insert into system.pauses (agent_id) select id from agents.users where id like '%99'; "
+            "insert into system.pauses (sync_type) values ('ddt')"
+        )
+        every = due()
+        monkeypatch.setattr(timetable, "WHOLE", 1)
+        monkeypatch.setattr(timetable, "SAMPLED_PAGES", 10**6)  # a sample of all
+        assert due() == every
+    assert every["orders", datetime(2999, 1, 1, 10, tzinfo=UTC)] == AGENTS * 9 // 100
+    assert every["orders", datetime(2999, 1, 2, 10, tzinfo=UTC)] == AGENTS // 100
+    assert sum(number for (name, _), number in every.items() if name == "orders") == AGENTS * 99 // 100
+    assert not any(name == "ddt" for name, _ in every)
 
 
 @pytest.mark.parametrize("resting", [True, False])
