@@ -40,17 +40,26 @@ select z.id as horizon, z.looked_to, r.* from horizon z
   left join (select x.* from found cross join lateral (select * from system.runs w where w.id = found.id offset 0) x) r on true
  order by r.id desc nulls last
 """
-# Purpose: the newest runs of all agents that fit. Caller: search. No locks. Why rows are compared and sorted as they are: see
-# history.SQL_NEWEST.
+_OF_TYPE_AND_STATE = """system.sync_runs f
+      where (f.sync_type, f.state, f.id) < (t.sync_type, w.state, %(before)s::bigint)
+        and (f.sync_type, f.state, f.id) > (t.sync_type, w.state, {after})
+      order by f.sync_type desc, f.state desc, f.id desc"""
+# Purpose: the newest runs of all agents that fit. The index alone says where the ranges of finished runs end, and what is older than the
+# newest end (`floor`) is not read: the last thousand failed runs lie in a thousand pages. Caller: search. No locks. Why rows are compared
+# and sorted as they are: see history.SQL_NEWEST.
 SQL_OF_ALL = f"""
-with looked as materialized (
+with floor as materialized (
+  select coalesce(max(e.id) - 1, %(after)s::bigint) as id from system.sync_types t
+   cross join unnest(%(states)s::text[]) as w(state)
+   cross join lateral (
+     select f.id from {_OF_TYPE_AND_STATE.format(after="%(after)s::bigint")} offset %(look)s - 1 limit 1) e
+   where %(sync_type)s::text is null or t.sync_type = %(sync_type)s),
+looked as materialized (
   select h.* from system.sync_types t
    cross join unnest(%(states)s::text[]) as w(state)
    cross join lateral (
-     select f.id, f.sync_type, f.state, f.agent_id, f.reason, f.queued_at, f.sync_type || ' ' || f.state as source from system.sync_runs f
-      where (f.sync_type, f.state, f.id) < (t.sync_type, w.state, %(before)s::bigint)
-        and (f.sync_type, f.state, f.id) > (t.sync_type, w.state, %(after)s::bigint)
-      order by f.sync_type desc, f.state desc, f.id desc limit %(look)s) h
+     select f.id, f.sync_type, f.state, f.agent_id, f.reason, f.queued_at, f.sync_type || ' ' || f.state as source
+       from {_OF_TYPE_AND_STATE.format(after="(select z.id from floor z)")} limit %(look)s) h
    where %(sync_type)s::text is null or t.sync_type = %(sync_type)s
   union all
   select q.id, q.sync_type, 'queued', q.agent_id, q.reason, q.queued_at, t.sync_type || ' queued' from system.sync_types t
@@ -65,7 +74,7 @@ with looked as materialized (
   (select q.id, q.sync_type, 'running', q.agent_id, q.reason, q.queued_at, 'running' from system.claims c
     join system.queued_runs q on q.id = c.run_id
    where 'running' = any (%(states)s::text[]) and q.id < %(before)s order by q.id desc limit %(look)s)),
-{_FOUND}"""  # noqa: S608 - the part is a constant of this module
+{_FOUND}"""  # noqa: S608 - the parts are constants of this module
 # Purpose: the newest runs of some agents that fit. Caller: search. No locks.
 SQL_OF_AGENTS = f"""
 with looked as materialized (

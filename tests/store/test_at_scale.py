@@ -136,12 +136,21 @@ def test_a_plan_that_reads_a_large_table_from_end_to_end_is_found(large: Databas
     assert "sync_runs" in set(scanned(row["QUERY PLAN"][0]["Plan"]))
 
 
-def read(plan: dict[str, Any], table: str) -> int:
-    """Rows of a table that a plan reads."""
+def read(plan: dict[str, Any], table: str, *, besides: str = "") -> int:
+    """Rows of a table that a plan reads, `besides` those that one kind of step reads."""
     own = 0
-    if plan.get("Relation Name") == table:
-        own = int(plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)))
-    return own + sum(read(part, table) for part in plan.get("Plans", ()))
+    if plan.get("Relation Name") == table and plan["Node Type"] != besides:
+        own = round(plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)))
+    return own + sum(read(part, table, besides=besides) for part in plan.get("Plans", ()))
+
+
+def test_a_search_reads_no_run_that_is_too_old_to_be_shown(large: Database) -> None:
+    row = large.execute(
+        "explain (analyze, format json) " + search.SQL_OF_ALL, SEARCH | {"reason": "rare", "look": 20}
+    ).fetchone()
+    assert row is not None
+    seen = read(row["QUERY PLAN"][0]["Plan"], "sync_runs", besides="Index Only Scan")
+    assert 4 * 20 - 4 <= seen <= 4 * 20 + 4  # 20 of each type, and not the last failed ones of all time
 
 
 def test_a_forecast_reads_a_sample_of_many_pairs_and_says_so(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
