@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from archisync.base.errors import ExportError
 from archisync.base.text import printable
-from archisync.formats.rows import BadRow, LineTable, PlainLines, RawRow, SkippingTable, Table
+from archisync.formats.rows import BadRow, LineTable, PlainLines, RawRow, Table
 
 if TYPE_CHECKING:
     from archisync.formats.copylines import PlainLine
@@ -45,11 +45,11 @@ class JoinedTable:
 
     @property
     def skipped(self) -> int:
-        return sum(table.skipped for table in self._tables if isinstance(table, SkippingTable))
+        return sum(table.skipped for table in self._tables)
 
     @property
     def missing(self) -> int:
-        return sum(table.missing for table in self._tables if isinstance(table, SkippingTable))
+        return sum(table.missing for table in self._tables)
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows of each table. Raises what its `rows` raises."""

@@ -60,6 +60,8 @@ class _Pairs(list[tuple[str, object]]):
 class JsonlTable:
     """A JSON Lines file or a JSON array. Raises ExportError when there is no object with a key."""
 
+    skipped = missing = 0
+
     def __init__(self, path: Path, required: RequiredPlaces = nothing_required) -> None:
         self._path = path
         self._is_array = is_json_array(path)

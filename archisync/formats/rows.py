@@ -89,13 +89,18 @@ class PlainLines(NamedTuple):
 class Table(Protocol):
     """An opened export. There is nothing to close: the file is open only while `rows()` is iterated.
 
-    `detected` is recorded with the run: `format`, and what else was detected so far, such as `encoding` and `delimiter`.
+    `detected` is recorded with the run: `format`, and what else was detected so far, such as `encoding` and `delimiter`. `skipped`: rows
+    left out so far that are no records. `missing`: how many more rows the table announces than it has, which is known after the last row.
     """
 
     labels: tuple[str, ...]
 
     @property
     def detected(self) -> Mapping[str, str]: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def missing(self) -> int: ...
 
     def rows(self) -> Iterator[RawRow | BadRow]:
         """The rows in file order. They are read as they are needed, and each call starts from the first.
@@ -103,17 +108,6 @@ class Table(Protocol):
         Raises ExportError, possibly after many rows, when some part of the export can't be trusted.
         """
         ...
-
-
-@runtime_checkable
-class SkippingTable(Table, Protocol):
-    """A table that skips rows that are not records. `skipped` counts them so far.
-
-    `missing` counts the rows that the table announces but doesn't have; it is known after the last row.
-    """
-
-    skipped: int
-    missing: int
 
 
 @runtime_checkable

@@ -74,18 +74,24 @@ class Variable:
 
 
 class Setting(Variable, Generic[T]):
-    """A setting that holds for everything: `config.lease_s` is its value, or raises ConfigurationError."""
+    """A setting that holds for everything: `config.lease_s` is its value, or raises ConfigurationError. It is read once."""
 
     def __init__(self, name: str, parse: Callable[[str, str], T], meaning: str, **options: Any) -> None:
         super().__init__(name, meaning, **options)
         self._parse = parse
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
 
     @overload
     def __get__(self, config: None, owner: type) -> Self: ...
     @overload
     def __get__(self, config: object, owner: type) -> T: ...
     def __get__(self, config: Any, owner: type) -> Self | T:
-        return self if config is None else self.read(config.environment)
+        if config is None:
+            return self
+        value = vars(config)[self._attribute] = self.read(config.environment)
+        return value
 
     def read(self, environment: Environment) -> T:
         return self._parse(*self._given(environment, self.name))

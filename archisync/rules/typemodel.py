@@ -54,6 +54,9 @@ class Field:
     role: Role | None = None
     distinct: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tracking:
@@ -88,6 +91,10 @@ class SyncType:
         str, ...
     ] = ()  # a printed row without any of these is no record; default: the first field of the key
     tracking: Tracking | None = None
+
+    def __hash__(self) -> int:
+        """As that of all fields, whose own hashes take longer than what is looked up with them."""
+        return hash(self.name)
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -339,7 +339,8 @@ def _is_applied(file: BinaryIO, name: str, request: Request) -> bool:
     if request.validators.get("bytes") != str(before.st_size):
         return False
     try:
-        same = request.validators.get("head") == _sha256(file, _HEAD_BYTES) and _sha256(file) == known
+        head = known if before.st_size <= _HEAD_BYTES else _sha256(file, _HEAD_BYTES)
+        same = request.validators.get("head") == head and _sha256(file) == known
         file.seek(0)
     except OSError:
         return False
@@ -347,8 +348,10 @@ def _is_applied(file: BinaryIO, name: str, request: Request) -> bool:
 
 
 def _validators(name: str, spooled: Spooled) -> dict[str, str]:
-    with spooled.path.open("rb") as file:
-        head = _sha256(file, _HEAD_BYTES)
+    head = spooled.sha256  # of a small file
+    if spooled.size_bytes > _HEAD_BYTES:
+        with spooled.path.open("rb") as file:
+            head = _sha256(file, _HEAD_BYTES)
     return {"path": name, "bytes": str(spooled.size_bytes), "head": head, "sha256": spooled.sha256}
 
 

@@ -27,7 +27,7 @@ select set_config('archisync.run_id', %(run_id)s::text, true), set_config('archi
        set_config('work_mem', '64MB', true),  -- for a hash of 100,000 rows; with 4 MB it goes to disk and back
        set_config('datestyle', 'ISO, DMY', true),  -- lines that are copied as they are may have dates with the day first
        exists (select from system.held_exports h where h.sync_type = %(sync_type)s and h.agent_id = %(agent_id)s
-                and h.decision is null) as held,
+                and h.ended_at is null) as held,
        s.drop_percent, s.delete_percent, s.rewrite_percent, s.column_percents,
        exists (select from forgotten) as outside_changes, st.known_rows,
        (select max(value::bigint) from jsonb_each_text(st.high_rows)
@@ -122,7 +122,7 @@ class Begun(NamedTuple):
     `columns`: the fields that it had; `lost`: those that earlier ones had, and since which day (UTC) they are gone. `origin`,
     `written_at`, `sha256`: where it was, when the ERP wrote it, and its bytes; `least_digest`: the first of its lines' digests, in order;
     `first`: it was the pair's first one. `shared`: another agent has the same export, from the beginning or because a person said so.
-    `held`: an earlier export waits for a decision.
+    `held`: a hold of an earlier export has not ended.
     `forced`: somebody waits for this run. `now`: the database's. `limits`: the guard's."""
 
     outside_changes: bool

@@ -77,6 +77,7 @@ _WORKER = [
     *_on(["system.claims"], "insert", "update", "delete"),
     *_on(["system.sync_runs"], "insert", "update"),
     *_on(["system.held_exports"], "insert", "update"),
+    *_on(["system.notices"], "insert"),
     *_on(["system.outside_changes"], "delete"),
     *_on([EACH_TYPE], "select", "insert", "update", "delete"),
 ]

@@ -4,7 +4,7 @@ An acceptance is bound to the export's sha256, to the version of the data, and t
 rows meanwhile, and however settings change, applying does that or nothing. It works once and lasts 24 hours. At most one held export of a
 pair waits for a decision: a newer one supersedes it, a good one clears it. A person may change a decision until it is used; an export that
 was rejected is not asked about again. A hold ends (`ended_at`) when an export of the pair is applied, whatever was decided, or when its
-agent leaves the whitelist; triggers record the end.
+agent leaves the whitelist, which triggers record.
 """
 
 from __future__ import annotations
@@ -43,10 +43,21 @@ select %(run_id)s, %(sync_type)s, %(agent_id)s, %(rule)s, %(message)s, %(hint)s,
    and before.data_version = st.data_version and before.ended_at is null
  where st.sync_type = %(sync_type)s and st.agent_id = %(agent_id)s
 """
-# Purpose: a good export answers the question by itself. Caller: clear, in the apply's transaction. Locks: the row.
-SQL_CLEAR = """
-update system.held_exports set decision = 'cleared', decided_at = system.clock()
- where sync_type = %(sync_type)s and agent_id = %(agent_id)s and decision is null
+# Purpose: an export of the pair is applied, so all its holds end together, with one notice, however many exports were held one after the
+# other; the one that waited for a decision has its answer. Caller: end, in the apply's transaction. Locks: the rows.
+SQL_END = """
+with ended as (
+  update system.held_exports
+     set ended_at = system.clock(), decision = coalesce(decision, 'cleared'),
+         decided_at = case when decision is null then system.clock() else decided_at end
+   where agent_id = %(agent_id)s and sync_type = %(sync_type)s and ended_at is null
+  returning run_id, used_by_run)
+insert into system.notices (event, sync_type, agent_id, run_id, message)
+select 'recovered', %(sync_type)s, %(agent_id)s, coalesce(e.used_by_run, e.run_id),
+       case when e.used_by_run is null
+            then format('a good export of %%s of %%s ended the hold of run %%s', %(sync_type)s::text, %(agent_id)s::text, e.run_id)
+            else format('the held export of %%s of %%s was applied as accepted', %(sync_type)s::text, %(agent_id)s::text) end
+  from ended e order by e.used_by_run is null, e.run_id desc limit 1
 """
 _COLUMNS = """h.run_id, h.sync_type, h.agent_id, h.rule, h.message, h.hint, h.acceptable, h.sha256, h.rows_valid, h.known_rows,
        h.data_version, h.planned, h.held_at, h.decision, h.decided_at, h.decided_by, h.decided_why, h.expires_at, h.used_by_run, h.ended_at,
@@ -140,9 +151,9 @@ def record(db: Database, params: Params) -> None:
     )
 
 
-def clear(db: Database, sync_type: str, agent_id: str) -> bool:
-    """Clear the pair's undecided hold, because a good export was applied; whether there was one."""
-    return db.execute(SQL_CLEAR, {"sync_type": sync_type, "agent_id": agent_id}, prepare=True).rowcount > 0
+def end(db: Database, sync_type: str, agent_id: str) -> None:
+    """End the pair's holds, because an export is applied."""
+    db.execute(SQL_END, {"sync_type": sync_type, "agent_id": agent_id}, prepare=True)
 
 
 def use_acceptance(

@@ -1,7 +1,7 @@
 """Writing a small difference: one statement for all kinds of changes.
 
-Records are one JSON document, keys are arrays. PostgreSQL takes a document for a hundred records, however many it has, and so keeps the
-plan of the prepared statement; it would plan the statement anew for each array of another length.
+Records are one JSON document, keys are arrays (`Target.unnest_keys`). PostgreSQL takes a document for a hundred records, however many it
+has, and so keeps the plan of the prepared statement.
 """
 
 from __future__ import annotations

@@ -350,9 +350,9 @@ class InMemoryComparison:
         target = self._target
         rows = sql.SQL("{} s where {} and s.absent_since is null").format(target.table, target.mine("s"))
         if not self._bad_keys:
-            return references.GoodRows(rows, {})
+            return references.GoodRows(rows, {}, "in the table")
         rows += sql.SQL(" and not {}").format(target.among("bad", alias="s"))
-        return references.GoodRows(rows, target.key_arrays("bad", self._bad_keys))
+        return references.GoodRows(rows, target.key_arrays("bad", self._bad_keys), "in the table, and not bad")
 
 
 def _as_text(key: Key) -> list[str]:

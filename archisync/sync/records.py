@@ -20,7 +20,6 @@ from archisync.formats.rows import (
     NumberText,
     PlainLines,
     RawRow,
-    SkippingTable,
     Table,
 )
 from archisync.rules import values
@@ -107,12 +106,12 @@ class RecordReader:
     @property
     def skipped(self) -> int:
         """Rows that are no records, such as a printed report's footer."""
-        return self._table.skipped if isinstance(self._table, SkippingTable) else 0
+        return self._table.skipped
 
     @property
     def missing(self) -> int:
         """Rows that the export announces and does not have; known when all rows have been read."""
-        return self._table.missing if isinstance(self._table, SkippingTable) else 0
+        return self._table.missing
 
     @property
     def open_ended(self) -> bool:

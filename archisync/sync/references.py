@@ -12,10 +12,12 @@ from archisync.sync.target import STAGE, Target
 
 
 class GoodRows(NamedTuple):
-    """`… s where …`: the good rows of the export, wherever they are once it is written; and the parameters of that."""
+    """`… s where …`: the good rows of the export, wherever they are once it is written; the parameters of that; and a name for it, which
+    its statements are kept under."""
 
     rows: sql.Composable
     params: Params
+    name: str
 
 
 def unknown_orders(target: Target, good: GoodRows) -> int:
@@ -23,12 +25,12 @@ def unknown_orders(target: Target, good: GoodRows) -> int:
     reference = target.type.order_reference
     if reference is None:
         return 0
-    return target.count(
-        "select count(*) as n from {rows} and {number} not in"  # a hash, which is right whatever the statistics say
+    return _count(
+        target,
+        good,
+        "select count(*) as n from {rows} and {column} not in"  # a hash, which is right whatever the statistics say
         " (select o.order_number from agents.orders o where o.agent_id = %(agent_id)s and o.order_number is not null)",
-        good.params,
-        rows=good.rows,
-        number=sql.Identifier("s", reference),
+        reference,
     )
 
 
@@ -39,23 +41,35 @@ def repeated_values(target: Target, good: GoodRows) -> dict[str, int]:
 
 
 def _repeated(target: Target, good: GoodRows, name: str) -> int:
-    return target.count(
-        "select count(*) as n from (select from {rows} and {value} is not null group by {value} having count(*) > 1) d",
-        good.params,
-        rows=good.rows,
-        value=sql.Identifier("s", name),
+    return _count(
+        target,
+        good,
+        "select count(*) as n from (select from {rows} and {column} is not null group by {column} having count(*) > 1) d",
+        name,
     )
+
+
+def _count(target: Target, good: GoodRows, template: str, column: str) -> int:
+    statement = target.compiled(
+        f"{template} {column} {good.name}",
+        lambda: target.statement(template, rows=good.rows, column=sql.Identifier("s", column)),
+    )
+    row = target.db.execute(statement, target.params | good.params, prepare=True).fetchone()
+    assert row is not None
+    return int(row["n"])
 
 
 def good_rows(target: Target, staged: Staged) -> GoodRows:
     """Those of an export that is staged or loaded."""
     if staged.loaded:
         rows: sql.Composable = sql.SQL("{} s where {}").format(target.table, target.mine("s"))
+        name = "loaded"
     elif not staged.known:
-        rows = sql.SQL("{} s where s.ok").format(STAGE)
+        rows, name = sql.SQL("{} s where s.ok").format(STAGE), "staged"
     else:
         bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, target.same_key("b", "s"))
         rows = sql.SQL("{} s where {} and s.absent_since is null and not {}").format(
             target.table, target.mine("s"), bad
         )
-    return GoodRows(rows, {})
+        name = "known or staged"
+    return GoodRows(rows, {}, name)

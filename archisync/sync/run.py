@@ -262,7 +262,7 @@ class Sync:
             self._record.counts = Counts(seen=staged.seen, quarantined=staged.quarantined)
             raise HeldExport(verdict.hold, outlook_of(comparison, verdict.plan))
         if before.held:
-            held.clear(self._db, self._run.sync_type, self._run.agent_id)
+            held.end(self._db, self._run.sync_type, self._run.agent_id)
         return verdict
 
     def _write(self, comparison: Comparison, verdict: Verdict, layouts: DigestLayouts) -> None:

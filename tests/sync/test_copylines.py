@@ -94,6 +94,8 @@ ALWAYS_QUOTED = ("a b", " a", "à", "1.50", "2024-02-29", "70.962", "true", "0")
 class CarefulTable:
     """The same file, with every line parsed."""
 
+    skipped = missing = 0
+
     def __init__(self, table: CsvTable) -> None:
         self.labels, self.detected, self.rows = table.labels, table.detected, table.rows
 

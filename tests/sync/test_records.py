@@ -24,6 +24,8 @@ ROME = ZoneInfo("Europe/Rome")
 class ListTable:
     """A table in memory; its rows are numbered from line 2."""
 
+    skipped = missing = 0
+
     def __init__(self, labels: Sequence[str], rows: Sequence[Sequence[str | None] | BadRow]) -> None:
         self.labels = tuple(labels)
         self.detected: dict[str, str] = {}

@@ -1,18 +1,16 @@
 """The encoding and the line end of a text file: detected, or checked when they are configured."""
 
 import codecs
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted
 from archisync.formats.csv.codepages import refuse_other_code_page
+from archisync.formats.csv.content import Content
 from archisync.formats.csv.lines import MAX_LINE_CHARS
 from archisync.formats.rows import CUT_OFF_HINT, unmarked_utf16
 
-_BLOCK_BYTES = 256 * 1024
 _TAIL_BYTES = 1024
 _UTF16_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
 _UTF16_BY_BOM = {bom: encoding for encoding, bom in _UTF16_BOMS.items()}
@@ -20,12 +18,12 @@ _UTF32_BY_BOM = {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-
 _DOS_END = "\x1a"  # Ctrl-Z
 
 
-def configured_codec(path: Path, encoding: str) -> str:
+def configured_codec(content: Content, encoding: str) -> str:
     """The codec for a configured encoding: the one that leaves out the file's byte order mark, if it has one.
 
     Raises ExportError for UTF-16 when nothing says in which order the bytes are.
     """
-    head = _head(path, 2)
+    head = content.head[:2]
     if encoding == "utf-16" and head not in _UTF16_BY_BOM:
         if b"\0" not in head:
             raise _invalid(encoding)
@@ -38,29 +36,29 @@ def configured_codec(path: Path, encoding: str) -> str:
     return "utf-8-sig" if encoding == "utf-8" else encoding
 
 
-def detected_codec(path: Path) -> str:
+def detected_codec(content: Content) -> str:
     """The codec that the byte order mark names, else UTF-8 when all of the file is UTF-8, else cp1252.
 
     Raises ExportError when the file is not text in that encoding, is UTF-8 with damaged bytes, or has letters that make no sense in cp1252.
     """
-    head = _head(path, 3)
-    if _head(path, 4) in _UTF32_BY_BOM:
-        return checked_codec(path, "utf-32")
+    head = content.head[:3]
+    if content.head[:4] in _UTF32_BY_BOM:
+        return checked_codec(content, "utf-32")
     if head[:2] in _UTF16_BY_BOM:
-        return checked_codec(path, "utf-16")
+        return checked_codec(content, "utf-16")
     if head == codecs.BOM_UTF8:
-        return checked_codec(path, "utf-8-sig")
-    if _is_text(path, "utf-8"):
+        return checked_codec(content, "utf-8-sig")
+    if _is_text(content, "utf-8"):
         return "utf-8"
-    _refuse_damaged_utf8(path)
-    codec = checked_codec(path, "cp1252")
-    refuse_other_code_page(partial(_blocks, path))
+    _refuse_damaged_utf8(content)
+    codec = checked_codec(content, "cp1252")
+    refuse_other_code_page(content.blocks)
     return codec
 
 
-def checked_codec(path: Path, codec: str) -> str:
+def checked_codec(content: Content, codec: str) -> str:
     """The codec. Raises ExportError when it can't decode the whole file."""
-    if _is_text(path, codec):
+    if _is_text(content, codec):
         return codec
     raise _invalid(codec.removesuffix("-sig"))
 
@@ -73,14 +71,14 @@ class Ending(NamedTuple):
     unusual: str
 
 
-def find_ending(path: Path, codec: str | None) -> Ending:
+def find_ending(content: Content, codec: str | None) -> Ending:
     """How the lines and the file end. `codec`: if it is known."""
-    encoding = _width_of_characters(path, codec)
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
+    encoding = _width_of_characters(content, codec)
+    with TextIOWrapper(content.open(), encoding, errors="replace", newline="") as file:
         first = file.readline(MAX_LINE_CHARS)
         doubled = first.endswith("\r") and file.readline(MAX_LINE_CHARS) == "\r\n"
     line_end = "\r" if first.endswith("\r") and not doubled else "\n"
-    tail = _tail(path, encoding)
+    tail = _tail(content, encoding)
     behind = tail[len(tail.rstrip(_DOS_END + "\r\n")) :]
     found = {"CR CR LF": doubled, "CR": line_end == "\r", "Ctrl-Z": _DOS_END in behind}
     return Ending(
@@ -90,38 +88,26 @@ def find_ending(path: Path, codec: str | None) -> Ending:
     )
 
 
-def _width_of_characters(path: Path, codec: str | None) -> str:
+def _width_of_characters(content: Content, codec: str | None) -> str:
     """An encoding that finds the line ends: Latin-1 finds those of every encoding except UTF-16 and UTF-32."""
-    if (found := _UTF32_BY_BOM.get(_head(path, 4))) is not None:
+    if (found := _UTF32_BY_BOM.get(content.head[:4])) is not None:
         return found
-    return _UTF16_BY_BOM.get(_head(path, 2)) or (codec if codec in _UTF16_BOMS else "latin-1")
+    return _UTF16_BY_BOM.get(content.head[:2]) or (codec if codec in _UTF16_BOMS else "latin-1")
 
 
-def _tail(path: Path, encoding: str) -> str:
+def _tail(content: Content, encoding: str) -> str:
     """The last characters. Raises TruncatedError for a file that is cut inside a character."""
-    size_bytes, width = path.stat().st_size, len("\n".encode(encoding))
-    if size_bytes % width:
+    if content.size_bytes % len("\n".encode(encoding)):
         raise TruncatedError("truncated: the last character is cut off", hint=CUT_OFF_HINT)
-    with path.open("rb") as file:
-        file.seek(max(size_bytes - _TAIL_BYTES, 0))
+    with content.open() as file:
+        file.seek(max(content.size_bytes - _TAIL_BYTES, 0))
         return file.read().decode(encoding, errors="replace")
 
 
-def _head(path: Path, size_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(size_bytes)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
-
-
-def _is_text(path: Path, codec: str) -> bool:
+def _is_text(content: Content, codec: str) -> bool:
     decoder = codecs.getincrementaldecoder(codec)()
     try:
-        for block in _blocks(path):
+        for block in content.blocks():
             decoder.decode(block)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -135,14 +121,14 @@ def _invalid(encoding: str) -> ExportError:
     )
 
 
-def _refuse_damaged_utf8(path: Path) -> None:
+def _refuse_damaged_utf8(content: Content) -> None:
     """Raise ExportError when the file is UTF-8 with some damaged bytes: as cp1252, all its accented letters would be wrong.
 
     In cp1252 text, accented letters that form a valid UTF-8 sequence are rare. In UTF-8 text they are the rule.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
     valid = invalid = 0
-    for block in _blocks(path):
+    for block in content.blocks():
         text = decoder.decode(block)
         decodable = text.encode("utf-8", "ignore").decode("utf-8")
         invalid += len(text) - len(decodable)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from io import TextIOWrapper
 from typing import BinaryIO, NamedTuple, TextIO
 
 from archisync.base.errors import ExportError
+from archisync.formats.csv.content import Content
 from archisync.formats.csv.escapes import hidden
 from archisync.formats.ignored import LinePattern
 from archisync.formats.knownlines import LineDigests, SpanningRecordError
@@ -24,15 +25,17 @@ _LONG_ENDS = ("\r\r\n", "\r\n")
 
 
 @contextmanager
-def open_lines(path: Path, encoding: str, line_end: str, *, quoted: bool, escaped: bool = False) -> Iterator[Lines]:
+def open_lines(
+    content: Content, encoding: str, line_end: str, *, quoted: bool, escaped: bool = False
+) -> Iterator[Lines]:
     """The file's lines. `quoted`: whether cells may be in quotes; `escaped`: whether a backslash begins an escape."""
     if encoding in ("utf-8", "utf-8-sig"):
-        with path.open("rb") as raw:
+        with content.open() as raw:
             if raw.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8 or encoding == "utf-8":
                 raw.seek(0)
             yield Lines(_blocks(_raw_pieces(raw, line_end.encode()), line_end), quoted=quoted, escaped=escaped)
         return
-    with path.open(encoding=encoding, newline=line_end) as file:
+    with TextIOWrapper(content.open(), encoding, newline=line_end) as file:
         yield Lines(_blocks(_text_pieces(file), line_end), quoted=quoted, escaped=escaped)
 
 

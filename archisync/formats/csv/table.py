@@ -20,6 +20,7 @@ from typing import cast
 from archisync.base.errors import ExportError, TruncatedError
 from archisync.base.text import counted, printable
 from archisync.formats.copylines import PlainLine
+from archisync.formats.csv.content import Content
 from archisync.formats.csv.encoding import checked_codec, configured_codec, detected_codec, find_ending
 from archisync.formats.csv.header import DELIMITERS, find_header, skip_to
 from archisync.formats.csv.lines import Lines, open_lines
@@ -47,15 +48,15 @@ class CsvTable:
     missing = 0
 
     def __init__(self, path: Path, dialect: CsvDialect = DETECT, required: RequiredPlaces = nothing_required) -> None:
-        self._path = path
+        content = self._content = Content(path)
         self.skipped = 0
         self.quoted = dialect.quoted
         self._escaped = dialect.escaped
-        codec = configured_codec(path, dialect.encoding) if dialect.encoding else None
-        ending = find_ending(path, codec)
+        codec = configured_codec(content, dialect.encoding) if dialect.encoding else None
+        ending = find_ending(content, codec)
         self.open_ended = not (ending.closed or dialect.open_end)
         self._line_end = ending.line_end
-        self._encoding = checked_codec(path, codec) if codec else detected_codec(path)
+        self._encoding = checked_codec(content, codec) if codec else detected_codec(content)
         self._header = find_header(self._opened, dialect, required)
         self._header_cells = [label.strip(_BEFORE_LABELS) for label in self._header.labels]
         self._first_label = next(((place, label) for place, label in enumerate(self._header_cells) if label), (0, ""))
@@ -103,7 +104,7 @@ class CsvTable:
         return self._read(plain if self._line_end == "\n" else None, digests)
 
     def _opened(self) -> AbstractContextManager[Lines]:
-        return open_lines(self._path, self._encoding, self._line_end, quoted=self.quoted, escaped=self._escaped)
+        return open_lines(self._content, self._encoding, self._line_end, quoted=self.quoted, escaped=self._escaped)
 
     def _read(self, plain: PlainLine | None, digests: LineDigests | None) -> Iterator[RawRow | BadRow | PlainLines]:
         self.skipped = 0

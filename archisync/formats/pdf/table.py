@@ -21,6 +21,8 @@ class PdfTable:
     TransientSourceError when the disk is full.
     """
 
+    skipped = missing = 0
+
     def __init__(self, path: Path, limits: ReaderLimits) -> None:
         if importlib.util.find_spec("pypdfium2") is None:
             raise ConfigurationError(

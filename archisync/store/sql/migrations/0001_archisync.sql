@@ -526,7 +526,7 @@ create trigger archisync_user_replicated after insert or update or delete on age
   for each row execute function system.user_changed();
 alter table agents.users disable trigger archisync_user_replicated;
 
--- 2. system.sync_state: notices of the third failure in a row and of the success that ends such a series, and the end of a hold.
+-- 2. system.sync_state: notices of the third failure in a row and of the success that ends such a series.
 
 create function system.state_changed() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$ begin
@@ -550,27 +550,6 @@ create trigger archisync_state_changed after update of consecutive_failures on s
   for each row when ((old.consecutive_failures < 3 and new.consecutive_failures >= 3)
                      or (old.consecutive_failures >= 3 and new.consecutive_failures = 0))
   execute function system.state_changed();
-
--- All holds of the pair end together, with one notice, however many exports were held one after the other.
-create function system.export_applied() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$ begin
-  perform system.check_trigger_table(tg_relid, 'system.sync_state');
-  with ended as (
-    update system.held_exports set ended_at = system.clock()
-     where agent_id = new.agent_id and sync_type = new.sync_type and ended_at is null
-    returning run_id, used_by_run)
-  insert into system.notices (event, sync_type, agent_id, run_id, message)
-  select 'recovered', new.sync_type, new.agent_id, coalesce(e.used_by_run, e.run_id),
-         case when e.used_by_run is null
-              then 'a good export of ' || new.sync_type || ' of ' || new.agent_id || ' ended the hold of run ' || e.run_id
-              else 'the held export of ' || new.sync_type || ' of ' || new.agent_id || ' was applied as accepted' end
-    from ended e order by e.used_by_run is null, e.run_id desc limit 1;
-  return null;
-end $$;
-revoke execute on function system.export_applied() from public;
--- Only an apply sets applied_run_id to a value.
-create trigger archisync_export_applied after update of applied_run_id on system.sync_state
-  for each row when (new.applied_run_id is not null) execute function system.export_applied();
 
 -- 3. system.sync_settings: a type whose row is deleted has the defaults again. At the end of the transaction, which may restore the rows.
 
