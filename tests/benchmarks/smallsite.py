@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from math import ceil
 from pathlib import Path
 from time import perf_counter
@@ -63,17 +64,17 @@ def make_naive_tables(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def line(sync_type: str, row: int, changed: int) -> str:
-    """One record of an export; another `changed` has another value in one column."""
+def line(sync_type: str, number: int, changed: int) -> str:
+    """One record; another `changed` has another value in one column."""
     match sync_type:
         case "orders":
-            return f"O{row:05},N{row:05},C{row % 50:05},2026-03-01T10:00:00Z,Ordine {row},{row + changed}.50"
+            return f"O{number:08},N{number:08},C{number % 50:05},2026-03-01T10:00:00Z,Ordine {number},{number + changed}.50"
         case "customers":
-            return f"C{row:05},Cliente {row} S.r.l.,IT{row:011},02 {1000 + changed},Via Garibaldi {row},Milano,{row}.50"
+            return f"C{number:08},Cliente {number} S.r.l.,IT{number:011},02 {1000 + changed},Via Garibaldi {number},Milano,{number}.50"
         case "ddt":
-            return f"D{row:05},N{row:05},2026-03-02,C{row % 50:05},Corriere {row % 7},{row + changed}"
+            return f"D{number:08},N{number:08},2026-03-02,C{number % 50:05},Corriere {number % 7},{number + changed}"
         case _:
-            return f"I{row:05},N{row:05},2026-03-03,C{row % 50:05},{row + changed}.00,{row}.50"
+            return f"I{number:08},N{number:08},2026-03-03,C{number % 50:05},{number + changed}.00,{number}.50"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,15 +124,15 @@ class Site:
         return self.folder / agent / f"{sync_type}.csv"
 
     def write(self, *, share_of_rows: float = 0.0, share_of_exports: float = 1.0) -> None:
-        """Write the exports: of a share of them, a share of the rows, at least one, gets a new value."""
+        """Write the exports, each with records of its own: of a share of them, a share of the rows, at least one, gets a new value."""
         changed = self._random.randrange(1, 10**6)
-        for agent in self.ids:
+        for first, agent in zip(count(step=self.rows), self.ids, strict=False):
             for sync_type, (_, columns) in TYPES.items():
                 if self._random.random() >= share_of_exports:
                     continue
                 those = set(self._random.sample(range(self.rows), ceil(share_of_rows * self.rows)))
                 lines = [",".join(name for name, _ in columns)]
-                lines += [line(sync_type, row, changed if row in those else 0) for row in range(self.rows)]
+                lines += [line(sync_type, first + row, changed if row in those else 0) for row in range(self.rows)]
                 self.path(agent, sync_type).write_text("\n".join(lines) + "\n", "utf-8")
 
     def measured(self, work: Callable[[], object], workers_s: Callable[[], float]) -> Cost:

@@ -292,11 +292,12 @@ create table system.applied_exports (
   primary key (agent_id, sync_type)
 ) with (fillfactor = 80);
 alter table system.applied_exports alter column sync_type set (n_distinct = 6);
--- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has. Neither index can be taken for the
--- other's question, which a planner without statistics would do.
-create index applied_exports_by_bytes on system.applied_exports ((source ->> 'sha256'), sync_type) where source ->> 'sha256' is not null;
-create index applied_exports_by_least on system.applied_exports ((source ->> 'least_digest'), sync_type)
-  where source ->> 'least_digest' is not null;
+-- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has; without agents who are known to share
+-- an export, which may be all but one. Neither index can be taken for the other's question, which a planner without statistics would do.
+create index applied_exports_by_bytes on system.applied_exports (sync_type, (source ->> 'sha256'))
+  where source ->> 'sha256' is not null and not coalesce((source ->> 'shared')::boolean, false);
+create index applied_exports_by_least on system.applied_exports (sync_type, (source ->> 'least_digest'))
+  where source ->> 'least_digest' is not null and not coalesce((source ->> 'shared')::boolean, false);
 
 -- One row for each pair and transaction that wrote to agent data without being an apply. An apply of the pair deletes the rows that it sees
 -- *before* it compares anything: what commits later leaves its row for the next sync. Writer and apply share no lock, so neither waits.

@@ -1,0 +1,67 @@
+"""Where thousands of agents get one and the same export, the question whose it is costs what it costs with two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from archisync.store import applied_exports
+from archisync.store.applied_exports import SQL_SAME_BYTES, SQL_SAME_LEAST, Other
+from archisync.store.database import Database, one
+
+AGENTS = 3_000
+FIRST = "a-01500"
+BYTES, LEAST = "5" * 64, "00000000-0000-0000-0000-000000000001"
+
+
+@pytest.fixture
+def sharing(connection: Database) -> Database:
+    """A register of agents who share their customers from the start: all but one of them are known to."""
+    connection.execute(
+        "insert into agents.users (id, whitelisted) select 'a-' || to_char(n, 'FM00000'), true from generate_series(1, %s) n",
+        [AGENTS],
+    )
+    connection.execute(
+        "insert into system.applied_exports (sync_type, agent_id, source)"
+        " select 'customers', u.id, jsonb_build_object('sha256', %s::text, 'least_digest', %s::text, 'first', true, 'shared', u.id <> %s)"
+        "   from agents.users u where u.id like 'a-%%'",
+        [BYTES, LEAST, FIRST],
+    )
+    connection.execute("update system.sync_state set known_rows = 200 where agent_id like 'a-%'")
+    return connection
+
+
+def rows_read(plan: Mapping[str, Any]) -> Iterator[float]:
+    """By each scan of a table or an index."""
+    if "Relation Name" in plan:
+        yield plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    for part in plan.get("Plans", ()):
+        yield from rows_read(part)
+
+
+@pytest.mark.parametrize("statistics", ["analyze system.applied_exports, system.sync_state", "select"])
+def test_nobody_reads_what_all_of_them_have(sharing: Database, statistics: str) -> None:
+    sharing.execute(statistics.encode())
+    params = {"sync_type": "customers", "agent_id": "anna.bianchi", "sha256": BYTES, "least": [LEAST]}
+    for statement in (SQL_SAME_BYTES, SQL_SAME_LEAST):
+        found = one(sharing, f"explain (analyze, timing off, format json) {statement}", params)
+        (plan,) = found["QUERY PLAN"]
+        assert 0 < sum(rows_read(plan["Plan"])) < AGENTS / 10, plan
+
+
+def test_one_agent_with_other_bytes_is_found_among_them(sharing: Database) -> None:
+    def other() -> Other | None:
+        return applied_exports.agent_with(sharing, "customers", "anna.bianchi", BYTES)
+
+    assert other() == Other(FIRST, from_start=True)
+    for digit in "09":  # on either side
+        sharing.execute(
+            "update system.applied_exports set source = source || jsonb_build_object('sha256', repeat(%s, 64), 'shared', false)"
+            " where agent_id = 'a-00007'",
+            [digit],
+        )
+        assert other() == Other(FIRST, from_start=False)
+    sharing.execute("update agents.users set whitelisted = false where id = 'a-00007'")
+    assert other() == Other(FIRST, from_start=True)
