@@ -54,51 +54,44 @@ select coalesce(source -> 'columns', '[]')
   from system.applied_exports where sync_type = %(sync_type)s and agent_id = %(agent_id)s
 """
 
-# Purpose: for whom else these very bytes were applied, but for agents who are known to share them; and whether it looks as if all agents
-# shared them from the start: they were that agent's first, and nobody has others. Those are looked for on either side of it, in order, so
-# that an index answers where a hundred thousand agents have the same (of an EXISTS no order is kept). All of the former are asked for
-# before the first is taken: else a planner that expects many reads the agents in order until one has them. Caller: agent_with, for an
-# export that changes most rows of its pair. No locks.
-_NOBODY_HAS = """and (
-         select true from system.applied_exports a
-           join system.sync_state o on o.agent_id = a.agent_id and o.sync_type = a.sync_type and o.active and o.known_rows > 0
-          where a.sync_type = %(sync_type)s and a.agent_id not in (s.agent_id, %(agent_id)s)
-            and a.source ->> 'sha256' {} %(sha256)s and not coalesce((a.source ->> 'shared')::boolean, false)
-          order by a.source ->> 'sha256' limit 1) is null"""
-SQL_SAME_BYTES = f"""
+_SAME = """
 with same as materialized (
   select a.agent_id, coalesce((a.source ->> 'first')::boolean, false) as first
     from system.applied_exports a
     join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active
-   where a.sync_type = %(sync_type)s and a.source ->> 'sha256' = %(sha256)s and a.agent_id <> %(agent_id)s
-     and not coalesce((a.source ->> 'shared')::boolean, false))
-select s.agent_id, s.first {_NOBODY_HAS.format("<")} {_NOBODY_HAS.format(">")} as from_start
-  from same s
- order by s.agent_id limit 1
-"""  # noqa: S608 - the part is a constant of this module
-
+   where a.sync_type = %(sync_type)s and a.agent_id <> %(agent_id)s
+     and {} and not coalesce((a.source ->> 'shared')::boolean, false))
+select agent_id, first from same order by agent_id limit 1
+"""
+# Purpose: for whom else these very bytes were applied, and whether they were that agent's first; but for agents who are known to share
+# them. All of them are asked for before the first is taken: else a planner that expects many reads the agents in order until one has
+# them. Caller: agent_with, for an export that changes most rows of its pair. No locks.
+SQL_SAME_BYTES = _SAME.format("a.source ->> 'sha256' = %(sha256)s")
 # Purpose: whose rows a first export may nearly have. Of an agent with nine of ten rows in common, the row with the least digest is nearly
-# always one of them, and one of the first few in this export's order. `from_start`, and why not at once the first: as above. Caller:
-# agent_with_least, once for each pair. No locks.
-SQL_SAME_LEAST = """
-with same as materialized (
-  select a.agent_id, coalesce((a.source ->> 'first')::boolean, false) as first
-    from system.applied_exports a
-    join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active
-   where a.sync_type = %(sync_type)s and a.source ->> 'least_digest' is not null
-     and a.source ->> 'least_digest' = any (%(least)s) and a.agent_id <> %(agent_id)s
-     and not coalesce((a.source ->> 'shared')::boolean, false))
-select s.agent_id, s.first and not exists (
-         select from system.sync_state o
-          where o.sync_type = %(sync_type)s and o.active and o.known_rows > 0
-            and o.agent_id not in (s.agent_id, %(agent_id)s)) as from_start
-  from same s
- order by s.agent_id limit 1
+# always one of them, and one of the first few in this export's order. Caller: agent_with_least, once for each pair. No locks.
+SQL_SAME_LEAST = _SAME.format("a.source ->> 'least_digest' = any (%(least)s)")
+
+# Purpose: whether anybody else has other bytes than these. They are looked for on either side of them, in order, so that an index answers
+# where a hundred thousand agents have the same (of an EXISTS no order is kept). Caller: agent_with, which has found one. No locks.
+_OTHER_BYTES = """(
+  select true from system.applied_exports a
+    join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active and s.known_rows > 0
+   where a.sync_type = %(sync_type)s and a.agent_id <> %(agent_id)s and a.agent_id <> %(other)s
+     and a.source ->> 'sha256' {} %(sha256)s and not coalesce((a.source ->> 'shared')::boolean, false)
+   order by a.source ->> 'sha256' limit 1)"""
+SQL_OTHER_BYTES = f"select coalesce({_OTHER_BYTES.format('<')}, {_OTHER_BYTES.format('>')}, false) as found"
+
+# Purpose: whether anybody else has rows at all. Caller: agent_with_least, which has found one. No locks.
+SQL_OTHER_ROWS = """
+select exists (
+  select from system.sync_state s
+   where s.sync_type = %(sync_type)s and s.active and s.known_rows > 0 and s.agent_id <> %(agent_id)s and s.agent_id <> %(other)s) as found
 """
 
 
 class Other(NamedTuple):
-    """Another agent with the same export. `from_start`: it looks as if all agents had shared it from the start."""
+    """Another agent with the same export. `from_start`: it looks as if all agents had shared it from the start: it was that agent's first,
+    and nobody has others."""
 
     agent_id: str
     from_start: bool
@@ -174,15 +167,21 @@ def had(db: Database, *, sync_type: str, agent_id: str) -> list[str]:
 def agent_with(db: Database, sync_type: str, agent_id: str, sha256: str) -> Other | None:
     """Another active agent whose last applied export of this type has these bytes, and who does not share them as a rule."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "sha256": sha256}
-    row = db.execute(SQL_SAME_BYTES, params, prepare=True).fetchone()
-    return Other(**row) if row else None
+    return _other(db, SQL_SAME_BYTES, SQL_OTHER_BYTES, params)
 
 
 def agent_with_least(db: Database, sync_type: str, agent_id: str, least: Sequence[str]) -> Other | None:
     """Another active agent whose rows have one of these digests as their least, and who does not share them as a rule."""
     params: Params = {"sync_type": sync_type, "agent_id": agent_id, "least": list(least)}
-    row = db.execute(SQL_SAME_LEAST, params, prepare=True).fetchone()
-    return Other(**row) if row else None
+    return _other(db, SQL_SAME_LEAST, SQL_OTHER_ROWS, params)
+
+
+def _other(db: Database, same: str, others: str, params: Params) -> Other | None:
+    row = db.execute(same, params, prepare=True).fetchone()
+    if row is None:
+        return None
+    found = row["first"] and one(db, others, params | {"other": row["agent_id"]})["found"]
+    return Other(row["agent_id"], from_start=row["first"] and not found)
 
 
 def forget(db: Database, sync_type: SyncType, agent_id: str | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from archisync.store import applied_exports
-from archisync.store.applied_exports import SQL_SAME_BYTES, SQL_SAME_LEAST, Other
-from archisync.store.database import Database, one
+from archisync.store.applied_exports import SQL_OTHER_BYTES, SQL_OTHER_ROWS, SQL_SAME_BYTES, SQL_SAME_LEAST, Other
+from archisync.store.database import Database, Params, one
 
 AGENTS = 3_000
 FIRST = "a-01500"
@@ -44,11 +44,22 @@ def rows_read(plan: Mapping[str, Any]) -> Iterator[float]:
 @pytest.mark.parametrize("statistics", ["analyze system.applied_exports, system.sync_state", "select"])
 def test_nobody_reads_what_all_of_them_have(sharing: Database, statistics: str) -> None:
     sharing.execute(statistics.encode())
-    params = {"sync_type": "customers", "agent_id": "anna.bianchi", "sha256": BYTES, "least": [LEAST]}
-    for statement in (SQL_SAME_BYTES, SQL_SAME_LEAST):
-        found = one(sharing, f"explain (analyze, timing off, format json) {statement}", params)
-        (plan,) = found["QUERY PLAN"]
-        assert 0 < sum(rows_read(plan["Plan"])) < AGENTS / 10, plan
+    params: Params = {
+        "sync_type": "customers",
+        "agent_id": "anna.bianchi",
+        "sha256": BYTES,
+        "least": [LEAST],
+        "other": FIRST,
+    }
+    statements = (SQL_SAME_BYTES, SQL_OTHER_BYTES, SQL_SAME_LEAST, SQL_OTHER_ROWS)
+    read = {s: sum(rows_read(plan_of(sharing, s, params))) for s in statements}
+    assert read[SQL_SAME_BYTES] > 0
+    assert max(read.values()) < AGENTS / 10, read
+
+
+def plan_of(db: Database, statement: str, params: Params) -> Mapping[str, Any]:
+    (found,) = one(db, f"explain (analyze, timing off, format json) {statement}", params)["QUERY PLAN"]
+    return dict(found["Plan"])
 
 
 def test_one_agent_with_other_bytes_is_found_among_them(sharing: Database) -> None:
