@@ -71,14 +71,14 @@ SQL_SAME_BYTES = _SAME.format("a.source ->> 'sha256' = %(sha256)s")
 # always one of them, and one of the first few in this export's order. Caller: agent_with_least, once for each pair. No locks.
 SQL_SAME_LEAST = _SAME.format("a.source ->> 'least_digest' = any (%(least)s)")
 
-# Purpose: whether anybody else has other bytes than these. They are looked for on either side of them, in order, so that an index answers
-# where a hundred thousand agents have the same (of an EXISTS no order is kept). Caller: agent_with, which has found one. No locks.
 _OTHER_BYTES = """(
   select true from system.applied_exports a
     join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active and s.known_rows > 0
    where a.sync_type = %(sync_type)s and a.agent_id <> %(agent_id)s and a.agent_id <> %(other)s
      and a.source ->> 'sha256' {} %(sha256)s and not coalesce((a.source ->> 'shared')::boolean, false)
    order by a.source ->> 'sha256' limit 1)"""
+# Purpose: whether anybody else has other bytes than these. They are looked for on either side of them, in order, so that an index answers
+# where a hundred thousand agents have the same (of an EXISTS no order is kept). Caller: agent_with, which has found one. No locks.
 SQL_OTHER_BYTES = f"select coalesce({_OTHER_BYTES.format('<')}, {_OTHER_BYTES.format('>')}, false) as found"
 
 # Purpose: whether anybody else has rows at all. Caller: agent_with_least, which has found one. No locks.
