@@ -69,7 +69,7 @@ class EventLog:
         self._json = not self._stream.isatty() if as_json is None else as_json
 
     def event(self, name: str, **fields: Any) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
         clean = {key: _clean(value) for key, value in fields.items() if value is not None}
         if self._json:
             line = json.dumps({"time": now, "event": name, **clean}, ensure_ascii=False)
