@@ -240,7 +240,7 @@ def _local_path(template: str) -> str:
 
 def _open(path: Path) -> tuple[BinaryIO, Path]:
     """The open file and its real path, which may end in `.gz`."""
-    packed = path.with_name(path.name + ".gz") if path.name else path
+    packed = f"{path}.gz"
     try:
         file = _open_regular(path)
     except FileNotFoundError as exc:
@@ -252,18 +252,21 @@ def _open(path: Path) -> tuple[BinaryIO, Path]:
         if path.suffix.lower() == ".gz" or not _is_newer(packed, file):
             return file, path
         file.close()
+    path = Path(packed)
     try:
-        return _open_regular(packed), packed
+        return _open_regular(path), path
     except FileNotFoundError as exc:
-        raise NoExportError(f"no export at {path}, nor at {packed.name} beside it", hint=_CHECK_HINT) from exc
+        raise NoExportError(
+            f"no export at {path.with_suffix('')}, nor at {path.name} beside it", hint=_CHECK_HINT
+        ) from exc
     except OSError as exc:
-        raise _refusal(exc, packed) from exc
+        raise _refusal(exc, path) from exc
 
 
-def _is_newer(path: Path, file: BinaryIO) -> bool:
+def _is_newer(path: str, file: BinaryIO) -> bool:
     """Whether there is a file at `path` that was written after the open one."""
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_mtime_ns > os.fstat(file.fileno()).st_mtime_ns
