@@ -21,6 +21,7 @@ from xxhash import xxh3_128_digest
 
 DIGEST_BYTES = 16
 MOST_LEAST = 3
+"""Of an export's digests, in order: those that are compared with other agents' first one."""
 
 
 class SpanningRecordError(Exception):
