@@ -102,7 +102,7 @@ class Limits:
         """The same, with what `of_columns` gives. A rule that this version does not have is left out."""
         split = {name.partition(" "): percent for name, percent in percents.items()}
         known = {(Rule(rule), column): percent for (rule, _, column), percent in split.items() if rule in COLUMN_SHARES}
-        return replace(self, columns=known)
+        return replace(self, columns=known) if known or self.columns else self
 
     def changed(self, changes: Changes) -> Limits:
         """The same, but for these. Each passes `thresholds.check_threshold`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, overload
 
 from archisync.base.envfile import FILE, FOLDER_VARIABLE
@@ -101,7 +101,8 @@ class Setting(Variable, Generic[T]):
 
 
 class TypeSetting(Variable, Generic[T]):
-    """A setting that a sync type may have for itself: `config.source(sync_type)` is its value, or raises ConfigurationError.
+    """A setting that a sync type may have for itself: `config.source(sync_type)` is its value, or raises ConfigurationError. It is read
+    once for each type.
 
     `common`: the variable without a type's name holds for the types that have none of their own.
     """
@@ -113,12 +114,18 @@ class TypeSetting(Variable, Generic[T]):
         self._parse = parse
         self._common = common
 
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
+
     @overload
     def __get__(self, config: None, owner: type) -> Self: ...
     @overload
     def __get__(self, config: object, owner: type) -> Callable[[SyncType], T]: ...
     def __get__(self, config: Any, owner: type) -> Self | Callable[[SyncType], T]:
-        return self if config is None else partial(self.read, config.environment)
+        if config is None:
+            return self
+        value = vars(config)[self._attribute] = lru_cache(partial(self.read, config.environment))
+        return value
 
     def read(self, environment: Environment, sync_type: SyncType) -> T:
         names = [self.own_name(sync_type.name), *([self.name] if self._common else [])]

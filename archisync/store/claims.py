@@ -311,7 +311,8 @@ def begin(db: Database, run: ClaimedRun, *, lease_s: int) -> ClaimedRun | None:
         return None
     trigger = Trigger(row["trigger"])
     forced_now = trigger is Trigger.FORCED and run.trigger is not Trigger.FORCED
-    run = replace(run, trigger=trigger, attempt=row["attempt"])
+    if (trigger, row["attempt"]) != (run.trigger, run.attempt):
+        run = replace(run, trigger=trigger, attempt=row["attempt"])
     if forced_now:
         run = replace(run, applied={}, blocked=run.blocked if run.blocked == "not-whitelisted" else None)
     return run

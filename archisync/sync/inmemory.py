@@ -347,12 +347,15 @@ class InMemoryComparison:
         return references.repeated_values(self._target, self._good_rows())
 
     def _good_rows(self) -> references.GoodRows:
-        target = self._target
-        rows = sql.SQL("{} s where {} and s.absent_since is null").format(target.table, target.mine("s"))
         if not self._bad_keys:
-            return references.GoodRows(rows, {}, "in the table")
-        rows += sql.SQL(" and not {}").format(target.among("bad", alias="s"))
-        return references.GoodRows(rows, target.key_arrays("bad", self._bad_keys), "in the table, and not bad")
+            return references.GoodRows("in the table", self._present, {})
+        bad = self._target.among("bad", alias="s")
+        params = self._target.key_arrays("bad", self._bad_keys)
+        return references.GoodRows("and not bad", lambda: self._present() + sql.SQL(" and not {}").format(bad), params)
+
+    def _present(self) -> sql.Composed:
+        target = self._target
+        return sql.SQL("{} s where {} and s.absent_since is null").format(target.table, target.mine("s"))
 
 
 def _as_text(key: Key) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from psycopg import sql
@@ -12,12 +13,12 @@ from archisync.sync.target import STAGE, Target
 
 
 class GoodRows(NamedTuple):
-    """`… s where …`: the good rows of the export, wherever they are once it is written; the parameters of that; and a name for it, which
-    its statements are kept under."""
+    """The good rows of the export, wherever they are once it is written: the `name` of that place, under which statements are kept, and
+    what they need: `… s where …`, and its parameters."""
 
-    rows: sql.Composable
-    params: Params
     name: str
+    rows: Callable[[], sql.Composable]
+    params: Params
 
 
 def unknown_orders(target: Target, good: GoodRows) -> int:
@@ -52,7 +53,7 @@ def _repeated(target: Target, good: GoodRows, name: str) -> int:
 def _count(target: Target, good: GoodRows, template: str, column: str) -> int:
     statement = target.compiled(
         f"{template} {column} {good.name}",
-        lambda: target.statement(template, rows=good.rows, column=sql.Identifier("s", column)),
+        lambda: target.statement(template, rows=good.rows(), column=sql.Identifier("s", column)),
     )
     row = target.db.execute(statement, target.params | good.params, prepare=True).fetchone()
     assert row is not None
@@ -62,14 +63,9 @@ def _count(target: Target, good: GoodRows, template: str, column: str) -> int:
 def good_rows(target: Target, staged: Staged) -> GoodRows:
     """Those of an export that is staged or loaded."""
     if staged.loaded:
-        rows: sql.Composable = sql.SQL("{} s where {}").format(target.table, target.mine("s"))
-        name = "loaded"
-    elif not staged.known:
-        rows, name = sql.SQL("{} s where s.ok").format(STAGE), "staged"
-    else:
-        bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, target.same_key("b", "s"))
-        rows = sql.SQL("{} s where {} and s.absent_since is null and not {}").format(
-            target.table, target.mine("s"), bad
-        )
-        name = "known or staged"
-    return GoodRows(rows, {}, name)
+        return GoodRows("loaded", lambda: sql.SQL("{} s where {}").format(target.table, target.mine("s")), {})
+    if not staged.known:
+        return GoodRows("staged", lambda: sql.SQL("{} s where s.ok").format(STAGE), {})
+    bad = sql.SQL("exists (select from {} b where not b.ok and {})").format(STAGE, target.same_key("b", "s"))
+    rows = sql.SQL("{} s where {} and s.absent_since is null and not {}").format(target.table, target.mine("s"), bad)
+    return GoodRows("known or staged", lambda: rows, {})

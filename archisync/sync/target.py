@@ -43,18 +43,22 @@ class Target:
         self.value_columns = tuple(c for c in columns if c.name not in sync_type.key)
         self.table = table_of(sync_type)
         self.params: Params = {"agent_id": agent_id, "run_id": run_id}
-        self.compare_all()
+        self._others = False
 
     def compare_all(self) -> None:
         """Let statements look at all of the agent's rows."""
-        self._compared = self.mine("t")
         self._others = False
 
     def compare_others(self) -> None:
         """Let statements look only at the rows whose places are in the table OTHERS."""
-        places = sql.SQL(" and (t.tableoid, t.ctid) in (select o.part, o.version from {} o)").format(OTHERS)
-        self._compared = self.mine("t") + places
         self._others = True
+
+    @property
+    def _compared(self) -> sql.Composable:
+        if not self._others:
+            return self.mine("t")
+        places = sql.SQL(" and (t.tableoid, t.ctid) in (select o.part, o.version from {} o)").format(OTHERS)
+        return sql.Composed([self.mine("t"), places])
 
     def forget_stage(self) -> None:
         """So that the same transaction may compare another export."""
