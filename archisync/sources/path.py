@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -249,9 +250,11 @@ def _open(path: Path) -> tuple[BinaryIO, Path]:
     except OSError as exc:
         raise _refusal(exc, path) from exc
     else:
-        if path.suffix.lower() == ".gz" or not _is_newer(packed, file):
-            return file, path
-        file.close()
+        with ExitStack() as closing:
+            closing.enter_context(file)
+            if path.suffix.lower() == ".gz" or not _is_newer(packed, file):
+                closing.pop_all()
+                return file, path
     path = Path(packed)
     try:
         return _open_regular(path), path
