@@ -32,8 +32,8 @@ def new_worker_name() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveWorker:
-    """A worker whose key in Redis has not expired. `state`: busy, idle, started or suspended. `pid_namespace`: the kernel's name of the
-    container that its process id counts in. `site`: its database (archisync.store.site). `child_pid`: its process that does syncs.
+    """A worker whose key in Redis has not expired. `state`: starting, started, idle, busy or suspended. `pid_namespace`: the kernel's name
+    of the container that its process id counts in. `site`: its database (archisync.store.site). `child_pid`: its process that does syncs.
     `memory_bytes`: of that process, or of the worker when it has none. `seen_at`: its last sign of life. None: the worker doesn't
     say."""
 
@@ -131,7 +131,7 @@ def _worker(name: bytes, found: dict[bytes, bytes]) -> LiveWorker:
     namespace, site = found.get(b"pid_namespace"), found.get(b"site")
     return LiveWorker(
         name=_text(name),
-        state=_text(found.get(b"state", b"?")),
+        state=_text(found.get(b"state", b"starting")),
         pid_namespace=None if namespace is None else _text(namespace),
         child_pid=_number(found.get(b"child_pid")),
         memory_bytes=_number(found.get(b"memory_bytes")),
