@@ -75,7 +75,7 @@ _OTHER_BYTES = """(
   select true from system.applied_exports a
     join system.sync_state s on s.agent_id = a.agent_id and s.sync_type = a.sync_type and s.active and s.known_rows > 0
    where a.sync_type = %(sync_type)s and a.agent_id <> %(agent_id)s and a.agent_id <> %(other)s
-     and a.source ->> 'sha256' {} %(sha256)s and not coalesce((a.source ->> 'shared')::boolean, false)
+     and a.source ->> 'sha256' {} %(sha256)s
    order by a.source ->> 'sha256' limit 1)"""
 # Purpose: whether anybody else has other bytes than these. They are looked for on either side of them, in order, so that an index answers
 # where a hundred thousand agents have the same (of an EXISTS no order is kept). Caller: agent_with, which has found one. No locks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -67,11 +68,13 @@ def test_one_agent_with_other_bytes_is_found_among_them(sharing: Database) -> No
         return applied_exports.agent_with(sharing, "customers", "anna.bianchi", BYTES)
 
     assert other() == Other(FIRST, from_start=True)
-    for digit in "09":  # on either side
+    for digit, shared in product(
+        "09", (False, True)
+    ):  # on either side; who is known to share may have the next one already
         sharing.execute(
-            "update system.applied_exports set source = source || jsonb_build_object('sha256', repeat(%s, 64), 'shared', false)"
+            "update system.applied_exports set source = source || jsonb_build_object('sha256', repeat(%s, 64), 'shared', %s::boolean)"
             " where agent_id = 'a-00007'",
-            [digit],
+            [digit, shared],
         )
         assert other() == Other(FIRST, from_start=False)
     sharing.execute("update agents.users set whitelisted = false where id = 'a-00007'")

@@ -292,10 +292,11 @@ create table system.applied_exports (
   primary key (agent_id, sync_type)
 ) with (fillfactor = 80);
 alter table system.applied_exports alter column sync_type set (n_distinct = 6);
--- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has; without agents who are known to share
--- an export, which may be all but one. Neither index can be taken for the other's question, which a planner without statistics would do.
-create index applied_exports_by_bytes on system.applied_exports (sync_type, (source ->> 'sha256'))
-  where source ->> 'sha256' is not null and not coalesce((source ->> 'shared')::boolean, false);
+-- For whom else these very bytes were applied, and whose rows a new agent's first export nearly has. Both questions leave out agents who are
+-- known to share an export, which may be all but one. Neither index can be taken for the other's question, which a planner without
+-- statistics would do.
+create index applied_exports_by_bytes on system.applied_exports
+  (sync_type, (source ->> 'sha256'), (coalesce((source ->> 'shared')::boolean, false))) where source ->> 'sha256' is not null;
 create index applied_exports_by_least on system.applied_exports (sync_type, (source ->> 'least_digest'))
   where source ->> 'least_digest' is not null and not coalesce((source ->> 'shared')::boolean, false);
 
