@@ -48,6 +48,9 @@ class Variable:
         self.checked_at_start = checked_at_start
         self.secret = secret
 
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
+
     @property
     def shown_name(self) -> str:
         return self.name
@@ -80,9 +83,6 @@ class Setting(Variable, Generic[T]):
         super().__init__(name, meaning, **options)
         self._parse = parse
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        self._attribute = attribute
-
     @overload
     def __get__(self, config: None, owner: type) -> Self: ...
     @overload
@@ -113,9 +113,6 @@ class TypeSetting(Variable, Generic[T]):
         super().__init__(name, meaning, **options)
         self._parse = parse
         self._common = common
-
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        self._attribute = attribute
 
     @overload
     def __get__(self, config: None, owner: type) -> Self: ...

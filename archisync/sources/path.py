@@ -255,15 +255,13 @@ def _open(path: Path) -> tuple[BinaryIO, Path]:
             if path.suffix.lower() == ".gz" or not _is_newer(packed, file):
                 closing.pop_all()
                 return file, path
-    path = Path(packed)
+    twin = Path(packed)
     try:
-        return _open_regular(path), path
+        return _open_regular(twin), twin
     except FileNotFoundError as exc:
-        raise NoExportError(
-            f"no export at {path.with_suffix('')}, nor at {path.name} beside it", hint=_CHECK_HINT
-        ) from exc
+        raise NoExportError(f"no export at {path}, nor at {twin.name} beside it", hint=_CHECK_HINT) from exc
     except OSError as exc:
-        raise _refusal(exc, path) from exc
+        raise _refusal(exc, twin) from exc
 
 
 def _is_newer(path: str, file: BinaryIO) -> bool:
